@@ -1,0 +1,15 @@
+# Two commands on a fresh machine with Python 3.11+: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check slow
+demo: .venv/installed ; $(BIN)/python examples/demo.py
+test: .venv/installed ; $(BIN)/python -m pytest --cov
+slow: .venv/installed ; $(BIN)/python -m pytest -m slow --timeout=3600
+check: .venv/installed ; $(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy && $(BIN)/lint-imports
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
+	touch $@

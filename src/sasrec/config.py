@@ -1,0 +1,194 @@
+"""The configuration of a run: frozen dataclasses, read from TOML recipes, overridden field by field.
+
+Field names are unique across the parts, so an override is just `maxlen=50` or `--maxlen 50`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, cast
+
+import tomli_w
+from pydantic import TypeAdapter, ValidationError
+
+from sasrec.errors import ConfigError
+
+TimeUnit: TypeAlias = Literal["auto", "s", "ms", "us", "ns"]
+Duplicates: TypeAlias = Literal["keep", "drop_exact", "first", "last"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which events, and how they are read. Ignored when `dataset` is a folder that is already prepared."""
+
+    dataset: str = ""
+    """Name of a public data set (`sasrec datasets` lists them), a prepared folder, or a file of events."""
+    user_column: str | None = None
+    """Column that holds the user id. Default: found by its name (user, user_id, userId, …)."""
+    item_column: str | None = None
+    """Column that holds the item id. Default: found by its name (item, item_id, movieId, …)."""
+    time_column: str | None = None
+    """Column that holds the time. Default: found by its name; without one, file order is the order."""
+    time_unit: TimeUnit = "auto"
+    """Unit of numeric times; auto decides by their size and says so."""
+    max_rejects: int = 0
+    """How many bad rows to tolerate before refusing the data; -1 for any number."""
+    duplicates: Duplicates = "keep"
+    """Repeats of a (user, item) pair: keep all, drop rows equal in time too, or keep the first or last."""
+    min_user_events: int = 0
+    """Drop users with fewer events than this, counted once, on the events read."""
+    min_item_events: int = 0
+    """Drop items with fewer events than this, counted once, on the events read."""
+    k_core: int = 0
+    """Drop users and items with fewer than k events, again and again until none is left to drop."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which of the models, and its sizes."""
+
+    maxlen: int = 200
+    """Longest history the model sees, in events; older ones are cut off."""
+    hidden_units: int = 64
+    """Width of the embeddings and of every layer."""
+    num_blocks: int = 2
+    """Blocks of self-attention and feed-forward."""
+    num_heads: int = 2
+    """Attention heads; must divide hidden_units."""
+    dropout_rate: float = 0.2
+    """Dropout on the input, the attention weights and the feed-forward layers, in [0, 1)."""
+    norm: Literal["pre", "post", "original"] = "pre"
+    """Where LayerNorm stands in a block; docs/models.md has the three formulas."""
+    time: bool = False
+    """Time-interval attention (TiSASRec). Not available yet."""
+    mhc: bool = False
+    """Manifold-constrained hyper-connections instead of plain residuals. Not available yet."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What is minimised."""
+
+    loss: Literal["ce", "bce"] = "ce"
+    """ce: cross-entropy over the whole catalogue. bce: binary cross-entropy against sampled negatives."""
+    num_negatives: int = 1
+    """Uniform negatives per position (bce only)."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How it is minimised, and when to stop."""
+
+    batch_size: int = 128
+    """Users of mean length in a batch: batches hold about batch_size × mean length positions each."""
+    lr: float = 1e-3
+    """Learning rate of Adam."""
+    l2_emb: float = 0.0
+    """Weight of the sum of squares of the item embedding table in the loss."""
+    num_epochs: int = 200
+    """Passes over the users, at most."""
+    max_minutes: float = 0.0
+    """Stop training after this many minutes of wall clock, validation included; 0 for no limit."""
+    eval_every: int = 1
+    """Epochs between validations."""
+    patience: int = 10
+    """Stop after this many validations without a better NDCG@10; 0 to never stop early."""
+    seed: int = 0
+    """Fixes initial values, batches, negatives and dropout."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps; auto takes an accelerator where there is one."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides the outcome of a run."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        for wrong, remedy in _contradictions(self):
+            if wrong:
+                raise ConfigError(remedy)
+
+    def replace(self, **overrides: Any) -> RunConfig:
+        """A copy with fields changed by their flat names, as in `config.replace(maxlen=50, loss="bce")`.
+
+        Raises: ConfigError for a name that is no field (the closest ones are named) or a bad value.
+        """
+        parts = cast(dict[str, dict[str, Any]], dataclasses.asdict(self))
+        home = {name: part for part, fields in parts.items() for name in fields}
+        for name, value in overrides.items():
+            if name not in home:
+                raise ConfigError(f"there is no setting named {name!r}; the settings are: {', '.join(home)}")
+            parts[home[name]][name] = value
+        return _validated(parts, "the settings given")
+
+    @staticmethod
+    def load(path: str | Path) -> RunConfig:
+        """Read a recipe. Unknown keys and wrong types are refused.
+
+        Raises: ConfigError naming the file and the key.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"the recipe {path} cannot be read: {error.strerror}") from None
+        try:
+            return _validated(tomllib.loads(text), str(path))
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{path} is not valid TOML: {error}") from None
+
+    def save(self, path: str | Path) -> None:
+        """Write as TOML that `load` reads back equal."""
+        parts = dataclasses.asdict(self)
+        set_fields = {part: {k: v for k, v in values.items() if v is not None} for part, values in parts.items()}
+        Path(path).write_text(tomli_w.dumps(set_fields), encoding="utf-8")
+
+
+def _contradictions(config: RunConfig) -> list[tuple[bool, str]]:
+    model, training, data = config.model, config.training, config.data
+    counts = {
+        "maxlen": model.maxlen,
+        "hidden_units": model.hidden_units,
+        "num_blocks": model.num_blocks,
+        "num_heads": model.num_heads,
+        "num_negatives": config.loss.num_negatives,
+        "batch_size": training.batch_size,
+        "num_epochs": training.num_epochs,
+        "eval_every": training.eval_every,
+    }
+    return [
+        *((value < 1, f"{name} must be at least 1, not {value}") for name, value in counts.items()),
+        (
+            model.num_heads > 0 and model.hidden_units % model.num_heads != 0,
+            f"num_heads ({model.num_heads}) must divide hidden_units ({model.hidden_units})",
+        ),
+        (not 0 <= model.dropout_rate < 1, f"dropout_rate must be in [0, 1), not {model.dropout_rate}"),
+        (not training.lr > 0, f"lr must be above 0, not {training.lr}"),
+        (not training.l2_emb >= 0, f"l2_emb must be 0 or more, not {training.l2_emb}"),
+        (not training.max_minutes >= 0, f"max_minutes must be 0 or more, not {training.max_minutes}"),
+        (training.patience < 0, f"patience must be 0 or more, not {training.patience}"),
+        (training.seed < 0, f"seed must be 0 or more, not {training.seed}"),
+        (data.max_rejects < -1, f"max_rejects must be -1 or more, not {data.max_rejects}"),
+        (model.time, "time-interval attention (TiSASRec) is not available yet: use --no_time (time=False)"),
+        (model.mhc, "mHC residuals are not available yet: use --no_mhc (mhc=False)"),
+    ]
+
+
+def _validated(parts: dict[str, Any], source: str) -> RunConfig:
+    try:
+        # extra="forbid" at every level: a misspelt key must not pass as a default.
+        return _ADAPTER.validate_python(parts, strict=False, extra="forbid")
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"])
+        raise ConfigError(f"{source}: {where}: {first['msg']} (found {first['input']!r})") from None
+
+
+_ADAPTER: TypeAdapter[RunConfig] = TypeAdapter(RunConfig)

@@ -1,0 +1,110 @@
+"""Histories -> batches, as a pure function of (seed, epoch, step): nothing to save, nothing to restore.
+
+Sequences are right-padded and cut to the longest of their batch. Batches are made of sequences of like length
+and hold about equal numbers of positions, so padding costs almost nothing and short histories do not outweigh
+long ones in the mean loss. Position ids count from the end: the most recent item always has id `maxlen`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sasrec.data.negatives import NegativeSampler
+from sasrec.data.splits import Histories
+
+# Sub-streams of random numbers: one purpose must not shift the numbers of another.
+_PLAN, _NEGATIVES = 0, 1
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What a model reads. Shapes: B rows, L = longest of the batch."""
+
+    items_BL: npt.NDArray[np.int64]
+    """Item numbers, oldest first, 0 after the end of a row."""
+    positions_BL: npt.NDArray[np.int64]
+    """1..maxlen, the last real item always maxlen; 0 in the padding."""
+    lengths_B: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingBatch(Batch):
+    """A batch with what it is to learn. P = number of real positions, row after row."""
+
+    real_P: npt.NDArray[np.int64]
+    """Index of each real position in the flattened (B·L)."""
+    targets_P: npt.NDArray[np.int64]
+    """The item that follows each position."""
+    negatives_PN: npt.NDArray[np.int64]
+    """Items the user has not had; N = 0 for losses that need none, 0 where there is no such item."""
+
+
+def pad(histories: Histories, rows: npt.NDArray[np.int64], maxlen: int) -> Batch:
+    """The last `maxlen` items of each row. Rows may be empty; L is at least 1."""
+    ends = histories.ends[rows]
+    lengths = np.minimum(histories.lengths[rows], maxlen)
+    column = np.arange(max(1, int(lengths.max(initial=0))))
+    real = column < lengths[:, None]
+    source = np.where(real, (ends - lengths)[:, None] + column, 0)
+    return Batch(
+        items_BL=np.where(real, histories.items[source], 0).astype(np.int64),
+        positions_BL=np.where(real, maxlen - lengths[:, None] + column + 1, 0),
+        lengths_B=lengths,
+    )
+
+
+class TrainingBatches:
+    """All batches of a training run; `batch(epoch, step)` makes any of them, in any order."""
+
+    def __init__(
+        self, training: Histories, num_items: int, *, maxlen: int, batch_size: int, num_negatives: int, seed: int
+    ) -> None:
+        """`training`: training part of each user. Users with fewer than two events there have no target."""
+        self._inputs = Histories(training.items, training.times, training.starts, training.ends - 1)
+        self._users = np.flatnonzero(training.lengths >= 2)
+        self._lengths = np.minimum(self._inputs.lengths[self._users], maxlen)
+        self._num_batches = max(1, round(len(self._users) / batch_size))
+        self._sampler = NegativeSampler(training, num_items) if num_negatives else None
+        self._maxlen, self._num_negatives, self._seed = maxlen, num_negatives, seed
+        self._planned: tuple[int, list[npt.NDArray[np.int64]]] = (-1, [])
+
+    def __len__(self) -> int:
+        """Users that are trained on."""
+        return len(self._users)
+
+    def plan(self, epoch: int) -> list[npt.NDArray[np.int64]]:
+        """User numbers of each batch of an epoch; every user once."""
+        if self._planned[0] != epoch:
+            random = np.random.default_rng([self._seed, _PLAN, epoch])
+            order = random.permutation(len(self._users))
+            order = order[np.argsort(self._lengths[order], kind="stable")]
+            # The middle of a row decides its batch, so that all batches hold the same number of positions.
+            middle = np.cumsum(self._lengths[order]) - self._lengths[order] / 2
+            steps = middle * self._num_batches // self._lengths.sum()
+            batches = np.split(self._users[order], np.flatnonzero(np.diff(steps)) + 1)
+            self._planned = (epoch, [batches[i] for i in random.permutation(len(batches))])
+        return self._planned[1]
+
+    def batch(self, epoch: int, step: int) -> TrainingBatch:
+        """The batch of a step of an epoch; the same arguments give the same batch."""
+        users = self.plan(epoch)[step]
+        padded = pad(self._inputs, users, self._maxlen)
+        length = padded.items_BL.shape[1]
+        row_P = np.repeat(np.arange(len(users)), padded.lengths_B)
+        column_P = np.arange(len(row_P)) - np.repeat(np.cumsum(padded.lengths_B) - padded.lengths_B, padded.lengths_B)
+        first = self._inputs.ends[users] - padded.lengths_B
+        negatives = np.zeros((len(row_P), 0), np.int64)
+        if self._sampler is not None:
+            random = np.random.default_rng([self._seed, _NEGATIVES, epoch, step])
+            negatives = self._sampler.draw(users[row_P], self._num_negatives, random)
+        return TrainingBatch(
+            items_BL=padded.items_BL,
+            positions_BL=padded.positions_BL,
+            lengths_B=padded.lengths_B,
+            real_P=row_P * length + column_P,
+            targets_P=self._inputs.items[first[row_P] + column_P + 1].astype(np.int64),
+            negatives_PN=negatives,
+        )

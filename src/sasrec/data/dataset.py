@@ -1,0 +1,254 @@
+"""Checked events -> the arrays everything downstream works on, in memory or mapped from disk.
+
+A data set is three flat arrays: the item numbers of all users one after another, their times, and the offset
+at which each user starts. Within a user, events are in order of time, and of the file where times are equal.
+Users and items are numbered in the byte order of their ids, so numbers do not depend on how rows arrive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from sasrec.config import DataConfig
+from sasrec.data.events import Events
+from sasrec.data.report import describe
+from sasrec.errors import DataError
+
+FORMAT = 1
+_ARRAYS = {"items": "<i4", "times": "<i8", "offsets": "<i8"}
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Users' histories as numbers, and the way back to the user's own ids."""
+
+    items: npt.NDArray[np.int32]
+    """(events,) item numbers 1..num_items; 0 is padding and never occurs."""
+    times: npt.NDArray[np.int64] | None
+    """(events,) microseconds since 1970 UTC, or None where the source has no times."""
+    offsets: npt.NDArray[np.int64]
+    """(users + 1,) user u owns items[offsets[u]:offsets[u + 1]]."""
+    user_ids: pl.Series
+    """(users,) id of each user number: String, or Int64 where the source's column was of an integer type."""
+    item_ids: pl.Series
+    """(num_items,) id of item number i at index i - 1."""
+    titles: pl.Series | None = None
+    """(num_items,) a title of each item (null where unknown), or None where no items file was given."""
+    name: str = "events"
+    report: dict[str, Any] = field(default_factory=dict)
+    """What was read and kept, as printed by `sasrec prepare`."""
+
+    @property
+    def num_users(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def num_items(self) -> int:
+        return len(self.item_ids)
+
+    @property
+    def num_events(self) -> int:
+        return len(self.items)
+
+    @cached_property
+    def data_hash(self) -> str:
+        """SHA-256 of the arrays and ids: equal exactly when the same events in the same order were read."""
+        digest = hashlib.sha256(b"sasrec data 1")
+        for name, kind in _ARRAYS.items():
+            array = getattr(self, name)
+            digest.update(name.encode() + (b"none" if array is None else np.asarray(array, kind).tobytes()))
+        for ids in (self.user_ids, self.item_ids):
+            digest.update("\n".join(ids.cast(pl.String)).encode())
+        return digest.hexdigest()
+
+    def history(self, user: int) -> npt.NDArray[np.int32]:
+        """(length,) item numbers of user number `user`, oldest first."""
+        return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+    def user_number(self, user_id: object) -> int:
+        """The number of a user id. Raises: DataError if the id is not in the data."""
+        try:
+            return self._user_numbers[str(user_id)]
+        except KeyError:
+            raise DataError(
+                f"user {str(user_id)!r} is not in the data set; for a new user give a history of item ids"
+            ) from None
+
+    def item_numbers(self, item_ids: Iterable[object]) -> tuple[npt.NDArray[np.int64], list[str]]:
+        """The numbers of those ids that the data set knows, in order; and the ids that it does not."""
+        known, unknown = [], []
+        for item_id in map(str, item_ids):
+            number = self._item_numbers.get(item_id)
+            if number is None:
+                unknown.append(item_id)
+            else:
+                known.append(number)
+        return np.asarray(known, np.int64), unknown
+
+    @cached_property
+    def _user_numbers(self) -> dict[str, int]:
+        return {user_id: number for number, user_id in enumerate(self.user_ids.cast(pl.String))}
+
+    @cached_property
+    def _item_numbers(self) -> dict[str, int]:
+        return {item_id: number for number, item_id in enumerate(self.item_ids.cast(pl.String), start=1)}
+
+    def save(self, folder: str | Path) -> None:
+        """Write the folder that `open_dataset` maps: arrays, id maps, report, and a manifest of hashes, last.
+
+        Raises: DataError if the folder holds something that is not a data set.
+        """
+        folder = Path(folder)
+        manifest = folder / "manifest.json"
+        if folder.exists() and any(folder.iterdir()) and not manifest.exists():
+            if {path.name for path in folder.iterdir()} != {"rejects.csv"}:
+                raise DataError(f"{folder} is not empty and holds no data set: name another folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        manifest.unlink(missing_ok=True)  # from here on the folder is no data set, until the new manifest is in
+        for name, kind in _ARRAYS.items():
+            (folder / f"{name}.bin").unlink(missing_ok=True)
+            if getattr(self, name) is not None:
+                (folder / f"{name}.bin").write_bytes(np.asarray(getattr(self, name), kind).tobytes())
+        self.user_ids.rename("id").to_frame().write_parquet(folder / "users.parquet")
+        titles = [] if self.titles is None else [self.titles.rename("title")]
+        pl.DataFrame([self.item_ids.rename("id"), *titles]).write_parquet(folder / "items.parquet")
+        (folder / "report.json").write_text(json.dumps(self.report, indent=2), encoding="utf-8")
+        files = [path for path in sorted(folder.iterdir()) if path.name != "rejects.csv"]
+        content = {
+            "format": FORMAT,
+            "name": self.name,
+            "users": self.num_users,
+            "items": self.num_items,
+            "events": self.num_events,
+            "data_hash": self.data_hash,
+            "files": {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in files},
+        }
+        temporary = folder / "manifest.json.tmp"
+        temporary.write_text(json.dumps(content, indent=2), encoding="utf-8")
+        temporary.replace(manifest)
+
+
+def build(
+    events: Events,
+    config: DataConfig,
+    *,
+    name: str = "events",
+    titles: dict[str, str] | None = None,
+) -> Dataset:
+    """Filter, sort and number checked events.
+
+    Order of the filters: duplicates, minimum events (counted once), k-core (again and again).
+
+    Raises: DataError if the filters leave nothing, naming them.
+    """
+    frame = _filtered(events.frame, config)
+    if frame.is_empty():
+        raise DataError(
+            f"the filters (min_user_events={config.min_user_events}, min_item_events={config.min_item_events}, "
+            f"k_core={config.k_core}) leave none of the {events.frame.height} events: lower them"
+        )
+    has_times = "time" in frame.columns
+    user_ids = frame["user"].unique().sort()
+    item_ids = frame["item"].unique().sort()
+    numbered = frame.select(
+        pl.col("user").replace_strict(user_ids, pl.int_range(len(user_ids), eager=True), return_dtype=pl.Int64),
+        pl.col("item").replace_strict(
+            item_ids, pl.int_range(1, len(item_ids) + 1, eager=True), return_dtype=pl.Int32
+        ),
+        *(["time"] if has_times else []),
+    )
+    ordered = numbered.sort(["user", "time"] if has_times else "user", maintain_order=True)
+    lengths = np.bincount(ordered["user"].to_numpy(), minlength=len(user_ids))
+    return Dataset(
+        items=ordered["item"].to_numpy(),
+        times=ordered["time"].to_numpy() if has_times else None,
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        user_ids=user_ids.cast(pl.Int64) if events.integer_users else user_ids,
+        item_ids=item_ids.cast(pl.Int64) if events.integer_items else item_ids,
+        titles=None if titles is None else pl.Series([titles.get(i) for i in item_ids], dtype=pl.String),
+        name=name if _NAME.fullmatch(name) else "events",
+        report=describe(events, numbered, lengths, item_ids, config),
+    )
+
+
+def open_dataset(folder: str | Path, *, verify: bool = True) -> Dataset:
+    """Map a folder that `Dataset.save` wrote.
+
+    Raises: DataError if it is missing, of another format version, or (with `verify`) if any file differs
+    from its hash in the manifest.
+    """
+    folder = Path(folder)
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        version, files, users = manifest["format"], manifest["files"], manifest["users"]
+    except FileNotFoundError:
+        raise DataError(f"{folder} holds no data set (no manifest.json): make one with `sasrec prepare`") from None
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{folder / 'manifest.json'} is damaged: prepare the data set again") from None
+    if version != FORMAT:
+        raise DataError(f"{folder} has format {version}, this version reads {FORMAT}: prepare it again")
+    for file, expected in files.items():
+        path = folder / file
+        if not path.is_file() or path.stat().st_size != expected["bytes"]:
+            raise DataError(f"{path} is missing or cut: prepare the data set again")
+        if verify and _sha256(path) != expected["sha256"]:
+            raise DataError(f"{path} has changed since it was written: prepare the data set again")
+    items_frame = pl.read_parquet(folder / "items.parquet")
+    lengths = {"items": manifest["events"], "times": manifest["events"], "offsets": users + 1}
+    arrays = {
+        name: np.memmap(folder / f"{name}.bin", dtype=kind, mode="r", shape=(lengths[name],))
+        for name, kind in _ARRAYS.items()
+        if f"{name}.bin" in files
+    }
+    return Dataset(
+        items=arrays["items"],
+        times=arrays.get("times"),
+        offsets=arrays["offsets"],
+        user_ids=pl.read_parquet(folder / "users.parquet")["id"],
+        item_ids=items_frame["id"],
+        titles=items_frame["title"] if "title" in items_frame.columns else None,
+        name=manifest["name"],
+        report=json.loads((folder / "report.json").read_text(encoding="utf-8")),
+    )
+
+
+def concatenated(pieces: Sequence[npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    """Ragged lists as one flat array and its offsets, the layout of a Dataset."""
+    lengths = [len(piece) for piece in pieces]
+    flat = np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
+    return flat, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+
+
+def _filtered(frame: pl.DataFrame, config: DataConfig) -> pl.DataFrame:
+    if config.duplicates == "drop_exact":
+        frame = frame.unique(maintain_order=True)
+    elif config.duplicates != "keep":
+        # First and last are meant in time; the stable sort leaves equal times in file order.
+        if "time" in frame.columns:
+            frame = frame.sort("time", maintain_order=True)
+        frame = frame.unique(["user", "item"], keep=config.duplicates, maintain_order=True)
+    counts = {"user": config.min_user_events, "item": config.min_item_events}
+    frame = frame.filter([pl.len().over(column) >= least for column, least in counts.items() if least > 1])
+    while config.k_core > 1:
+        smaller = frame.filter(pl.len().over(column) >= config.k_core for column in ("user", "item"))
+        if smaller.height == frame.height:
+            break
+        frame = smaller
+    return frame
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,73 @@
+"""The data report: what was read, what was kept, and what about it deserves a look."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from sasrec.config import DataConfig
+from sasrec.data.events import Events
+
+
+def describe(
+    events: Events,
+    numbered: pl.DataFrame,
+    lengths: npt.NDArray[np.int64],
+    item_ids: pl.Series,
+    config: DataConfig,
+) -> dict[str, Any]:
+    """Figures of a data set, ready for JSON.
+
+    `numbered` holds the kept events (user, item[, time]) in file order; `lengths` the events of each user.
+    Shares are fractions of events: `tied` has the same user and time as another one, `repeated` the same
+    user and item as an earlier one, `unsorted` a time before that of the user's previous row in the file.
+    """
+    report: dict[str, Any] = {
+        "sources": list(events.sources),
+        "rows_read": events.read,
+        "rows_rejected": events.rejects.height,
+        "rows_filtered": events.frame.height - numbered.height,
+        "users": len(lengths),
+        "items": len(item_ids),
+        "events": numbered.height,
+        "length_min": int(lengths.min()),
+        "length_median": float(np.median(lengths)),
+        "length_mean": float(lengths.mean()),
+        "length_max": int(lengths.max()),
+        "users_below_3_events": int((lengths < 3).sum()),
+        "density": numbered.height / (len(lengths) * len(item_ids)),
+        "repeated": float(numbered.select((~pl.struct("user", "item").is_first_distinct()).mean()).item()),
+        "duplicates": config.duplicates,
+        "time_unit": events.time_unit,
+    }
+    if "time" in numbered.columns:
+        first, last = numbered.select(
+            pl.col("time").min().cast(pl.Datetime("us")).dt.to_string("%Y-%m-%d %H:%M:%S").alias("first"),
+            pl.col("time").max().cast(pl.Datetime("us")).dt.to_string("%Y-%m-%d %H:%M:%S").alias("last"),
+        ).row(0)
+        back = pl.col("time") < pl.col("time").shift(1).over("user")
+        report |= {
+            "first_event": first,
+            "last_event": last,
+            "tied": float(numbered.select(pl.struct("user", "time").is_duplicated().mean()).item()),
+            "unsorted": float(numbered.select(back.fill_null(False).mean()).item()),
+        }
+    report["warnings"] = [*events.warnings, *_doubts(report)]
+    return report
+
+
+def _doubts(report: dict[str, Any]) -> list[str]:
+    """Sentences about figures that often mean a mistake."""
+    doubts = []
+    if report.get("tied", 0.0) > 0.1:
+        doubts.append(f"{report['tied']:.0%} of events share their time with another of the same user: "
+                      "their order is that of the file")  # fmt: skip
+    if report.get("unsorted", 0.0) > 0:
+        doubts.append(f"{report['unsorted']:.1%} of rows were out of order and have been sorted by time")
+    if report["users_below_3_events"]:
+        doubts.append(f"{report['users_below_3_events']} users have fewer than 3 events: "
+                      "they are trained on, not evaluated")  # fmt: skip
+    return doubts

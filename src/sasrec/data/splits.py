@@ -1,0 +1,72 @@
+"""Which part of each history is for training, validation and test.
+
+Leave-one-out, as in the papers: a user's last event is the test target, the one before it the validation
+target, and all before those are for training. Users with fewer than three events are only trained on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from sasrec.data.dataset import Dataset
+
+SplitName: TypeAlias = Literal["valid", "test"]
+MIN_EVENTS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Histories:
+    """Views into one flat array of items: history r is items[starts[r]:ends[r]], oldest first."""
+
+    items: npt.NDArray[np.int32]
+    times: npt.NDArray[np.int64] | None
+    starts: npt.NDArray[np.int64]
+    """(rows,)"""
+    ends: npt.NDArray[np.int64]
+    """(rows,) exclusive"""
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        return self.ends - self.starts
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationSplit:
+    """Users with a target, what the model may see of them, and the item it should find."""
+
+    name: SplitName
+    users: npt.NDArray[np.int64]
+    """(rows,) user numbers."""
+    histories: Histories
+    """(rows,) every event before the target; at test this includes the validation item."""
+    targets: npt.NDArray[np.int64]
+    """(rows,) item numbers."""
+    users_skipped: int
+    """Users with too few events to have a target."""
+
+
+def training_histories(data: Dataset) -> Histories:
+    """(users,) the training part of every user, in order of user number."""
+    starts, ends = data.offsets[:-1], data.offsets[1:]
+    return Histories(data.items, data.times, starts, np.where(ends - starts >= MIN_EVENTS, ends - 2, ends))
+
+
+def evaluation_split(data: Dataset, name: SplitName) -> EvaluationSplit:
+    """The users with at least three events, with their last (test) or last but one (valid) event as target."""
+    starts, ends = data.offsets[:-1], data.offsets[1:]
+    users = np.flatnonzero(ends - starts >= MIN_EVENTS)
+    target_at = ends[users] - (1 if name == "test" else 2)
+    return EvaluationSplit(
+        name=name,
+        users=users,
+        histories=Histories(data.items, data.times, starts[users], target_at),
+        targets=data.items[target_at].astype(np.int64),
+        users_skipped=data.num_users - len(users),
+    )

@@ -1,0 +1,12 @@
+"""The models. `build_model` is the one place that chooses among them."""
+
+from sasrec.config import ModelConfig
+from sasrec.models.interface import SequenceModel
+from sasrec.models.sasrec import SASRec
+
+__all__ = ["SASRec", "SequenceModel", "build_model"]
+
+
+def build_model(num_items: int, config: ModelConfig) -> SequenceModel:
+    """The model a configuration names, freshly initialised from PyTorch's global random state."""
+    return SASRec(num_items, config)

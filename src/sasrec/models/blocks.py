@@ -1,0 +1,57 @@
+"""A block: self-attention and a point-wise feed-forward, each with a norm, dropout and a residual."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from sasrec.config import ModelConfig
+from sasrec.models.attention import CausalSelfAttention
+from sasrec.models.dropout import Dropout
+
+NORM_EPS = 1e-8  # as published
+
+
+class FeedForward(nn.Module):
+    """Two D×D layers with ReLU between, dropout after each (the papers' kernel-1 convolutions)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.inner = nn.Linear(config.hidden_units, config.hidden_units)
+        self.outer = nn.Linear(config.hidden_units, config.hidden_units)
+        self.inner_dropout = Dropout(config.dropout_rate)
+        self.outer_dropout = Dropout(config.dropout_rate)
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        """(B, L, D) -> (B, L, D), each position by itself."""
+        hidden_BLD = self.inner_dropout(self.inner(x_BLD)).relu()
+        return self.outer_dropout(self.outer(hidden_BLD))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """One block in one of the three norm placements.
+
+    pre:       x = x + Attention(LN(x));            x = x + FeedForward(LN(x))
+    post:      x = LN(x + Attention(x));            x = LN(x + FeedForward(x))
+    original:  q = LN(x); x = q + Attention(q, x);  y = LN(x); x = y + FeedForward(y)
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.norm = config.norm
+        self.attention = CausalSelfAttention(config.hidden_units, config.num_heads, config.dropout_rate)
+        self.feed_forward = FeedForward(config)
+        self.attention_norm = nn.LayerNorm(config.hidden_units, eps=NORM_EPS)
+        self.feed_forward_norm = nn.LayerNorm(config.hidden_units, eps=NORM_EPS)
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        """(B, L, D) -> (B, L, D)."""
+        if self.norm == "pre":
+            normed_BLD = self.attention_norm(x_BLD)
+            x_BLD = x_BLD + self.attention(normed_BLD, normed_BLD)
+            return x_BLD + self.feed_forward(self.feed_forward_norm(x_BLD))  # type: ignore[no-any-return]
+        if self.norm == "post":
+            x_BLD = self.attention_norm(x_BLD + self.attention(x_BLD, x_BLD))
+            return self.feed_forward_norm(x_BLD + self.feed_forward(x_BLD))  # type: ignore[no-any-return]
+        queries_BLD = self.attention_norm(x_BLD)
+        x_BLD = self.feed_forward_norm(queries_BLD + self.attention(queries_BLD, x_BLD))
+        return x_BLD + self.feed_forward(x_BLD)  # type: ignore[no-any-return]
