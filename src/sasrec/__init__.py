@@ -1,0 +1,34 @@
+"""Self-attentive sequential recommendation: from a file of events to top-K in your own ids.
+
+The stages, in the order the data flows, and the module of each:
+
+    events       data/events.py       raw files -> checked rows, every bad one named
+    dataset      data/dataset.py      checked rows -> flat arrays and id maps, mapped from disk
+    batches      data/batches.py      (seed, epoch, step) -> a batch
+    model        models/sasrec.py     histories -> states; scores of all items
+    loss         losses.py            states -> a scalar
+    training     training/trainer.py  batch -> loss -> step -> validate -> save
+    evaluation   evaluation/          ranks of targets -> NDCG, HR, MRR, and their protocol
+    recommend    recommend.py         history -> the best items
+    run          run.py               a run folder and the verbs on it
+"""
+
+from sasrec.config import RunConfig
+from sasrec.data.dataset import Dataset, open_dataset
+from sasrec.errors import SasrecError
+from sasrec.recommend import Recommender
+from sasrec.run import evaluate, load, prepare, train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Dataset",
+    "Recommender",
+    "RunConfig",
+    "SasrecError",
+    "evaluate",
+    "load",
+    "open_dataset",
+    "prepare",
+    "train",
+]

@@ -1,0 +1,133 @@
+"""Checkpoints on disk: directories of safetensors and JSON, published by one rename, verified before parsing.
+
+    checkpoints/step-00000470/  weights.safetensors  state.json  MANIFEST.json
+
+A directory appears under its name only when it is whole. The best one is that with the highest `score` in its
+state; `prune` keeps it and the newest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load as parse_tensors
+from safetensors.torch import save as serialise_tensors
+from torch import Tensor
+
+from sasrec.errors import CheckpointError
+
+_WEIGHTS, _STATE, _MANIFEST = "weights.safetensors", "state.json", "MANIFEST.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """What was read from one directory."""
+
+    path: Path
+    weights: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+def save(checkpoints: Path, weights: dict[str, Tensor], state: dict[str, Any]) -> Path:
+    """Publish `checkpoints/step-N`, N being state["step"]; an older one of that name is replaced.
+
+    Raises: CheckpointError if the disk refuses (full, read-only); what was there before stays valid.
+    """
+    final = checkpoints / f"step-{state['step']:08d}"
+    temporary = checkpoints / f".{final.name}.tmp"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+        content = {_WEIGHTS: serialise_tensors(contiguous), _STATE: json.dumps(state, indent=2).encode()}
+        for name, data in content.items():
+            _write(temporary / name, data)
+        hashes = {name: {"bytes": len(data), "sha256": _digest(data)} for name, data in content.items()}
+        _write(temporary / _MANIFEST, json.dumps(hashes, indent=2).encode())
+        if final.exists():
+            shutil.rmtree(final)
+        temporary.rename(final)
+        _sync_directory(checkpoints)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(f"the checkpoint {final} could not be written: {error.strerror}") from error
+    return final
+
+
+def load(path: Path) -> Checkpoint:
+    """Verify every file against the manifest, then parse.
+
+    Raises: CheckpointError naming the file that is missing or has changed.
+    """
+    data = _verified(path)
+    return Checkpoint(path, parse_tensors(data[_WEIGHTS]), json.loads(data[_STATE]))
+
+
+def best(checkpoints: Path) -> Path:
+    """The checkpoint with the highest validation score; without any score, the newest.
+
+    Raises: CheckpointError if there is none, or a state is damaged.
+    """
+    paths = _published(checkpoints)
+    if not paths:
+        raise CheckpointError(f"{checkpoints} holds no checkpoint: train first, or name another run")
+    return max(paths, key=lambda path: (_score(path), path.name))
+
+
+def prune(checkpoints: Path) -> None:
+    """Delete all but the best and the newest."""
+    paths = _published(checkpoints)
+    for path in set(paths) - {best(checkpoints), paths[-1]}:
+        shutil.rmtree(path)
+
+
+def _published(checkpoints: Path) -> list[Path]:
+    return sorted(checkpoints.glob("step-*"))
+
+
+def _score(path: Path) -> float:
+    score = json.loads(_verified(path, (_STATE,))[_STATE])["score"]
+    return -math.inf if score is None else float(score)
+
+
+def _verified(path: Path, names: tuple[str, ...] = (_WEIGHTS, _STATE)) -> dict[str, bytes]:
+    try:
+        manifest = json.loads((path / _MANIFEST).read_bytes())
+        expected = {name: manifest[name]["sha256"] for name in names}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{path} is no checkpoint, or its {_MANIFEST} is missing or damaged") from None
+    data = {}
+    for name, digest in expected.items():
+        try:
+            data[name] = (path / name).read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"{path / name} cannot be read: {error.strerror}") from None
+        if _digest(data[name]) != digest:
+            raise CheckpointError(f"{path / name} has changed since it was written: use another checkpoint")
+    return data
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

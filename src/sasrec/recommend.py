@@ -1,0 +1,150 @@
+"""History -> the best items, in the user's own ids, by the same ranking path that evaluation measures."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+
+from sasrec.data.dataset import Dataset, concatenated
+from sasrec.data.splits import Histories
+from sasrec.errors import ConfigError, DataError
+from sasrec.evaluation.ranking import ModelScorer, candidate_scores, chunks
+from sasrec.models import SequenceModel
+from sasrec.training.run_log import RunLog
+
+
+@dataclass(frozen=True, eq=False)
+class Recommender:
+    """A trained model and the data set whose ids it speaks."""
+
+    model: SequenceModel
+    data: Dataset
+
+    def recommend(
+        self,
+        history: Sequence[object],
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        allow: Iterable[object] | None = None,
+        deny: Iterable[object] = (),
+    ) -> list[tuple[str | int, float]]:
+        """The best k (item id, score) for a history of item ids, oldest first; the best first.
+
+        Ids come out as they went in: text, or integers where the data's column was of integers. Fewer than
+        k come out where fewer are left. `allow` restricts the candidates, `deny` removes some; ids unknown
+        to the data are ignored with a warning that names them.
+
+        Raises: DataError if no item of the history is known; ConfigError if k < 1.
+        """
+        numbers = self._known(history, "history")
+        if not len(numbers):
+            raise DataError("no item of the history is in the data set: give at least one that is")
+        return self._top(numbers, k, exclude_seen, allow, deny)
+
+    def recommend_user(
+        self,
+        user: object,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        allow: Iterable[object] | None = None,
+        deny: Iterable[object] = (),
+    ) -> list[tuple[str | int, float]]:
+        """As `recommend`, for a user of the data, from all of their events.
+
+        Raises: DataError if the user is not in the data; ConfigError if k < 1.
+        """
+        numbers = self.data.history(self.data.user_number(user)).astype(np.int64)
+        return self._top(numbers, k, exclude_seen, allow, deny)
+
+    def recommend_all(
+        self,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        allow: Iterable[object] | None = None,
+        deny: Iterable[object] = (),
+        log: RunLog | None = None,
+    ) -> pl.DataFrame:
+        """Columns user, item, score, rank (from 1) for every user of the data, in order of user, then rank."""
+        offsets = self.data.offsets
+        histories = Histories(self.data.items, self.data.times, offsets[:-1], offsets[1:])
+        users, items, scores, ranks = [], [], [], []
+        allowed_V = self._allowed(allow, deny)
+        with (log or RunLog(None)).bar("recommending", len(histories)) as bar:
+            for rows, item_BK, score_BK in self._best(histories, k, exclude_seen, allowed_V):
+                there_BK = np.isfinite(score_BK)
+                users.append(rows.repeat(there_BK.sum(1)))
+                items.append(item_BK[there_BK])
+                scores.append(score_BK[there_BK])
+                ranks.append(np.broadcast_to(np.arange(1, item_BK.shape[1] + 1), item_BK.shape)[there_BK])
+                bar(len(rows))
+        user_E = np.concatenate(users)
+        frame = pl.DataFrame(
+            {
+                "user": self.data.user_ids.gather(user_E),
+                "item": self.data.item_ids.gather(np.concatenate(items) - 1),
+                "score": np.concatenate(scores),
+                "rank": np.concatenate(ranks),
+                "_user": user_E,
+            }
+        )
+        return frame.sort("_user", "rank").drop("_user")
+
+    def title(self, item_id: object) -> str | None:
+        """The title of an item, where an items file was given."""
+        numbers, _ = self.data.item_numbers([item_id])
+        return None if self.data.titles is None or not len(numbers) else self.data.titles[int(numbers[0]) - 1]
+
+    def _top(
+        self,
+        numbers: npt.NDArray[np.int64],
+        k: int,
+        exclude_seen: bool,
+        allow: Iterable[object] | None,
+        deny: Iterable[object],
+    ) -> list[tuple[str | int, float]]:
+        flat, offsets = concatenated([numbers])
+        histories = Histories(flat.astype(np.int32), None, offsets[:-1], offsets[1:])
+        ((_, item_BK, score_BK),) = self._best(histories, k, exclude_seen, self._allowed(allow, deny))
+        pairs = zip(item_BK[0].tolist(), score_BK[0].tolist(), strict=True)
+        return [(self.data.item_ids[item - 1], score) for item, score in pairs if np.isfinite(score)]
+
+    def _best(
+        self, histories: Histories, k: int, exclude_seen: bool, allowed_V: torch.Tensor | None
+    ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+        """(rows, item numbers, scores), the last two (B, k), best first; -inf where nothing is left."""
+        if k < 1:
+            raise ConfigError(f"k must be at least 1, not {k}")
+        scorer = ModelScorer(self.model)
+        for rows in chunks(histories, scorer.num_items):
+            scores_BV = candidate_scores(scorer, histories, rows, exclude_seen=exclude_seen)
+            if allowed_V is not None:
+                scores_BV = scores_BV.masked_fill(~allowed_V.to(scores_BV.device), -torch.inf)
+            best = scores_BV.topk(min(k, scorer.num_items), dim=1)
+            yield rows, best.indices.cpu().numpy(), best.values.cpu().numpy()
+
+    def _allowed(self, allow: Iterable[object] | None, deny: Iterable[object]) -> torch.Tensor | None:
+        """(V,) which item numbers may come out, or None for all."""
+        denied = self._known(deny, "deny list")
+        if allow is None and not len(denied):
+            return None
+        allowed_V = torch.full((self.data.num_items + 1,), allow is None)
+        if allow is not None:
+            allowed_V[torch.from_numpy(self._known(allow, "allow list"))] = True
+        allowed_V[torch.from_numpy(denied)] = False
+        return allowed_V
+
+    def _known(self, item_ids: Iterable[object], where: str) -> npt.NDArray[np.int64]:
+        numbers, unknown = self.data.item_numbers(item_ids)
+        if unknown:
+            shown = ", ".join(unknown[:10]) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
+            warnings.warn(f"{where}: unknown items are ignored: {shown}", stacklevel=4)
+        return numbers

@@ -1,0 +1,214 @@
+"""A run folder, and the four verbs on it: prepare, train, load, evaluate.
+
+    RUN/  config.toml  log.jsonl  metrics.json  checkpoints/  dataset/ (unless a prepared folder was named)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sasrec.checkpoint import store
+from sasrec.config import DataConfig, ModelConfig, RunConfig
+from sasrec.data.batches import TrainingBatches
+from sasrec.data.dataset import Dataset, open_dataset
+from sasrec.data.prepare import from_source, read_titles, resolve
+from sasrec.data.splits import evaluation_split, training_histories
+from sasrec.errors import CheckpointError, ConfigError, DataError
+from sasrec.evaluation.metrics import metrics_from_ranks
+from sasrec.evaluation.protocol import evaluate_scorer
+from sasrec.evaluation.ranking import ModelScorer, target_ranks
+from sasrec.models import SequenceModel, build_model
+from sasrec.recommend import Recommender
+from sasrec.training.run_log import RunLog
+from sasrec.training.trainer import Trainer, TrainingState
+
+CHECKPOINTS = "checkpoints"
+
+
+def prepare(
+    source: Any,
+    *,
+    user: str | None = None,
+    item: str | None = None,
+    time: str | None = None,
+    output: str | Path | None = None,
+    items: str | Path | None = None,
+    items_id: str | None = None,
+    items_title: str | None = None,
+    **options: Any,
+) -> Dataset:
+    """Read, check and number events.
+
+    `source`: a file (CSV, TSV, Parquet, JSON Lines, header-less text; .gz), a list of files, or a Polars or
+    pandas frame. `user`, `item`, `time` name its columns; `items` is a file of titles. `options` are the
+    fields of DataConfig. With `output`, the data set is also written to that folder.
+
+    Raises: DataError with the bad rows and the remedy.
+    """
+    config = DataConfig(user_column=user, item_column=item, time_column=time)
+    config = RunConfig(data=config).replace(**options).data
+    rejects = None if output is None else Path(output) / "rejects.csv"
+    titles = None if items is None else read_titles(Path(items), items_id, items_title)
+    data = from_source(source, config, titles=titles, rejects_path=rejects)
+    if output is not None:
+        data.save(output)
+    return data
+
+
+def train(
+    data: Dataset | str | Path | Any,
+    train_dir: str | Path,
+    *,
+    recipe: str | Path | RunConfig | None = None,
+    log: RunLog | None = None,
+    local_copy: Path | None = None,
+    **settings: Any,
+) -> Recommender:
+    """Train a model on `data`, keep the best checkpoint by validation NDCG@10, and measure it.
+
+    `data`: a Dataset, the name of a public data set, a prepared folder, a file, or a frame. `settings` are
+    the fields of RunConfig (`maxlen=50`); they override those of `recipe`.
+
+    Raises: ConfigError if `train_dir` holds a run already or a setting is wrong; DataError, DownloadError,
+    TrainingError. KeyboardInterrupt goes on after the weights are saved.
+    """
+    config = recipe if isinstance(recipe, RunConfig) else RunConfig.load(recipe) if recipe else RunConfig()
+    config = config.replace(**settings)
+    folder = Path(train_dir)
+    if (folder / CHECKPOINTS).exists():
+        raise ConfigError(f"{folder} holds a run already: name another --train_dir, or remove it")
+    device = pick_device(config.training.device)
+    folder.mkdir(parents=True, exist_ok=True)
+    log = RunLog(folder / "log.jsonl", log.console if log else None)
+    data, config = _dataset_for_run(data, config, folder, log, local_copy)
+    config.save(folder / "config.toml")
+    log.event("start", data_hash=data.data_hash, config=dataclasses.asdict(config))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed)
+        model = build_model(data.num_items, config.model).to(device)
+        _fit(model, data, config, folder, log)
+    recommender = load(folder, device=str(device))
+    _measure(recommender, folder, log)
+    return recommender
+
+
+def load(
+    run: str | Path, *, device: str = "auto", dataset: str | Path | None = None, checkpoint: str | Path | None = None
+) -> Recommender:
+    """The recommender of a run: its best checkpoint (or the one named) and its data set (or another copy).
+
+    Raises: CheckpointError or DataError if anything is missing, damaged, or belongs to other data.
+    """
+    folder = Path(run)
+    if not (folder / "config.toml").exists():
+        raise CheckpointError(f"{folder} is not a run folder (no config.toml): name one that `sasrec train` made")
+    data = open_dataset(dataset or RunConfig.load(folder / "config.toml").data.dataset or folder / "dataset")
+    found = store.load(Path(checkpoint) if checkpoint else store.best(folder / CHECKPOINTS))
+    if found.state["data_hash"] != data.data_hash:
+        raise CheckpointError(
+            f"{found.path} was trained on other data (hash {found.state['data_hash'][:12]}, "
+            f"this data set has {data.data_hash[:12]}): name the right one with --dataset"
+        )
+    model = build_model(data.num_items, ModelConfig(**found.state["config"]["model"]))
+    model.load_state_dict(found.weights)
+    return Recommender(model.to(pick_device(device)).eval(), data)
+
+
+def evaluate(
+    run: str | Path, *, device: str = "auto", dataset: str | Path | None = None, log: RunLog | None = None
+) -> dict[str, Any]:
+    """Measure the best checkpoint of a run on validation and test; also written to RUN/metrics.json.
+
+    Returns {split: {"full" | "sampled": {"ndcg@10": …}}, "baselines": …, "protocol": …}.
+    """
+    return _measure(load(run, device=device, dataset=dataset), Path(run), log or RunLog(None))
+
+
+def pick_device(name: str) -> torch.device:
+    """The device a setting names; "auto" is an accelerator where there is one.
+
+    Raises: ConfigError for a device this machine or PyTorch does not have.
+    """
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        return accelerator or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {name!r} is not available here: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def _dataset_for_run(
+    data: Any, config: RunConfig, folder: Path, log: RunLog, local_copy: Path | None
+) -> tuple[Dataset, RunConfig]:
+    """The data set, kept where `load` will find it again: RUN/dataset, or the prepared folder named."""
+    rejects = folder / "rejects.csv"
+    if isinstance(data, str | Path):
+        config = config.replace(dataset=str(data))
+        prepared = Path(data).absolute() if (Path(data) / "manifest.json").exists() else None
+        data = resolve(config.data, local_copy=local_copy, rejects_path=rejects, say=log.say)
+    else:
+        prepared = None
+        data = data if isinstance(data, Dataset) else from_source(data, config.data, rejects_path=rejects)
+    for warning in data.report.get("warnings", []):
+        log.say(f"note: {warning}")
+    if prepared is None:
+        data.save(folder / "dataset")
+        return data, config.replace(dataset="")
+    return data, config.replace(dataset=str(prepared))
+
+
+def _fit(model: SequenceModel, data: Dataset, config: RunConfig, folder: Path, log: RunLog) -> None:
+    validation = evaluation_split(data, "valid")
+    training = training_histories(data)
+    batches = TrainingBatches(
+        training,
+        data.num_items,
+        maxlen=config.model.maxlen,
+        batch_size=config.training.batch_size,
+        num_negatives=config.loss.num_negatives if config.loss.loss == "bce" else 0,
+        seed=config.training.seed,
+    )
+    if not len(batches):
+        raise DataError("no user has two events to train on: this data has no sequences")
+
+    def validate() -> float | None:
+        if not len(validation.targets):
+            return None
+        return metrics_from_ranks(target_ranks(ModelScorer(model), validation).full)["ndcg@10"]
+
+    def save(state: TrainingState, score: float | None) -> None:
+        record = {
+            "epoch": state.epoch,
+            "step": state.step,
+            "score": score,
+            "score_is": "validation NDCG@10, full catalogue",
+            "num_items": data.num_items,
+            "data_hash": data.data_hash,
+            "config": dataclasses.asdict(config),
+        }
+        store.save(folder / CHECKPOINTS, dict(model.state_dict()), record)
+        store.prune(folder / CHECKPOINTS)
+
+    parameters = sum(p.numel() for p in model.parameters())
+    log.say(
+        f"{data.num_users} users, {data.num_items} items, {data.num_events} events; "
+        f"{parameters:,} parameters on {model.device}; results in {folder}"
+    )
+    if not len(validation.targets):
+        log.say("note: no user has three events, so there is no validation: the last weights are kept")
+    Trainer(model, batches, config, validate=validate, save=save, log=log).fit()
+
+
+def _measure(recommender: Recommender, folder: Path, log: RunLog) -> dict[str, Any]:
+    metrics = evaluate_scorer(ModelScorer(recommender.model), recommender.data, log=log)
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2), encoding="utf-8")
+    log.event("metrics", **{split: metrics[split] for split in ("valid", "test")})
+    return metrics
