@@ -129,6 +129,12 @@ def evaluate(
     return _measure(load(run, device=device, dataset=dataset), Path(run), log or RunLog(None))
 
 
+def saved_metrics(run: str | Path) -> dict[str, Any]:
+    """The metrics.json of a run, as `evaluate` returns it."""
+    metrics: dict[str, Any] = json.loads((Path(run) / "metrics.json").read_text(encoding="utf-8"))
+    return metrics
+
+
 def pick_device(name: str) -> torch.device:
     """The device a setting names; "auto" is an accelerator where there is one.
 

@@ -9,7 +9,7 @@ import subprocess
 import threading
 import zipfile
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlparse
@@ -152,16 +152,12 @@ def test_every_data_set_becomes_tables_with_a_header_once(
     located = locate(name, cache=tmp_path)
     assert contents(located) == (EVENTS[name], TITLES.get(name))
     assert located.data_config_overrides == TIMED
+    assert replace(DataConfig(), **TIMED).time_column == "time"  # type: ignore[arg-type]
     assert located.events.is_relative_to(tmp_path / name / "raw")
     monkeypatch.setattr(catalog, "download", no_network)
     again = locate(name, cache=tmp_path)
     assert replace(again, source=located.source) == located
     assert "fetched earlier" in again.source
-
-
-def test_overrides_are_fields_of_the_data_configuration() -> None:
-    assert {field.name for field in fields(DataConfig)} >= set(TIMED)
-    assert replace(DataConfig(), **TIMED).time_unit == "s"  # type: ignore[arg-type]
 
 
 def test_every_entry_states_its_terms_and_an_https_address() -> None:
@@ -215,6 +211,8 @@ def test_ml_100k_falls_back_to_the_wheel_and_says_so(
     assert commands[0][-1] == "recbole==1.2.1"
     (located.events).unlink()
     assert contents(locate("ml-100k", cache=tmp_path))[0] == EVENTS["ml-100k"]
+    wheel = tmp_path / "ml-100k" / "recbole-1.2.1-py3-none-any.whl"
+    assert contents(locate("ml-100k", cache=tmp_path, local_copy=wheel)) == contents(located)
     assert len(commands) == 1, "the wheel in the cache is used again"
 
 
@@ -293,12 +291,6 @@ def test_local_copy_of_any_kind_stands_in_for_the_download(
         assert contents(located) == (EVENTS[name], TITLES.get(name))
         assert located.data_config_overrides == TIMED
         assert str(tmp_path / given) in located.source
-
-
-def test_local_wheel_is_read(tmp_path: Path) -> None:
-    lay(tmp_path, {"recbole-1.2.1-py3-none-any.whl": WHEEL})
-    located = locate("ml-100k", cache=tmp_path, local_copy=tmp_path / "recbole-1.2.1-py3-none-any.whl")
-    assert contents(located)[0] == EVENTS["ml-100k"]
 
 
 def test_changed_local_copy_is_converted_again(tmp_path: Path) -> None:

@@ -351,9 +351,9 @@ def test_full_disk_names_the_remedy(site: Site, target: Path, monkeypatch: pytes
 
 
 def test_unwritable_cache_names_the_remedy(site: Site, tmp_path: Path) -> None:
-    (tmp_path / "data.zip.lock").mkdir()
+    (tmp_path / "cache").write_text("a file where the folder should be")
     with pytest.raises(DownloadError, match=r"cannot be written.*SASREC_CACHE"):
-        download(site.url, tmp_path / "data.zip")
+        download(site.url, tmp_path / "cache" / "data.zip")
 
 
 def test_unwritable_sidecar_names_the_remedy(

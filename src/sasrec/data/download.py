@@ -130,7 +130,6 @@ def download(
     sends a file with another checksum (it is deleted). Remedy: run again, or `--from FILE`.
     """
     console = console or Console(stderr=True)
-    destination.parent.mkdir(parents=True, exist_ok=True)
     with _alone(destination, console):
         if destination.exists():
             wrong = _checksum_fault(destination, destination, sha256, md5)
@@ -162,14 +161,12 @@ def download_wheel(
     Raises: DownloadError if pip is missing or fails, or the checksum differs. Remedy: `--from FILE`.
     """
     console = console or Console(stderr=True)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    if destination.exists() and _checksum_fault(destination, destination, sha256, None) is None:
-        return destination
-    say(console, f"fetching {destination.name} with pip")
-    with tempfile.TemporaryDirectory(dir=destination.parent) as folder:
+    with _alone(destination, console), tempfile.TemporaryDirectory(dir=destination.parent) as folder:
+        if destination.exists() and _checksum_fault(destination, destination, sha256, None) is None:
+            return destination
+        say(console, f"fetching {destination.name} with pip")
         options = ["--no-deps", "--only-binary=:all:", "--dest", folder]
-        command = [sys.executable, "-m", "pip", "download", *options, requirement]
-        _run_pip(command, requirement)
+        _run_pip([sys.executable, "-m", "pip", "download", *options, requirement], requirement)
         wheel = Path(folder) / destination.name
         if not wheel.exists():
             raise DownloadError(f"pip fetched no file named {destination.name}: {_REMEDY}")
@@ -280,6 +277,7 @@ def _stream(response: BinaryIO, part: _Part, length: int | None, console: Consol
 
 def _opened_for_append(path: Path) -> BinaryIO:
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("ab")
     except OSError as error:
         raise _unwritable(path, error) from None

@@ -1,0 +1,8 @@
+"""So that `python -m sasrec …` and `torchrun -m sasrec …` work."""
+
+import sys
+
+from sasrec.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

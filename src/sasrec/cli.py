@@ -1,0 +1,304 @@
+"""The command line: `sasrec datasets | prepare | train | evaluate | recommend`.
+
+Each command is a dataclass whose docstring and fields are its help, and whose `run` does the work.
+Results go to stdout, everything said about the work to stderr. Exit status: 0 done, 1 a mistake that the
+message explains, 2 a wrong command line, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from sasrec import run
+from sasrec.config import Duplicates, RunConfig, TimeUnit
+from sasrec.data.catalog import CATALOG
+from sasrec.errors import ConfigError, DataError, SasrecError
+from sasrec.recommend import Recommender
+from sasrec.training.run_log import RunLog
+
+_out = Console(highlight=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """List the public data sets that `sasrec train --dataset NAME` knows, with their terms."""
+
+    def run(self) -> None:
+        """Print the table."""
+        table = Table("name", "what", "terms", "home page", box=None, pad_edge=False)
+        for dataset in CATALOG.values():
+            table.add_row(dataset.name, dataset.title, dataset.terms, dataset.homepage)
+        _out.print(table)
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Read and check files of events, and write a data set that training maps from disk.
+
+    Takes CSV, TSV, header-less `user item [time]` text, Parquet and JSON Lines, also .gz. Bad rows are listed
+    in OUTPUT/rejects.csv with file, line, column and reason.
+
+    Example: sasrec prepare ratings.csv --output data/mine --user userId --item movieId --time timestamp
+    """
+
+    files: tyro.conf.Positional[tuple[Path, ...]]
+    """Files of events, read in this order."""
+    output: Path
+    """Folder to write."""
+    user: str | None = None
+    """Column of user ids. Default: found by its name."""
+    item: str | None = None
+    """Column of item ids. Default: found by its name."""
+    time: str | None = None
+    """Column of times: seconds, ms, us, ns or ISO 8601. Default: found by its name; none: file order."""
+    time_unit: TimeUnit = "auto"
+    """Unit of numeric times; auto decides by their size and says so."""
+    items: Path | None = None
+    """File with item titles (CSV or TSV with a header)."""
+    items_id: str | None = None
+    """Column of item ids in that file. Default: the first."""
+    items_title: str | None = None
+    """Column of titles in that file. Default: the second."""
+    max_rejects: int = 0
+    """How many bad rows to tolerate; -1 for any number."""
+    duplicates: Duplicates = "keep"
+    """Repeats of a (user, item) pair: keep all, drop rows equal in time too, or keep the first or last."""
+    min_user_events: int = 0
+    """Drop users with fewer events, counted once."""
+    min_item_events: int = 0
+    """Drop items with fewer events, counted once."""
+    k_core: int = 0
+    """Drop users and items with fewer than k events until none is left to drop."""
+
+    def run(self) -> None:
+        """Prepare, and print the report."""
+        data = run.prepare(
+            list(self.files),
+            user=self.user,
+            item=self.item,
+            time=self.time,
+            output=self.output,
+            items=self.items,
+            items_id=self.items_id,
+            items_title=self.items_title,
+            time_unit=self.time_unit,
+            max_rejects=self.max_rejects,
+            duplicates=self.duplicates,
+            min_user_events=self.min_user_events,
+            min_item_events=self.min_item_events,
+            k_core=self.k_core,
+        )
+        _print_report(data.report)
+        _err.print(f"written to {self.output}; train on it with: sasrec train --dataset {self.output} --train_dir RUN")
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model, keep the best checkpoint by validation NDCG@10, and measure it on test.
+
+    Example: sasrec train --dataset ml-100k --train_dir runs/first
+    Example: sasrec train --dataset ratings.csv --train_dir runs/mine --maxlen 50 --loss bce
+    """
+
+    train_dir: Path
+    """Folder of the run, made here: config.toml, log.jsonl, metrics.json, checkpoints/."""
+    recipe: Path | None = None
+    """TOML file of settings; the settings given on the command line override it."""
+    from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """Local copy of the public data set, where it cannot be downloaded."""
+    config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
+
+    def run(self) -> None:
+        """Train, and print the metrics."""
+        log = RunLog(None, _err)
+        if not self.config.data.dataset:
+            raise DataError("no data set was named: give --dataset a public name, a prepared folder or a file")
+        try:
+            run.train(
+                self.config.data.dataset, self.train_dir, recipe=self.config, log=log, local_copy=self.from_
+            )
+        except KeyboardInterrupt:
+            _err.print(f"interrupted; what was learned is kept: sasrec evaluate {self.train_dir}")
+            raise
+        _print_metrics(run.saved_metrics(self.train_dir))
+        _err.print(f"next: sasrec recommend {self.train_dir} --history ITEM,ITEM,… --k 10")
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure the best checkpoint of a run: NDCG, HR and MRR, full catalogue and sampled, with the protocol.
+
+    Example: sasrec evaluate runs/first
+    """
+
+    run_dir: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    dataset: Path | None = None
+    """Prepared data set, if it has moved since training."""
+    device: str = "auto"
+    """cpu, cuda, mps or auto."""
+
+    def run(self) -> None:
+        """Evaluate, and print the metrics."""
+        _print_metrics(run.evaluate(self.run_dir, device=self.device, dataset=self.dataset, log=RunLog(None, _err)))
+
+
+@dataclass(frozen=True)
+class Recommend:
+    """The best items for a history, for a user of the data, or for all of them.
+
+    Example: sasrec recommend runs/first --history 50,181 --k 10
+    Example: sasrec recommend runs/first --all --output top.parquet
+    """
+
+    run_dir: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    history: str | None = None
+    """Item ids, oldest first, separated by commas: a new user is just this."""
+    user: str | None = None
+    """A user id of the data."""
+    all: bool = False
+    """Every user of the data; needs --output."""
+    output: Path | None = None
+    """File for --all: .parquet or .csv."""
+    k: int = 10
+    """How many items."""
+    include_seen: bool = False
+    """Let items of the history come out again."""
+    allow: str | None = None
+    """Only these items: ids separated by commas, or @FILE with one id a line."""
+    deny: str | None = None
+    """Never these items: ids separated by commas, or @FILE with one id a line."""
+    dataset: Path | None = None
+    """Prepared data set, if it has moved since training."""
+    device: str = "auto"
+    """cpu, cuda, mps or auto."""
+
+    def run(self) -> None:
+        """Recommend, and print or write the result."""
+        asked = [self.history is not None, self.user is not None, self.all]
+        if sum(asked) != 1:
+            raise ConfigError("give exactly one of --history, --user and --all")
+        if self.all and (self.output is None or self.output.suffix not in {".parquet", ".csv"}):
+            raise ConfigError("--all needs --output FILE.parquet or FILE.csv")
+        recommender = run.load(self.run_dir, device=self.device, dataset=self.dataset)
+        options: dict[str, Any] = {
+            "k": self.k,
+            "exclude_seen": not self.include_seen,
+            "allow": None if self.allow is None else _ids(self.allow),
+            "deny": _ids(self.deny or ""),
+        }
+        if self.output is not None and self.all:
+            frame = recommender.recommend_all(log=RunLog(None, _err), **options)
+            frame.write_csv(self.output) if self.output.suffix == ".csv" else frame.write_parquet(self.output)
+            _err.print(f"{frame.height} rows for {frame['user'].n_unique()} users written to {self.output}")
+        elif self.history is not None:
+            _print_items(recommender, recommender.recommend(_ids(self.history), **options))
+        else:
+            _print_items(recommender, recommender.recommend_user(self.user, **options))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    arguments = _seed_document_flags(sys.argv[1:] if arguments is None else arguments)
+    warnings.showwarning = _show_warning
+    try:
+        command = tyro.cli(
+            _commands(_recipe_named_in(arguments)),
+            prog="sasrec",
+            description="Train, evaluate and use sequential recommenders.",
+            args=arguments,
+            use_underscores=True,
+            config=(tyro.conf.OmitArgPrefixes,),
+        )
+        command.run()
+    except SasrecError as error:
+        _err.print(f"[red]error:[/red] {escape(str(error))}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _commands(config: RunConfig) -> Any:
+    train = tyro.conf.subcommand(name="train", default=Train(tyro.MISSING, config=config))
+    return (
+        Annotated[Datasets, tyro.conf.subcommand(name="datasets")]
+        | Annotated[Prepare, tyro.conf.subcommand(name="prepare")]
+        | Annotated[Train, train]
+        | Annotated[Evaluate, tyro.conf.subcommand(name="evaluate")]
+        | Annotated[Recommend, tyro.conf.subcommand(name="recommend")]
+    )
+
+
+def _recipe_named_in(arguments: list[str]) -> RunConfig:
+    """The recipe gives the defaults that the other flags override, so it is read before they are parsed."""
+    for flag, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, _, value = flag.partition("=")
+        if name == "--recipe":
+            return RunConfig.load(value or following)
+    return RunConfig()
+
+
+def _seed_document_flags(arguments: list[str]) -> list[str]:
+    """`--norm_first`, as the published PyTorch code spells the norm placement."""
+    spelled = {"--norm_first": ["--norm", "pre"], "--no_norm_first": ["--norm", "post"]}
+    return [part for word in arguments for part in spelled.get(word.replace("-", "_").replace("__", "--", 1), [word])]
+
+
+def _ids(text: str) -> list[str]:
+    if text.startswith("@"):
+        try:
+            text = Path(text[1:]).read_text(encoding="utf-8").replace("\n", ",")
+        except OSError as error:
+            raise ConfigError(f"{text[1:]} cannot be read: {error.strerror}") from None
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    _err.print(f"[yellow]note:[/yellow] {escape(str(message))}")
+
+
+def _print_items(recommender: Recommender, items: list[tuple[str | int, float]]) -> None:
+    titles = [recommender.title(item) for item, _ in items]
+    table = Table("rank", "item", "score", *(["title"] if any(titles) else []), box=None, pad_edge=False)
+    for rank, ((item, score), title) in enumerate(zip(items, titles, strict=True), start=1):
+        table.add_row(str(rank), escape(str(item)), f"{score:.4f}", *([escape(title or "")] if any(titles) else []))
+    _out.print(table)
+
+
+def _print_report(report: dict[str, Any]) -> None:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in report.items():
+        if name != "warnings":
+            shown = f"{value:.4g}" if isinstance(value, float) else ", ".join(value) if name == "sources" else str(value)
+            table.add_row(name.replace("_", " "), escape(shown))
+    _out.print(table)
+    for warning in report["warnings"]:
+        _show_warning(warning)
+
+
+def _print_metrics(metrics: dict[str, Any]) -> None:
+    columns = ("ndcg@10", "hr@10", "mrr@10", "ndcg@20", "hr@20")
+    for candidates in ("full", "sampled"):
+        table = Table("", *columns, title=f"{candidates}: {metrics['protocol'][candidates]}", title_justify="left")
+        for split in ("valid", "test"):
+            rows = {"model": metrics[split], **{name: each[split] for name, each in metrics["baselines"].items()}}
+            for name, measured in rows.items():
+                table.add_row(f"{split}, {name}", *(f"{measured[candidates][column]:.4f}" for column in columns))
+        _out.print(table)
+    protocol = metrics["protocol"]
+    _out.print(
+        f"{protocol['split']}; ties {protocol['ties']}; {protocol['users_evaluated']} users evaluated, "
+        f"{protocol['users_skipped']} skipped; {protocol['items']} items; data {protocol['data_hash'][:12]}"
+    )
