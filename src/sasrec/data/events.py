@@ -1,0 +1,178 @@
+"""Raw files and frames -> one table of checked events; every bad row is counted, named and set aside.
+
+What was read is always what was kept plus what was rejected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from sasrec.config import DataConfig
+from sasrec.data import times
+from sasrec.data.readers import REJECTS, Piece, read_file, read_frame
+from sasrec.errors import DataError
+
+_LONGEST_ID = 512
+_RAW_SHOWN = 200
+_CONTROL = r"[\x00-\x1f\x7f]"
+
+
+@dataclass(frozen=True, eq=False)
+class Events:
+    """Checked events, in the order of the source."""
+
+    frame: pl.DataFrame
+    """user: String, item: String, and, unless the source has no times, time: Int64 (microseconds, UTC)."""
+    rejects: pl.DataFrame
+    """file, line (from 1; row number for Parquet and frames), column ("" for the line), reason, raw."""
+    read: int
+    """Records of the sources, headers not counted: kept + rejected."""
+    time_unit: str | None
+    """s, ms, us, ns, iso (dates), or None without times."""
+    integer_users: bool
+    """The column was of an integer type, so ids may go out as integers."""
+    integer_items: bool
+    warnings: tuple[str, ...]
+    """What the reader decided or noticed, in sentences."""
+    sources: tuple[str, ...]
+    """File names, or "frame"."""
+
+
+def read_events(source: Any, config: DataConfig, rejects_path: Path | None = None) -> Events:
+    """Read and check a file, several files (one after another), or a Polars or pandas frame.
+
+    Rejects, if any, are written to `rejects_path` as CSV, also when the data is then refused.
+
+    Raises: DataError for missing files, unknown formats and columns, for more bad rows than
+    `config.max_rejects`, and where no row is left; each message names the remedy.
+    """
+    frames, rejects, names, notes = [], [], [], []
+    integer, has_time = [True, True], set()
+    for name, piece in _pieces(source, config):
+        if name not in names:
+            names.append(name)
+        file = pl.lit(len(names) - 1, pl.Int32).alias("file")
+        frames.append(_parsed(piece, config, file))
+        rejects.append(piece.rejects.select(file, pl.all()))
+        notes += [note for note in piece.notes if note not in notes]
+        integer = [so_far and now for so_far, now in zip(integer, piece.integer_ids, strict=True)]
+        has_time.add(piece.has_time)
+    if has_time == {True, False}:
+        raise DataError(f"some of the files have times and some have none: {', '.join(names)}")
+    timed = has_time == {True}
+    rows = pl.concat(frames)
+    unit = None
+    if timed:
+        resolved, unit, more = times.resolve(rows.select(times.PARSED.keys()), config.time_unit)
+        rows = rows.drop(times.PARSED.keys()).with_columns(resolved)
+        notes += more
+    else:
+        notes.append("no time column: the order of the file is taken as the order in time")
+    rows = rows.with_columns(_id_fault(rows, role) for role in ("user", "item"))
+    kept, late = _judged(rows, timed)
+    all_rejects = _named(pl.concat([*rejects, late]).sort("file", "line"), names)
+    events = Events(
+        frame=kept,
+        rejects=all_rejects,
+        read=kept.height + all_rejects.height,
+        time_unit=unit,
+        integer_users=integer[0],
+        integer_items=integer[1],
+        warnings=tuple(notes),
+        sources=tuple(names),
+    )
+    _refuse_or_write(events, config, rejects_path)
+    return events
+
+
+def _pieces(source: Any, config: DataConfig) -> Iterator[tuple[str, Piece]]:
+    if isinstance(source, pl.LazyFrame):
+        source = source.collect()
+    if type(source).__module__.split(".")[0] == "pandas":
+        try:
+            source = pl.from_pandas(source)
+        except ImportError as error:
+            raise DataError(f"a pandas frame with this kind of column needs pyarrow: {error}") from None
+    if isinstance(source, pl.DataFrame):
+        yield "frame", read_frame(source, config, "the frame")
+        return
+    paths = [source] if isinstance(source, str | Path) else source
+    if not isinstance(paths, Sequence) or not paths:
+        raise DataError(f"events come from a file, a list of files or a frame, not from {type(source).__name__}")
+    for path in map(Path, paths):
+        for piece in read_file(path, config):
+            yield path.name, piece
+
+
+def _parsed(piece: Piece, config: DataConfig, file: pl.Expr) -> pl.DataFrame:
+    rows = piece.rows.select(file, "line", "user", "item", "time")
+    if not piece.has_time:
+        return rows.drop("time")
+    # The text is kept only where it explains a reject: numbers are a third of its size.
+    parsed = times.parse(rows["time"])
+    return rows.drop("time").hstack(parsed)
+
+
+def _id_fault(rows: pl.DataFrame, role: str) -> pl.Expr:
+    """Why an id cannot be used, or null."""
+    text = pl.col(role)
+    # In a column of integers, 3.5 is a damaged integer; elsewhere it is as good an id as any.
+    whole, fraction = rows.select(
+        text.str.contains(r"^-?\d+$").sum().alias("whole"), text.str.contains(r"^-?\d+\.\d+$").sum().alias("fraction")
+    ).row(0)
+    broken = text.str.contains(r"^-?\d+\.\d+$") if whole > fraction > 0 else pl.lit(False)
+    return (
+        pl.when(text.fill_null("") == "").then(pl.lit(f"the {role} is empty"))
+        .when(text.str.contains(_CONTROL)).then(pl.lit(f"the {role} has a control character"))
+        .when(text.str.len_chars() > _LONGEST_ID).then(pl.lit(f"the {role} is longer than {_LONGEST_ID} characters"))
+        .when(broken).then(pl.lit(f"the {role} is not an integer as the others are"))
+        .alias(f"{role}_reason")
+    )  # fmt: skip
+
+
+def _judged(rows: pl.DataFrame, timed: bool) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows without a fault, and the others as rejects, each with its first fault from left to right."""
+    roles = ["user", "item", *(["time"] if timed else [])]
+    fault = pl.coalesce(f"{role}_reason" for role in roles)
+    kept = rows.filter(fault.is_null()).select(roles)
+    bad = rows.filter(fault.is_not_null())
+    column, raw = pl.lit(None, pl.String), pl.lit(None, pl.String)
+    for role in reversed(roles):
+        here = pl.col(f"{role}_reason").is_not_null()
+        column = pl.when(here).then(pl.lit(role)).otherwise(column)
+        raw = pl.when(here).then(pl.lit("") if role == "time" else pl.col(role)).otherwise(raw)
+    return kept, bad.select("file", "line", column.alias("column"), fault.alias("reason"), raw.alias("raw"))
+
+
+def _named(rejects: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+    files = pl.Series(names, dtype=pl.String)
+    return rejects.select(
+        files.gather(rejects["file"]).alias("file"),
+        *(name for name in REJECTS if name != "raw"),
+        pl.col("raw").fill_null("").str.slice(0, _RAW_SHOWN),
+    )
+
+
+def _refuse_or_write(events: Events, config: DataConfig, rejects_path: Path | None) -> None:
+    rejects = events.rejects
+    listed = ""
+    if rejects.height and rejects_path is not None:
+        rejects_path.parent.mkdir(parents=True, exist_ok=True)
+        rejects.write_csv(rejects_path)
+        listed = f" (all are listed in {rejects_path})"
+    first = "".join(
+        f"\n  {file}:{line}{' ' + column if column else ''}: {reason}"
+        for file, line, column, reason, _ in rejects.head(5).iter_rows()
+    )
+    if rejects.height > config.max_rejects >= 0:
+        raise DataError(
+            f"{rejects.height} of {events.read} rows are bad{listed}:{first}\n"
+            f"Mend them, or tolerate them with --max_rejects {rejects.height} (-1 for any number)."
+        )
+    if events.frame.is_empty():
+        raise DataError(f"{', '.join(events.sources)}: no usable row among {events.read} read{listed}{first}")

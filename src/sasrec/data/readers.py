@@ -1,0 +1,349 @@
+"""Files and frames -> pieces of raw rows, every one with its line number; bad lines are set aside.
+
+The dialect of text files is fixed. One record is one physical line, so that an unclosed quote spoils one line
+and no more. Fields may be quoted as in RFC 4180, except across lines. Blanks around a field are dropped.
+UTF-8, with or without a byte order mark; lines end with \\n or \\r\\n.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+import polars as pl
+
+from sasrec.config import DataConfig
+from sasrec.data.columns import Columns, choose, is_known
+from sasrec.errors import DataError
+
+_BLOCK = 2**25  # bytes of text at a time
+ROWS = {"line": pl.Int64, "user": pl.String, "item": pl.String, "time": pl.String}
+REJECTS = {"line": pl.Int64, "column": pl.String, "reason": pl.String, "raw": pl.String}
+_ENDINGS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".txt": None, ".dat": None, ".data": None}
+FORMATS = ".csv .tsv .txt .dat .data .inter .jsonl .ndjson (each also .gz) .parquet .pq"
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Some records of a source: those that could be split into fields, and those that could not."""
+
+    rows: pl.DataFrame
+    """Columns as ROWS; `time` is null throughout where the source has no times."""
+    rejects: pl.DataFrame
+    """Columns as REJECTS."""
+    has_time: bool
+    integer_ids: tuple[bool, bool] = (False, False)
+    """Whether the user and item columns were of an integer type."""
+    notes: tuple[str, ...] = ()
+
+
+def read_file(path: Path, config: DataConfig) -> Iterator[Piece]:
+    """Pieces of a file, in order. Raises: DataError naming the file and the remedy."""
+    if not path.is_file():
+        raise DataError(f"there is no file {path}")
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    ending = suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else (suffixes or [""])[-1]
+    if ending in {".parquet", ".pq"}:
+        try:
+            frame = pl.read_parquet(path)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise DataError(f"{path.name} is not a whole Parquet file: {str(error).splitlines()[0]}") from None
+        yield read_frame(frame, config, path.name)
+    elif ending in {".jsonl", ".ndjson"}:
+        yield from _read_json_lines(path, config)
+    elif ending in _ENDINGS:
+        yield from _read_delimited(path, config, _ENDINGS[ending])
+    else:
+        raise DataError(f"{path.name}: the ending names no format known here; those are: {FORMATS}")
+
+
+def read_frame(frame: pl.DataFrame, config: DataConfig, name: str) -> Piece:
+    """A Polars frame; `line` is the row number from 1. Raises: DataError for a column of unusable type."""
+    columns, notes = choose(frame.columns, config, name)
+    line = pl.int_range(1, frame.height + 1, dtype=pl.Int64, eager=True).alias("line")
+    user, item = (_id_text(frame[column], name) for column in (columns.user, columns.item))
+    time = _time_text(frame[columns.time], name) if columns.time else pl.Series([None], dtype=pl.String)
+    rows = pl.select(line, user=user, item=item, time=time if len(time) == len(line) else pl.lit(None, pl.String))
+    integer = tuple(frame[column].dtype.is_integer() for column in (columns.user, columns.item))
+    return Piece(rows, _no_rejects(), columns.time is not None, (integer[0], integer[1]), tuple(notes))
+
+
+def _id_text(series: pl.Series, name: str) -> pl.Series:
+    if series.dtype.is_float():
+        # Whole floats are integers that met a missing value on the way here.
+        whole = series.cast(pl.Int64, strict=False).cast(pl.String)
+        return pl.select(pl.when(series == series.floor()).then(whole).otherwise(series.cast(pl.String))).to_series()
+    if series.dtype == pl.Object:
+        return pl.Series([None if value is None else str(value) for value in series], dtype=pl.String)
+    if series.dtype.is_integer() or series.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null):
+        return series.cast(pl.String)
+    raise DataError(f"{name}: column {series.name!r} is of type {series.dtype}: ids must be text or integers")
+
+
+def _time_text(series: pl.Series, name: str) -> pl.Series:
+    if series.dtype == pl.Date:
+        series = series.cast(pl.Datetime("us"))
+    if isinstance(series.dtype, pl.Datetime):
+        if series.dtype.time_zone:
+            series = series.dt.convert_time_zone("UTC")
+        return series.cast(pl.Datetime("us")).dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ")
+    if series.dtype.is_float():
+        whole = series.cast(pl.Int64, strict=False).cast(pl.String)
+        return pl.select(pl.when(series == series.floor()).then(whole).otherwise(series.cast(pl.String))).to_series()
+    if series.dtype.is_integer() or series.dtype in (pl.String, pl.Null):
+        return series.cast(pl.String)
+    raise DataError(f"{name}: column {series.name!r} is of type {series.dtype}, which is no time")
+
+
+@dataclass(frozen=True)
+class _Dialect:
+    separator: str
+    """One character, `::`, or a blank for runs of blanks."""
+    columns: Columns
+    names: tuple[str, ...]
+    header: str | None
+    """The header line, or None."""
+    notes: tuple[str, ...]
+
+    @property
+    def may_quote(self) -> bool:
+        return self.separator in ",;\t"
+
+
+def _read_delimited(path: Path, config: DataConfig, separator: str | None) -> Iterator[Piece]:
+    dialect: _Dialect | None = None
+    for lines, rejects, notes in _blocks_of_lines(path):
+        if dialect is None:
+            first = lines.filter(pl.col("text").str.strip_chars() != "")["text"]
+            if not len(first):
+                raise DataError(f"{path.name} has no rows")
+            dialect = _dialect(first[0], config, separator, path.name)
+            notes = [*dialect.notes, *notes]
+            if dialect.header is not None:
+                lines = lines.filter(pl.col("line") != lines.filter(pl.col("text") == first[0])["line"][0])
+        rows, bad = _split(lines, dialect)
+        bad = pl.concat([rejects, bad]).sort("line")
+        yield Piece(rows, bad, dialect.columns.time is not None, notes=tuple(notes))
+
+
+def _dialect(first: str, config: DataConfig, separator: str | None, file: str) -> _Dialect:
+    if separator is None or separator not in first:
+        separator = next((s for s in ("\t", "::", ",", ";") if s in first), " ")
+    names = [name.strip() for name in _fields(first, separator)]
+    if file.removesuffix(".gz").endswith(".inter"):
+        names = [name.split(":")[0] for name in names]  # RecBole writes name:type
+    named = config.user_column or config.item_column or config.time_column
+    if named or any(map(is_known, names)):
+        columns, notes = choose(names, config, file)
+        return _Dialect(separator, columns, tuple(names), first, tuple(notes))
+    if len(names) not in (2, 3, 4) or not any(map(_is_number, names)):
+        raise DataError(
+            f"{file}: the first line ({', '.join(names)}) is neither a header with known names nor "
+            "`user item [time]`: name the columns with --user and --item (train: --user_column and --item_column)"
+        )
+    layout = {2: "user item", 3: "user item time", 4: "user item rating time"}[len(names)]
+    columns = Columns("user", "item", "time" if len(names) > 2 else None)
+    return _Dialect(separator, columns, tuple(layout.split()), None, (f"no header: columns read as `{layout}`",))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _split(lines: pl.DataFrame, dialect: _Dialect) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Lines -> rows and rejects. Lines with a quote go one by one through the csv module, the others at once."""
+    width = len(dialect.names)
+    blank = pl.col("text").str.strip_chars() == ""
+    repeated = pl.lit(False) if dialect.header is None else pl.col("text") == dialect.header
+    quoted = pl.col("text").str.contains('"', literal=True) if dialect.may_quote else pl.lit(False)
+    separator = dialect.separator
+    if separator == " ":
+        lines = lines.with_columns(text=pl.col("text").str.strip_chars().str.replace_all(r"[ \t]+", " "))
+    lines = lines.with_columns(
+        reason=pl.when(blank).then(pl.lit("the line is blank"))
+        .when(repeated).then(pl.lit("the header again")),
+        quoted=quoted,
+        fields=pl.col("text").str.count_matches(separator, literal=True).cast(pl.Int64) + 1,
+    )  # fmt: skip
+    wrong = ~pl.col("quoted") & (pl.col("fields") != width)
+    lines = lines.with_columns(reason=pl.coalesce("reason", pl.when(wrong).then(_wrong_width(width))))
+    good = lines.filter(pl.col("reason").is_null())
+    plain = good.filter(~pl.col("quoted"))
+    split = plain.select("line", parts=pl.col("text").str.splitn(separator, width)).unnest("parts")
+    chosen = [dialect.columns.user, dialect.columns.item, dialect.columns.time]
+    rows = split.select(
+        "line",
+        *(
+            (pl.lit(None, pl.String) if name is None else pl.col(f"field_{dialect.names.index(name)}").str.strip_chars())
+            .alias(role)
+            for role, name in zip(("user", "item", "time"), chosen, strict=True)
+        ),
+    )
+    quoted_rows, quoted_rejects = _split_quoted(good.filter("quoted"), dialect)
+    bad = lines.filter(pl.col("reason").is_not_null()).select("line", pl.lit("").alias("column"), "reason", raw="text")
+    return pl.concat([rows, quoted_rows]).sort("line"), pl.concat([bad, quoted_rejects])
+
+
+def _wrong_width(width: int) -> pl.Expr:
+    few = pl.format(f"too few fields: {{}} of {width}", "fields")
+    return pl.when(pl.col("fields") < width).then(few).otherwise(
+        pl.format(f"too many fields: {{}} instead of {width}", "fields")
+    )  # fmt: skip
+
+
+def _split_quoted(lines: pl.DataFrame, dialect: _Dialect) -> tuple[pl.DataFrame, pl.DataFrame]:
+    rows, rejects = [], []
+    width = len(dialect.names)
+    for line, text in lines.select("line", "text").iter_rows():
+        try:
+            fields = _fields(text, dialect.separator)
+        except csv.Error as error:
+            unclosed = "unexpected end" in str(error)
+            reason = "a quote is not closed" if unclosed else "text after a closing quote"
+            rejects.append((line, "", reason, text))
+            continue
+        if len(fields) != width:
+            kind = f"few fields: {len(fields)} of" if len(fields) < width else f"many fields: {len(fields)} instead of"
+            rejects.append((line, "", f"too {kind} {width}", text))
+            continue
+        record = dict(zip(dialect.names, fields, strict=True))
+        time = None if dialect.columns.time is None else record[dialect.columns.time].strip()
+        rows.append((line, record[dialect.columns.user].strip(), record[dialect.columns.item].strip(), time))
+    return pl.DataFrame(rows, ROWS, orient="row"), pl.DataFrame(rejects, REJECTS, orient="row")
+
+
+def _fields(text: str, separator: str) -> list[str]:
+    if separator == " ":
+        return text.split()
+    if len(separator) > 1:
+        return text.split(separator)
+    return next(csv.reader([text], delimiter=separator, strict=True), [])
+
+
+def _read_json_lines(path: Path, config: DataConfig) -> Iterator[Piece]:
+    columns: Columns | None = None
+    for lines, rejects, notes in _blocks_of_lines(path):
+        rows, bad = [], []
+        integers = [True, True]
+        for line, text in lines.iter_rows():
+            record, reason = _json_object(text)
+            if record is not None and columns is None:
+                columns, found = choose(list(record), config, path.name)
+                notes = [*found, *notes]
+            column = ""
+            if record is not None and columns is not None:
+                column, reason = _json_fault(record, columns)
+            if record is None or columns is None or reason:
+                bad.append((line, column, reason, text))
+                continue
+            ids = [record[columns.user], record[columns.item]]
+            integers = [known and isinstance(value, int) for known, value in zip(integers, ids, strict=True)]
+            time = None if columns.time is None else str(record[columns.time])
+            rows.append((line, str(ids[0]).strip(), str(ids[1]).strip(), time))
+        yield Piece(
+            pl.DataFrame(rows, ROWS, orient="row"),
+            pl.concat([rejects, pl.DataFrame(bad, REJECTS, orient="row")]).sort("line"),
+            columns is not None and columns.time is not None,
+            (integers[0], integers[1]),
+            tuple(notes),
+        )
+
+
+def _json_object(text: str) -> tuple[dict[str, Any] | None, str]:
+    if not text.strip():
+        return None, "the line is blank"
+    try:
+        record = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        return None, f"not JSON: {error}"
+    return (record, "") if isinstance(record, dict) else (None, "not a JSON object")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _json_fault(record: dict[str, Any], columns: Columns) -> tuple[str, str]:
+    for name in (columns.user, columns.item):
+        value = record.get(name)
+        if name not in record:
+            return name, "the key is missing"
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            return name, "the id is neither text nor an integer"
+    if columns.time is not None:
+        value = record.get(columns.time)
+        if columns.time not in record:
+            return columns.time, "the key is missing"
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            return columns.time, "the time is neither a number nor text"
+    return "", ""
+
+
+def _blocks_of_lines(path: Path) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, list[str]]]:
+    """Blocks of a text file as (line, text), lines that are not UTF-8 as rejects, and notes."""
+    number = 1
+    for block in _blocks(path):
+        notes = []
+        if not block.endswith(b"\n"):
+            notes = [f"the last line of {path.name} has no line end: if the file was cut, its last value is wrong"]
+        try:
+            texts, broken = pl.Series([block.decode()]).str.split("\n").explode(), {}
+        except UnicodeDecodeError:
+            decoded, broken = _decode_each(block)
+            texts = pl.Series(decoded, dtype=pl.String)
+        count = len(texts) - block.endswith(b"\n")
+        texts = texts.head(count).str.strip_suffix("\r")
+        lines = pl.DataFrame({"line": pl.int_range(number, number + count, dtype=pl.Int64, eager=True), "text": texts})
+        if number == 1:
+            lines = lines.with_columns(pl.col("text").str.strip_prefix("\ufeff"))
+        bad = [(number + at, "", "not valid UTF-8", raw) for at, raw in broken.items()]
+        yield lines.filter(~pl.col("line").is_in([row[0] for row in bad])), pl.DataFrame(bad, REJECTS, orient="row"), notes
+        number += count
+    if number == 1:
+        raise DataError(f"{path.name} is empty")
+
+
+def _decode_each(block: bytes) -> tuple[list[str], dict[int, str]]:
+    texts, broken = [], {}
+    for at, line in enumerate(block.split(b"\n")):
+        try:
+            texts.append(line.decode())
+        except UnicodeDecodeError:
+            texts.append("")
+            broken[at] = line.decode(errors="backslashreplace")
+    return texts, broken
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    """Bytes of a file or gzip stream, in blocks that end with a line."""
+    opener = cast(Callable[..., IO[bytes]], gzip.open if path.suffix.lower() == ".gz" else open)
+    rest = b""
+    try:
+        with opener(path, "rb") as stream:
+            while block := stream.read(_BLOCK):
+                whole, newline, tail = block.rpartition(b"\n")
+                if newline:
+                    yield rest + whole + newline
+                    rest = tail
+                else:
+                    rest += block
+    except EOFError:
+        raise DataError(f"{path.name} ends in the middle of its compressed stream: the file is cut") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path.name} is not a whole gzip file: {error}") from None
+    if rest:
+        yield rest
+
+
+def _no_rejects() -> pl.DataFrame:
+    return pl.DataFrame(schema=REJECTS)

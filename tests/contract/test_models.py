@@ -1,0 +1,128 @@
+"""What every model must do, whatever its formulas. A new model is one more line in CONFIGS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sasrec.checkpoint import store
+from sasrec.config import LossConfig, ModelConfig
+from sasrec.data.batches import Batch, TrainingBatches, pad
+from sasrec.data.splits import Histories, training_histories
+from sasrec.losses import training_loss
+from sasrec.models import SequenceModel, build_model
+from tests.synthetic import dataset, random_lists
+
+ITEMS, MAXLEN = 40, 12
+CONFIGS = {
+    f"sasrec-{norm}-h{heads}": ModelConfig(maxlen=MAXLEN, hidden_units=16, num_heads=heads, norm=norm)
+    for norm in ("pre", "post", "original")
+    for heads in (1, 4)
+}
+
+
+@pytest.fixture(params=CONFIGS.values(), ids=CONFIGS.keys())
+def model(request: pytest.FixtureRequest) -> SequenceModel:
+    torch.manual_seed(1)
+    built = build_model(ITEMS, request.param).double()
+    with torch.no_grad():
+        for name, parameter in built.named_parameters():
+            parameter += 0.3 * torch.randn_like(parameter) * ("embedding" not in name)
+    return built.eval()
+
+
+def histories(lists: list[list[int]]) -> Histories:
+    data = dataset(lists, ITEMS)
+    return Histories(data.items, data.times, data.offsets[:-1], data.offsets[1:])
+
+
+def batch(lists: list[list[int]]) -> Batch:
+    return pad(histories(lists), np.arange(len(lists)), MAXLEN)
+
+
+def states(model: SequenceModel, made: Batch) -> torch.Tensor:
+    with torch.no_grad():
+        return model(model.to_device(made.items_BL), model.to_device(made.positions_BL))
+
+
+def test_a_state_does_not_depend_on_later_items(model: SequenceModel) -> None:
+    made = batch([[3, 5, 7, 9, 11, 13, 15, 17]])
+    changed = Batch(made.items_BL.copy(), made.positions_BL, made.lengths_B)
+    changed.items_BL[0, 5:] = [30, 31, 32]
+    before, after = states(model, made), states(model, changed)
+    assert torch.equal(before[:, :5], after[:, :5])
+    assert not torch.allclose(before[:, 5:], after[:, 5:])
+
+
+def test_every_earlier_item_is_seen(model: SequenceModel) -> None:
+    made = batch([[3, 5, 7, 9, 11, 13]])
+    last = model.last_states(made)
+    for position in range(6):
+        changed = Batch(made.items_BL.copy(), made.positions_BL, made.lengths_B)
+        changed.items_BL[0, position] = 33
+        assert not torch.allclose(last, model.last_states(changed), atol=1e-9)
+
+
+def test_padding_changes_nothing(model: SequenceModel) -> None:
+    lists = random_lists(9, ITEMS, seed=2, longest=MAXLEN)
+    together = model.last_states(batch(lists))
+    alone = torch.cat([model.last_states(batch([row])) for row in lists])
+    assert (together - alone).abs().max() < 1e-12
+
+
+def test_the_order_of_users_in_a_batch_changes_nothing(model: SequenceModel) -> None:
+    lists = random_lists(9, ITEMS, seed=3, longest=MAXLEN)
+    order = np.random.default_rng(0).permutation(9)
+    shuffled = model.last_states(batch([lists[i] for i in order]))
+    assert (model.last_states(batch(lists))[torch.from_numpy(order)] - shuffled).abs().max() < 1e-12
+
+
+def test_only_the_last_maxlen_items_are_seen(model: SequenceModel) -> None:
+    long = random_lists(1, ITEMS, seed=4, longest=1)[0] * (MAXLEN + 5)
+    other_start = [7, 8, 9, 10, 11, *long[5:]]
+    assert torch.equal(model.last_states(batch([long])), model.last_states(batch([other_start])))
+
+
+def test_evaluation_is_deterministic_and_training_drops_out(model: SequenceModel) -> None:
+    made = batch(random_lists(4, ITEMS, seed=5, longest=MAXLEN))
+    assert torch.equal(states(model, made), states(model, made))
+    model.train()
+    assert not torch.equal(states(model, made), states(model, made))
+
+
+@pytest.mark.parametrize("loss", ["bce", "ce"])
+def test_every_parameter_gets_a_gradient_and_padding_none(model: SequenceModel, loss: str) -> None:
+    data = dataset([[*range(1, ITEMS + 1)], *random_lists(20, ITEMS, seed=6)], ITEMS)
+    batches = TrainingBatches(
+        training_histories(data), ITEMS, maxlen=MAXLEN, batch_size=64, num_negatives=1, seed=0
+    )
+    training_loss(model.train(), batches.batch(0, 0), LossConfig(loss=loss)).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        # A bias on the keys moves all scores of a query alike, which the softmax cannot see.
+        assert parameter.grad.abs().max() > (0 if name.endswith("key.bias") else 1e-8), name
+    assert model.item_embedding.weight.grad[0].abs().max() == 0
+    assert model.position_embedding.weight.grad[0].abs().max() == 0
+
+
+def test_padding_is_never_recommended_and_its_embedding_stays_zero(model: SequenceModel) -> None:
+    scores = model.scores(model.last_states(batch([[1, 2, 3]])))
+    assert scores.shape == (1, ITEMS + 1)
+    assert scores[0, 0] == -torch.inf
+    assert scores[0, 1:].isfinite().all()
+    assert model.item_embedding.weight[0].abs().max() == 0
+
+
+def test_a_user_without_items_gets_finite_scores(model: SequenceModel) -> None:
+    assert model.scores(model.last_states(batch([[], [4]])))[:, 1:].isfinite().all()
+
+
+def test_saved_and_loaded_it_gives_the_same_scores(model: SequenceModel, tmp_path: Path) -> None:
+    made = batch(random_lists(5, ITEMS, seed=7))
+    path = store.save(tmp_path, dict(model.state_dict()), {"step": 1, "score": 0.5})
+    twin = build_model(ITEMS, model.config).double().eval()
+    twin.load_state_dict(store.load(path).weights)
+    assert torch.equal(twin.scores(twin.last_states(made)), model.scores(model.last_states(made)))

@@ -1,0 +1,83 @@
+"""Our SASRec against tensors of the published PyTorch code (pmixer/SASRec.pytorch), see golden/README.md."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sasrec.config import LossConfig, ModelConfig
+from sasrec.data.batches import TrainingBatch
+from sasrec.losses import training_loss
+from sasrec.models import build_model
+
+GOLDEN = Path(__file__).parent / "golden"
+CASES = ["pre_h1", "pre_h2", "post_h1", "original_h1", "original_h2"]
+SPLIT = {0: "query", 1: "key", 2: "value"}
+
+
+def ours(name: str, array: np.ndarray) -> dict[str, np.ndarray]:
+    """A published parameter (or its gradient) under our name; the packed projection becomes three."""
+    parts = name.split(".")
+    fixed = {"item_emb": "item_embedding", "pos_emb": "position_embedding", "last_layernorm": "last_norm"}
+    if parts[0] in fixed:
+        return {f"{fixed[parts[0]]}.{parts[1]}": array}
+    block = f"blocks.{parts[1]}"
+    if parts[0] in {"attention_layernorms", "forward_layernorms"}:
+        norm = "attention_norm" if parts[0].startswith("attention") else "feed_forward_norm"
+        return {f"{block}.{norm}.{parts[2]}": array}
+    if parts[0] == "forward_layers":
+        layer = {"conv1": "inner", "conv2": "outer"}[parts[2]]
+        return {f"{block}.feed_forward.{layer}.{parts[3]}": array.squeeze(-1) if array.ndim == 3 else array}
+    if parts[2] == "out_proj":
+        return {f"{block}.attention.output.{parts[3]}": array}
+    kind = parts[2].removeprefix("in_proj_")
+    return {f"{block}.attention.{SPLIT[i]}.{kind}": third for i, third in enumerate(np.split(array, 3))}
+
+
+def tensors(golden: np.lib.npyio.NpzFile, prefix: str) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = {}
+    for key in golden.files:
+        if key.startswith(prefix):
+            name = key.removeprefix(prefix)
+            found |= {ours_name: torch.from_numpy(a.copy()) for ours_name, a in ours(name, golden[key]).items()}
+    return found
+
+
+def batch_of(golden: np.lib.npyio.NpzFile) -> TrainingBatch:
+    rows, length = golden["sequence"].shape
+    return TrainingBatch(
+        items_BL=golden["sequence"],
+        positions_BL=np.tile(np.arange(1, length + 1), (rows, 1)),
+        lengths_B=np.full(rows, length),
+        real_P=np.arange(rows * length),
+        targets_P=golden["positive"].ravel(),
+        negatives_PN=golden["negative"].reshape(-1, 1),
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("case", CASES)
+def test_states_scores_loss_and_gradients_equal_the_published_ones(case: str, dtype: torch.dtype) -> None:
+    golden = np.load(GOLDEN / f"sasrec_{case}.npz")
+    norm, heads = case.split("_h")
+    config = ModelConfig(maxlen=12, hidden_units=20, num_blocks=2, num_heads=int(heads), norm=norm)
+    model = build_model(60, config).double()
+    model.load_state_dict(tensors(golden, "weights."))
+    model.to(dtype).eval()
+    batch = batch_of(golden)
+    value, gradient = (1e-9, 1e-8) if dtype == torch.float64 else (1e-4, 1e-4)
+
+    states_BLD = model(torch.from_numpy(batch.items_BL), torch.from_numpy(batch.positions_BL))
+    assert np.abs(states_BLD.detach().numpy() - golden["states"]).max() < value
+    scores_BV = model.scores(model.last_states(batch)).detach().numpy()
+    assert np.abs(scores_BV[:, 1:] - golden["scores_all_items"]).max() < value
+
+    loss = training_loss(model, batch, LossConfig(loss="bce"))
+    assert abs(loss.item() - golden["loss"]) < value
+    loss.backward()
+    expected = tensors(golden, "grad.")
+    assert expected.keys() == dict(model.named_parameters()).keys()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        assert (parameter.grad.double() - expected[name]).abs().max() < gradient, name
