@@ -99,7 +99,9 @@ class Prepare:
             k_core=self.k_core,
         )
         _print_report(data.report)
-        _err.print(f"written to {self.output}; train on it with: sasrec train --dataset {self.output} --train_dir RUN")
+        _err.print(
+            f"written to {self.output}; train on it with: sasrec train --dataset {self.output} --train_dir RUN"
+        )
 
 
 @dataclass(frozen=True)
@@ -124,9 +126,7 @@ class Train:
         if not self.config.data.dataset:
             raise DataError("no data set was named: give --dataset a public name, a prepared folder or a file")
         try:
-            run.train(
-                self.config.data.dataset, self.train_dir, recipe=self.config, log=log, local_copy=self.from_
-            )
+            run.train(self.config.data.dataset, self.train_dir, recipe=self.config, log=log, local_copy=self.from_)
         except KeyboardInterrupt:
             _err.print(f"interrupted; what was learned is kept: sasrec evaluate {self.train_dir}")
             raise
@@ -150,7 +150,9 @@ class Evaluate:
 
     def run(self) -> None:
         """Evaluate, and print the metrics."""
-        _print_metrics(run.evaluate(self.run_dir, device=self.device, dataset=self.dataset, log=RunLog(None, _err)))
+        _print_metrics(
+            run.evaluate(self.run_dir, device=self.device, dataset=self.dataset, log=RunLog(None, _err))
+        )
 
 
 @dataclass(frozen=True)
@@ -253,7 +255,9 @@ def _recipe_named_in(arguments: list[str]) -> RunConfig:
 def _seed_document_flags(arguments: list[str]) -> list[str]:
     """`--norm_first`, as the published PyTorch code spells the norm placement."""
     spelled = {"--norm_first": ["--norm", "pre"], "--no_norm_first": ["--norm", "post"]}
-    return [part for word in arguments for part in spelled.get(word.replace("-", "_").replace("__", "--", 1), [word])]
+    return [
+        part for word in arguments for part in spelled.get(word.replace("-", "_").replace("__", "--", 1), [word])
+    ]
 
 
 def _ids(text: str) -> list[str]:
@@ -265,7 +269,7 @@ def _ids(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _show_warning(message: Warning | str, *_: Any) -> None:
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     _err.print(f"[yellow]note:[/yellow] {escape(str(message))}")
 
 
@@ -273,7 +277,9 @@ def _print_items(recommender: Recommender, items: list[tuple[str | int, float]])
     titles = [recommender.title(item) for item, _ in items]
     table = Table("rank", "item", "score", *(["title"] if any(titles) else []), box=None, pad_edge=False)
     for rank, ((item, score), title) in enumerate(zip(items, titles, strict=True), start=1):
-        table.add_row(str(rank), escape(str(item)), f"{score:.4f}", *([escape(title or "")] if any(titles) else []))
+        table.add_row(
+            str(rank), escape(str(item)), f"{score:.4f}", *([escape(title or "")] if any(titles) else [])
+        )
     _out.print(table)
 
 
@@ -281,7 +287,13 @@ def _print_report(report: dict[str, Any]) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in report.items():
         if name != "warnings":
-            shown = f"{value:.4g}" if isinstance(value, float) else ", ".join(value) if name == "sources" else str(value)
+            shown = (
+                f"{value:.4g}"
+                if isinstance(value, float)
+                else ", ".join(value)
+                if name == "sources"
+                else str(value)
+            )
             table.add_row(name.replace("_", " "), escape(shown))
     _out.print(table)
     for warning in report["warnings"]:
@@ -293,7 +305,10 @@ def _print_metrics(metrics: dict[str, Any]) -> None:
     for candidates in ("full", "sampled"):
         table = Table("", *columns, title=f"{candidates}: {metrics['protocol'][candidates]}", title_justify="left")
         for split in ("valid", "test"):
-            rows = {"model": metrics[split], **{name: each[split] for name, each in metrics["baselines"].items()}}
+            rows = {
+                "model": metrics[split],
+                **{name: each[split] for name, each in metrics["baselines"].items()},
+            }
             for name, measured in rows.items():
                 table.add_row(f"{split}, {name}", *(f"{measured[candidates][column]:.4f}" for column in columns))
         _out.print(table)

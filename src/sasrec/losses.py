@@ -29,8 +29,8 @@ def training_loss(model: SequenceModel, batch: TrainingBatch, config: LossConfig
     negatives_PN = model.to_device(batch.negatives_PN)
     # One lookup for inputs, targets and negatives: each lookup costs a dense gradient of the whole table.
     ids = torch.cat([items_BL.flatten(), targets_P, negatives_PN.flatten()])
-    inputs, targets_PD, negatives = model.embed(ids).split(
-        [items_BL.numel(), len(targets_P), negatives_PN.numel()]
+    inputs, targets_PD, negatives = torch.split(
+        model.embed(ids), [items_BL.numel(), len(targets_P), negatives_PN.numel()]
     )
     states_PD = model.encode(inputs.view(*items_BL.shape, -1), positions_BL).flatten(0, 1)[real_P]
     positive_P = (states_PD * targets_PD).sum(-1)
@@ -54,7 +54,7 @@ def full_cross_entropy(states_PD: Tensor, item_embedding_VD: Tensor, targets_P: 
     Exact, in memory of a few chunks of logits, whatever P is: gradients are formed chunk by chunk in the
     forward pass, as they are known up to the scale that arrives in the backward pass. Differentiable once.
     """
-    loss: Tensor = _ChunkedCrossEntropy.apply(states_PD, item_embedding_VD, targets_P)
+    loss: Tensor = _ChunkedCrossEntropy.apply(states_PD, item_embedding_VD, targets_P)  # type: ignore[no-untyped-call]
     return loss
 
 

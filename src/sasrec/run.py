@@ -1,6 +1,6 @@
 """A run folder, and the four verbs on it: prepare, train, load, evaluate.
 
-    RUN/  config.toml  log.jsonl  metrics.json  checkpoints/  dataset/ (unless a prepared folder was named)
+RUN/  config.toml  log.jsonl  metrics.json  checkpoints/  dataset/ (unless a prepared folder was named)
 """
 
 from __future__ import annotations
@@ -98,7 +98,11 @@ def train(
 
 
 def load(
-    run: str | Path, *, device: str = "auto", dataset: str | Path | None = None, checkpoint: str | Path | None = None
+    run: str | Path,
+    *,
+    device: str = "auto",
+    dataset: str | Path | None = None,
+    checkpoint: str | Path | None = None,
 ) -> Recommender:
     """The recommender of a run: its best checkpoint (or the one named) and its data set (or another copy).
 
@@ -114,7 +118,8 @@ def load(
             f"{found.path} was trained on other data (hash {found.state['data_hash'][:12]}, "
             f"this data set has {data.data_hash[:12]}): name the right one with --dataset"
         )
-    model = build_model(data.num_items, ModelConfig(**found.state["config"]["model"]))
+    with torch.random.fork_rng(devices=[]):  # the initial values drawn here are overwritten at once
+        model = build_model(data.num_items, ModelConfig(**found.state["config"]["model"]))
     model.load_state_dict(found.weights)
     return Recommender(model.to(pick_device(device)).eval(), data)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.synthetic import dataset, random_lists
 
 from sasrec.data.batches import TrainingBatches, pad
 from sasrec.data.negatives import NegativeSampler
 from sasrec.data.splits import Histories, evaluation_split, training_histories
-from tests.synthetic import dataset, random_lists
 
 
 def made(lists: list[list[int]], items: int, **changed: int) -> TrainingBatches:
@@ -62,7 +62,9 @@ def test_an_epoch_has_every_user_once_and_batches_of_equal_numbers_of_positions(
     lists = random_lists(3000, 30, seed=2, longest=40)
     batches = made(lists, 30, maxlen=20, batch_size=100)
     plan = batches.plan(5)
-    assert np.array_equal(np.sort(np.concatenate(plan)), np.flatnonzero([len(row) >= 4 or len(row) == 2 for row in lists]))
+    assert np.array_equal(
+        np.sort(np.concatenate(plan)), np.flatnonzero([len(row) >= 4 or len(row) == 2 for row in lists])
+    )
     assert len(batches) == sum(map(len, plan))
     sizes = np.array([len(batches.batch(5, step).targets_P) for step in range(len(plan))])
     assert abs(sizes / sizes.mean() - 1).max() < 0.05

@@ -384,9 +384,7 @@ def test_truncated_gzip_is_refused(tmp_path: Path) -> None:
         locate("steam", cache=tmp_path / "cache", local_copy=tmp_path / "steam_reviews.json.gz")
 
 
-def test_member_larger_than_its_bound_is_not_unpacked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_member_larger_than_its_bound_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CATALOG, "ml-1m", replace(CATALOG["ml-1m"], max_bytes=10))
     lay(tmp_path, {"ml-1m.zip": ARCHIVES["ml-1m"]})
     with pytest.raises(DataError, match="not the original"):

@@ -154,9 +154,7 @@ def test_server_without_validators_is_asked_for_the_whole_file(site: Site, targe
 
 
 @pytest.mark.parametrize("heeds_if_range", [True, False])
-def test_file_that_changed_between_attempts_is_not_spliced(
-    site: Site, target: Path, heeds_if_range: bool
-) -> None:
+def test_file_that_changed_between_attempts_is_not_spliced(site: Site, target: Path, heeds_if_range: bool) -> None:
     site.cuts = [300_000]
     with pytest.raises(DownloadError):
         download(site.url, target, attempts=1)
@@ -216,9 +214,7 @@ def test_passing_faults_are_retried(site: Site, target: Path, status: int) -> No
     assert len(site.asked) == 2
 
 
-def test_retry_after_is_heeded_up_to_a_bound(
-    site: Site, target: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_retry_after_is_heeded_up_to_a_bound(site: Site, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr(module.time, "sleep", slept.append)
     site.statuses, site.retry_after = [503], "7"
@@ -310,9 +306,7 @@ def test_reset_while_connecting_is_retried(site: Site, target: Path, monkeypatch
     download(site.url, target, sha256=SHA256)
 
 
-def test_silent_server_times_out_and_is_retried(
-    site: Site, target: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_silent_server_times_out_and_is_retried(site: Site, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
     answer = site.answer
 
@@ -356,9 +350,7 @@ def test_unwritable_cache_names_the_remedy(site: Site, tmp_path: Path) -> None:
         download(site.url, tmp_path / "cache" / "data.zip")
 
 
-def test_unwritable_sidecar_names_the_remedy(
-    site: Site, target: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unwritable_sidecar_names_the_remedy(site: Site, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: object, **options: object) -> int:
         raise OSError(28, "No space left on device")
 

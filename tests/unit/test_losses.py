@@ -35,7 +35,9 @@ def test_cross_entropy_never_holds_all_logits(monkeypatch: pytest.MonkeyPatch) -
     sizes = []
     original = torch.Tensor.logsumexp
     monkeypatch.setattr(
-        torch.Tensor, "logsumexp", lambda self, *a, **k: (sizes.append(self.numel()), original(self, *a, **k))[1]
+        torch.Tensor,
+        "logsumexp",
+        lambda self, *a, **k: (sizes.append(self.numel()), original(self, *a, **k))[1],
     )
     full_cross_entropy(torch.randn(1000, 4), torch.randn(501, 4), torch.ones(1000, dtype=torch.int64))
     assert max(sizes) <= 5000

@@ -60,7 +60,14 @@ class TrainingBatches:
     """All batches of a training run; `batch(epoch, step)` makes any of them, in any order."""
 
     def __init__(
-        self, training: Histories, num_items: int, *, maxlen: int, batch_size: int, num_negatives: int, seed: int
+        self,
+        training: Histories,
+        num_items: int,
+        *,
+        maxlen: int,
+        batch_size: int,
+        num_negatives: int,
+        seed: int,
     ) -> None:
         """`training`: training part of each user. Users with fewer than two events there have no target."""
         self._inputs = Histories(training.items, training.times, training.starts, training.ends - 1)
@@ -94,7 +101,9 @@ class TrainingBatches:
         padded = pad(self._inputs, users, self._maxlen)
         length = padded.items_BL.shape[1]
         row_P = np.repeat(np.arange(len(users)), padded.lengths_B)
-        column_P = np.arange(len(row_P)) - np.repeat(np.cumsum(padded.lengths_B) - padded.lengths_B, padded.lengths_B)
+        column_P = np.arange(len(row_P)) - np.repeat(
+            np.cumsum(padded.lengths_B) - padded.lengths_B, padded.lengths_B
+        )
         first = self._inputs.ends[users] - padded.lengths_B
         negatives = np.zeros((len(row_P), 0), np.int64)
         if self._sampler is not None:

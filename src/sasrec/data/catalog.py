@@ -204,9 +204,7 @@ def cache_root() -> Path:
     return Path(os.environ.get("SASREC_CACHE") or "~/.cache/sasrec").expanduser()
 
 
-def locate(
-    name: str, *, cache: Path, local_copy: Path | None = None, console: Console | None = None
-) -> Located:
+def locate(name: str, *, cache: Path, local_copy: Path | None = None, console: Console | None = None) -> Located:
     """Event and title files of a public data set, downloaded and converted at the first call only.
 
     `local_copy` stands in for the download: the archive, the folder it unpacks to, or one file of events.
@@ -370,9 +368,7 @@ def _records(stream: IO[bytes], member: Member) -> Iterator[tuple[str, str, int]
             yield str(user), str(item), int(when)
         except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError) as error:
             wanted = ", ".join(names)
-            raise DataError(
-                f"{member.file}, line {number}: no {wanted} ({error}): get a whole copy"
-            ) from None
+            raise DataError(f"{member.file}, line {number}: no {wanted} ({error}): get a whole copy") from None
 
 
 def _field(text: str) -> str:

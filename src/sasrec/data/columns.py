@@ -42,7 +42,9 @@ def choose(names: Sequence[str], config: DataConfig, file: str) -> tuple[Columns
     listed = ", ".join(names)
     for role, name in asked.items():
         if name is not None and name not in names:
-            raise DataError(f"{file} has no column {name!r}, named as the {role} column; its columns are: {listed}")
+            raise DataError(
+                f"{file} has no column {name!r}, named as the {role} column; its columns are: {listed}"
+            )
         # A column that was given another role by name is not a candidate.
         fits = [n for n in names if _ROLES.get(_plain(n)) == role and n not in asked.values()]
         if name is None and len(fits) > 1:

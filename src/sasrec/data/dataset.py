@@ -112,9 +112,9 @@ class Dataset:
         """
         folder = Path(folder)
         manifest = folder / "manifest.json"
-        if folder.exists() and any(folder.iterdir()) and not manifest.exists():
-            if {path.name for path in folder.iterdir()} != {"rejects.csv"}:
-                raise DataError(f"{folder} is not empty and holds no data set: name another folder")
+        others = {path.name for path in folder.iterdir()} - {"rejects.csv"} if folder.exists() else set()
+        if others and not manifest.exists():
+            raise DataError(f"{folder} is not empty and holds no data set: name another folder")
         folder.mkdir(parents=True, exist_ok=True)
         manifest.unlink(missing_ok=True)  # from here on the folder is no data set, until the new manifest is in
         for name, kind in _ARRAYS.items():
@@ -239,10 +239,13 @@ def _filtered(frame: pl.DataFrame, config: DataConfig) -> pl.DataFrame:
         if "time" in frame.columns:
             frame = frame.sort("time", maintain_order=True)
         frame = frame.unique(["user", "item"], keep=config.duplicates, maintain_order=True)
-    counts = {"user": config.min_user_events, "item": config.min_item_events}
-    frame = frame.filter([pl.len().over(column) >= least for column, least in counts.items() if least > 1])
+    enough = [
+        pl.len().over("user") >= config.min_user_events,
+        pl.len().over("item") >= config.min_item_events,
+    ]
+    frame = frame.filter(enough)
     while config.k_core > 1:
-        smaller = frame.filter(pl.len().over(column) >= config.k_core for column in ("user", "item"))
+        smaller = frame.filter([pl.len().over(column) >= config.k_core for column in ("user", "item")])
         if smaller.height == frame.height:
             break
         frame = smaller

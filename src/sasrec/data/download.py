@@ -151,9 +151,7 @@ def download(
     return destination
 
 
-def download_wheel(
-    requirement: str, destination: Path, *, sha256: str, console: Console | None = None
-) -> Path:
+def download_wheel(requirement: str, destination: Path, *, sha256: str, console: Console | None = None) -> Path:
     """Fetch a wheel with pip, from whichever index the user has set up. It is neither installed nor imported.
 
     `destination` must have the file name of the wheel; one already there is verified and kept.

@@ -123,13 +123,15 @@ def _id_fault(rows: pl.DataFrame, role: str) -> pl.Expr:
     text = pl.col(role)
     # In a column of integers, 3.5 is a damaged integer; elsewhere it is as good an id as any.
     whole, fraction = rows.select(
-        text.str.contains(r"^-?\d+$").sum().alias("whole"), text.str.contains(r"^-?\d+\.\d+$").sum().alias("fraction")
+        text.str.contains(r"^-?\d+$").sum().alias("whole"),
+        text.str.contains(r"^-?\d+\.\d+$").sum().alias("fraction"),
     ).row(0)
     broken = text.str.contains(r"^-?\d+\.\d+$") if whole > fraction > 0 else pl.lit(False)
     return (
         pl.when(text.fill_null("") == "").then(pl.lit(f"the {role} is empty"))
         .when(text.str.contains(_CONTROL)).then(pl.lit(f"the {role} has a control character"))
-        .when(text.str.len_chars() > _LONGEST_ID).then(pl.lit(f"the {role} is longer than {_LONGEST_ID} characters"))
+        .when(text.str.len_chars() > _LONGEST_ID)
+        .then(pl.lit(f"the {role} is longer than {_LONGEST_ID} characters"))
         .when(broken).then(pl.lit(f"the {role} is not an integer as the others are"))
         .alias(f"{role}_reason")
     )  # fmt: skip

@@ -64,7 +64,9 @@ def read_titles(path: Path, id_column: str | None, title_column: str | None) -> 
     try:
         with path.open(encoding="utf-8") as stream:
             separator = "\t" if "\t" in stream.readline() else ","
-        frame = pl.read_csv(path, separator=separator, infer_schema=False, quote_char='"' if separator == "," else None)
+        frame = pl.read_csv(
+            path, separator=separator, infer_schema=False, quote_char='"' if separator == "," else None
+        )
     except (OSError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
         raise DataError(f"the items file {path} cannot be read: {error}") from None
     columns = [column.split(":")[0] for column in frame.columns]
@@ -89,5 +91,3 @@ def _public(config: DataConfig, local_copy: Path | None, say: Callable[[str], No
     if plain and local_copy is None:
         data.save(prepared)
     return data
-
-

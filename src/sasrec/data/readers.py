@@ -78,7 +78,9 @@ def _id_text(series: pl.Series, name: str) -> pl.Series:
     if series.dtype.is_float():
         # Whole floats are integers that met a missing value on the way here.
         whole = series.cast(pl.Int64, strict=False).cast(pl.String)
-        return pl.select(pl.when(series == series.floor()).then(whole).otherwise(series.cast(pl.String))).to_series()
+        return pl.select(
+            pl.when(series == series.floor()).then(whole).otherwise(series.cast(pl.String))
+        ).to_series()
     if series.dtype == pl.Object:
         return pl.Series([None if value is None else str(value) for value in series], dtype=pl.String)
     if series.dtype.is_integer() or series.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null):
@@ -95,7 +97,9 @@ def _time_text(series: pl.Series, name: str) -> pl.Series:
         return series.cast(pl.Datetime("us")).dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ")
     if series.dtype.is_float():
         whole = series.cast(pl.Int64, strict=False).cast(pl.String)
-        return pl.select(pl.when(series == series.floor()).then(whole).otherwise(series.cast(pl.String))).to_series()
+        return pl.select(
+            pl.when(series == series.floor()).then(whole).otherwise(series.cast(pl.String))
+        ).to_series()
     if series.dtype.is_integer() or series.dtype in (pl.String, pl.Null):
         return series.cast(pl.String)
     raise DataError(f"{name}: column {series.name!r} is of type {series.dtype}, which is no time")
@@ -184,13 +188,18 @@ def _split(lines: pl.DataFrame, dialect: _Dialect) -> tuple[pl.DataFrame, pl.Dat
     rows = split.select(
         "line",
         *(
-            (pl.lit(None, pl.String) if name is None else pl.col(f"field_{dialect.names.index(name)}").str.strip_chars())
-            .alias(role)
+            (
+                pl.lit(None, pl.String)
+                if name is None
+                else pl.col(f"field_{dialect.names.index(name)}").str.strip_chars()
+            ).alias(role)
             for role, name in zip(("user", "item", "time"), chosen, strict=True)
         ),
     )
     quoted_rows, quoted_rejects = _split_quoted(good.filter("quoted"), dialect)
-    bad = lines.filter(pl.col("reason").is_not_null()).select("line", pl.lit("").alias("column"), "reason", raw="text")
+    bad = lines.filter(pl.col("reason").is_not_null()).select(
+        "line", pl.lit("").alias("column"), "reason", raw="text"
+    )
     return pl.concat([rows, quoted_rows]).sort("line"), pl.concat([bad, quoted_rejects])
 
 
@@ -213,7 +222,11 @@ def _split_quoted(lines: pl.DataFrame, dialect: _Dialect) -> tuple[pl.DataFrame,
             rejects.append((line, "", reason, text))
             continue
         if len(fields) != width:
-            kind = f"few fields: {len(fields)} of" if len(fields) < width else f"many fields: {len(fields)} instead of"
+            kind = (
+                f"few fields: {len(fields)} of"
+                if len(fields) < width
+                else f"many fields: {len(fields)} instead of"
+            )
             rejects.append((line, "", f"too {kind} {width}", text))
             continue
         record = dict(zip(dialect.names, fields, strict=True))
@@ -297,17 +310,24 @@ def _blocks_of_lines(path: Path) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, l
         if not block.endswith(b"\n"):
             notes = [f"the last line of {path.name} has no line end: if the file was cut, its last value is wrong"]
         try:
-            texts, broken = pl.Series([block.decode()]).str.split("\n").explode(), {}
+            texts = pl.Series([block.decode()]).str.split("\n").explode()
+            broken: dict[int, str] = {}
         except UnicodeDecodeError:
             decoded, broken = _decode_each(block)
             texts = pl.Series(decoded, dtype=pl.String)
         count = len(texts) - block.endswith(b"\n")
         texts = texts.head(count).str.strip_suffix("\r")
-        lines = pl.DataFrame({"line": pl.int_range(number, number + count, dtype=pl.Int64, eager=True), "text": texts})
+        lines = pl.DataFrame(
+            {"line": pl.int_range(number, number + count, dtype=pl.Int64, eager=True), "text": texts}
+        )
         if number == 1:
             lines = lines.with_columns(pl.col("text").str.strip_prefix("\ufeff"))
         bad = [(number + at, "", "not valid UTF-8", raw) for at, raw in broken.items()]
-        yield lines.filter(~pl.col("line").is_in([row[0] for row in bad])), pl.DataFrame(bad, REJECTS, orient="row"), notes
+        yield (
+            lines.filter(~pl.col("line").is_in([row[0] for row in bad])),
+            pl.DataFrame(bad, REJECTS, orient="row"),
+            notes,
+        )
         number += count
     if number == 1:
         raise DataError(f"{path.name} is empty")

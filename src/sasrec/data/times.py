@@ -19,7 +19,13 @@ _ISO = (
     r"^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?)?"
     r"\s?(?:(Z|z)|([+-])(\d\d):?(\d\d)?)?$"
 )
-PARSED = {"integer": pl.Int64, "decimal": pl.Float64, "iso": pl.Int64, "zoned": pl.Boolean, "time_reason": pl.String}
+PARSED = {
+    "integer": pl.Int64,
+    "decimal": pl.Float64,
+    "iso": pl.Int64,
+    "zoned": pl.Boolean,
+    "time_reason": pl.String,
+}
 
 
 def parse(text: pl.Series) -> pl.DataFrame:
@@ -36,7 +42,7 @@ def parse(text: pl.Series) -> pl.DataFrame:
     frame = frame.with_columns(decimal=pl.col("text").cast(pl.Float64, strict=False))
     frame = frame.with_columns(decimal=pl.when(pl.col("integer").is_null()).then("decimal"))
     frame = frame.with_columns(parts=pl.col("text").str.extract_groups(_ISO)).with_columns(
-        iso=_iso_microseconds(pl.col("parts").struct), zoned=pl.concat_str(
+        iso=_iso_microseconds(pl.col("parts")), zoned=pl.concat_str(
             pl.col("parts").struct[4], pl.col("parts").struct[5], ignore_nulls=True
         ) != ""
     )  # fmt: skip
@@ -100,7 +106,7 @@ def _scaled(unit: str) -> pl.Expr:
 
 
 def _iso_microseconds(parts: pl.Expr) -> pl.Expr:
-    date, minute, second, fraction, _, sign, hours, minutes = (parts[i] for i in range(8))
+    date, minute, second, fraction, _, sign, hours, minutes = (parts.struct[i] for i in range(8))
     canonical = pl.concat_str(
         date, pl.lit(" "), minute.fill_null("00:00"), pl.lit(":"), second.fill_null("00"), pl.lit("."),
         fraction.fill_null("").str.pad_end(6, "0").str.slice(0, 6),

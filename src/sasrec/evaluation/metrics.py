@@ -12,9 +12,7 @@ import numpy.typing as npt
 CUTOFFS = (1, 5, 10, 20, 50)
 
 
-def metrics_from_ranks(
-    ranks: npt.NDArray[np.float64], cutoffs: tuple[int, ...] = CUTOFFS
-) -> dict[str, float]:
+def metrics_from_ranks(ranks: npt.NDArray[np.float64], cutoffs: tuple[int, ...] = CUTOFFS) -> dict[str, float]:
     """Means over users, each with one target: `ndcg@k`, `hr@k`, `mrr@k` per cut-off, and `mrr` without one.
 
     `ranks`: (users,) from 1, halves allowed. A hit is rank <= k; NDCG of a hit is 1 / log2(1 + rank), as the

@@ -48,4 +48,5 @@ class CausalSelfAttention(nn.Module):
         return self.weight_dropout(scores_BHLL.softmax(-1)) @ v_BHLK  # type: ignore[no-any-return]
 
     def _split_heads(self, x_BLD: Tensor) -> Tensor:
-        return x_BLD.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        batch, length, width = x_BLD.shape
+        return x_BLD.view(batch, length, self.num_heads, width // self.num_heads).transpose(1, 2)

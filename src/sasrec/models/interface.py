@@ -46,7 +46,7 @@ class SequenceModel(nn.Module, ABC):
 
     def last_states(self, batch: Batch) -> Tensor:
         """states_BD after the last real item of each row; a row without items gets the state of padding."""
-        states_BLD = self(self.to_device(batch.items_BL), self.to_device(batch.positions_BL))
+        states_BLD: Tensor = self(self.to_device(batch.items_BL), self.to_device(batch.positions_BL))
         last_B = self.to_device(batch.lengths_B).sub(1).clamp(min=0)
         return states_BLD[torch.arange(len(last_B), device=last_B.device), last_B]
 

@@ -75,10 +75,10 @@ class Trainer:
                     state.epoch += 1
                     state.seconds = time.monotonic() - began
                     self._log.event("epoch", epoch=state.epoch, step=state.step, loss=loss, seconds=state.seconds)
-                    state.stopped = self._reason_to_stop()
+                    state.stopped = self._limit_reached()
                     if state.stopped or state.epoch % training.eval_every == 0:
                         self._validate_and_save(loss, began)
-                        state.stopped = state.stopped or self._reason_to_stop()
+                        state.stopped = state.stopped or self._out_of_patience()
         except KeyboardInterrupt:
             state.stopped = "interrupted"
             if state.step > self._saved_step:
@@ -129,16 +129,18 @@ class Trainer:
         shown = "" if score is None else f"  validation NDCG@10 {score:.4f}{' (best)' if better else ''}"
         self._log.say(f"epoch {state.epoch:4d}  loss {loss:.4f}{shown}  {state.seconds:.0f} s")
 
-    def _reason_to_stop(self) -> str:
+    def _limit_reached(self) -> str:
         training, state = self.config.training, self.state
         if state.epoch >= training.num_epochs:
             return f"all {training.num_epochs} epochs done"
         if training.max_minutes and state.seconds >= training.max_minutes * 60:
             return f"{training.max_minutes:g} minutes are over"
-        if training.patience and state.best_epoch:
-            stale = state.epoch - state.best_epoch
-            if stale >= training.patience * training.eval_every:
-                return f"no better validation for {stale} epochs"
+        return ""
+
+    def _out_of_patience(self) -> str:
+        training, stale = self.config.training, self.state.epoch - self.state.best_epoch
+        if self.state.best_epoch and 0 < training.patience * training.eval_every <= stale:
+            return f"no better validation for {stale} epochs"
         return ""
 
     def _note(self) -> str:

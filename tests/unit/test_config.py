@@ -1,0 +1,66 @@
+"""Settings, recipes, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sasrec.config import RunConfig
+from sasrec.errors import ConfigError
+
+
+def test_a_saved_recipe_loads_equal(tmp_path: Path) -> None:
+    config = RunConfig().replace(maxlen=50, loss="bce", user_column="who", lr=3e-4)
+    config.save(tmp_path / "recipe.toml")
+    assert RunConfig.load(tmp_path / "recipe.toml") == config
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"maxlem": 3}, "no setting named 'maxlem'"),
+        ({"maxlen": "long"}, "maxlen"),
+        ({"maxlen": 0}, "maxlen must be at least 1"),
+        ({"num_heads": 3}, "must divide hidden_units"),
+        ({"dropout_rate": 1.0}, "dropout_rate"),
+        ({"lr": 0.0}, "lr must be above 0"),
+        ({"lr": float("nan")}, "lr must be above 0"),
+        ({"l2_emb": -1.0}, "l2_emb"),
+        ({"max_minutes": -1.0}, "max_minutes"),
+        ({"patience": -1}, "patience"),
+        ({"seed": -1}, "seed"),
+        ({"max_rejects": -2}, "max_rejects"),
+        ({"loss": "mse"}, "loss"),
+        ({"time": True}, "--no_time"),
+        ({"mhc": True}, "--no_mhc"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_by_name(setting: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RunConfig().replace(**setting)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[model]\nmaxlem = 5", "maxlem"),
+        ("[modle]\nmaxlen = 5", "modle"),
+        ("[model\n", "not valid TOML"),
+        ("[model]\nmaxlen = 5.5", "maxlen"),
+    ],
+)
+def test_a_recipe_with_a_mistake_is_refused_by_file_and_key(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        RunConfig.load(tmp_path / "recipe.toml")
+
+
+def test_a_recipe_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gone\.toml"):
+        RunConfig.load(tmp_path / "gone.toml")
+
+
+@pytest.mark.parametrize("recipe", sorted(Path("recipes").glob("*.toml")), ids=lambda path: path.name)
+def test_every_recipe_loads(recipe: Path) -> None:
+    assert RunConfig.load(recipe).data.dataset or "--dataset" in recipe.read_text()
