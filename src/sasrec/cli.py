@@ -213,7 +213,6 @@ class Recommend:
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     arguments = _seed_document_flags(sys.argv[1:] if arguments is None else arguments)
-    warnings.showwarning = _show_warning
     try:
         command = tyro.cli(
             _commands(_recipe_named_in(arguments)),
@@ -223,7 +222,10 @@ def main(arguments: list[str] | None = None) -> int:
             use_underscores=True,
             config=(tyro.conf.OmitArgPrefixes,),
         )
-        command.run()
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = _show_warning
+            command.run()
     except SasrecError as error:
         _err.print(f"[red]error:[/red] {escape(str(error))}")
         return 1
