@@ -1,0 +1,62 @@
+"""What the README shows works as written."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from sasrec.cli import main
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.fixture
+def beside_ratings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    users = np.repeat(np.arange(40), 8)
+    frame = pl.DataFrame({"userId": users, "movieId": 1 + random.integers(0, 200, 320), "timestamp": 10**9 + np.arange(320)})
+    pl.concat([frame, pl.DataFrame({"userId": [0, 0], "movieId": [50, 181], "timestamp": [1, 2]})]).write_csv(
+        tmp_path / "ratings.csv"
+    )
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("beside_ratings")
+def test_the_commands_run_in_three_or_fewer() -> None:
+    commands = [line for block in blocks("bash") for line in block.splitlines()]
+    assert 1 <= len(commands) <= 3
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        assert program == "sasrec"
+        assert main(arguments) == 0
+
+
+@pytest.mark.usefixtures("beside_ratings")
+def test_the_python_runs_in_eight_lines_or_fewer(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = blocks("python")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 8
+    exec(compile(code, "README.md", "exec"), {})
+    shown = capsys.readouterr().out
+    assert shown.startswith("[('")
+    assert "ndcg@10" in shown
+
+
+def test_every_file_that_the_documents_name_exists() -> None:
+    for document in [README, *sorted((README.parent / "docs").glob("*.md"))]:
+        for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8")):
+            assert (document.parent / link).exists(), f"{document.name} links to {link}"
+
+
+def test_no_pickle_reader_is_in_the_package() -> None:
+    for module in sorted((README.parent / "src").rglob("*.py")):
+        found = re.findall(r"torch\.load|\bpickle\b|allow_pickle=True|np\.load\(", module.read_text(encoding="utf-8"))
+        assert not found, f"{module.name}: {found}"
