@@ -21,6 +21,7 @@ from rich.table import Table
 from sasrec import run
 from sasrec.config import Duplicates, RunConfig, TimeUnit
 from sasrec.data.catalog import CATALOG
+from sasrec.data.report import summary
 from sasrec.errors import ConfigError, DataError, SasrecError
 from sasrec.recommend import Recommender
 from sasrec.training.run_log import RunLog
@@ -98,7 +99,8 @@ class Prepare:
             min_item_events=self.min_item_events,
             k_core=self.k_core,
         )
-        _print_report(data.report)
+        for sentence in summary(data.report):
+            _out.print(escape(sentence))
         _err.print(
             f"written to {self.output}; train on it with: sasrec train --dataset {self.output} --train_dir RUN"
         )
@@ -283,23 +285,6 @@ def _print_items(recommender: Recommender, items: list[tuple[str | int, float]])
             str(rank), escape(str(item)), f"{score:.4f}", *([escape(title or "")] if any(titles) else [])
         )
     _out.print(table)
-
-
-def _print_report(report: dict[str, Any]) -> None:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in report.items():
-        if name != "warnings":
-            shown = (
-                f"{value:.4g}"
-                if isinstance(value, float)
-                else ", ".join(value)
-                if name == "sources"
-                else str(value)
-            )
-            table.add_row(name.replace("_", " "), escape(shown))
-    _out.print(table)
-    for warning in report["warnings"]:
-        _show_warning(warning)
 
 
 def _print_metrics(metrics: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from sasrec.config import DataConfig, ModelConfig, RunConfig
 from sasrec.data.batches import TrainingBatches
 from sasrec.data.dataset import Dataset, open_dataset
 from sasrec.data.prepare import from_source, read_titles, resolve
+from sasrec.data.report import summary
 from sasrec.data.splits import evaluation_split, training_histories
 from sasrec.errors import CheckpointError, ConfigError, DataError
 from sasrec.evaluation.metrics import metrics_from_ranks
@@ -83,9 +84,9 @@ def train(
     if (folder / CHECKPOINTS).exists():
         raise ConfigError(f"{folder} holds a run already: name another --train_dir, or remove it")
     device = pick_device(config.training.device)
-    folder.mkdir(parents=True, exist_ok=True)
     log = RunLog(folder / "log.jsonl", log.console if log else None)
     data, config = _dataset_for_run(data, config, folder, log, local_copy)
+    folder.mkdir(parents=True, exist_ok=True)
     config.save(folder / "config.toml")
     log.event("start", data_hash=data.data_hash, config=dataclasses.asdict(config))
     with torch.random.fork_rng(devices=[]):
@@ -168,8 +169,8 @@ def _dataset_for_run(
     else:
         prepared = None
         data = data if isinstance(data, Dataset) else from_source(data, config.data, rejects_path=rejects)
-    for warning in data.report.get("warnings", []):
-        log.say(f"note: {warning}")
+    for sentence in summary(data.report):
+        log.say(sentence)
     if prepared is None:
         data.save(folder / "dataset")
         return data, config.replace(dataset="")
@@ -209,10 +210,7 @@ def _fit(model: SequenceModel, data: Dataset, config: RunConfig, folder: Path, l
         store.prune(folder / CHECKPOINTS)
 
     parameters = sum(p.numel() for p in model.parameters())
-    log.say(
-        f"{data.num_users} users, {data.num_items} items, {data.num_events} events; "
-        f"{parameters:,} parameters on {model.device}; results in {folder}"
-    )
+    log.say(f"training {parameters:,} parameters on {model.device}; results in {folder}")
     if not len(validation.targets):
         log.say("note: no user has three events, so there is no validation: the last weights are kept")
     Trainer(model, batches, config, validate=validate, save=save, log=log).fit()

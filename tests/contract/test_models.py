@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.synthetic import dataset, random_lists
 
 from sasrec.checkpoint import store
 from sasrec.config import LossConfig, ModelConfig
@@ -15,6 +14,7 @@ from sasrec.data.batches import Batch, TrainingBatches, pad
 from sasrec.data.splits import Histories, training_histories
 from sasrec.losses import training_loss
 from sasrec.models import SequenceModel, build_model
+from tests.synthetic import dataset, random_lists
 
 ITEMS, MAXLEN = 40, 12
 CONFIGS = {

@@ -23,7 +23,9 @@ def blocks(language: str) -> list[str]:
 def beside_ratings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     users = np.repeat(np.arange(40), 8)
-    frame = pl.DataFrame({"userId": users, "movieId": 1 + random.integers(0, 200, 320), "timestamp": 10**9 + np.arange(320)})
+    frame = pl.DataFrame(
+        {"userId": users, "movieId": 1 + random.integers(0, 200, 320), "timestamp": 10**9 + np.arange(320)}
+    )
     pl.concat([frame, pl.DataFrame({"userId": [0, 0], "movieId": [50, 181], "timestamp": [1, 2]})]).write_csv(
         tmp_path / "ratings.csv"
     )
@@ -58,5 +60,7 @@ def test_every_file_that_the_documents_name_exists() -> None:
 
 def test_no_pickle_reader_is_in_the_package() -> None:
     for module in sorted((README.parent / "src").rglob("*.py")):
-        found = re.findall(r"torch\.load|\bpickle\b|allow_pickle=True|np\.load\(", module.read_text(encoding="utf-8"))
+        found = re.findall(
+            r"torch\.load|\bpickle\b|allow_pickle=True|np\.load\(", module.read_text(encoding="utf-8")
+        )
         assert not found, f"{module.name}: {found}"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.synthetic import dataset, random_lists
 
 from sasrec.data.batches import TrainingBatches, pad
 from sasrec.data.negatives import NegativeSampler
 from sasrec.data.splits import Histories, evaluation_split, training_histories
+from tests.synthetic import dataset, random_lists
 
 
 def made(lists: list[list[int]], items: int, **changed: int) -> TrainingBatches:

@@ -16,7 +16,7 @@ import pytest
 from sasrec.cli import main
 from tests.synthetic import chain_frame, write_csv
 
-SMALL = "--maxlen 12 --hidden_units 16 --batch_size 32 --lr 1e-2 --device cpu --num_epochs 2".split()
+SMALL = ["--maxlen=12", "--hidden_units=16", "--batch_size=32", "--lr=1e-2", "--device=cpu", "--num_epochs=2"]
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -28,7 +28,9 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 @pytest.fixture
 def trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     write_csv(tmp_path / "events.csv")
-    assert run(capsys, "train", "--dataset", tmp_path / "events.csv", "--train_dir", tmp_path / "run", *SMALL)[0] == 0
+    assert (
+        run(capsys, "train", "--dataset", tmp_path / "events.csv", "--train_dir", tmp_path / "run", *SMALL)[0] == 0
+    )
     return tmp_path / "run"
 
 
@@ -69,7 +71,9 @@ def test_evaluate_repeats_what_training_measured(trained: Path, capsys: pytest.C
 def test_prepare_writes_a_data_set_with_titles_and_prints_the_report(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    chain_frame().rename({"user": "who", "item": "what", "time": "when"}).write_csv(tmp_path / "events.tsv", separator="\t")
+    chain_frame().rename({"user": "who", "item": "what", "time": "when"}).write_csv(
+        tmp_path / "events.tsv", separator="\t"
+    )
     (tmp_path / "items.csv").write_text("id,name\nitem-05,The Fifth\n")
     columns = ["--user", "who", "--item", "what", "--time", "when", "--items", tmp_path / "items.csv"]
     data = tmp_path / "data"
@@ -77,9 +81,12 @@ def test_prepare_writes_a_data_set_with_titles_and_prints_the_report(
     assert status == 0
     assert "events" in out
     assert "density" in out
+    assert "from 2020-09-13" in out
     assert "sasrec train --dataset" in err
     assert run(capsys, "train", "--dataset", data, "--train_dir", tmp_path / "run", *SMALL)[0] == 0
-    _, out, _ = run(capsys, "recommend", tmp_path / "run", "--user", "u001", "--allow", "item-05", "--include_seen")
+    _, out, _ = run(
+        capsys, "recommend", tmp_path / "run", "--user", "u001", "--allow", "item-05", "--include_seen"
+    )
     assert "The Fifth" in out
 
 
@@ -99,7 +106,9 @@ def test_bad_rows_are_refused_with_their_lines_and_tolerated_when_asked(
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_all_users_go_to_a_file(ending: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_users_go_to_a_file(
+    ending: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     output = tmp_path / f"top.{ending}"
     assert run(capsys, "recommend", trained, "--all", "--output", output, "--k", 2)[0] == 0
     frame = pl.read_csv(output) if ending == "csv" else pl.read_parquet(output)
@@ -137,7 +146,9 @@ def test_a_wrong_question_gets_an_answer(
     assert message in err
 
 
-def test_the_seed_documents_command_and_flag_names_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_seed_documents_command_and_flag_names_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     chain_frame().select("user", "item").write_csv(tmp_path / "events.csv")
     command = f"train --dataset={tmp_path / 'events.csv'} --train_dir={tmp_path / 'run'} --no_time --no_mhc"
     flags = (
@@ -149,7 +160,10 @@ def test_the_seed_documents_command_and_flag_names_work(tmp_path: Path, capsys: 
     assert "num_blocks = 1" in (tmp_path / "run/config.toml").read_text()
     hyphens = command.replace("_", "-").replace(str(tmp_path / "run").replace("_", "-"), str(tmp_path / "run2"))
     hyphens = hyphens.replace(str(tmp_path).replace("_", "-"), str(tmp_path))
-    assert run(capsys, *hyphens.split(), *flags.replace("_", "-").replace("norm-first", "no-norm-first").split())[0] == 0
+    assert (
+        run(capsys, *hyphens.split(), *flags.replace("_", "-").replace("norm-first", "no-norm-first").split())[0]
+        == 0
+    )
     assert 'norm = "post"' in (tmp_path / "run2/config.toml").read_text()
 
 
@@ -215,8 +229,10 @@ def test_a_misspelt_flag_exits_with_2_and_names_the_near_one(
 def test_ctrl_c_in_a_terminal_saves_and_exits_with_130(tmp_path: Path) -> None:
     write_csv(tmp_path / "events.csv")
     command = [sys.executable, "-m", "sasrec", "train", "--dataset", str(tmp_path / "events.csv")]
-    command += ["--train_dir", str(tmp_path / "run"), *SMALL[:-2], "--num_epochs", "100000", "--patience", "0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    command += ["--train_dir", str(tmp_path / "run"), *SMALL[:-1], "--num_epochs", "100000", "--patience", "0"]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     deadline = time.monotonic() + 60
     while not list((tmp_path / "run").glob("checkpoints/step-*")) and time.monotonic() < deadline:
         time.sleep(0.05)

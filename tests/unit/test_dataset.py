@@ -35,7 +35,12 @@ def test_histories_are_in_order_of_time_then_of_the_file() -> None:
     assert ids(data, "a") == ["y", "x"]
     assert ids(data, "b") == ["z", "x", "y", "x"]
     assert data.times is not None
-    assert data.times[data.offsets[1] : data.offsets[2]].tolist() == [10_000_000, 10_000_000, 20_000_000, 30_000_000]
+    assert data.times[data.offsets[1] : data.offsets[2]].tolist() == [
+        10_000_000,
+        10_000_000,
+        20_000_000,
+        30_000_000,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +99,11 @@ def test_saved_and_opened_a_data_set_is_the_same_and_mapped(tmp_path: Path) -> N
         data.save(tmp_path / "data")
         opened = sasrec.open_dataset(tmp_path / "data")
         assert isinstance(opened.items, np.memmap)
-        assert opened.data_hash == data.data_hash == json.loads((tmp_path / "data/manifest.json").read_text())["data_hash"]
+        assert (
+            opened.data_hash
+            == data.data_hash
+            == json.loads((tmp_path / "data/manifest.json").read_text())["data_hash"]
+        )
         for name in ("items", "times", "offsets"):
             assert np.array_equal(getattr(opened, name), getattr(data, name)), name
         assert opened.report == data.report
@@ -103,7 +112,9 @@ def test_saved_and_opened_a_data_set_is_the_same_and_mapped(tmp_path: Path) -> N
     assert small(items=titles).titles.to_list() == ["The X", None, "The Z"]
 
 
-@pytest.mark.parametrize("file", ["items.bin", "offsets.bin", "times.bin", "users.parquet", "items.parquet", "report.json"])
+@pytest.mark.parametrize(
+    "file", ["items.bin", "offsets.bin", "times.bin", "users.parquet", "items.parquet", "report.json"]
+)
 def test_a_file_that_changed_or_went_missing_is_named(file: str, tmp_path: Path) -> None:
     small(output=tmp_path)
     content = bytearray((tmp_path / file).read_bytes())

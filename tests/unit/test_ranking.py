@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.synthetic import dataset, random_lists
 
 from sasrec.data.splits import Histories, evaluation_split, training_histories
 from sasrec.errors import EvaluationError
@@ -15,6 +14,7 @@ from sasrec.evaluation import ranking
 from sasrec.evaluation.baselines import Popularity
 from sasrec.evaluation.metrics import metrics_from_ranks
 from sasrec.evaluation.ranking import sampled_negatives, target_ranks
+from tests.synthetic import dataset, random_lists
 
 
 class TableScorer:

@@ -185,7 +185,7 @@ def test_what_is_there_is_never_overwritten_and_what_is_missing_is_named(learned
         sasrec.load(tmp_path)
     with pytest.raises(DataError, match="no data set was named"):
         sasrec.train("", tmp_path / "x", **SMALL)
-    with pytest.raises(DataError, match="is not a|there is no|ml-100k"):
+    with pytest.raises(DataError, match="there is no file or folder"):
         sasrec.train("ml-101k", tmp_path / "x", **SMALL)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"without a manifest\.json"):
@@ -226,7 +226,9 @@ def test_a_checkpoint_is_replaced_whole_and_a_refusing_disk_is_an_error(
 ) -> None:
     store.save(tmp_path, {"w": torch.zeros(2)}, {"step": 3, "score": 0.1})
     store.save(tmp_path, {"w": torch.ones(2)}, {"step": 3, "score": 0.2})
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     with pytest.raises(CheckpointError, match="No space left"):
         store.save(tmp_path, {"w": torch.zeros(2)}, {"step": 4, "score": 0.3})
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]

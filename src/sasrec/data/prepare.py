@@ -36,7 +36,8 @@ def resolve(
     if config.dataset in catalog.CATALOG and not path.exists():
         return _public(config, local_copy, say)
     if not path.exists():
-        catalog.find(config.dataset)  # raises, naming the data sets there are
+        names = ", ".join(catalog.CATALOG)
+        raise DataError(f"there is no file or folder {path}, and the public data sets are: {names}")
     if path.is_dir():
         raise DataError(f"{path} is a folder without a manifest.json: name a file, or `sasrec prepare` it first")
     return from_source(path, config, rejects_path=rejects_path)

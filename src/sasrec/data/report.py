@@ -59,6 +59,23 @@ def describe(
     return report
 
 
+def summary(report: dict[str, Any]) -> list[str]:
+    """The report in a few sentences, the doubtful points as notes."""
+    if not report:
+        return []
+    lines = [
+        f"{report['rows_read']:,} rows read from {', '.join(report['sources'])}: "
+        f"{report['rows_rejected']:,} rejected, {report['rows_filtered']:,} filtered out",
+        f"{report['users']:,} users, {report['items']:,} items, {report['events']:,} events "
+        f"(density {report['density']:.2%}); {report['repeated']:.1%} repeat a user's item",
+        f"events of a user: {report['length_min']} at least, {report['length_median']:g} in the median, "
+        f"{report['length_mean']:.1f} on average, {report['length_max']} at most",
+    ]
+    if report["time_unit"]:
+        lines.append(f"times ({report['time_unit']}) from {report['first_event']} to {report['last_event']} UTC")
+    return [*lines, *(f"note: {warning}" for warning in report["warnings"])]
+
+
 def _doubts(report: dict[str, Any]) -> list[str]:
     """Sentences about figures that often mean a mistake."""
     doubts = []

@@ -1,0 +1,57 @@
+"""Public data sets by name, without a network: from a local copy, and from the cache."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+import sasrec
+from sasrec.data import catalog
+from sasrec.data.catalog import Located
+from sasrec.errors import DataError
+from tests.synthetic import chain_frame
+
+SMALL = {"maxlen": 12, "hidden_units": 16, "lr": 1e-2, "device": "cpu", "num_epochs": 1}
+
+
+@pytest.fixture
+def events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SASREC_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "ml-100k.tsv.gz"
+    path.write_bytes(gzip.compress(chain_frame().write_csv(separator="\t").encode()))
+    (tmp_path / "titles.tsv").write_text("item\ttitle\nitem-06\tThe Sixth\n")
+    return path
+
+
+def test_a_local_copy_is_used_instead_of_a_download(events: Path, tmp_path: Path) -> None:
+    recommender = sasrec.train("ml-100k", tmp_path / "run", local_copy=events, **SMALL)
+    assert recommender.data.num_users == 60
+    assert recommender.data.name == "ml-100k"
+    assert not (tmp_path / "cache/ml-100k/prepared").exists(), "what a user brought is not the public data set"
+
+
+def test_a_public_data_set_is_prepared_once_and_then_taken_from_the_cache(
+    events: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def locate(name: str, **_: object) -> Located:
+        calls.append(name)
+        return Located(events, {"user_column": "user"}, tmp_path / "titles.tsv", "item", "title", "the test")
+
+    monkeypatch.setattr(catalog, "locate", locate)
+    first = sasrec.train("ml-100k", tmp_path / "a", **SMALL)
+    second = sasrec.train("ml-100k", tmp_path / "b", **SMALL)
+    filtered = sasrec.train("ml-100k", tmp_path / "c", k_core=2, min_user_events=10, **SMALL)
+    assert calls == ["ml-100k"] * 2, "filters are not in the cache"
+    assert first.data.data_hash == second.data.data_hash != filtered.data.data_hash
+    assert first.title("item-06") == second.title("item-06") == "The Sixth"
+    assert first.title("item-07") is None
+    assert sasrec.load(tmp_path / "b").data.data_hash == first.data.data_hash
+
+
+def test_a_column_that_the_public_data_set_does_not_have_is_an_error(events: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="'nope'"):
+        sasrec.train("ml-100k", tmp_path / "run", local_copy=events, user_column="nope", **SMALL)
