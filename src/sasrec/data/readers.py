@@ -84,7 +84,7 @@ def _id_text(series: pl.Series, name: str) -> pl.Series:
     if series.dtype == pl.Object:
         return pl.Series([None if value is None else str(value) for value in series], dtype=pl.String)
     if series.dtype.is_integer() or series.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null):
-        return series.cast(pl.String)
+        return series.cast(pl.String).str.strip_chars()
     raise DataError(f"{name}: column {series.name!r} is of type {series.dtype}: ids must be text or integers")
 
 

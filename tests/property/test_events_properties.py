@@ -1,0 +1,103 @@
+"""Whatever the bytes: read = kept + rejected, and no exception but the one for users."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import sasrec
+from sasrec.config import DataConfig
+from sasrec.data.events import Events, read_events
+from sasrec.errors import DataError
+
+FAST = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FIELD = st.one_of(
+    st.sampled_from(
+        ["", " ", "1", "3.5", "a", '"', '"x"', '"x,y"', 'x"y', "2020-01-01", "1e9", "nan", "\x00", "\ufeff"]
+    ),
+    st.text(alphabet=st.characters(exclude_characters="\n\r"), max_size=6),
+)
+LINE = st.lists(FIELD, max_size=5).map(",".join)
+
+
+def records(data: bytes) -> int:
+    """Physical lines after the header."""
+    return len(data.split(b"\n")) - data.endswith(b"\n") - 1
+
+
+def read(data: bytes, path: Path) -> Events | None:
+    path.write_bytes(data)
+    try:
+        return read_events(path, DataConfig(max_rejects=-1))
+    except DataError:
+        return None
+
+
+@FAST
+@given(lines=st.lists(LINE, max_size=12), good=st.integers(1, 3), end=st.booleans())
+def test_read_is_kept_plus_rejected_for_any_lines(lines: list[str], good: int, end: bool, tmp_path: Path) -> None:
+    text = "user,item,time\n" + "u,i,1600000000\n" * good + "\n".join(lines) + ("\n" if end else "")
+    data = text.encode(errors="surrogatepass")
+    events = read(data, tmp_path / "a.csv")
+    assert events is not None, "the good rows are usable whatever the others are"
+    assert events.read == events.frame.height + events.rejects.height == records(data)
+    assert events.rejects["line"].is_sorted()
+    assert events.rejects["line"].n_unique() == events.rejects.height
+    assert events.frame.null_count().sum_horizontal().item() == 0
+
+
+@FAST
+@given(data=st.binary(max_size=80), ending=st.sampled_from(["csv", "tsv", "txt", "jsonl", "csv.gz", "parquet"]))
+def test_arbitrary_bytes_never_crash_the_reader(data: bytes, ending: str, tmp_path: Path) -> None:
+    events = read(data, tmp_path / f"a.{ending}")
+    assert events is None or events.read == events.frame.height + events.rejects.height
+
+
+@FAST
+@given(
+    lines=st.lists(
+        st.one_of(LINE, st.sampled_from(['{"user": "a", "item": "b"}', '{"user": 1}', "[]", "{"])), max_size=10
+    )
+)
+def test_read_is_kept_plus_rejected_for_json_lines(lines: list[str], tmp_path: Path) -> None:
+    data = "\n".join(['{"user": "a", "item": "b"}', *lines, ""]).encode(errors="surrogatepass")
+    events = read(data, tmp_path / "a.jsonl")
+    assert events is not None
+    assert events.read == events.frame.height + events.rejects.height == 1 + records(data)
+
+
+@settings(FAST, max_examples=40)
+@given(
+    users=st.lists(st.sampled_from("abc"), min_size=4, max_size=20),
+    seed=st.integers(0, 10**6),
+    where=st.integers(1, 19),
+)
+def test_rows_split_over_files_give_the_same_data(users: list[str], seed: int, where: int, tmp_path: Path) -> None:
+    lines = [f"{user},i{(seed + 7 * at) % 5},{1_600_000_000 + (seed * at) % 3}" for at, user in enumerate(users)]
+    header = "user,item,time"
+    cut = min(where, len(lines) - 1)
+    for name, part in (("whole", lines), ("first", lines[:cut]), ("second", lines[cut:])):
+        (tmp_path / f"{name}.csv").write_text("\n".join([header, *part, ""]))
+    whole = sasrec.prepare(tmp_path / "whole.csv")
+    parts = sasrec.prepare([tmp_path / "first.csv", tmp_path / "second.csv"])
+    assert whole.data_hash == parts.data_hash
+
+
+@pytest.mark.parametrize("threads", ["1", "4"])
+def test_the_hash_is_the_same_whatever_the_threads_locale_and_time_zone(threads: str, tmp_path: Path) -> None:
+    path = tmp_path / "events.csv"
+    rows = [f"u{i * 37 % 50},é{i * 11 % 30},2020-01-{1 + i % 28:02d} 0{i % 10}:00" for i in range(2000)]
+    path.write_text("\n".join(["user,item,time", *rows, ""]), encoding="utf-8")
+    expected = sasrec.prepare(path).data_hash
+    code = f"import sasrec; print(sasrec.prepare({str(path)!r}).data_hash)"
+    changed = {"POLARS_MAX_THREADS": threads, "TZ": "America/New_York", "LC_ALL": "C", "PYTHONHASHSEED": threads}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **changed}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == expected
