@@ -143,9 +143,8 @@ def main() -> None:
             f"{name:9s} {1e3 * medians[name]:7.2f} ms a step {targets:6.0f} targets a step {rate:9.0f} targets/s"
         )
     ratios = [b / a for a, b in zip(figures["ours"]["seconds"], figures["rectools"]["seconds"], strict=True)]
-    print(
-        f"RecTools / ours, round by round: {min(ratios):.1f} to {max(ratios):.1f}, median {statistics.median(ratios):.1f}"
-    )
+    middle = statistics.median(ratios)
+    print(f"RecTools / ours, round by round: {min(ratios):.1f} to {max(ratios):.1f}, median {middle:.1f}")
     if options.json:
         versions = {name: importlib.metadata.version(name) for name in ("torch", "rectools", "numpy")}
         about = {

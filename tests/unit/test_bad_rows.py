@@ -76,6 +76,8 @@ KINDS: list[tuple[str, object, str, list[str]]] = [
     ("time beyond the calendar", ("1", "13", "99999999999999999999"), "out of range for s", EVERY),
     ("milliseconds among seconds", ("1", "13", "1000000150000"), "out of range for s", EVERY),
     ("date among numbers", ("1", "13", "2001-09-09"), "a date, most others are numbers", EVERY),
+    ("year 0", ("1", "13", "0000-01-01"), "most others are numbers", EVERY),
+    ("impossible offset", ("1", "13", "2001-09-09T00:00+99:99"), "neither a number nor an ISO 8601 date", EVERY),
     ("impossible date", ("1", "13", "2001-13-45"), "does not exist", EVERY),
     ("control character", ("1", "1\x003", "1000000150"), "the item has a control character", EVERY),
     ("long id", ("u" * 513, "13", "1000000150"), "longer than 512 characters", EVERY),
@@ -90,6 +92,7 @@ KINDS: list[tuple[str, object, str, list[str]]] = [
     ("no object", b'["1", "13", 1000000150]', "not a JSON object", JSON),
     ("missing key", b'{"user": "1", "time": 1000000150}', "the key is missing", JSON),
     ("missing time", b'{"user": "1", "item": "13"}', "the key is missing", JSON),
+    ("half a character", b'{"user": "\\ud800", "item": "13", "time": 1000000150}', "half a character", JSON),
     ("boolean id", b'{"user": true, "item": "13", "time": 1000000150}', "neither text nor an integer", JSON),
     ("fractional id", b'{"user": "1", "item": 3.5, "time": 1000000150}', "neither text nor an integer", JSON),
     ("list as id", b'{"user": "1", "item": ["13"], "time": 1000000150}', "neither text nor an integer", JSON),
@@ -127,6 +130,9 @@ def test_a_bad_row_is_named_and_the_others_are_kept(ending: str, bad: object, re
     events = read_events(path, DataConfig(max_rejects=1), rejects_path)
     assert events.rejects.select("file", "line").rows() == [(f"events.{ending}", line)]
     assert reason in events.rejects["reason"][0]
+    if isinstance(bad, tuple):
+        faulty = {"user": 0, "item": 1, "time": 2}[events.rejects["column"][0]]
+        assert events.rejects["raw"][0] == (bad[faulty] or "").strip()[:200]
     assert events.frame.select("user", "item").rows() == [row[:2] for row in GOOD]
     assert events.frame["time"].to_list() == [int(row[2]) * 10**6 for row in GOOD]
     assert events.read == events.frame.height + events.rejects.height == len(GOOD) + 1
@@ -140,6 +146,14 @@ def test_a_number_among_dates_is_the_minority_too(tmp_path: Path) -> None:
         read_events(path, DataConfig())
     with pytest.raises(DataError, match="leave time_unit at auto"):
         read_events(path, DataConfig(time_unit="s"))
+
+
+def test_dates_outside_the_calendar_are_out_of_range(tmp_path: Path) -> None:
+    path = tmp_path / "events.csv"
+    for bad in ("0000-01-01", "0001-01-01T00:00+01:00"):
+        path.write_text(f"user,item,time\na,x,2020-01-01\na,y,{bad}\n")
+        with pytest.raises(DataError, match=r"events\.csv:3 time: the time is out of range"):
+            read_events(path, DataConfig())
 
 
 def test_only_the_first_five_are_shown_and_any_number_can_be_tolerated(tmp_path: Path) -> None:

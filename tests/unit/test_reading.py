@@ -129,6 +129,7 @@ def test_files_larger_than_a_block_keep_their_line_numbers(
         ("2020-09-13 12:26:40", "iso", 1600000000_000000),
         ("2020-09-13T12:26:40.5Z", "iso", 1600000000_500000),
         ("2020-09-13T14:26:40.123456789+02:00", "iso", 1600000000_123456),
+        ("2020-09-13 12:26:40 UTC", "iso", 1600000000_000000),
         ("2020-09-13T07:56:40-0430", "iso", 1600000000_000000),
     ],
 )
@@ -169,6 +170,14 @@ def test_typed_time_columns_of_frames() -> None:
             assert events.frame["time"].to_list() == [expected], column.dtype
 
 
+def test_a_key_that_the_first_json_object_lacks_is_still_a_column(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"user": "a", "item": "x"}\n{"user": "a", "item": "y", "time": 7}\n')
+    with pytest.raises(DataError, match=r"a\.jsonl:1 time: the key is missing"):
+        read(path)
+    assert rows_of(read(path, max_rejects=1)) == [("a", "y", 7)]
+
+
 def test_integer_columns_are_remembered_as_such(tmp_path: Path) -> None:
     integers = pl.DataFrame({"user": [1, 2], "item": ["a", "b"]})
     events = read(integers)
@@ -207,6 +216,8 @@ def test_columns_are_found_by_name_or_named(tmp_path: Path) -> None:
         ("who,what,when", {}, "neither a header with known names"),
         ("user,item,time", {"user_column": "usr"}, "no column 'usr'.*user, item, time"),
         ("user_id,uid,item", {}, r"more than one column could be the user \(user_id, uid\)"),
+        ("user,item,item", {"item_column": "item"}, "more than one column is named item"),
+        ('"user,item,time', {}, "first line cannot be split"),
         ("user,item,item_id", {}, r"more than one column could be the item .*--item"),
     ],
 )
@@ -231,6 +242,12 @@ def test_sources_that_are_none_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv.gz").write_bytes(b"user,item\n")
     with pytest.raises(DataError, match="not a whole gzip file"):
         read(tmp_path / "a.csv.gz")
+    (tmp_path / "latin.csv").write_bytes(b"user,item,\xfcber\na,b,c\n")
+    with pytest.raises(DataError, match="first line is not valid UTF-8"):
+        read(tmp_path / "latin.csv", max_rejects=-1)
+    for frame in (pd.DataFrame({"user": [1, "a"], "item": ["x", "y"]}), pl.scan_csv(tmp_path / "gone.csv")):
+        with pytest.raises(DataError, match="the frame cannot be read"):
+            read(frame)
     for source in (5, [], None):
         with pytest.raises(DataError, match="a file, a list of files or a frame"):
             read(source)

@@ -40,6 +40,9 @@ def choose(names: Sequence[str], config: DataConfig, file: str) -> tuple[Columns
     asked = {"user": config.user_column, "item": config.item_column, "time": config.time_column}
     chosen: dict[str, str | None] = {}
     listed = ", ".join(names)
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise DataError(f"{file}: more than one column is named {', '.join(twice)}; its columns are: {listed}")
     for role, name in asked.items():
         if name is not None and name not in names:
             raise DataError(

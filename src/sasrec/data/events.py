@@ -91,13 +91,16 @@ def read_events(source: Any, config: DataConfig, rejects_path: Path | None = Non
 
 
 def _pieces(source: Any, config: DataConfig) -> Iterator[tuple[str, Piece]]:
-    if isinstance(source, pl.LazyFrame):
-        source = source.collect()
-    if type(source).__module__.split(".")[0] == "pandas":
-        try:
+    try:
+        if isinstance(source, pl.LazyFrame):
+            source = source.collect()
+        elif type(source).__module__.split(".")[0] == "pandas":
             source = pl.from_pandas(source)
-        except ImportError as error:
-            raise DataError(f"a pandas frame with this kind of column needs pyarrow: {error}") from None
+    except ImportError as error:
+        raise DataError(f"a pandas frame with this kind of column needs pyarrow: {error}") from None
+    # Polars raises pyarrow's errors too, which are of both kinds below.
+    except (OSError, ValueError, TypeError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"the frame cannot be read: {error}: give ids as text or integers") from None
     if isinstance(source, pl.DataFrame):
         yield "frame", read_frame(source, config, "the frame")
         return
@@ -147,7 +150,7 @@ def _judged(rows: pl.DataFrame, timed: bool) -> tuple[pl.DataFrame, pl.DataFrame
     for role in reversed(roles):
         here = pl.col(f"{role}_reason").is_not_null()
         column = pl.when(here).then(pl.lit(role)).otherwise(column)
-        raw = pl.when(here).then(pl.lit("") if role == "time" else pl.col(role)).otherwise(raw)
+        raw = pl.when(here).then(pl.col("raw_time" if role == "time" else role)).otherwise(raw)
     return kept, bad.select("file", "line", column.alias("column"), fault.alias("reason"), raw.alias("raw"))
 
 

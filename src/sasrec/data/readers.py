@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import math
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from sasrec.data.columns import Columns, choose, is_known
 from sasrec.errors import DataError
 
 _BLOCK = 2**25  # bytes of text at a time
+_JSON_SAMPLE = 1000  # lines that decide which keys there are
 ROWS = {"line": pl.Int64, "user": pl.String, "item": pl.String, "time": pl.String}
 REJECTS = {"line": pl.Int64, "column": pl.String, "reason": pl.String, "raw": pl.String}
 _ENDINGS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".txt": None, ".dat": None, ".data": None}
@@ -124,6 +126,8 @@ def _read_delimited(path: Path, config: DataConfig, separator: str | None) -> It
     dialect: _Dialect | None = None
     for lines, rejects, notes in _blocks_of_lines(path):
         if dialect is None:
+            if rejects.height and rejects["line"][0] == 1:
+                raise DataError(f"{path.name}: the first line is not valid UTF-8: save the file as UTF-8")
             first = lines.filter(pl.col("text").str.strip_chars() != "")["text"]
             if not len(first):
                 raise DataError(f"{path.name} has no rows")
@@ -139,7 +143,10 @@ def _read_delimited(path: Path, config: DataConfig, separator: str | None) -> It
 def _dialect(first: str, config: DataConfig, separator: str | None, file: str) -> _Dialect:
     if separator is None or separator not in first:
         separator = next((s for s in ("\t", "::", ",", ";") if s in first), " ")
-    names = [name.strip() for name in _fields(first, separator)]
+    try:
+        names = [name.strip() for name in _fields(first, separator)]
+    except csv.Error as error:
+        raise DataError(f"{file}: the first line cannot be split ({error}): mend its quotes") from None
     if file.removesuffix(".gz").endswith(".inter"):
         names = [name.split(":")[0] for name in names]  # RecBole writes name:type
     named = config.user_column or config.item_column or config.time_column
@@ -158,10 +165,9 @@ def _dialect(first: str, config: DataConfig, separator: str | None, file: str) -
 
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        return math.isfinite(float(text))
     except ValueError:
         return False
-    return True
 
 
 def _split(lines: pl.DataFrame, dialect: _Dialect) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -248,11 +254,11 @@ def _read_json_lines(path: Path, config: DataConfig) -> Iterator[Piece]:
     for lines, rejects, notes in _blocks_of_lines(path):
         rows, bad = [], []
         integers = [True, True]
+        if columns is None and (keys := _json_keys(lines["text"].head(_JSON_SAMPLE))):
+            columns, found = choose(keys, config, path.name)
+            notes = [*found, *notes]
         for line, text in lines.iter_rows():
             record, reason = _json_object(text)
-            if record is not None and columns is None:
-                columns, found = choose(list(record), config, path.name)
-                notes = [*found, *notes]
             column = ""
             if record is not None and columns is not None:
                 column, reason = _json_fault(record, columns)
@@ -270,6 +276,12 @@ def _read_json_lines(path: Path, config: DataConfig) -> Iterator[Piece]:
             (integers[0], integers[1]),
             tuple(notes),
         )
+
+
+def _json_keys(texts: pl.Series) -> list[str]:
+    """The keys that occur in any of the objects: a column may be missing from the first one."""
+    objects = [record for record, _ in map(_json_object, texts) if record is not None]
+    return list(dict.fromkeys(key for record in objects for key in record))
 
 
 def _json_object(text: str) -> tuple[dict[str, Any] | None, str]:
@@ -293,6 +305,8 @@ def _json_fault(record: dict[str, Any], columns: Columns) -> tuple[str, str]:
             return name, "the key is missing"
         if isinstance(value, bool) or not isinstance(value, int | str):
             return name, "the id is neither text nor an integer"
+        if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+            return name, "the id has half a character (a lone surrogate)"
     if columns.time is not None:
         value = record.get(columns.time)
         if columns.time not in record:
