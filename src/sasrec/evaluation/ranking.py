@@ -144,7 +144,7 @@ def target_ranks(
 
 def _ranks(others_BV: Tensor, target_B1: Tensor) -> npt.NDArray[np.float64]:
     """1 + the number above the target + half the number that tie, the target not among the others."""
-    greater_B = (others_BV > target_B1).sum(1).double()
-    ties_B = (others_BV == target_B1).sum(1).double()
-    ranks: npt.NDArray[np.float64] = (1 + greater_B + ties_B / 2).cpu().numpy()
+    greater_B = (others_BV > target_B1).sum(1).cpu().double()
+    ties_B = (others_BV == target_B1).sum(1).cpu().double()
+    ranks: npt.NDArray[np.float64] = (1 + greater_B + ties_B / 2).numpy()
     return ranks
