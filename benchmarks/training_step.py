@@ -1,46 +1,67 @@
 """Training steps of SASRec on Amazon Games, ours and RecTools', in turn in one process.
 
-Both train on the same training parts (leave-one-out), BCE with one negative, 50 units, 2 blocks, 1 head,
-maxlen 50, dropout 0.2, about 128 users a step. A step makes the batch, goes forward and backward, and updates.
+Both train on the same training parts (leave-one-out) with BCE and one negative, 50 units, 2 blocks, 1 head,
+maxlen 50, dropout 0.2, about 128 users a step. A step is: make the batch, draw negatives, forward, backward,
+Adam. See README.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib.metadata
 import json
+import logging
 import os
+import platform
 import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from datetime import date
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
 import sasrec
 from sasrec.config import RunConfig
 from sasrec.data.batches import TrainingBatches
-from sasrec.data.splits import training_histories
+from sasrec.data.splits import Histories, training_histories
 from sasrec.losses import training_loss
 from sasrec.models import build_model
 from sasrec.training.optimizer import build_optimizer
 
+DATA = Path(__file__).resolve().parents[1] / "../shared/data/video-kang205.tsv.gz"
 CONFIG = RunConfig().replace(
-    maxlen=50, hidden_units=50, num_blocks=2, num_heads=1, dropout_rate=0.2, loss="bce", batch_size=128, lr=1e-3
+    maxlen=50,
+    hidden_units=50,
+    num_blocks=2,
+    num_heads=1,
+    dropout_rate=0.2,
+    loss="bce",
+    batch_size=128,
+    lr=1e-3,
 )
-Step = Callable[[], int]
+WARM_UP = 10
+Step = Callable[[], Any]  # returns the targets of the batch, to be counted off the clock
+Figures = dict[str, dict[str, list[list[float]]]]
 
 
-def ours(data: sasrec.Dataset) -> Step:
-    """A step of this package; returns the number of targets it learned from."""
+def our_step(training: Histories, num_items: int) -> Step:
+    """A step as `Trainer` does it; the returned array holds the real targets."""
     torch.manual_seed(0)
     batches = TrainingBatches(
-        training_histories(data), data.num_items, maxlen=50, batch_size=128, num_negatives=1, seed=0
+        training,
+        num_items,
+        maxlen=CONFIG.model.maxlen,
+        batch_size=CONFIG.training.batch_size,
+        num_negatives=CONFIG.loss.num_negatives,
+        seed=0,
     )
-    model = build_model(data.num_items, CONFIG.model).train()
+    model = build_model(num_items, CONFIG.model).train()
     optimizer = build_optimizer(model, CONFIG.training)
 
     def numbers() -> Iterator[tuple[int, int]]:
@@ -49,111 +70,167 @@ def ours(data: sasrec.Dataset) -> Step:
             yield from ((epoch, step) for step in range(len(batches.plan(epoch))))
             epoch += 1
 
-    at = numbers()
+    numbered = numbers()
 
-    def step() -> int:
-        batch = batches.batch(*next(at))
+    def step() -> Any:
+        epoch, number = next(numbered)
+        # As Trainer does, so that its cost is on our side of the scales.
+        stream = np.random.SeedSequence([0, 2, epoch, number])
+        torch.manual_seed(int(stream.generate_state(1, np.uint64)[0]) >> 1)
+        batch = batches.batch(epoch, number)
         loss = training_loss(model, batch, CONFIG.loss)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        return len(batch.targets_P)
+        return batch.targets_P
 
     return step
 
 
-def rectools(data: sasrec.Dataset) -> Step:
-    """A step of RecTools: its data loader, negatives, network, loss and optimizer, without Lightning's trainer.
+def their_step(training: Histories) -> Step:
+    """A step of RecTools: its loader, negatives, network, loss and optimizer, without Lightning's trainer.
 
-    Logging, progress and callbacks of the trainer are left out, which can only make it faster.
+    The loader is made once, as `fit` makes it. The returned array is y, 0 in the padding.
     """
-    from rectools import Columns
     from rectools.dataset import Dataset
     from rectools.models import SASRecModel
 
-    training = training_histories(data)
-    lengths = training.lengths
-    users = pd.Series(range(data.num_users)).repeat(lengths).to_numpy()
-    items = [data.items[a:b] for a, b in zip(training.starts, training.ends, strict=True)]
-    frame = pd.DataFrame({Columns.User: users, Columns.Item: [int(i) for row in items for i in row]})
-    frame[Columns.Weight] = 1.0
-    frame[Columns.Datetime] = pd.Timestamp("2020-01-01") + pd.to_timedelta(range(len(frame)), unit="s")
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.ERROR)
     torch.manual_seed(0)
     model = SASRecModel(
-        n_blocks=2, n_heads=1, n_factors=50, dropout_rate=0.2, session_max_len=50, loss="BCE", n_negatives=1,
-        lr=1e-3, batch_size=128, deterministic=False,
-    )  # fmt: skip
-    model.data_preparator.process_dataset_train(Dataset.construct(frame))
-    model._build_model_from_dataset(model.data_preparator.train_dataset)
+        n_blocks=CONFIG.model.num_blocks,
+        n_heads=CONFIG.model.num_heads,
+        n_factors=CONFIG.model.hidden_units,
+        dropout_rate=CONFIG.model.dropout_rate,
+        session_max_len=CONFIG.model.maxlen,
+        loss="BCE",
+        n_negatives=CONFIG.loss.num_negatives,
+        lr=CONFIG.training.lr,
+        batch_size=CONFIG.training.batch_size,
+    )
+    model._build_model_from_dataset(Dataset.construct(interactions(training)))
     module = model.lightning_model
-    module._xavier_normal_init()
+    module.on_train_start()  # its Xavier initialisation
     module.train()
     optimizer = module.configure_optimizers()
+    loader = model.data_preparator.get_dataloader_train()
 
-    def loader() -> Iterator[dict[str, torch.Tensor]]:
+    def batches() -> Iterator[dict[str, torch.Tensor]]:
         while True:
-            yield from model.data_preparator.get_dataloader_train()
+            yield from loader
 
-    at = loader()
+    made = batches()
 
-    def step() -> int:
-        batch = next(at)
+    def step() -> Any:
+        batch = next(made)
+        # module.training_step is these two lines and self.log, which needs a trainer.
         loss = module.loss_calculator(module.get_batch_logits(batch), batch["y"], batch["yw"])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        return int((batch["y"] > 0).sum())
+        return batch["y"].numpy()
 
     return step
 
 
-def measure(steps: dict[str, Step], rounds: int, count: int) -> dict[str, dict[str, list[float]]]:
-    """Mean seconds and targets a step, per round, the systems in turn."""
-    figures: dict[str, dict[str, list[float]]] = {name: {"seconds": [], "targets": []} for name in steps}
+def interactions(training: Histories) -> pd.DataFrame:
+    """The same training parts as RecTools' table, with a second a row for time, to keep the order."""
+    users = np.repeat(np.arange(len(training)), training.lengths)
+    pieces = [training.items[a:b] for a, b in zip(training.starts, training.ends, strict=True)]
+    items = np.concatenate(pieces).astype(np.int64)
+    times = pd.Timestamp("2020-01-01") + pd.to_timedelta(np.arange(len(items)), unit="s")
+    return pd.DataFrame({"user_id": users, "item_id": items, "weight": 1.0, "datetime": times})
+
+
+def measure(steps: dict[str, Step], rounds: int, count: int) -> Figures:
+    """Seconds and real targets of every step, [round][step]; the systems take turns at going first."""
+    figures: Figures = {name: {"seconds": [], "targets": []} for name in steps}
     for step in steps.values():
-        for _ in range(10):
+        for _ in range(WARM_UP):
             step()
-    for _ in range(rounds):
-        for name, step in steps.items():
-            began = time.perf_counter()
-            targets = sum(step() for _ in range(count))
-            figures[name]["seconds"].append((time.perf_counter() - began) / count)
-            figures[name]["targets"].append(targets / count)
+    for number in range(rounds):
+        for name in list(steps) if number % 2 == 0 else list(steps)[::-1]:
+            gc.collect()
+            seconds, targets = [], []
+            for _ in range(count):
+                began = time.perf_counter()
+                learned = steps[name]()
+                seconds.append(time.perf_counter() - began)
+                targets.append(float(np.count_nonzero(learned)))
+            figures[name]["seconds"].append(seconds)
+            figures[name]["targets"].append(targets)
     return figures
+
+
+def summary(figures: Figures) -> dict[str, Any]:
+    """Median milliseconds, mean targets, and the ratio theirs / ours of the medians of each round."""
+    result: dict[str, Any] = {}
+    for name, each in figures.items():
+        seconds = [s for one_round in each["seconds"] for s in one_round]
+        targets = [t for one_round in each["targets"] for t in one_round]
+        result[name] = {
+            "median_ms": 1e3 * statistics.median(seconds),
+            "mean_ms": 1e3 * statistics.mean(seconds),
+            "targets_a_step": statistics.mean(targets),
+            "targets_a_second": statistics.mean(targets) / statistics.median(seconds),
+        }
+    medians = {name: [statistics.median(r) for r in each["seconds"]] for name, each in figures.items()}
+    result["ratios"] = [b / a for a, b in zip(medians["ours"], medians["rectools"], strict=True)]
+    return result
+
+
+def surroundings(threads: int) -> dict[str, Any]:
+    """Date, versions and machine."""
+    names = ("sasrec", "torch", "rectools", "pytorch-lightning", "numpy")
+    versions = {"python": platform.python_version()}
+    for name in names:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = str(sasrec.__version__) if name == "sasrec" else "unknown"
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions,
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "threads": threads,
+        "load_before": os.getloadavg()[0],
+    }
 
 
 def main() -> None:
     """Measure, print, and write JSON if asked."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/video-kang205.tsv.gz"))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, default=DATA, help="header-less `user item`, in order of time")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--steps", type=int, default=20, help="steps of each system in a round")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="write every figure here")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(options.threads)
+    about = surroundings(options.threads)
     data = sasrec.prepare(options.data)
-    figures = measure({"ours": ours(data), "rectools": rectools(data)}, options.rounds, options.steps)
-    medians = {name: statistics.median(each["seconds"]) for name, each in figures.items()}
-    for name, each in figures.items():
-        targets = statistics.mean(each["targets"])
-        rate = statistics.median(t / s for t, s in zip(each["targets"], each["seconds"], strict=True))
-        print(
-            f"{name:9s} {1e3 * medians[name]:7.2f} ms a step {targets:6.0f} targets a step {rate:9.0f} targets/s"
-        )
-    ratios = [b / a for a, b in zip(figures["ours"]["seconds"], figures["rectools"]["seconds"], strict=True)]
-    middle = statistics.median(ratios)
-    print(f"RecTools / ours, round by round: {min(ratios):.1f} to {max(ratios):.1f}, median {middle:.1f}")
+    training = training_histories(data)
+    steps = {"ours": our_step(training, data.num_items), "rectools": their_step(training)}
+    figures = measure(steps, options.rounds, options.steps)
+    result = summary(figures)
+    print(f"{'':10s}{'median ms':>10s}{'mean ms':>10s}{'targets/step':>14s}{'targets/s':>12s}")
+    for name in steps:
+        r = result[name]
+        print(f"{name:10s}{r['median_ms']:10.2f}{r['mean_ms']:10.2f}", end="")
+        print(f"{r['targets_a_step']:14.0f}{r['targets_a_second']:12.0f}")
+    low, middle, high = min(result["ratios"]), statistics.median(result["ratios"]), max(result["ratios"])
+    print(f"RecTools / ours by round: min {low:.1f}, median {middle:.1f}, max {high:.1f}")
+    print(f"load average before: {about['load_before']:.2f}")
     if options.json:
-        versions = {name: importlib.metadata.version(name) for name in ("torch", "rectools", "numpy")}
-        about = {
-            "date": str(date.today()),
-            "cpus": os.cpu_count(),
-            "threads": options.threads,
-            "versions": versions,
+        content = {
+            **about,
+            "rounds": options.rounds,
+            "steps": options.steps,
+            "summary": result,
+            "figures": figures,
         }
-        content = {**about, "rounds": options.rounds, "steps": options.steps, "ratios": ratios, **figures}
         options.json.write_text(json.dumps(content, indent=1))
 
 

@@ -96,7 +96,7 @@ class Trainer:
         for step, users in enumerate(plan):
             # Dropout too is a function of (seed, epoch, step).
             stream = [self.config.training.seed, _DROPOUT, self.state.epoch, step]
-            torch.manual_seed(int(np.random.SeedSequence(stream).generate_state(1, np.uint64)[0] >> 1))
+            torch.manual_seed(int(np.random.SeedSequence(stream).generate_state(1, np.uint64)[0]) >> 1)
             loss = training_loss(self.model, self.batches.batch(self.state.epoch, step), self.config.loss)
             total += loss.detach()
             self._step(loss)
