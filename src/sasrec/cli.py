@@ -35,11 +35,13 @@ class Datasets:
     """List the public data sets that `sasrec train --dataset NAME` knows, with their terms."""
 
     def run(self) -> None:
-        """Print the table."""
-        table = Table("name", "what", "terms", "home page", box=None, pad_edge=False)
+        """Print them."""
         for dataset in CATALOG.values():
-            table.add_row(dataset.name, dataset.title, dataset.terms, dataset.homepage)
-        _out.print(table)
+            _out.print(
+                f"[bold]{dataset.name}[/bold]  {escape(dataset.title)}{'; ' if dataset.note else ''}{dataset.note}"
+            )
+            _out.print(f"  {escape(dataset.terms)}  {dataset.homepage}")
+            _out.print(f"  a copy you have: --from one of {', '.join(dataset.accepted)}, or a folder with it")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ Duplicates: TypeAlias = Literal["keep", "drop_exact", "first", "last"]
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which events, and how they are read. Ignored when `dataset` is a folder that is already prepared."""
+    """Which events, and how they are read. A folder that is already prepared takes none of the other fields."""
 
     dataset: str = ""
     """Name of a public data set (`sasrec datasets` lists them), a prepared folder, or a file of events."""
@@ -176,6 +176,10 @@ def _contradictions(config: RunConfig) -> list[tuple[bool, str]]:
         (training.patience < 0, f"patience must be 0 or more, not {training.patience}"),
         (training.seed < 0, f"seed must be 0 or more, not {training.seed}"),
         (data.max_rejects < -1, f"max_rejects must be -1 or more, not {data.max_rejects}"),
+        (
+            config.loss.loss == "ce" and config.loss.num_negatives != 1,
+            "num_negatives is for loss bce: cross-entropy has the whole catalogue as negatives",
+        ),
         (model.time, "time-interval attention (TiSASRec) is not available yet: use --no_time (time=False)"),
         (model.mhc, "mHC residuals are not available yet: use --no_mhc (mhc=False)"),
     ]

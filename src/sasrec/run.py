@@ -16,7 +16,7 @@ from sasrec.checkpoint import store
 from sasrec.config import DataConfig, ModelConfig, RunConfig
 from sasrec.data.batches import TrainingBatches
 from sasrec.data.dataset import Dataset, open_dataset
-from sasrec.data.prepare import from_source, read_titles, resolve
+from sasrec.data.prepare import from_source, read_titles, refuse_reading_options, resolve
 from sasrec.data.report import summary
 from sasrec.data.splits import evaluation_split, training_histories
 from sasrec.errors import CheckpointError, ConfigError, DataError
@@ -168,7 +168,10 @@ def _dataset_for_run(
         data = resolve(config.data, local_copy=local_copy, rejects_path=rejects, say=log.say)
     else:
         prepared = None
-        data = data if isinstance(data, Dataset) else from_source(data, config.data, rejects_path=rejects)
+        if isinstance(data, Dataset):
+            refuse_reading_options(config.data)
+        else:
+            data = from_source(data, config.data, rejects_path=rejects)
     for sentence in summary(data.report):
         log.say(sentence)
     if prepared is None:

@@ -32,6 +32,7 @@ def test_a_saved_recipe_loads_equal(tmp_path: Path) -> None:
         ({"seed": -1}, "seed"),
         ({"max_rejects": -2}, "max_rejects"),
         ({"loss": "mse"}, "loss"),
+        ({"num_negatives": 5}, "num_negatives is for loss bce"),
         ({"time": True}, "--no_time"),
         ({"mhc": True}, "--no_mhc"),
     ],

@@ -166,6 +166,15 @@ def test_users_with_few_events_train_without_validation(tmp_path: Path) -> None:
                      tmp_path / "other", **SMALL)  # fmt: skip
 
 
+def test_reading_options_that_come_too_late_are_refused(tmp_path: Path) -> None:
+    data = sasrec.prepare(chain_frame(users=20), output=tmp_path / "data")
+    for source in (data, tmp_path / "data"):
+        with pytest.raises(
+            ConfigError, match="time_unit, k_core would do nothing"
+        ):
+            sasrec.train(source, tmp_path / "run", k_core=2, time_unit="s", **SMALL)
+
+
 def test_a_recipe_gives_the_settings_that_are_not_overridden(tmp_path: Path) -> None:
     RunConfig().replace(num_epochs=1, **SMALL).save(tmp_path / "recipe.toml")
     data = sasrec.prepare(chain_frame(users=20))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from sasrec.config import DataConfig
 from sasrec.data import catalog
 from sasrec.data.dataset import Dataset, build, open_dataset
 from sasrec.data.events import read_events
-from sasrec.errors import DataError
+from sasrec.errors import ConfigError, DataError
 
 
 def resolve(
@@ -32,6 +32,7 @@ def resolve(
         raise DataError("no data set was named: give --dataset a public name, a prepared folder or a file")
     path = Path(config.dataset)
     if (path / "manifest.json").exists():
+        refuse_reading_options(config)
         return open_dataset(path)
     if config.dataset in catalog.CATALOG and not path.exists():
         return _public(config, local_copy, say)
@@ -41,6 +42,20 @@ def resolve(
     if path.is_dir():
         raise DataError(f"{path} is a folder without a manifest.json: name a file, or `sasrec prepare` it first")
     return from_source(path, config, rejects_path=rejects_path)
+
+
+def refuse_reading_options(config: DataConfig) -> None:
+    """For data that is already prepared. Raises: ConfigError naming the settings that come too late."""
+    defaults = DataConfig()
+    late = [
+        f.name
+        for f in fields(config)
+        if f.name != "dataset" and getattr(config, f.name) != getattr(defaults, f.name)
+    ]
+    if late:
+        raise ConfigError(
+            f"the data is prepared already, so {', '.join(late)} would do nothing: give it to `prepare`"
+        )
 
 
 def from_source(
