@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +151,16 @@ def test_ctrl_c_keeps_what_was_learned(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(recommender.recommend(["item-03"])) == 10
 
 
+def test_training_runs_in_a_thread_that_gets_no_signals(tmp_path: Path) -> None:
+    data = sasrec.prepare(chain_frame(users=20))
+    thread = threading.Thread(
+        target=sasrec.train, args=(data, tmp_path / "run"), kwargs={"num_epochs": 1, **SMALL}
+    )
+    thread.start()
+    thread.join(timeout=60)
+    assert store.load(store.best(tmp_path / "run/checkpoints")).state["epoch"] == 1
+
+
 def test_a_loss_that_is_not_finite_stops_training_with_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,9 +183,7 @@ def test_users_with_few_events_train_without_validation(tmp_path: Path) -> None:
 def test_reading_options_that_come_too_late_are_refused(tmp_path: Path) -> None:
     data = sasrec.prepare(chain_frame(users=20), output=tmp_path / "data")
     for source in (data, tmp_path / "data"):
-        with pytest.raises(
-            ConfigError, match="time_unit, k_core would do nothing"
-        ):
+        with pytest.raises(ConfigError, match="time_unit, k_core would do nothing"):
             sasrec.train(source, tmp_path / "run", k_core=2, time_unit="s", **SMALL)
 
 
@@ -228,6 +240,56 @@ def test_a_damaged_or_missing_checkpoint_file_is_named(file: str, tmp_path: Path
     (path / file).unlink()
     with pytest.raises(CheckpointError, match=file):
         store.load(path)
+
+
+def test_a_deletion_cut_short_leaves_no_checkpoint_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step, score in ((1, 0.1), (2, 0.9), (3, 0.2)):
+        store.save(tmp_path, {"w": torch.full((2,), score)}, {"step": step, "score": score})
+    original = shutil.rmtree
+
+    def interrupted(path: Path) -> None:
+        (Path(path) / "state.json").unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.prune(tmp_path)
+    monkeypatch.setattr(shutil, "rmtree", original)
+    assert store.best(tmp_path).name == "step-00000002"
+    store.prune(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000003"]
+
+
+def test_ctrl_c_in_the_middle_of_a_save_waits_for_it_and_a_second_one_cuts_it_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = os.fsync
+
+    def hit(times: int) -> Callable[[int], None]:
+        left = [signal.SIGINT] * times
+
+        def fsync(descriptor: int) -> None:
+            while left:
+                signal.raise_signal(left.pop())
+            original(descriptor)
+
+        return fsync
+
+    for name, times in (("first", 1), ("second", 2)):
+        monkeypatch.setattr(os, "fsync", hit(times))
+        with pytest.raises(KeyboardInterrupt):
+            sasrec.train(
+                sasrec.prepare(chain_frame()), tmp_path / name, num_epochs=50, **(SMALL | {"batch_size": 16})
+            )
+    monkeypatch.setattr(os, "fsync", original)
+    kept = store.load(store.best(tmp_path / "first/checkpoints"))
+    assert kept.state["epoch"] == 1
+    assert kept.state["score"] is not None
+    cut = store.load(store.best(tmp_path / "second/checkpoints"))
+    assert cut.state["score"] is None, "the save was cut short, and made again on the way out"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_checkpoint_is_replaced_whole_and_a_refusing_disk_is_an_error(

@@ -51,8 +51,7 @@ def save(checkpoints: Path, weights: dict[str, Tensor], state: dict[str, Any]) -
             _write(temporary / name, data)
         hashes = {name: {"bytes": len(data), "sha256": _digest(data)} for name, data in content.items()}
         _write(temporary / _MANIFEST, json.dumps(hashes, indent=2).encode())
-        if final.exists():
-            shutil.rmtree(final)
+        _retire(final)
         temporary.rename(final)
         _sync_directory(checkpoints)
     except OSError as error:
@@ -82,10 +81,20 @@ def best(checkpoints: Path) -> Path:
 
 
 def prune(checkpoints: Path) -> None:
-    """Delete all but the best and the newest."""
+    """Delete all but the best and the newest, and what an earlier run left half deleted or half written."""
     paths = _published(checkpoints)
     for path in set(paths) - {best(checkpoints), paths[-1]}:
-        shutil.rmtree(path)
+        _retire(path)
+    for left in checkpoints.glob(".step-*"):
+        shutil.rmtree(left)
+
+
+def _retire(path: Path) -> None:
+    """Delete a published directory; it leaves its name first, so that no name ever stands for a part."""
+    if path.exists():
+        leaving = path.with_name(f".{path.name}.old")
+        path.rename(leaving)
+        shutil.rmtree(leaving)
 
 
 def _published(checkpoints: Path) -> list[Path]:

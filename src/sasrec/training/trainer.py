@@ -16,6 +16,7 @@ from sasrec.data.batches import TrainingBatches
 from sasrec.errors import TrainingError
 from sasrec.losses import training_loss
 from sasrec.models import SequenceModel
+from sasrec.training.interrupt import deferred_interrupt
 from sasrec.training.optimizer import build_optimizer
 from sasrec.training.run_log import Bar, RunLog
 
@@ -68,10 +69,11 @@ class Trainer:
         """
         training, state = self.config.training, self.state
         began = time.monotonic()
+        total = training.num_epochs * len(self.batches)
         try:
-            with self._log.bar("training", training.num_epochs * len(self.batches)) as bar:
+            with deferred_interrupt() as check, self._log.bar("training", total) as bar:
                 while not state.stopped:
-                    loss = self._train_epoch(bar)
+                    loss = self._train_epoch(bar, check)
                     state.epoch += 1
                     state.seconds = time.monotonic() - began
                     self._log.event("epoch", epoch=state.epoch, step=state.step, loss=loss, seconds=state.seconds)
@@ -79,6 +81,7 @@ class Trainer:
                     if state.stopped or state.epoch % training.eval_every == 0:
                         self._validate_and_save(loss, began)
                         state.stopped = state.stopped or self._out_of_patience()
+                    check()
         except KeyboardInterrupt:
             state.stopped = "interrupted"
             if state.step > self._saved_step:
@@ -88,7 +91,7 @@ class Trainer:
         self._log.say(f"stopped after {state.epoch} epochs: {state.stopped}")
         return state
 
-    def _train_epoch(self, bar: Bar) -> float:
+    def _train_epoch(self, bar: Bar, check_interrupt: Callable[[], None]) -> float:
         """One pass over the users; returns the mean loss of its batches."""
         self.model.train()
         total = torch.zeros((), device=self.model.device)
@@ -102,6 +105,7 @@ class Trainer:
             self._step(loss)
             self.state.step += 1
             bar(len(users), self._note())
+            check_interrupt()
         mean = float(total) / len(plan)
         if not math.isfinite(mean):
             raise TrainingError(
