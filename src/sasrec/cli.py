@@ -132,7 +132,8 @@ class Train:
         try:
             run.train(self.config.data.dataset, self.train_dir, recipe=self.config, log=log, local_copy=self.from_)
         except KeyboardInterrupt:
-            _err.print(f"interrupted; what was learned is kept: sasrec evaluate {self.train_dir}")
+            if (self.train_dir / run.CHECKPOINTS).exists():
+                _err.print(f"interrupted; what was learned is kept: sasrec evaluate {self.train_dir}")
             raise
         _print_metrics(run.saved_metrics(self.train_dir))
         _err.print(f"next: sasrec recommend {self.train_dir} --history ITEM,ITEM,… --k 10")
