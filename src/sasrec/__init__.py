@@ -5,7 +5,7 @@ The stages, in the order the data flows, and the module of each:
     events       data/events.py       raw files -> checked rows, every bad one named
     dataset      data/dataset.py      checked rows -> flat arrays and id maps, mapped from disk
     batches      data/batches.py      (seed, epoch, step) -> a batch
-    model        models/sasrec.py     histories -> states; scores of all items
+    model        models/              histories -> states; scores of all items
     loss         losses.py            states -> a scalar
     training     training/trainer.py  batch -> loss -> step -> validate -> save
     evaluation   evaluation/          ranks of targets -> NDCG, HR, MRR, and their protocol

@@ -172,6 +172,10 @@ class Recommend:
     """Folder of the run."""
     history: str | None = None
     """Item ids, oldest first, separated by commas: a new user is just this."""
+    times: str | None = None
+    """Times of the history in seconds, separated by commas: for models with time."""
+    assume_regular: bool = False
+    """Take the events of the history as equally spaced, where a model with time is given no times."""
     user: str | None = None
     """A user id of the data."""
     all: bool = False
@@ -210,7 +214,10 @@ class Recommend:
             frame.write_csv(self.output) if self.output.suffix == ".csv" else frame.write_parquet(self.output)
             _err.print(f"{frame.height} rows for {frame['user'].n_unique()} users written to {self.output}")
         elif self.history is not None:
-            _print_items(recommender, recommender.recommend(_ids(self.history), **options))
+            times = None if self.times is None else _seconds(self.times)
+            history = _ids(self.history)
+            items = recommender.recommend(history, times=times, assume_regular=self.assume_regular, **options)
+            _print_items(recommender, items)
         else:
             _print_items(recommender, recommender.recommend_user(self.user, **options))
 
@@ -274,6 +281,13 @@ def _ids(text: str) -> list[str]:
         except OSError as error:
             raise ConfigError(f"{text[1:]} cannot be read: {error.strerror}") from None
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _seconds(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--times must be numbers separated by commas: {error}") from None
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -63,7 +63,11 @@ class ModelConfig:
     norm: Literal["pre", "post", "original"] = "pre"
     """Where LayerNorm stands in a block; docs/models.md has the three formulas."""
     time: bool = False
-    """Time-interval attention (TiSASRec). Not available yet."""
+    """Time-interval attention (TiSASRec); the data needs times."""
+    time_span: int = 256
+    """Longest personal interval that is told apart, in units of the user's own shortest gap (time only)."""
+    interval_unit: Literal["training", "history"] = "training"
+    """Where a user's shortest gap is taken from: the training part, or, as the authors do, the whole history."""
     mhc: bool = False
     """Manifold-constrained hyper-connections instead of plain residuals. Not available yet."""
 
@@ -158,6 +162,7 @@ def _contradictions(config: RunConfig) -> list[tuple[bool, str]]:
         "hidden_units": model.hidden_units,
         "num_blocks": model.num_blocks,
         "num_heads": model.num_heads,
+        "time_span": model.time_span,
         "num_negatives": config.loss.num_negatives,
         "batch_size": training.batch_size,
         "num_epochs": training.num_epochs,
@@ -180,7 +185,10 @@ def _contradictions(config: RunConfig) -> list[tuple[bool, str]]:
             config.loss.loss == "ce" and config.loss.num_negatives != 1,
             "num_negatives is for loss bce: cross-entropy has the whole catalogue as negatives",
         ),
-        (model.time, "time-interval attention (TiSASRec) is not available yet: use --no_time (time=False)"),
+        (
+            not model.time and (model.time_span, model.interval_unit) != (256, "training"),
+            "time_span and interval_unit do nothing without time: use --time (time=True)",
+        ),
         (model.mhc, "mHC residuals are not available yet: use --no_mhc (mhc=False)"),
     ]
 

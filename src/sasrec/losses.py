@@ -22,9 +22,10 @@ _LOGITS_AT_ONCE = 2**22
 def training_loss(model: SequenceModel, batch: TrainingBatch, config: LossConfig) -> Tensor:
     """The mean loss of a batch, a scalar."""
     items_BL, positions_BL = model.to_device(batch.items_BL), model.to_device(batch.positions_BL)
+    times_BL = model.times_of(batch)
     real_P, targets_P = model.to_device(batch.real_P), model.to_device(batch.targets_P)
     if config.loss == "ce":
-        states_PD = model(items_BL, positions_BL).flatten(0, 1)[real_P]
+        states_PD = model(items_BL, positions_BL, times_BL).flatten(0, 1)[real_P]
         return full_cross_entropy(states_PD, model.item_embedding.weight, targets_P)
     negatives_PN = model.to_device(batch.negatives_PN)
     # One lookup for inputs, targets and negatives: each lookup costs a dense gradient of the whole table.
@@ -32,7 +33,8 @@ def training_loss(model: SequenceModel, batch: TrainingBatch, config: LossConfig
     inputs, targets_PD, negatives = torch.split(
         model.embed(ids), [items_BL.numel(), len(targets_P), negatives_PN.numel()]
     )
-    states_PD = model.encode(inputs.view(*items_BL.shape, -1), positions_BL).flatten(0, 1)[real_P]
+    vectors_BLD = inputs.view(*items_BL.shape, -1)
+    states_PD = model.encode(vectors_BLD, positions_BL, times_BL).flatten(0, 1)[real_P]
     positive_P = (states_PD * targets_PD).sum(-1)
     negative_PN = (states_PD.unsqueeze(1) * negatives.view(*negatives_PN.shape, -1)).sum(-1)
     return binary_cross_entropy(positive_P, negative_PN, negatives_PN > 0)

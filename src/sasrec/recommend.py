@@ -11,7 +11,8 @@ import numpy.typing as npt
 import polars as pl
 import torch
 
-from sasrec.data.dataset import Dataset, concatenated
+from sasrec.data.dataset import Dataset
+from sasrec.data.intervals import data_times, personal_times
 from sasrec.data.splits import Histories
 from sasrec.errors import ConfigError, DataError
 from sasrec.evaluation.ranking import ModelScorer, candidate_scores, chunks
@@ -31,6 +32,8 @@ class Recommender:
         history: Sequence[object],
         k: int = 10,
         *,
+        times: Sequence[float] | None = None,
+        assume_regular: bool = False,
         exclude_seen: bool = True,
         allow: Iterable[object] | None = None,
         deny: Iterable[object] = (),
@@ -39,14 +42,17 @@ class Recommender:
 
         Ids come out as they went in: text, or integers where the data's column was of integers. Fewer than
         k come out where fewer are left. `allow` restricts the candidates, `deny` removes some; ids unknown
-        to the data are ignored with a warning that names them.
+        to the data are ignored with a warning that names them. A model with time also needs `times`, in seconds,
+        one an item and ascending, or `assume_regular`: events at equal intervals. Other models ignore both.
 
-        Raises: DataError if no item of the history is known; ConfigError if k < 1.
+        Raises: DataError if no item of the history is known, or times are missing or do not fit;
+        ConfigError if k < 1.
         """
         numbers = self._known(history, "history")
         if not len(numbers):
             raise DataError("no item of the history is in the data set: give at least one that is")
-        return self._top(numbers, k, exclude_seen, allow, deny)
+        clock = self._clock(history, times, assume_regular) if self.model.config.time else None
+        return self._top(numbers, clock, k, exclude_seen, allow, deny)
 
     def recommend_user(
         self,
@@ -61,8 +67,10 @@ class Recommender:
 
         Raises: DataError if the user is not in the data; ConfigError if k < 1.
         """
-        numbers = self.data.history(self.data.user_number(user)).astype(np.int64)
-        return self._top(numbers, k, exclude_seen, allow, deny)
+        number = self.data.user_number(user)
+        times = data_times(self.data, self.model.config)
+        clock = None if times is None else times[self.data.offsets[number] : self.data.offsets[number + 1]]
+        return self._top(self.data.history(number).astype(np.int64), clock, k, exclude_seen, allow, deny)
 
     def recommend_all(
         self,
@@ -75,7 +83,7 @@ class Recommender:
     ) -> pl.DataFrame:
         """Columns user, item, score, rank (from 1) for every user of the data, in order of user, then rank."""
         offsets = self.data.offsets
-        histories = Histories(self.data.items, self.data.times, offsets[:-1], offsets[1:])
+        histories = Histories(self.data.items, data_times(self.data, self.model.config), offsets[:-1], offsets[1:])
         users, items, scores, ranks = [], [], [], []
         allowed_V = self._allowed(allow, deny)
         with (log or RunLog(None)).bar("recommending", len(histories)) as bar:
@@ -106,16 +114,34 @@ class Recommender:
     def _top(
         self,
         numbers: npt.NDArray[np.int64],
+        clock: npt.NDArray[np.int64] | None,
         k: int,
         exclude_seen: bool,
         allow: Iterable[object] | None,
         deny: Iterable[object],
     ) -> list[tuple[str | int, float]]:
-        flat, offsets = concatenated([numbers])
-        histories = Histories(flat.astype(np.int32), None, offsets[:-1], offsets[1:])
+        start, end = np.zeros(1, np.int64), np.full(1, len(numbers), np.int64)
+        histories = Histories(numbers.astype(np.int32), clock, start, end)
         ((_, item_BK, score_BK),) = self._best(histories, k, exclude_seen, self._allowed(allow, deny))
         pairs = zip(item_BK[0].tolist(), score_BK[0].tolist(), strict=True)
         return [(self.data.item_ids[item - 1], score) for item, score in pairs if np.isfinite(score)]
+
+    def _clock(
+        self, history: Sequence[object], times: Sequence[float] | None, assume_regular: bool
+    ) -> npt.NDArray[np.int64]:
+        """Personal times of the known items of a history."""
+        if times is None and not assume_regular:
+            raise DataError(
+                "this model needs the times of the history: give times (--times), or say assume_regular "
+                "(--assume_regular)"
+            )
+        seconds = np.arange(len(history), dtype=np.float64) if times is None else np.asarray(times, np.float64)
+        if len(seconds) != len(history) or not np.isfinite(seconds).all() or (np.diff(seconds) < 0).any():
+            raise DataError(f"times must be one for each of the {len(history)} items, in seconds and ascending")
+        known = [not self.data.item_numbers([item])[1] for item in history]
+        microseconds = (seconds[known] * 1e6).astype(np.int64)
+        ends = np.array([0, len(microseconds)])
+        return personal_times(microseconds, ends, ends[1:])
 
     def _best(
         self, histories: Histories, k: int, exclude_seen: bool, allowed_V: torch.Tensor | None

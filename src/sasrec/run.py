@@ -16,6 +16,7 @@ from sasrec.checkpoint import store
 from sasrec.config import DataConfig, ModelConfig, RunConfig
 from sasrec.data.batches import TrainingBatches
 from sasrec.data.dataset import Dataset, open_dataset
+from sasrec.data.intervals import data_times
 from sasrec.data.prepare import from_source, read_titles, refuse_reading_options, resolve
 from sasrec.data.report import summary
 from sasrec.data.splits import evaluation_split, training_histories
@@ -181,8 +182,9 @@ def _dataset_for_run(
 
 
 def _fit(model: SequenceModel, data: Dataset, config: RunConfig, folder: Path, log: RunLog) -> None:
-    validation = evaluation_split(data, "valid")
-    training = training_histories(data)
+    times = data_times(data, config.model)
+    validation = evaluation_split(data, "valid", times)
+    training = training_histories(data, times)
     batches = TrainingBatches(
         training,
         data.num_items,
@@ -220,7 +222,8 @@ def _fit(model: SequenceModel, data: Dataset, config: RunConfig, folder: Path, l
 
 
 def _measure(recommender: Recommender, folder: Path, log: RunLog) -> dict[str, Any]:
-    metrics = evaluate_scorer(ModelScorer(recommender.model), recommender.data, log=log)
+    times = data_times(recommender.data, recommender.model.config)
+    metrics = evaluate_scorer(ModelScorer(recommender.model), recommender.data, times=times, log=log)
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=2), encoding="utf-8")
     log.event("metrics", **{split: metrics[split] for split in ("valid", "test")})
     return metrics

@@ -167,13 +167,44 @@ def test_the_seed_documents_command_and_flag_names_work(
     assert 'norm = "post"' in (tmp_path / "run2/config.toml").read_text()
 
 
-@pytest.mark.parametrize(("flag", "remedy"), [("--time", "--no_time"), ("--mhc", "--no_mhc")])
-def test_models_that_do_not_exist_yet_are_refused(
-    flag: str, remedy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    status, _, err = run(capsys, "train", "--dataset", "ml-1m", "--train_dir", tmp_path / "run", flag)
+def test_mhc_does_not_exist_yet_and_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(capsys, "train", "--dataset", "ml-1m", "--train_dir", tmp_path / "run", "--mhc")
     assert status == 1
-    assert remedy in err
+    assert "--no_mhc" in err
+
+
+def test_a_model_with_time_trains_evaluates_and_recommends_by_the_same_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events, trained = write_csv(tmp_path / "events.csv"), tmp_path / "run"
+    train = ["train", "--dataset", events, "--train_dir", trained, *SMALL, "--time", "--time_span", "50"]
+    assert run(capsys, *train)[0] == 0
+    before = json.loads((trained / "metrics.json").read_text())
+    assert run(capsys, "evaluate", trained)[0] == 0
+    assert json.loads((trained / "metrics.json").read_text()) == before
+    assert run(capsys, "recommend", trained, "--user", "u001")[0] == 0
+    assert run(capsys, "recommend", trained, "--all", "--output", tmp_path / "top.csv")[0] == 0
+    asked = ["recommend", trained, "--history", "item-03,item-04", "--k", 3]
+    status, _, err = run(capsys, *asked)
+    assert status == 1
+    assert "--assume_regular" in err
+    assert run(capsys, *asked, "--assume_regular")[0] == 0
+    assert run(capsys, *asked, "--times", "10,20")[0] == 0
+    for wrong in ("10", "20,10", "ten,20", "10,nan"):
+        status, _, err = run(capsys, *asked, "--times", wrong)
+        assert status == 1
+        assert "times must be" in err
+
+
+def test_data_without_times_and_a_model_with_time_is_a_clear_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chain_frame().select("user", "item").write_csv(tmp_path / "events.csv")
+    status, _, err = run(
+        capsys, "train", "--dataset", tmp_path / "events.csv", "--train_dir", tmp_path / "run", "--time"
+    )
+    assert status == 1
+    assert "--no_time" in err
 
 
 def test_a_recipe_on_the_command_line_is_overridden_by_flags(

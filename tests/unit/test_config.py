@@ -33,7 +33,8 @@ def test_a_saved_recipe_loads_equal(tmp_path: Path) -> None:
         ({"max_rejects": -2}, "max_rejects"),
         ({"loss": "mse"}, "loss"),
         ({"num_negatives": 5}, "num_negatives is for loss bce"),
-        ({"time": True}, "--no_time"),
+        ({"time_span": 5}, "do nothing without time"),
+        ({"time": True, "time_span": 0}, "time_span must be at least 1"),
         ({"mhc": True}, "--no_mhc"),
     ],
 )

@@ -28,6 +28,8 @@ class Batch:
     positions_BL: npt.NDArray[np.int64]
     """1..maxlen, the last real item always maxlen; 0 in the padding."""
     lengths_B: npt.NDArray[np.int64]
+    times_BL: npt.NDArray[np.int64] | None
+    """Personal times, 0 after the end of a row; None where the histories have none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +55,7 @@ def pad(histories: Histories, rows: npt.NDArray[np.int64], maxlen: int) -> Batch
         items_BL=np.where(real, histories.items[source], 0).astype(np.int64),
         positions_BL=np.where(real, maxlen - lengths[:, None] + column + 1, 0),
         lengths_B=lengths,
+        times_BL=None if histories.times is None else np.where(real, histories.times[source], 0),
     )
 
 
@@ -113,6 +116,7 @@ class TrainingBatches:
             items_BL=padded.items_BL,
             positions_BL=padded.positions_BL,
             lengths_B=padded.lengths_B,
+            times_BL=padded.times_BL,
             real_P=row_P * length + column_P,
             targets_P=self._inputs.items[first[row_P] + column_P + 1].astype(np.int64),
             negatives_PN=negatives,

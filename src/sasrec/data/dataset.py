@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -222,13 +222,6 @@ def open_dataset(folder: str | Path, *, verify: bool = True) -> Dataset:
         name=manifest["name"],
         report=json.loads((folder / "report.json").read_text(encoding="utf-8")),
     )
-
-
-def concatenated(pieces: Sequence[npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-    """Ragged lists as one flat array and its offsets, the layout of a Dataset."""
-    lengths = [len(piece) for piece in pieces]
-    flat = np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
-    return flat, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
 
 
 def _filtered(frame: pl.DataFrame, config: DataConfig) -> pl.DataFrame:

@@ -24,6 +24,7 @@ class Histories:
 
     items: npt.NDArray[np.int32]
     times: npt.NDArray[np.int64] | None
+    """(events,) personal times (data/intervals.py), or None where no model asks for them."""
     starts: npt.NDArray[np.int64]
     """(rows,)"""
     ends: npt.NDArray[np.int64]
@@ -52,13 +53,20 @@ class EvaluationSplit:
     """Users with too few events to have a target."""
 
 
-def training_histories(data: Dataset) -> Histories:
-    """(users,) the training part of every user, in order of user number."""
+def training_ends(data: Dataset) -> npt.NDArray[np.int64]:
+    """(users,) where the training part of each user ends, exclusive."""
     starts, ends = data.offsets[:-1], data.offsets[1:]
-    return Histories(data.items, data.times, starts, np.where(ends - starts >= MIN_EVENTS, ends - 2, ends))
+    return np.where(ends - starts >= MIN_EVENTS, ends - 2, ends)
 
 
-def evaluation_split(data: Dataset, name: SplitName) -> EvaluationSplit:
+def training_histories(data: Dataset, times: npt.NDArray[np.int64] | None = None) -> Histories:
+    """(users,) the training part of every user, in order of user number; `times` as in Histories."""
+    return Histories(data.items, times, data.offsets[:-1], training_ends(data))
+
+
+def evaluation_split(
+    data: Dataset, name: SplitName, times: npt.NDArray[np.int64] | None = None
+) -> EvaluationSplit:
     """The users with at least three events, with their last (test) or last but one (valid) event as target."""
     starts, ends = data.offsets[:-1], data.offsets[1:]
     users = np.flatnonzero(ends - starts >= MIN_EVENTS)
@@ -66,7 +74,7 @@ def evaluation_split(data: Dataset, name: SplitName) -> EvaluationSplit:
     return EvaluationSplit(
         name=name,
         users=users,
-        histories=Histories(data.items, data.times, starts[users], target_at),
+        histories=Histories(data.items, times, starts[users], target_at),
         targets=data.items[target_at].astype(np.int64),
         users_skipped=data.num_users - len(users),
     )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from sasrec.data.dataset import Dataset
 from sasrec.data.splits import SplitName, evaluation_split, training_histories
 from sasrec.evaluation.baselines import Popularity
@@ -16,7 +19,9 @@ SAMPLED_SEED = 0
 SPLITS: tuple[SplitName, ...] = ("valid", "test")
 
 
-def evaluate_scorer(scorer: Scorer, data: Dataset, *, log: RunLog) -> dict[str, Any]:
+def evaluate_scorer(
+    scorer: Scorer, data: Dataset, *, times: npt.NDArray[np.int64] | None = None, log: RunLog
+) -> dict[str, Any]:
     """Metrics of a scorer and of popularity on both splits, and the protocol they were measured under.
 
     Returns {split: {"full" | "sampled": {"ndcg@10": …}}, "baselines": {"popularity": {split: …}},
@@ -27,7 +32,7 @@ def evaluate_scorer(scorer: Scorer, data: Dataset, *, log: RunLog) -> dict[str, 
     scorers: dict[str, Scorer] = {"model": scorer, "popularity": popularity}
     measured: dict[str, dict[str, Any]] = {name: {} for name in scorers}
     for split_name in SPLITS:
-        split = evaluation_split(data, split_name)
+        split = evaluation_split(data, split_name, times)
         negatives = sampled_negatives(split, data.num_items, SAMPLED_NEGATIVES, SAMPLED_SEED)
         for name, each in scorers.items():
             with log.bar(f"{name}, {split_name}", len(split.targets)) as bar:

@@ -3,10 +3,11 @@
 from sasrec.config import ModelConfig
 from sasrec.models.interface import SequenceModel
 from sasrec.models.sasrec import SASRec
+from sasrec.models.tisasrec import TiSASRec
 
-__all__ = ["SASRec", "SequenceModel", "build_model"]
+__all__ = ["SASRec", "SequenceModel", "TiSASRec", "build_model"]
 
 
 def build_model(num_items: int, config: ModelConfig) -> SequenceModel:
     """The model a configuration names, freshly initialised from PyTorch's global random state."""
-    return SASRec(num_items, config)
+    return TiSASRec(num_items, config) if config.time else SASRec(num_items, config)

@@ -7,33 +7,36 @@ is no key mask. States at padded positions are meaningless and nobody reads them
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from sasrec.config import ModelConfig
 from sasrec.models.dropout import Dropout
 
 
 class CausalSelfAttention(nn.Module):
     """Scaled dot-product attention with H heads and an output projection (Vaswani et al. 2017)."""
 
-    def __init__(self, hidden_units: int, num_heads: int, dropout_rate: float) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.query = nn.Linear(hidden_units, hidden_units)
-        self.key = nn.Linear(hidden_units, hidden_units)
-        self.value = nn.Linear(hidden_units, hidden_units)
-        self.output = nn.Linear(hidden_units, hidden_units)
-        self.weight_dropout = Dropout(dropout_rate)
+        self.num_heads = config.num_heads
+        self.query = nn.Linear(config.hidden_units, config.hidden_units)
+        self.key = nn.Linear(config.hidden_units, config.hidden_units)
+        self.value = nn.Linear(config.hidden_units, config.hidden_units)
+        self.output = nn.Linear(config.hidden_units, config.hidden_units)
+        self.weight_dropout = Dropout(config.dropout_rate)
 
     def forward(self, queries_BLD: Tensor, keys_BLD: Tensor) -> Tensor:
         """Queries attend to keys (and values) at their own and earlier positions -> (B, L, D).
 
         The two arguments differ only in the `original` norm placement.
         """
-        q_BHLK = self._split_heads(self.query(queries_BLD))
-        k_BHLK, v_BHLK = self._split_heads(self.key(keys_BLD)), self._split_heads(self.value(keys_BLD))
+        q_BHLK = split_heads(self.query(queries_BLD), self.num_heads)
+        k_BHLK = split_heads(self.key(keys_BLD), self.num_heads)
+        v_BHLK = split_heads(self.value(keys_BLD), self.num_heads)
         if self.training and self.weight_dropout.rate > 0:
             mixed_BHLK = self._attend_with_dropout(q_BHLK, k_BHLK, v_BHLK)
         else:
@@ -42,11 +45,95 @@ class CausalSelfAttention(nn.Module):
 
     def _attend_with_dropout(self, q_BHLK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor) -> Tensor:
         """Written out, because PyTorch's fused CPU kernel has no dropout on the weights."""
-        length = q_BHLK.shape[2]
-        future_LL = torch.full((length, length), -torch.inf, dtype=q_BHLK.dtype, device=q_BHLK.device).triu(1)
-        scores_BHLL = (q_BHLK / math.sqrt(q_BHLK.shape[3])) @ k_BHLK.transpose(2, 3) + future_LL
+        scores_BHLL = (q_BHLK / math.sqrt(q_BHLK.shape[3])) @ k_BHLK.transpose(2, 3) + future_LL(q_BHLK)
         return self.weight_dropout(scores_BHLL.softmax(-1)) @ v_BHLK  # type: ignore[no-any-return]
 
-    def _split_heads(self, x_BLD: Tensor) -> Tensor:
-        batch, length, width = x_BLD.shape
-        return x_BLD.view(batch, length, self.num_heads, width // self.num_heads).transpose(1, 2)
+
+class TimeAwareSelfAttention(nn.Module):
+    """Attention to keys by content, position and personal interval (Li, Wang & McAuley 2020, eq. 7 to 10).
+
+        e_ij = q_i . (k_j + P_K[j] + E_K[r_ij]) / sqrt(K)        a = softmax(e), j <= i
+        z_i  = sum_j a_ij (v_j + P_V[j] + E_V[r_ij])
+
+    The tables are the model's, shared by its blocks. There is no output projection, as in the authors' code.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.query = nn.Linear(config.hidden_units, config.hidden_units)
+        self.key = nn.Linear(config.hidden_units, config.hidden_units)
+        self.value = nn.Linear(config.hidden_units, config.hidden_units)
+        self.weight_dropout = Dropout(config.dropout_rate)
+
+    def forward(
+        self,
+        queries_BLD: Tensor,
+        keys_BLD: Tensor,
+        position_keys_BLD: Tensor,
+        position_values_BLD: Tensor,
+        interval_keys_TD: Tensor,
+        interval_values_TD: Tensor,
+        intervals_BLL: Tensor,
+    ) -> Tensor:
+        """-> (B, L, D). Every query meets every interval bucket once, so nothing of size B·L·L·D is made."""
+        q_BHLK = split_heads(self.query(queries_BLD), self.num_heads)
+        k_BHLK = split_heads(self.key(keys_BLD) + position_keys_BLD, self.num_heads)
+        v_BHLK = split_heads(self.value(keys_BLD) + position_values_BLD, self.num_heads)
+        time_keys_HTK = split_heads(interval_keys_TD.unsqueeze(0), self.num_heads)[0]
+        time_values_HTK = split_heads(interval_values_TD.unsqueeze(0), self.num_heads)[0]
+        q_BHLK = q_BHLK / math.sqrt(q_BHLK.shape[3])
+        mixed_BHLK = bucket_attention(
+            q_BHLK, k_BHLK, v_BHLK, time_keys_HTK, time_values_HTK, intervals_BLL, self.weight_dropout
+        )
+        return mixed_BHLK.transpose(1, 2).flatten(2)
+
+
+def bucket_attention(
+    q_BHLK: Tensor,
+    k_BHLK: Tensor,
+    v_BHLK: Tensor,
+    time_keys_HTK: Tensor,
+    time_values_HTK: Tensor,
+    intervals_BLL: Tensor,
+    dropout: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Causal attention with a key and a value for each interval, (B, H, L, K); queries are scaled already.
+
+    Exact: the weights of equal intervals are summed before they meet the interval's value.
+    """
+    per_head_BHLL = intervals_BLL.unsqueeze(1).expand(-1, q_BHLK.shape[1], -1, -1)
+    by_bucket_BHLT = q_BHLK @ time_keys_HTK.transpose(1, 2)
+    scores_BHLL = q_BHLK @ k_BHLK.transpose(2, 3) + by_bucket_BHLT.gather(3, per_head_BHLL)
+    weights_BHLL = dropout((scores_BHLL + future_LL(q_BHLK)).softmax(-1))
+    weights_BHLT = torch.zeros_like(by_bucket_BHLT).scatter_add(3, per_head_BHLL, weights_BHLL)
+    return weights_BHLL @ v_BHLK + weights_BHLT @ time_values_HTK
+
+
+def plain_attention(
+    q_BHLK: Tensor,
+    k_BHLK: Tensor,
+    v_BHLK: Tensor,
+    time_keys_HTK: Tensor,
+    time_values_HTK: Tensor,
+    intervals_BLL: Tensor,
+    dropout: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """What `bucket_attention` must equal, written as the paper has it: the oracle of tests and benchmarks."""
+    time_keys_BHLLK = time_keys_HTK[:, intervals_BLL].transpose(0, 1)
+    time_values_BHLLK = time_values_HTK[:, intervals_BLL].transpose(0, 1)
+    scores_BHLL = (q_BHLK.unsqueeze(3) * (k_BHLK.unsqueeze(2) + time_keys_BHLLK)).sum(-1)
+    weights_BHLL = dropout((scores_BHLL + future_LL(q_BHLK)).softmax(-1))
+    return (weights_BHLL.unsqueeze(4) * (v_BHLK.unsqueeze(2) + time_values_BHLLK)).sum(3)
+
+
+def future_LL(q_BHLK: Tensor) -> Tensor:  # noqa: N802
+    """(L, L) -inf where a key is later than its query, else 0."""
+    length = q_BHLK.shape[2]
+    return torch.full((length, length), -torch.inf, dtype=q_BHLK.dtype, device=q_BHLK.device).triu(1)
+
+
+def split_heads(x_BLD: Tensor, num_heads: int) -> Tensor:
+    """(B, L, D) -> (B, H, L, K)."""
+    batch, length, width = x_BLD.shape
+    return x_BLD.view(batch, length, num_heads, width // num_heads).transpose(1, 2)

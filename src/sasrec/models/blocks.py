@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from sasrec.config import ModelConfig
-from sasrec.models.attention import CausalSelfAttention
 from sasrec.models.dropout import Dropout
 
 NORM_EPS = 1e-8  # as published
@@ -35,23 +34,24 @@ class Block(nn.Module):
     original:  q = LN(x); x = q + Attention(q, x);  y = LN(x); x = y + FeedForward(y)
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, attention: nn.Module) -> None:
+        """`attention(queries_BLD, keys_BLD, *context) -> (B, L, D)`."""
         super().__init__()
         self.norm = config.norm
-        self.attention = CausalSelfAttention(config.hidden_units, config.num_heads, config.dropout_rate)
+        self.attention = attention
         self.feed_forward = FeedForward(config)
         self.attention_norm = nn.LayerNorm(config.hidden_units, eps=NORM_EPS)
         self.feed_forward_norm = nn.LayerNorm(config.hidden_units, eps=NORM_EPS)
 
-    def forward(self, x_BLD: Tensor) -> Tensor:
-        """(B, L, D) -> (B, L, D)."""
+    def forward(self, x_BLD: Tensor, *context: Tensor) -> Tensor:
+        """(B, L, D) -> (B, L, D); `context` is handed to the attention."""
         if self.norm == "pre":
             normed_BLD = self.attention_norm(x_BLD)
-            x_BLD = x_BLD + self.attention(normed_BLD, normed_BLD)
+            x_BLD = x_BLD + self.attention(normed_BLD, normed_BLD, *context)
             return x_BLD + self.feed_forward(self.feed_forward_norm(x_BLD))  # type: ignore[no-any-return]
         if self.norm == "post":
-            x_BLD = self.attention_norm(x_BLD + self.attention(x_BLD, x_BLD))
+            x_BLD = self.attention_norm(x_BLD + self.attention(x_BLD, x_BLD, *context))
             return self.feed_forward_norm(x_BLD + self.feed_forward(x_BLD))  # type: ignore[no-any-return]
         queries_BLD = self.attention_norm(x_BLD)
-        x_BLD = self.feed_forward_norm(queries_BLD + self.attention(queries_BLD, x_BLD))
+        x_BLD = self.feed_forward_norm(queries_BLD + self.attention(queries_BLD, x_BLD, *context))
         return x_BLD + self.feed_forward(x_BLD)  # type: ignore[no-any-return]

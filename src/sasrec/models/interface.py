@@ -30,25 +30,31 @@ class SequenceModel(nn.Module, ABC):
         self.item_embedding = nn.Embedding(num_items + 1, config.hidden_units, padding_idx=0)
 
     @abstractmethod
-    def encode(self, item_vectors_BLD: Tensor, positions_BL: Tensor) -> Tensor:
-        """Looked-up item embeddings and position ids (0 in the padding) -> states_BLD.
+    def encode(self, item_vectors_BLD: Tensor, positions_BL: Tensor, times_BL: Tensor | None = None) -> Tensor:
+        """Looked-up item embeddings, position ids and personal times (0 in padding) -> states_BLD.
 
-        A state depends on its own position and earlier ones of its row only.
+        Models without time ignore `times_BL`. A state depends on its own position and earlier ones of its row.
         """
 
     def embed(self, items: Tensor) -> Tensor:
         """Item numbers of any shape (...) -> their embeddings (..., D)."""
         return F.embedding(items, self.item_embedding.weight, padding_idx=0)
 
-    def forward(self, items_BL: Tensor, positions_BL: Tensor) -> Tensor:
-        """Item numbers and position ids as a Batch has them -> states_BLD."""
-        return self.encode(self.embed(items_BL), positions_BL)
+    def forward(self, items_BL: Tensor, positions_BL: Tensor, times_BL: Tensor | None = None) -> Tensor:
+        """Item numbers, position ids and personal times as a Batch has them -> states_BLD."""
+        return self.encode(self.embed(items_BL), positions_BL, times_BL)
 
     def last_states(self, batch: Batch) -> Tensor:
         """states_BD after the last real item of each row; a row without items gets the state of padding."""
-        states_BLD: Tensor = self(self.to_device(batch.items_BL), self.to_device(batch.positions_BL))
+        states_BLD: Tensor = self(
+            self.to_device(batch.items_BL), self.to_device(batch.positions_BL), self.times_of(batch)
+        )
         last_B = self.to_device(batch.lengths_B).sub(1).clamp(min=0)
         return states_BLD[torch.arange(len(last_B), device=last_B.device), last_B]
+
+    def times_of(self, batch: Batch) -> Tensor | None:
+        """The personal times of a batch where the model is, or None where it has none."""
+        return None if batch.times_BL is None else self.to_device(batch.times_BL)
 
     def scores(self, states_BD: Tensor) -> Tensor:
         """scores_BV of every item; column 0 (padding) is -inf."""

@@ -13,6 +13,7 @@ import math
 from torch import Tensor, nn
 
 from sasrec.config import ModelConfig
+from sasrec.models.attention import CausalSelfAttention
 from sasrec.models.blocks import NORM_EPS, Block
 from sasrec.models.dropout import Dropout
 from sasrec.models.interface import SequenceModel, initialise
@@ -25,11 +26,11 @@ class SASRec(SequenceModel):
         super().__init__(num_items, config)
         self.position_embedding = nn.Embedding(config.maxlen + 1, config.hidden_units, padding_idx=0)
         self.input_dropout = Dropout(config.dropout_rate)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
+        self.blocks = nn.ModuleList(Block(config, CausalSelfAttention(config)) for _ in range(config.num_blocks))
         self.last_norm = nn.LayerNorm(config.hidden_units, eps=NORM_EPS)
         initialise(self)
 
-    def encode(self, item_vectors_BLD: Tensor, positions_BL: Tensor) -> Tensor:
+    def encode(self, item_vectors_BLD: Tensor, positions_BL: Tensor, times_BL: Tensor | None = None) -> Tensor:
         """The item part is scaled by sqrt(D), the position part is not, as published."""
         x_BLD = item_vectors_BLD * math.sqrt(self.config.hidden_units) + self.position_embedding(positions_BL)
         x_BLD = self.input_dropout(x_BLD)

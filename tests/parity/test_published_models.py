@@ -1,4 +1,4 @@
-"""Our SASRec against tensors of the published PyTorch code (pmixer/SASRec.pytorch), see golden/README.md."""
+"""Our models against tensors of the published PyTorch code, see golden/README.md."""
 
 from pathlib import Path
 
@@ -10,18 +10,39 @@ from sasrec.config import LossConfig, ModelConfig
 from sasrec.data.batches import TrainingBatch
 from sasrec.losses import training_loss
 from sasrec.models import build_model
+from sasrec.models.tisasrec import intervals
 
 GOLDEN = Path(__file__).parent / "golden"
-CASES = ["pre_h1", "pre_h2", "post_h1", "original_h1", "original_h2"]
+CASES = {
+    f"sasrec_{norm}_h{heads}": ModelConfig(maxlen=12, hidden_units=20, num_blocks=2, num_heads=heads, norm=norm)
+    for norm, heads in (("pre", 1), ("pre", 2), ("post", 1), ("original", 1), ("original", 2))
+} | {
+    f"tisasrec_h{heads}": ModelConfig(
+        maxlen=12, hidden_units=20, num_blocks=2, num_heads=heads, norm="original", time=True, time_span=30
+    )
+    for heads in (1, 2)
+}
+TABLES = {
+    "item_emb.weight": "item_embedding.weight",
+    "pos_emb.weight": "position_embedding.weight",
+    "abs_pos_K_emb.weight": "position_key_embedding.weight",
+    "abs_pos_V_emb.weight": "position_value_embedding.weight",
+    "time_matrix_K_emb.weight": "interval_keys",
+    "time_matrix_V_emb.weight": "interval_values",
+}
+PROJECTIONS = {"Q_w": "query", "K_w": "key", "V_w": "value"}
 SPLIT = {0: "query", 1: "key", 2: "value"}
 
 
 def ours(name: str, array: np.ndarray) -> dict[str, np.ndarray]:
     """A published parameter (or its gradient) under our name; the packed projection becomes three."""
     parts = name.split(".")
-    fixed = {"item_emb": "item_embedding", "pos_emb": "position_embedding", "last_layernorm": "last_norm"}
-    if parts[0] in fixed:
-        return {f"{fixed[parts[0]]}.{parts[1]}": array}
+    if name in TABLES:
+        # TiSASRec numbers positions from 0; our id 0 is padding.
+        shifted = np.concatenate([np.zeros_like(array[:1]), array]) if parts[0].startswith("abs_pos") else array
+        return {TABLES[name]: shifted}
+    if parts[0] == "last_layernorm":
+        return {f"last_norm.{parts[1]}": array}
     block = f"blocks.{parts[1]}"
     if parts[0] in {"attention_layernorms", "forward_layernorms"}:
         norm = "attention_norm" if parts[0].startswith("attention") else "feed_forward_norm"
@@ -29,6 +50,8 @@ def ours(name: str, array: np.ndarray) -> dict[str, np.ndarray]:
     if parts[0] == "forward_layers":
         layer = {"conv1": "inner", "conv2": "outer"}[parts[2]]
         return {f"{block}.feed_forward.{layer}.{parts[3]}": array.squeeze(-1) if array.ndim == 3 else array}
+    if parts[2] in PROJECTIONS:
+        return {f"{block}.attention.{PROJECTIONS[parts[2]]}.{parts[3]}": array}
     if parts[2] == "out_proj":
         return {f"{block}.attention.output.{parts[3]}": array}
     kind = parts[2].removeprefix("in_proj_")
@@ -50,6 +73,7 @@ def batch_of(golden: np.lib.npyio.NpzFile) -> TrainingBatch:
         items_BL=golden["sequence"],
         positions_BL=np.tile(np.arange(1, length + 1), (rows, 1)),
         lengths_B=np.full(rows, length),
+        times_BL=golden["scaled_times"] if "scaled_times" in golden.files else None,
         real_P=np.arange(rows * length),
         targets_P=golden["positive"].ravel(),
         negatives_PN=golden["negative"].reshape(-1, 1),
@@ -59,16 +83,16 @@ def batch_of(golden: np.lib.npyio.NpzFile) -> TrainingBatch:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("case", CASES)
 def test_states_scores_loss_and_gradients_equal_the_published_ones(case: str, dtype: torch.dtype) -> None:
-    golden = np.load(GOLDEN / f"sasrec_{case}.npz")
-    norm, heads = case.split("_h")
-    config = ModelConfig(maxlen=12, hidden_units=20, num_blocks=2, num_heads=int(heads), norm=norm)
-    model = build_model(60, config).double()
+    golden = np.load(GOLDEN / f"{case}.npz")
+    model = build_model(60, CASES[case]).double()
     model.load_state_dict(tensors(golden, "weights."))
     model.to(dtype).eval()
     batch = batch_of(golden)
     value, gradient = (1e-9, 1e-8) if dtype == torch.float64 else (1e-4, 1e-4)
 
-    states_BLD = model(torch.from_numpy(batch.items_BL), torch.from_numpy(batch.positions_BL))
+    states_BLD = model(
+        torch.from_numpy(batch.items_BL), torch.from_numpy(batch.positions_BL), model.times_of(batch)
+    )
     assert np.abs(states_BLD.detach().numpy() - golden["states"]).max() < value
     scores_BV = model.scores(model.last_states(batch)).detach().numpy()
     assert np.abs(scores_BV[:, 1:] - golden["scores_all_items"]).max() < value
@@ -81,3 +105,10 @@ def test_states_scores_loss_and_gradients_equal_the_published_ones(case: str, dt
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None
         assert (parameter.grad.double() - expected[name]).abs().max() < gradient, name
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_personal_intervals_equal_the_published_matrix(heads: int) -> None:
+    golden = np.load(GOLDEN / f"tisasrec_h{heads}.npz")
+    found = intervals(torch.from_numpy(golden["scaled_times"]), 30)
+    assert np.array_equal(found.numpy(), golden["interval_matrix"])
