@@ -69,7 +69,13 @@ class ModelConfig:
     interval_unit: Literal["training", "history"] = "training"
     """Where a user's shortest gap is taken from: the training part, or, as the authors do, the whole history."""
     mhc: bool = False
-    """Manifold-constrained hyper-connections instead of plain residuals. Not available yet."""
+    """Manifold-constrained hyper-connections instead of plain residuals; norm must be pre."""
+    mhc_expansion_rate: int = 4
+    """Residual streams (mhc only); 1 is the plain residual."""
+    mhc_sinkhorn_iter: int = 20
+    """Rounds of Sinkhorn-Knopp (mhc only)."""
+    mhc_init_gate: float = 0.01
+    """Initial weight of the parts of the maps that depend on the input (mhc only)."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +169,8 @@ def _contradictions(config: RunConfig) -> list[tuple[bool, str]]:
         "num_blocks": model.num_blocks,
         "num_heads": model.num_heads,
         "time_span": model.time_span,
+        "mhc_expansion_rate": model.mhc_expansion_rate,
+        "mhc_sinkhorn_iter": model.mhc_sinkhorn_iter,
         "num_negatives": config.loss.num_negatives,
         "batch_size": training.batch_size,
         "num_epochs": training.num_epochs,
@@ -189,7 +197,15 @@ def _contradictions(config: RunConfig) -> list[tuple[bool, str]]:
             not model.time and (model.time_span, model.interval_unit) != (256, "training"),
             "time_span and interval_unit do nothing without time: use --time (time=True)",
         ),
-        (model.mhc, "mHC residuals are not available yet: use --no_mhc (mhc=False)"),
+        (
+            not model.mhc
+            and (model.mhc_expansion_rate, model.mhc_sinkhorn_iter, model.mhc_init_gate) != (4, 20, 0.01),
+            "mhc_expansion_rate, mhc_sinkhorn_iter and mhc_init_gate do nothing without mHC: use --mhc (mhc=True)",
+        ),
+        (
+            model.mhc and model.norm != "pre",
+            f"mHC is defined for norm pre only, not {model.norm}: use --norm pre, or --no_mhc",
+        ),
     ]
 
 

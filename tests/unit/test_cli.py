@@ -167,17 +167,12 @@ def test_the_seed_documents_command_and_flag_names_work(
     assert 'norm = "post"' in (tmp_path / "run2/config.toml").read_text()
 
 
-def test_mhc_does_not_exist_yet_and_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, _, err = run(capsys, "train", "--dataset", "ml-1m", "--train_dir", tmp_path / "run", "--mhc")
-    assert status == 1
-    assert "--no_mhc" in err
-
-
+@pytest.mark.parametrize("residual", ["--no_mhc", "--mhc"])
 def test_a_model_with_time_trains_evaluates_and_recommends_by_the_same_commands(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    residual: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     events, trained = write_csv(tmp_path / "events.csv"), tmp_path / "run"
-    train = ["train", "--dataset", events, "--train_dir", trained, *SMALL, "--time", "--time_span", "50"]
+    train = ["train", "--dataset", events, "--train_dir", trained, *SMALL, "--time", "--time_span", "50", residual]
     assert run(capsys, *train)[0] == 0
     before = json.loads((trained / "metrics.json").read_text())
     assert run(capsys, "evaluate", trained)[0] == 0

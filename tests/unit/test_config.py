@@ -35,7 +35,9 @@ def test_a_saved_recipe_loads_equal(tmp_path: Path) -> None:
         ({"num_negatives": 5}, "num_negatives is for loss bce"),
         ({"time_span": 5}, "do nothing without time"),
         ({"time": True, "time_span": 0}, "time_span must be at least 1"),
-        ({"mhc": True}, "--no_mhc"),
+        ({"mhc": True, "norm": "post"}, "mHC is defined for norm pre only, not post"),
+        ({"mhc": True, "mhc_expansion_rate": 0}, "mhc_expansion_rate must be at least 1"),
+        ({"mhc_sinkhorn_iter": 5}, "do nothing without mHC"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_by_name(setting: dict[str, object], message: str) -> None:

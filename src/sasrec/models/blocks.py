@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from sasrec.config import ModelConfig
 from sasrec.models.dropout import Dropout
+from sasrec.models.residual import build_residual
 
 NORM_EPS = 1e-8  # as published
 
@@ -34,9 +35,12 @@ class Block(nn.Module):
     original:  q = LN(x); x = q + Attention(q, x);  y = LN(x); x = y + FeedForward(y)
     """
 
-    def __init__(self, config: ModelConfig, attention: nn.Module) -> None:
-        """`attention(queries_BLD, keys_BLD, *context) -> (B, L, D)`."""
+    def __init__(self, config: ModelConfig, attention: nn.Module, index: int) -> None:
+        """`attention(queries_BLD, keys_BLD, *context) -> (B, L, D)`; `index`: number of the block, from 0."""
         super().__init__()
+        if config.norm == "pre":
+            self.attention_residual = build_residual(config, 2 * index)
+            self.feed_forward_residual = build_residual(config, 2 * index + 1)
         self.norm = config.norm
         self.attention = attention
         self.feed_forward = FeedForward(config)
@@ -44,14 +48,20 @@ class Block(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.hidden_units, eps=NORM_EPS)
 
     def forward(self, x_BLD: Tensor, *context: Tensor) -> Tensor:
-        """(B, L, D) -> (B, L, D); `context` is handed to the attention."""
+        """(B, L, D), or the streams of the residual, to the same; `context` is handed to the attention."""
         if self.norm == "pre":
-            normed_BLD = self.attention_norm(x_BLD)
-            x_BLD = x_BLD + self.attention(normed_BLD, normed_BLD, *context)
-            return x_BLD + self.feed_forward(self.feed_forward_norm(x_BLD))  # type: ignore[no-any-return]
+            x_BLD = self.attention_residual(x_BLD, lambda h_BLD: self._attend(h_BLD, context))
+            return self.feed_forward_residual(x_BLD, self._feed_forward)  # type: ignore[no-any-return]
         if self.norm == "post":
             x_BLD = self.attention_norm(x_BLD + self.attention(x_BLD, x_BLD, *context))
             return self.feed_forward_norm(x_BLD + self.feed_forward(x_BLD))  # type: ignore[no-any-return]
         queries_BLD = self.attention_norm(x_BLD)
         x_BLD = self.feed_forward_norm(queries_BLD + self.attention(queries_BLD, x_BLD, *context))
         return x_BLD + self.feed_forward(x_BLD)  # type: ignore[no-any-return]
+
+    def _attend(self, h_BLD: Tensor, context: tuple[Tensor, ...]) -> Tensor:
+        normed_BLD = self.attention_norm(h_BLD)
+        return self.attention(normed_BLD, normed_BLD, *context)  # type: ignore[no-any-return]
+
+    def _feed_forward(self, h_BLD: Tensor) -> Tensor:
+        return self.feed_forward(self.feed_forward_norm(h_BLD))  # type: ignore[no-any-return]

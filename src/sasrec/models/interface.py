@@ -72,7 +72,10 @@ class SequenceModel(nn.Module, ABC):
 
 
 def initialise(model: SequenceModel) -> None:
-    """Xavier-normal matrices, biases 0, padding rows 0 (Kang & McAuley 2018, as published)."""
+    """Xavier-normal matrices, biases 0, padding rows 0 (Kang & McAuley 2018, as published).
+
+    Residuals keep the values they were made with: theirs are no weights of layers.
+    """
     for name, parameter in _matrices(model):
         nn.init.xavier_normal_(parameter)
         if "embedding" in name:
@@ -84,5 +87,5 @@ def initialise(model: SequenceModel) -> None:
 
 def _matrices(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, parameter in model.named_parameters():
-        if parameter.dim() == 2:
+        if parameter.dim() == 2 and "_residual." not in name:
             yield name, parameter.data

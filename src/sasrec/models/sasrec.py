@@ -17,6 +17,7 @@ from sasrec.models.attention import CausalSelfAttention
 from sasrec.models.blocks import NORM_EPS, Block
 from sasrec.models.dropout import Dropout
 from sasrec.models.interface import SequenceModel, initialise
+from sasrec.models.residual import expand, reduce
 
 
 class SASRec(SequenceModel):
@@ -26,7 +27,9 @@ class SASRec(SequenceModel):
         super().__init__(num_items, config)
         self.position_embedding = nn.Embedding(config.maxlen + 1, config.hidden_units, padding_idx=0)
         self.input_dropout = Dropout(config.dropout_rate)
-        self.blocks = nn.ModuleList(Block(config, CausalSelfAttention(config)) for _ in range(config.num_blocks))
+        self.blocks = nn.ModuleList(
+            Block(config, CausalSelfAttention(config), index) for index in range(config.num_blocks)
+        )
         self.last_norm = nn.LayerNorm(config.hidden_units, eps=NORM_EPS)
         initialise(self)
 
@@ -34,6 +37,7 @@ class SASRec(SequenceModel):
         """The item part is scaled by sqrt(D), the position part is not, as published."""
         x_BLD = item_vectors_BLD * math.sqrt(self.config.hidden_units) + self.position_embedding(positions_BL)
         x_BLD = self.input_dropout(x_BLD)
+        x_BLD = expand(x_BLD, self.config)
         for block in self.blocks:
             x_BLD = block(x_BLD)
-        return self.last_norm(x_BLD)  # type: ignore[no-any-return]
+        return self.last_norm(reduce(x_BLD, self.config))  # type: ignore[no-any-return]

@@ -20,6 +20,7 @@ from sasrec.models.attention import TimeAwareSelfAttention
 from sasrec.models.blocks import NORM_EPS, Block
 from sasrec.models.dropout import Dropout
 from sasrec.models.interface import SequenceModel, initialise
+from sasrec.models.residual import expand, reduce
 
 
 class TiSASRec(SequenceModel):
@@ -34,7 +35,7 @@ class TiSASRec(SequenceModel):
         self.interval_values = nn.Parameter(torch.empty(config.time_span + 1, width))
         self.dropout = Dropout(config.dropout_rate)
         self.blocks = nn.ModuleList(
-            Block(config, TimeAwareSelfAttention(config)) for _ in range(config.num_blocks)
+            Block(config, TimeAwareSelfAttention(config), index) for index in range(config.num_blocks)
         )
         self.last_norm = nn.LayerNorm(width, eps=NORM_EPS)
         initialise(self)
@@ -51,9 +52,10 @@ class TiSASRec(SequenceModel):
             intervals(times_BL, self.config.time_span),
         )
         x_BLD = self.dropout(item_vectors_BLD * math.sqrt(self.config.hidden_units))
+        x_BLD = expand(x_BLD, self.config)
         for block in self.blocks:
             x_BLD = block(x_BLD, *context)
-        return self.last_norm(x_BLD)  # type: ignore[no-any-return]
+        return self.last_norm(reduce(x_BLD, self.config))  # type: ignore[no-any-return]
 
 
 def intervals(times_BL: Tensor, time_span: int) -> Tensor:

@@ -1,0 +1,169 @@
+"""Sinkhorn-Knopp and manifold-constrained hyper-connections."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sasrec.config import LossConfig, ModelConfig
+from sasrec.data.batches import TrainingBatches
+from sasrec.data.splits import training_histories
+from sasrec.losses import training_loss
+from sasrec.models import SequenceModel, build_model
+from sasrec.models.residual import HyperConnection
+from sasrec.models.sinkhorn import sinkhorn_knopp
+from tests.synthetic import dataset, random_lists
+
+ITEMS = 30
+
+
+def unrolled(logits: torch.Tensor, rounds: int) -> torch.Tensor:
+    matrices = (logits - logits.amax((0, 1), keepdim=True)).exp()
+    for _ in range(rounds):
+        matrices = matrices / matrices.sum(0, keepdim=True)
+        matrices = matrices / matrices.sum(1, keepdim=True)
+    return matrices
+
+
+@pytest.mark.parametrize(("spread", "bound"), [(1.0, 1e-3), (3.0, 0.15), (10.0, 0.6)])
+def test_rows_sum_to_one_and_columns_as_nearly_as_the_range_of_the_logits_allows(
+    spread: float, bound: float
+) -> None:
+    torch.manual_seed(0)
+    matrices = sinkhorn_knopp(spread * torch.randn(4, 4, 4096, dtype=torch.float64))
+    assert (matrices.sum(1) - 1).abs().max() < 1e-12
+    assert (matrices.sum(0) - 1).abs().max() < bound
+    assert matrices.min() >= 0
+
+
+@pytest.mark.parametrize("streams", [2, 3, 4])
+def test_the_backward_that_keeps_sums_equals_autograd_through_the_rounds(streams: int) -> None:
+    torch.manual_seed(0)
+    logits = (2 * torch.randn(streams, streams, 50, dtype=torch.float64)).requires_grad_()
+    upstream = torch.randn(streams, streams, 50, dtype=torch.float64)
+    ours, plain = sinkhorn_knopp(logits, 20), unrolled(logits, 20)
+    assert (ours - plain).abs().max() < 1e-14
+    found, expected = (torch.autograd.grad((m * upstream).sum(), logits)[0] for m in (ours, plain))
+    assert (found - expected).abs().max() < 1e-13
+    assert torch.autograd.gradcheck(lambda z: sinkhorn_knopp(z, 5), logits[..., :3].detach().requires_grad_())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_huge_logits_give_finite_matrices_and_gradients(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    logits = (1e3 * (2 * torch.rand(4, 4, 500, dtype=dtype) - 1)).requires_grad_()
+    matrices = sinkhorn_knopp(logits)
+    matrices.square().sum().backward()
+    assert matrices.isfinite().all()
+    assert logits.grad.isfinite().all()
+
+
+def models(streams: int, *, time: bool = False) -> tuple[SequenceModel, SequenceModel]:
+    """A model with mHC and the plain one, from the same random state."""
+    built = []
+    for mhc in (True, False):
+        torch.manual_seed(3)
+        rate = {"mhc_expansion_rate": streams} if mhc else {}
+        config = ModelConfig(maxlen=10, hidden_units=16, dropout_rate=0.0, time=time, mhc=mhc, **rate)
+        built.append(build_model(ITEMS, config))
+    return built[0], built[1]
+
+
+def batches() -> TrainingBatches:
+    data = dataset(random_lists(60, ITEMS, seed=1, longest=14), ITEMS)
+    times = (torch.arange(data.num_events) * 3).numpy()
+    return TrainingBatches(
+        training_histories(data, times), ITEMS, maxlen=10, batch_size=20, num_negatives=1, seed=0
+    )
+
+
+def states(model: SequenceModel) -> torch.Tensor:
+    batch = batches().batch(0, 0)
+    real = model.to_device(batch.real_P)
+    out = model(model.to_device(batch.items_BL), model.to_device(batch.positions_BL), model.times_of(batch))
+    return out.flatten(0, 1)[real]
+
+
+def trained(model: SequenceModel, steps: int) -> SequenceModel:
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    made = batches()
+    for step in range(steps):
+        epoch, at = divmod(step, len(made.plan(0)))
+        loss = training_loss(model, made.batch(epoch, at % len(made.plan(epoch))), LossConfig(loss="ce"))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model
+
+
+@pytest.mark.parametrize("time", [False, True])
+@pytest.mark.parametrize("streams", [2, 4, 8])
+def test_at_the_start_it_is_the_plain_network(streams: int, time: bool) -> None:
+    with_mhc, plain = models(streams, time=time)
+    assert (states(with_mhc) - states(plain)).abs().max() < 2e-5
+
+
+def test_one_stream_is_the_plain_residual_exactly() -> None:
+    with_mhc, plain = models(1)
+    assert dict(with_mhc.named_parameters()).keys() == dict(plain.named_parameters()).keys()
+    assert torch.equal(states(with_mhc), states(plain))
+
+
+def test_every_parameter_of_the_maps_learns() -> None:
+    model = trained(models(4)[0], steps=3)
+    for name, parameter in model.named_parameters():
+        first = name.startswith("blocks.0.attention_residual.") and name.endswith(("b_pre", "b_res"))
+        if "_residual." in name and not first:  # see HyperConnection on the first sub-layer
+            assert parameter.grad.abs().max() > 1e-8, name
+
+
+def test_streams_part_company_and_their_mixing_matters_after_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = trained(models(4)[0], steps=60).eval()
+    seen = []
+    original = HyperConnection.forward
+
+    def watched(self, x_SBLD, sub_layer):
+        out = original(self, x_SBLD, sub_layer)
+        seen.append((out - out.mean(0)).norm() / out.norm())
+        return out
+
+    monkeypatch.setattr(HyperConnection, "forward", watched)
+    before = states(model)
+    assert min(seen) > 1e-3, "stream diversity"
+    moved = [p - 5 * (torch.eye(4) - 1) for name, p in model.named_parameters() if name.endswith("b_res")]
+    assert max(m.abs().max() for m in moved) > 1e-3
+    maps = HyperConnection.maps
+
+    def without_mixing(self, x_SBLD):
+        pre, post, res = maps(self, x_SBLD)
+        return pre, post, torch.eye(4)[:, :, None, None].expand_as(res)
+
+    monkeypatch.setattr(HyperConnection, "maps", without_mixing)
+    assert (states(model) - before).abs().max() > 1e-3
+
+
+def test_the_gain_over_many_layers_stays_bounded() -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(hidden_units=8, mhc=True, mhc_init_gate=1.0)
+    product = torch.eye(4, dtype=torch.float64)
+    for index in range(60):
+        connection = HyperConnection(config, index).double()
+        torch.nn.init.normal_(connection.phi, std=0.3)
+        product = connection.maps(torch.randn(4, 1, 1, 8, dtype=torch.float64))[2][:, :, 0, 0] @ product
+    assert (product.sum(1) - 1).abs().max() < 1e-9
+    assert product.sum(0).max() < 1.3
+
+
+def test_the_maps_stay_in_fp32_under_autocast() -> None:
+    connection = HyperConnection(ModelConfig(hidden_units=8, mhc=True), 0)
+    torch.nn.init.normal_(connection.phi)
+    x_SBLD = torch.randn(4, 2, 3, 8)
+    expected = connection.maps(x_SBLD)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = connection.maps(x_SBLD)
+        out = connection(x_SBLD.bfloat16(), lambda h: h)
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == torch.float32
+        assert torch.equal(one, other)
+    assert out.dtype == torch.bfloat16
+    assert out.isfinite().all()
