@@ -303,7 +303,7 @@ def test_reset_while_connecting_is_retried(site: Site, target: Path, monkeypatch
         return real(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(urllib.request, "urlopen", reset_once)
-    download(site.url, target, sha256=SHA256)
+    assert download(site.url, target, sha256=SHA256).is_file()
 
 
 def test_silent_server_times_out_and_is_retried(site: Site, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
