@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from sasrec import run
 from sasrec.config import Duplicates, RunConfig, TimeUnit
@@ -171,7 +171,7 @@ class Recommend:
     run_dir: tyro.conf.Positional[Path]
     """Folder of the run."""
     history: str | None = None
-    """Item ids, oldest first, separated by commas: a new user is just this."""
+    """Item ids, oldest first, separated by commas, or @FILE with one id a line: a new user is just this."""
     times: str | None = None
     """Times of the history in seconds, separated by commas: for models with time."""
     assume_regular: bool = False
@@ -200,6 +200,8 @@ class Recommend:
         asked = [self.history is not None, self.user is not None, self.all]
         if sum(asked) != 1:
             raise ConfigError("give exactly one of --history, --user and --all")
+        if self.output is not None and not self.all:
+            raise ConfigError("--output goes with --all: for one history the items are printed")
         if self.all and (self.output is None or self.output.suffix not in {".parquet", ".csv"}):
             raise ConfigError("--all needs --output FILE.parquet or FILE.csv")
         recommender = run.load(self.run_dir, device=self.device, dataset=self.dataset)
@@ -241,6 +243,9 @@ def main(arguments: list[str] | None = None) -> int:
     except SasrecError as error:
         _err.print(f"[red]error:[/red] {escape(str(error))}")
         return 1
+    except OSError as error:
+        _err.print(f"[red]error:[/red] {escape(str(error))}: check the path")
+        return 1
     except KeyboardInterrupt:
         return 130
     return 0
@@ -277,9 +282,10 @@ def _seed_document_flags(arguments: list[str]) -> list[str]:
 def _ids(text: str) -> list[str]:
     if text.startswith("@"):
         try:
-            text = Path(text[1:]).read_text(encoding="utf-8").replace("\n", ",")
-        except OSError as error:
-            raise ConfigError(f"{text[1:]} cannot be read: {error.strerror}") from None
+            lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{text[1:]} cannot be read: {error}") from None
+        return [line.strip() for line in lines if line.strip()]
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
@@ -296,11 +302,17 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 def _print_items(recommender: Recommender, items: list[tuple[str | int, float]]) -> None:
     titles = [recommender.title(item) for item, _ in items]
-    table = Table("rank", "item", "score", *(["title"] if any(titles) else []), box=None, pad_edge=False)
-    for rank, ((item, score), title) in enumerate(zip(items, titles, strict=True), start=1):
-        table.add_row(
-            str(rank), escape(str(item)), f"{score:.4f}", *([escape(title or "")] if any(titles) else [])
-        )
+    names = ["rank", "item", "score", *(["title"] if any(titles) else [])]
+    rows = [
+        [str(rank), str(item), f"{score:.4f}", *([title or ""] if any(titles) else [])]
+        for rank, ((item, score), title) in enumerate(zip(items, titles, strict=True), start=1)
+    ]
+    if not _out.is_terminal:  # for other programs: tabs, and no id is ever shortened
+        sys.stdout.writelines("\t".join(row) + "\n" for row in [names, *rows])
+        return
+    table = Table(*(Column(name, overflow="fold") for name in names), box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*map(escape, row))
     _out.print(table)
 
 

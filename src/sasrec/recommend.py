@@ -169,6 +169,8 @@ class Recommender:
         return allowed_V
 
     def _known(self, item_ids: Iterable[object], where: str) -> npt.NDArray[np.int64]:
+        if isinstance(item_ids, str):
+            raise DataError(f"{where}: give a list of item ids, not the text {item_ids!r}")
         numbers, unknown = self.data.item_numbers(item_ids)
         if unknown:
             shown = ", ".join(unknown[:10]) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")

@@ -53,6 +53,16 @@ def prepare(
     Raises: DataError with the bad rows and the remedy.
     """
     config = DataConfig(user_column=user, item_column=item, time_column=time)
+    allowed = {f.name for f in dataclasses.fields(DataConfig)} - {
+        "dataset",
+        "user_column",
+        "item_column",
+        "time_column",
+    }
+    if wrong := sorted(options.keys() - allowed):
+        raise ConfigError(
+            f"prepare has no option {', '.join(wrong)}; its options are: {', '.join(sorted(allowed))}"
+        )
     config = RunConfig(data=config).replace(**options).data
     rejects = None if output is None else Path(output) / "rejects.csv"
     titles = None if items is None else read_titles(Path(items), items_id, items_title)

@@ -133,6 +133,8 @@ def test_allow_and_deny_lists_come_from_files_too(
     [
         ([], "exactly one of"),
         (["--history", "item-01", "--all"], "exactly one of"),
+        (["--history", "item-01", "--output", "top.csv"], "--output goes with --all"),
+        (["--all", "--output", "nowhere/top.csv"], "check the path"),
         (["--all"], "--output FILE.parquet"),
         (["--all", "--output", "top.xlsx"], "--output FILE.parquet"),
         (["--user", "stranger"], "'stranger'"),
@@ -268,3 +270,15 @@ def test_ctrl_c_in_a_terminal_saves_and_exits_with_130(tmp_path: Path) -> None:
     assert "what was learned is kept" in said
     assert "Traceback" not in said
     assert main(["evaluate", str(tmp_path / "run")]) == 0
+
+
+def test_long_ids_and_ids_with_commas_come_out_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = chain_frame().with_columns(pl.format("{}, {}", "item", pl.lit("x" * 90)).alias("item"))
+    frame.write_csv(tmp_path / "events.csv")
+    trained = tmp_path / "run"
+    assert run(capsys, "train", "--dataset", tmp_path / "events.csv", "--train_dir", trained, *SMALL)[0] == 0
+    (tmp_path / "history.txt").write_text("item-03, " + "x" * 90 + "\n")
+    status, out, err = run(capsys, "recommend", trained, "--history", f"@{tmp_path / 'history.txt'}", "--k", 2)
+    assert status == 0
+    assert "unknown" not in err
+    assert all(line.split("\t")[1].endswith("x" * 90) for line in out.splitlines()[1:])

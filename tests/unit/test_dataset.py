@@ -181,3 +181,20 @@ def test_titles_name_their_columns_when_one_is_missing(tmp_path: Path) -> None:
         small(items=tmp_path / "items.csv", items_title="title")
     with pytest.raises(DataError, match="nowhere"):
         small(items=tmp_path / "nowhere.csv")
+
+
+def test_what_an_interrupted_save_left_is_written_over_and_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "items.bin").write_bytes(b"half")
+    (tmp_path / "manifest.json.tmp").write_bytes(b"half")
+    data = small(output=tmp_path)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes.txt").write_text("mine")
+    data.save(tmp_path)
+    (tmp_path / "notes.txt").write_text("changed")
+    assert sasrec.open_dataset(tmp_path).data_hash == data.data_hash
+
+
+def test_options_that_are_none_of_reading_are_refused() -> None:
+    for wrong in ({"maxlen": 5}, {"dataset": "x"}, {"user_column": "user"}):
+        with pytest.raises(ConfigError, match=f"no option {next(iter(wrong))}"):
+            small(**wrong)

@@ -64,6 +64,8 @@ def test_allow_and_deny_lists_are_kept_and_unknown_ids_named_but_not_fatal(learn
         recommender.recommend(["item-03"], deny=[f"ghost-{i}" for i in range(15)])
     with pytest.warns(UserWarning, match="ghost"), pytest.raises(DataError, match="no item of the history"):
         recommender.recommend(["ghost"])
+    with pytest.raises(DataError, match="deny list: give a list"):
+        recommender.recommend(["item-03"], deny="item-04")
     with pytest.raises(ConfigError, match="k must be at least 1"):
         recommender.recommend(["item-03"], k=0)
     with pytest.raises(DataError, match="stranger"):
@@ -290,6 +292,14 @@ def test_ctrl_c_in_the_middle_of_a_save_waits_for_it_and_a_second_one_cuts_it_sh
     cut = store.load(store.best(tmp_path / "second/checkpoints"))
     assert cut.state["score"] is None, "the save was cut short, and made again on the way out"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_best_is_the_first_of_equals_and_without_scores_the_newest(tmp_path: Path) -> None:
+    for step, score in ((1, 0.5), (2, 0.5), (3, 0.1)):
+        store.save(tmp_path / "scored", {"w": torch.zeros(1)}, {"step": step, "score": score})
+        store.save(tmp_path / "unscored", {"w": torch.zeros(1)}, {"step": step, "score": None})
+    assert store.best(tmp_path / "scored").name == "step-00000001"
+    assert store.best(tmp_path / "unscored").name == "step-00000003"
 
 
 def test_a_checkpoint_is_replaced_whole_and_a_refusing_disk_is_an_error(

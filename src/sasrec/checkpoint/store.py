@@ -70,14 +70,16 @@ def load(path: Path) -> Checkpoint:
 
 
 def best(checkpoints: Path) -> Path:
-    """The checkpoint with the highest validation score; without any score, the newest.
+    """The checkpoint with the highest validation score, the first of equals; without any score, the newest.
 
     Raises: CheckpointError if there is none, or a state is damaged.
     """
     paths = _published(checkpoints)
     if not paths:
         raise CheckpointError(f"{checkpoints} holds no checkpoint: train first, or name another run")
-    return max(paths, key=lambda path: (_score(path), path.name))
+    scores = [_score(path) for path in paths]
+    highest = max(scores)
+    return paths[-1] if highest == -math.inf else paths[scores.index(highest)]
 
 
 def prune(checkpoints: Path) -> None:

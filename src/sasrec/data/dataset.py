@@ -27,6 +27,8 @@ from sasrec.errors import DataError
 
 FORMAT = 1
 _ARRAYS = {"items": "<i4", "times": "<i8", "offsets": "<i8"}
+_HASHED = {"items.bin", "times.bin", "offsets.bin", "users.parquet", "items.parquet", "report.json"}
+_WRITTEN = {*_HASHED, "manifest.json", "manifest.json.tmp", "rejects.csv"}
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -112,7 +114,8 @@ class Dataset:
         """
         folder = Path(folder)
         manifest = folder / "manifest.json"
-        others = {path.name for path in folder.iterdir()} - {"rejects.csv"} if folder.exists() else set()
+        # What an interrupted save left may be written over; anything else is somebody's.
+        others = {path.name for path in folder.iterdir()} - _WRITTEN if folder.exists() else set()
         if others and not manifest.exists():
             raise DataError(f"{folder} is not empty and holds no data set: name another folder")
         folder.mkdir(parents=True, exist_ok=True)
@@ -125,7 +128,7 @@ class Dataset:
         titles = [] if self.titles is None else [self.titles.rename("title")]
         pl.DataFrame([self.item_ids.rename("id"), *titles]).write_parquet(folder / "items.parquet")
         (folder / "report.json").write_text(json.dumps(self.report, indent=2), encoding="utf-8")
-        files = [path for path in sorted(folder.iterdir()) if path.name != "rejects.csv"]
+        files = [folder / name for name in sorted(_HASHED) if (folder / name).exists()]
         content = {
             "format": FORMAT,
             "name": self.name,
