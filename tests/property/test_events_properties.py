@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -70,6 +71,72 @@ def test_read_is_kept_plus_rejected_for_json_lines(lines: list[str], tmp_path: P
     events = read(data, tmp_path / "a.jsonl")
     assert events is not None
     assert events.read == events.frame.height + events.rejects.height == 1 + records(data)
+
+
+VALID = {
+    "csv": ["user,item,time", *(f'u{n % 3},"i,{n}",{1_600_000_000 + n}' for n in range(6))],
+    "tsv": ["user\titem\ttime", *(f"u{n % 3}\té{n}\t2020-01-0{n + 1}T00:00Z" for n in range(6))],
+    "jsonl": [f'{{"user": {n % 3}, "item": "é{n}", "time": {n}.5}}' for n in range(7)],
+}
+
+
+@FAST
+@given(
+    ending=st.sampled_from(sorted(VALID)),
+    changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 3), st.binary(max_size=3)), max_size=2),
+)
+def test_every_line_of_a_damaged_file_is_kept_or_rejected(
+    ending: str, changes: list[tuple[int, int, bytes]], tmp_path: Path
+) -> None:
+    header, *lines = [line.encode() for line in VALID[ending]]
+    body = b"\n".join(lines) + b"\n"
+    for at, removed, added in changes:
+        body = body[: at % len(body)] + added + body[at % len(body) + removed :] or b"\n"
+    path = tmp_path / f"a.{ending}"
+    events = read(header + b"\n" + body, path)
+    assert events is not None or not body.strip()
+    if events is not None:
+        numbers = []
+        with path.open("rb") as stream:
+            for number, _ in enumerate(stream, start=1):
+                numbers.append(number)
+        assert events.read == events.frame.height + events.rejects.height == len(numbers) - (ending != "jsonl")
+        assert set(events.rejects["line"]) <= set(numbers)
+        assert all(reason for reason in events.rejects["reason"])
+
+
+NUMBER = st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1), st.sampled_from([0, 1, 10**9, 2**53, -(2**62)]))
+KINDS = [
+    pl.Datetime("ms"),
+    pl.Datetime("us", "Asia/Tokyo"),
+    pl.Datetime("ns"),
+    pl.Date,
+    pl.Float64,
+    pl.Float32,
+    pl.Int8,
+]
+
+
+@FAST
+@given(
+    numbers=st.lists(NUMBER, min_size=1, max_size=5), ids=st.sampled_from(KINDS[4:]), kind=st.sampled_from(KINDS)
+)
+def test_every_row_of_a_typed_frame_is_kept_or_rejected(
+    numbers: list[int | None], ids: pl.DataType, kind: pl.DataType
+) -> None:
+    column = pl.Series(numbers, dtype=pl.Int64)
+    if kind == pl.Date:
+        column = column.cast(pl.Int32, strict=False)
+    frame = pl.DataFrame(
+        {"user": column.cast(ids, strict=False), "item": "x", "time": column.cast(kind, strict=False)}
+    )
+    frame = pl.concat(
+        [frame, frame.head(1).with_columns(user=pl.lit(1, ids), time=pl.lit(1, pl.Int32).cast(kind))]
+    )
+    events = read_events(frame, DataConfig(max_rejects=-1))
+    assert events.read == events.frame.height + events.rejects.height == frame.height
+    assert events.frame.height >= 1
+    assert events.rejects["line"].is_sorted()
 
 
 @settings(FAST, max_examples=40)

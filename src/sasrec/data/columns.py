@@ -1,11 +1,14 @@
-"""Which column of a file is the user, the item and the time."""
+"""Which column of a file is the user, the item and the time; ids of typed columns as texts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import polars as pl
+
 from sasrec.config import DataConfig
+from sasrec.data import times
 from sasrec.errors import DataError
 
 # Lower case, without blanks, hyphens and underscores.
@@ -44,6 +47,8 @@ def choose(names: Sequence[str], config: DataConfig, file: str) -> tuple[Columns
     if twice:
         raise DataError(f"{file}: more than one column is named {', '.join(twice)}; its columns are: {listed}")
     for role, name in asked.items():
+        if name is not None and list(asked.values()).count(name) > 1:
+            raise DataError(f"{file}: column {name!r} is named for more than one role; its columns are: {listed}")
         if name is not None and name not in names:
             raise DataError(
                 f"{file} has no column {name!r}, named as the {role} column; its columns are: {listed}"
@@ -58,6 +63,18 @@ def choose(names: Sequence[str], config: DataConfig, file: str) -> tuple[Columns
     guessed = [f"{role} = {chosen[role]}" for role in asked if asked[role] is None and chosen[role]]
     notes = [f"columns found by their names: {', '.join(guessed)}"] if guessed else []
     return Columns(str(chosen["user"]), str(chosen["item"]), chosen["time"]), notes
+
+
+def id_text(series: pl.Series, file: str) -> pl.Series:
+    """A typed column of ids as texts. Raises: DataError for a type that is none of ids."""
+    if series.dtype.is_float():
+        # Whole floats are integers that met a missing value on the way here.
+        return times.float_text(series.fill_nan(None))
+    if series.dtype == pl.Object:
+        return pl.Series([None if value is None else str(value) for value in series], dtype=pl.String)
+    if series.dtype.is_integer() or series.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null):
+        return series.cast(pl.String)
+    raise DataError(f"{file}: column {series.name!r} is of type {series.dtype}: ids must be text or integers")
 
 
 def _say(role: str) -> str:

@@ -5,6 +5,7 @@ What was read is always what was kept plus what was rejected.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from sasrec.errors import DataError
 _LONGEST_ID = 512
 _RAW_SHOWN = 200
 _CONTROL = r"[\x00-\x1f\x7f]"
+_INTEGER = r"(?-u)^-?\d+$"
+_FRACTION = r"(?-u)^-?\d+\.\d+([eE][+-]?\d+)?$"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,25 +69,29 @@ def read_events(source: Any, config: DataConfig, rejects_path: Path | None = Non
         raise DataError(f"some of the files have times and some have none: {', '.join(names)}")
     timed = has_time == {True}
     rows = pl.concat(frames)
+    for role in ("user", "item"):
+        rows, bad = _set_aside(rows.with_columns(reason=_id_fault(rows, role)), role, role)
+        rejects.append(bad)
     unit = None
     if timed:
+        # Only rows with sound ids have a say in what the times are.
         resolved, unit, more = times.resolve(rows.select(times.PARSED.keys()), config.time_unit)
         rows = rows.drop(times.PARSED.keys()).with_columns(resolved)
+        rows, bad = _set_aside(rows, "time", "raw_time")
+        rejects.append(bad)
         notes += more
     else:
         notes.append("no time column: the order of the file is taken as the order in time")
-    rows = rows.with_columns(_id_fault(rows, role) for role in ("user", "item"))
-    kept, late = _judged(rows, timed)
-    all_rejects = _named(pl.concat([*rejects, late]).sort("file", "line"), names)
+    all_rejects = _named(pl.concat(rejects).sort("file", "line"), names)
     events = Events(
-        frame=kept,
+        frame=rows.select("user", "item", *(["time"] if timed else [])),
         rejects=all_rejects,
-        read=kept.height + all_rejects.height,
+        read=rows.height + all_rejects.height,
         time_unit=unit,
         integer_users=integer[0],
         integer_items=integer[1],
         warnings=tuple(notes),
-        sources=tuple(names),
+        sources=tuple(Path(name).name for name in names),
     )
     _refuse_or_write(events, config, rejects_path)
     return events
@@ -104,16 +111,18 @@ def _pieces(source: Any, config: DataConfig) -> Iterator[tuple[str, Piece]]:
     if isinstance(source, pl.DataFrame):
         yield "frame", read_frame(source, config, "the frame")
         return
-    paths = [source] if isinstance(source, str | Path) else source
-    if not isinstance(paths, Sequence) or not paths:
+    given = [source] if isinstance(source, str | Path) else source
+    if not isinstance(given, Sequence) or not given or not all(isinstance(path, str | Path) for path in given):
         raise DataError(f"events come from a file, a list of files or a frame, not from {type(source).__name__}")
-    for path in map(Path, paths):
+    paths = [Path(path) for path in given]
+    bearers = Counter(path.name for path in set(paths))
+    for path in paths:
         for piece in read_file(path, config):
-            yield path.name, piece
+            yield path.name if bearers[path.name] == 1 else str(path), piece
 
 
 def _parsed(piece: Piece, config: DataConfig, file: pl.Expr) -> pl.DataFrame:
-    rows = piece.rows.select(file, "line", "user", "item", "time")
+    rows = piece.rows.select(file, "line", pl.col("user", "item").str.strip_chars(), "time")
     if not piece.has_time:
         return rows.drop("time")
     # The text is kept only where it explains a reject: numbers are a third of its size.
@@ -124,34 +133,24 @@ def _parsed(piece: Piece, config: DataConfig, file: pl.Expr) -> pl.DataFrame:
 def _id_fault(rows: pl.DataFrame, role: str) -> pl.Expr:
     """Why an id cannot be used, or null."""
     text = pl.col(role)
-    # In a column of integers, 3.5 is a damaged integer; elsewhere it is as good an id as any.
-    whole, fraction = rows.select(
-        text.str.contains(r"^-?\d+$").sum().alias("whole"),
-        text.str.contains(r"^-?\d+\.\d+$").sum().alias("fraction"),
-    ).row(0)
-    broken = text.str.contains(r"^-?\d+\.\d+$") if whole > fraction > 0 else pl.lit(False)
+    # Where most are integers, 3.5 and 1.2E+9 are damaged integers; elsewhere they are as good as any id.
+    integers, filled = rows.select(text.str.contains(_INTEGER).sum(), filled=(text != "").sum()).row(0)
+    broken = text.str.contains(_FRACTION) if 2 * integers > filled else pl.lit(False)
     return (
         pl.when(text.fill_null("") == "").then(pl.lit(f"the {role} is empty"))
         .when(text.str.contains(_CONTROL)).then(pl.lit(f"the {role} has a control character"))
         .when(text.str.len_chars() > _LONGEST_ID)
         .then(pl.lit(f"the {role} is longer than {_LONGEST_ID} characters"))
         .when(broken).then(pl.lit(f"the {role} is not an integer as the others are"))
-        .alias(f"{role}_reason")
     )  # fmt: skip
 
 
-def _judged(rows: pl.DataFrame, timed: bool) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Rows without a fault, and the others as rejects, each with its first fault from left to right."""
-    roles = ["user", "item", *(["time"] if timed else [])]
-    fault = pl.coalesce(f"{role}_reason" for role in roles)
-    kept = rows.filter(fault.is_null()).select(roles)
-    bad = rows.filter(fault.is_not_null())
-    column, raw = pl.lit(None, pl.String), pl.lit(None, pl.String)
-    for role in reversed(roles):
-        here = pl.col(f"{role}_reason").is_not_null()
-        column = pl.when(here).then(pl.lit(role)).otherwise(column)
-        raw = pl.when(here).then(pl.col("raw_time" if role == "time" else role)).otherwise(raw)
-    return kept, bad.select("file", "line", column.alias("column"), fault.alias("reason"), raw.alias("raw"))
+def _set_aside(rows: pl.DataFrame, role: str, raw: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows without a `reason`, and the others as rejects."""
+    bad = rows.filter(pl.col("reason").is_not_null())
+    kept = rows.filter(pl.col("reason").is_null()) if bad.height else rows
+    rejects = bad.select("file", "line", pl.lit(role).alias("column"), "reason", pl.col(raw).alias("raw"))
+    return kept.drop("reason"), rejects
 
 
 def _named(rejects: pl.DataFrame, names: list[str]) -> pl.DataFrame:
@@ -167,8 +166,11 @@ def _refuse_or_write(events: Events, config: DataConfig, rejects_path: Path | No
     rejects = events.rejects
     listed = ""
     if rejects.height and rejects_path is not None:
-        rejects_path.parent.mkdir(parents=True, exist_ok=True)
-        rejects.write_csv(rejects_path)
+        try:
+            rejects_path.parent.mkdir(parents=True, exist_ok=True)
+            rejects.write_csv(rejects_path)
+        except OSError as error:
+            raise DataError(f"the rejects cannot be written to {rejects_path}: {error}") from None
         listed = f" (all are listed in {rejects_path})"
     first = "".join(
         f"\n  {file}:{line}{' ' + column if column else ''}: {reason}"

@@ -11,23 +11,31 @@ import csv
 import gzip
 import json
 import math
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, cast
 
 import polars as pl
 
 from sasrec.config import DataConfig
-from sasrec.data.columns import Columns, choose, is_known
+from sasrec.data import times
+from sasrec.data.columns import Columns, choose, id_text, is_known
 from sasrec.errors import DataError
 
 _BLOCK = 2**25  # bytes of text at a time
-_JSON_SAMPLE = 1000  # lines that decide which keys there are
+_JSON_SAMPLE = 1000  # objects that decide which keys there are
 ROWS = {"line": pl.Int64, "user": pl.String, "item": pl.String, "time": pl.String}
 REJECTS = {"line": pl.Int64, "column": pl.String, "reason": pl.String, "raw": pl.String}
 _ENDINGS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".txt": None, ".dat": None, ".data": None}
+_CSV_ERRORS = {
+    "unexpected end": "a quote is not closed",
+    "expected after": "text after a closing quote",
+    "new-line": "a carriage return within the line",
+}
 FORMATS = ".csv .tsv .txt .dat .data .inter .jsonl .ndjson (each also .gz) .parquet .pq"
 
 
@@ -47,14 +55,14 @@ class Piece:
 
 def read_file(path: Path, config: DataConfig) -> Iterator[Piece]:
     """Pieces of a file, in order. Raises: DataError naming the file and the remedy."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises for names that no file can have
         raise DataError(f"there is no file {path}")
     suffixes = [suffix.lower() for suffix in path.suffixes]
     ending = suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else (suffixes or [""])[-1]
     if ending in {".parquet", ".pq"}:
         try:
-            frame = pl.read_parquet(path)
-        except (OSError, pl.exceptions.PolarsError) as error:
+            frame = pl.read_parquet(path, glob=False)
+        except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             raise DataError(f"{path.name} is not a whole Parquet file: {str(error).splitlines()[0]}") from None
         yield read_frame(frame, config, path.name)
     elif ending in {".jsonl", ".ndjson"}:
@@ -69,42 +77,32 @@ def read_frame(frame: pl.DataFrame, config: DataConfig, name: str) -> Piece:
     """A Polars frame; `line` is the row number from 1. Raises: DataError for a column of unusable type."""
     columns, notes = choose(frame.columns, config, name)
     line = pl.int_range(1, frame.height + 1, dtype=pl.Int64, eager=True).alias("line")
-    user, item = (_id_text(frame[column], name) for column in (columns.user, columns.item))
-    time = _time_text(frame[columns.time], name) if columns.time else pl.Series([None], dtype=pl.String)
-    rows = pl.select(line, user=user, item=item, time=time if len(time) == len(line) else pl.lit(None, pl.String))
+    roles = {"user": columns.user, "item": columns.item, "time": columns.time}
+    chosen = {role: column for role, column in roles.items() if column is not None}
+    faults = pl.concat(_typed_faults(frame[column], role, line) for role, column in chosen.items())
+    faults = faults.unique("line", keep="first", maintain_order=True)
+    good = ~line.is_in(faults["line"].to_list())
+    frame = frame.filter(good)
+    user, item = (id_text(frame[column], name) for column in (columns.user, columns.item))
+    time = times.as_text(frame[columns.time], name) if columns.time else pl.lit(None, pl.String)
+    rows = pl.select(line.filter(good), user=user, item=item, time=time)
     integer = tuple(frame[column].dtype.is_integer() for column in (columns.user, columns.item))
-    return Piece(rows, _no_rejects(), columns.time is not None, (integer[0], integer[1]), tuple(notes))
+    return Piece(rows, faults, columns.time is not None, (integer[0], integer[1]), tuple(notes))
 
 
-def _id_text(series: pl.Series, name: str) -> pl.Series:
-    if series.dtype.is_float():
-        # Whole floats are integers that met a missing value on the way here.
-        whole = series.cast(pl.Int64, strict=False).cast(pl.String)
-        return pl.select(
-            pl.when(series == series.floor()).then(whole).otherwise(series.cast(pl.String))
-        ).to_series()
-    if series.dtype == pl.Object:
-        return pl.Series([None if value is None else str(value) for value in series], dtype=pl.String)
-    if series.dtype.is_integer() or series.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null):
-        return series.cast(pl.String).str.strip_chars()
-    raise DataError(f"{name}: column {series.name!r} is of type {series.dtype}: ids must be text or integers")
-
-
-def _time_text(series: pl.Series, name: str) -> pl.Series:
-    if series.dtype == pl.Date:
-        series = series.cast(pl.Datetime("us"))
-    if isinstance(series.dtype, pl.Datetime):
-        if series.dtype.time_zone:
-            series = series.dt.convert_time_zone("UTC")
-        return series.cast(pl.Datetime("us")).dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ")
-    if series.dtype.is_float():
-        whole = series.cast(pl.Int64, strict=False).cast(pl.String)
-        return pl.select(
-            pl.when(series == series.floor()).then(whole).otherwise(series.cast(pl.String))
-        ).to_series()
-    if series.dtype.is_integer() or series.dtype in (pl.String, pl.Null):
-        return series.cast(pl.String)
-    raise DataError(f"{name}: column {series.name!r} is of type {series.dtype}, which is no time")
+def _typed_faults(series: pl.Series, role: str, line: pl.Series) -> pl.DataFrame:
+    """Values of a typed column that no text can give faithfully, as rejects."""
+    if role == "time":
+        bad, reason = times.outside_calendar(series), "the time is out of range: outside the years 1 to 9999"
+    elif series.dtype.is_float():
+        bad = series.abs().fill_nan(None).fill_null(0) >= 2 ** (24 if series.dtype == pl.Float32 else 53)
+        reason = f"the {role} is a float too large to be exact: give ids as integers or text"
+    else:
+        return _no_rejects()
+    raw = series.filter(bad).to_physical().cast(pl.String) if bad.any() else pl.Series([], dtype=pl.String)
+    return pl.DataFrame({"line": line.filter(bad), "raw": raw}).select(
+        "line", pl.lit(role).alias("column"), pl.lit(reason).alias("reason"), "raw"
+    )
 
 
 @dataclass(frozen=True)
@@ -141,13 +139,15 @@ def _read_delimited(path: Path, config: DataConfig, separator: str | None) -> It
 
 
 def _dialect(first: str, config: DataConfig, separator: str | None, file: str) -> _Dialect:
+    if "\r" in first:
+        raise DataError(f"{file}: lines end with carriage returns alone: save the file with \\n or \\r\\n")
     if separator is None or separator not in first:
         separator = next((s for s in ("\t", "::", ",", ";") if s in first), " ")
     try:
         names = [name.strip() for name in _fields(first, separator)]
     except csv.Error as error:
         raise DataError(f"{file}: the first line cannot be split ({error}): mend its quotes") from None
-    if file.removesuffix(".gz").endswith(".inter"):
+    if ".inter" in Path(file.lower()).suffixes:
         names = [name.split(":")[0] for name in names]  # RecBole writes name:type
     named = config.user_column or config.item_column or config.time_column
     if named or any(map(is_known, names)):
@@ -194,11 +194,7 @@ def _split(lines: pl.DataFrame, dialect: _Dialect) -> tuple[pl.DataFrame, pl.Dat
     rows = split.select(
         "line",
         *(
-            (
-                pl.lit(None, pl.String)
-                if name is None
-                else pl.col(f"field_{dialect.names.index(name)}").str.strip_chars()
-            ).alias(role)
+            (pl.lit(None, pl.String) if name is None else pl.col(f"field_{dialect.names.index(name)}")).alias(role)
             for role, name in zip(("user", "item", "time"), chosen, strict=True)
         ),
     )
@@ -223,8 +219,7 @@ def _split_quoted(lines: pl.DataFrame, dialect: _Dialect) -> tuple[pl.DataFrame,
         try:
             fields = _fields(text, dialect.separator)
         except csv.Error as error:
-            unclosed = "unexpected end" in str(error)
-            reason = "a quote is not closed" if unclosed else "text after a closing quote"
+            reason = next((reason for sign, reason in _CSV_ERRORS.items() if sign in str(error)), str(error))
             rejects.append((line, "", reason, text))
             continue
         if len(fields) != width:
@@ -236,8 +231,8 @@ def _split_quoted(lines: pl.DataFrame, dialect: _Dialect) -> tuple[pl.DataFrame,
             rejects.append((line, "", f"too {kind} {width}", text))
             continue
         record = dict(zip(dialect.names, fields, strict=True))
-        time = None if dialect.columns.time is None else record[dialect.columns.time].strip()
-        rows.append((line, record[dialect.columns.user].strip(), record[dialect.columns.item].strip(), time))
+        time = None if dialect.columns.time is None else record[dialect.columns.time]
+        rows.append((line, record[dialect.columns.user], record[dialect.columns.item], time))
     return pl.DataFrame(rows, ROWS, orient="row"), pl.DataFrame(rejects, REJECTS, orient="row")
 
 
@@ -246,7 +241,7 @@ def _fields(text: str, separator: str) -> list[str]:
         return text.split()
     if len(separator) > 1:
         return text.split(separator)
-    return next(csv.reader([text], delimiter=separator, strict=True), [])
+    return next(csv.reader([text], delimiter=separator, strict=True, skipinitialspace=True), [])
 
 
 def _read_json_lines(path: Path, config: DataConfig) -> Iterator[Piece]:
@@ -254,25 +249,30 @@ def _read_json_lines(path: Path, config: DataConfig) -> Iterator[Piece]:
     for lines, rejects, notes in _blocks_of_lines(path):
         rows, bad = [], []
         integers = [True, True]
-        if columns is None and (keys := _json_keys(lines["text"].head(_JSON_SAMPLE))):
+        if columns is None:
+            keys = _json_keys(lines["text"])
+            if not keys:
+                raise DataError(
+                    f"{path.name}: none of its lines is a JSON object with keys, which name the columns"
+                )
             columns, found = choose(keys, config, path.name)
             notes = [*found, *notes]
         for line, text in lines.iter_rows():
             record, reason = _json_object(text)
             column = ""
-            if record is not None and columns is not None:
+            if record is not None:
                 column, reason = _json_fault(record, columns)
-            if record is None or columns is None or reason:
+            if record is None or reason:
                 bad.append((line, column, reason, text))
                 continue
             ids = [record[columns.user], record[columns.item]]
             integers = [known and isinstance(value, int) for known, value in zip(integers, ids, strict=True)]
             time = None if columns.time is None else str(record[columns.time])
-            rows.append((line, str(ids[0]).strip(), str(ids[1]).strip(), time))
+            rows.append((line, str(ids[0]), str(ids[1]), time))
         yield Piece(
             pl.DataFrame(rows, ROWS, orient="row"),
             pl.concat([rejects, pl.DataFrame(bad, REJECTS, orient="row")]).sort("line"),
-            columns is not None and columns.time is not None,
+            columns.time is not None,
             (integers[0], integers[1]),
             tuple(notes),
         )
@@ -280,15 +280,16 @@ def _read_json_lines(path: Path, config: DataConfig) -> Iterator[Piece]:
 
 def _json_keys(texts: pl.Series) -> list[str]:
     """The keys that occur in any of the objects: a column may be missing from the first one."""
-    objects = [record for record, _ in map(_json_object, texts) if record is not None]
-    return list(dict.fromkeys(key for record in objects for key in record))
+    objects = (record for record, _ in map(_json_object, texts) if record is not None)
+    keys = dict.fromkeys(key for record in islice(objects, _JSON_SAMPLE) for key in record)
+    return [key.encode(errors="backslashreplace").decode() for key in keys]
 
 
 def _json_object(text: str) -> tuple[dict[str, Any] | None, str]:
     if not text.strip():
         return None, "the line is blank"
     try:
-        record = json.loads(text, parse_constant=_refuse_constant)
+        record = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:
         return None, f"not JSON: {error}"
     return (record, "") if isinstance(record, dict) else (None, "not a JSON object")
@@ -298,6 +299,14 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
 
 
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        twice = next(key for at, (key, _) in enumerate(pairs) if key in dict(pairs[:at]))
+        raise ValueError(f"the key {twice!r} is given twice")
+    return record
+
+
 def _json_fault(record: dict[str, Any], columns: Columns) -> tuple[str, str]:
     for name in (columns.user, columns.item):
         value = record.get(name)
@@ -305,7 +314,7 @@ def _json_fault(record: dict[str, Any], columns: Columns) -> tuple[str, str]:
             return name, "the key is missing"
         if isinstance(value, bool) or not isinstance(value, int | str):
             return name, "the id is neither text nor an integer"
-        if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+        if _has_half(value):
             return name, "the id has half a character (a lone surrogate)"
     if columns.time is not None:
         value = record.get(columns.time)
@@ -313,7 +322,13 @@ def _json_fault(record: dict[str, Any], columns: Columns) -> tuple[str, str]:
             return columns.time, "the key is missing"
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             return columns.time, "the time is neither a number nor text"
+        if _has_half(value):
+            return columns.time, "the time has half a character (a lone surrogate)"
     return "", ""
+
+
+def _has_half(value: object) -> bool:
+    return isinstance(value, str) and not value.isascii() and any("\ud800" <= sign <= "\udfff" for sign in value)
 
 
 def _blocks_of_lines(path: Path) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, list[str]]]:
@@ -330,12 +345,11 @@ def _blocks_of_lines(path: Path) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, l
             decoded, broken = _decode_each(block)
             texts = pl.Series(decoded, dtype=pl.String)
         count = len(texts) - block.endswith(b"\n")
-        texts = texts.head(count).str.strip_suffix("\r")
+        # Files joined by `cat` have byte order marks inside, too.
+        texts = texts.head(count).str.strip_suffix("\r").str.strip_prefix("\ufeff")
         lines = pl.DataFrame(
             {"line": pl.int_range(number, number + count, dtype=pl.Int64, eager=True), "text": texts}
         )
-        if number == 1:
-            lines = lines.with_columns(pl.col("text").str.strip_prefix("\ufeff"))
         bad = [(number + at, "", "not valid UTF-8", raw) for at, raw in broken.items()]
         yield (
             lines.filter(~pl.col("line").is_in([row[0] for row in bad])),
@@ -375,6 +389,8 @@ def _blocks(path: Path) -> Iterator[bytes]:
         raise DataError(f"{path.name} ends in the middle of its compressed stream: the file is cut") from None
     except (gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path.name} is not a whole gzip file: {error}") from None
+    except OSError as error:
+        raise DataError(f"{path.name} cannot be read: {error}") from None
     if rest:
         yield rest
 

@@ -14,9 +14,9 @@ from sasrec.errors import DataError
 _MICROSECONDS = {"s": 10**6, "ms": 10**3, "us": 1}
 # Median sizes up to which a number is read as that unit; 1e11 s is the year 5138, 1e11 ms is 1973.
 _LARGEST = {"s": 1e11, "ms": 1e14, "us": 1e17}
-_FIRST, _LAST = -62_135_596_800 * 10**6, 253_402_300_799 * 10**6  # the years 1 to 9999
+_FIRST, _END = -62_135_596_800, 253_402_300_800  # seconds: the years 1 to 9999
 _ISO = (
-    r"^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?)?"
+    r"(?-u)^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?)?"
     r"\s?(?:(Z|z|UTC)|([+-])([01]\d|2[0-3]):?([0-5]\d)?)?$"
 )
 PARSED = {
@@ -63,8 +63,41 @@ def parse(text: pl.Series) -> pl.DataFrame:
     )  # fmt: skip
 
 
+def outside_calendar(series: pl.Series) -> pl.Series:
+    """Which dates of a typed column are outside the years 1 to 9999: Polars cannot so much as print those."""
+    if series.dtype == pl.Date:
+        seconds = series.to_physical().cast(pl.Int64) * 86_400
+    elif isinstance(series.dtype, pl.Datetime):
+        seconds = series.to_physical() // {"ms": 10**3, "us": 10**6, "ns": 10**9}[series.dtype.time_unit]
+    else:
+        return pl.repeat(False, len(series), eager=True)
+    return ~seconds.is_between(_FIRST, _END, closed="left").fill_null(True)
+
+
+def as_text(series: pl.Series, name: str) -> pl.Series:
+    """A typed column as texts for `parse`. Raises: DataError for a type that is no time."""
+    kind = series.dtype
+    if kind == pl.Date:
+        return series.cast(pl.Datetime("us")).dt.to_string("%Y-%m-%d")
+    if isinstance(kind, pl.Datetime):
+        zone = "Z" if kind.time_zone else ""
+        series = series.dt.convert_time_zone("UTC") if zone else series
+        return series.cast(pl.Datetime("us")).dt.to_string("%Y-%m-%dT%H:%M:%S%.6f" + zone)
+    if kind.is_float():
+        return float_text(series)
+    if kind.is_integer() or kind in (pl.String, pl.Null):
+        return series.cast(pl.String)
+    raise DataError(f"{name}: column {series.name!r} is of type {kind}, which is no time")
+
+
+def float_text(series: pl.Series) -> pl.Series:
+    """Whole floats as integers are written, others as floats."""
+    whole, text = series.cast(pl.Int64, strict=False).cast(pl.String), series.cast(pl.String)
+    return pl.select(pl.when(series == series.floor()).then(pl.coalesce(whole, text)).otherwise(text)).to_series()
+
+
 def resolve(parsed: pl.DataFrame, unit: TimeUnit) -> tuple[pl.DataFrame, str, list[str]]:
-    """Columns of `parse` of all rows -> `time` (microseconds), `time_reason`, `raw_time`; the unit; warnings.
+    """Columns of `parse` of all rows -> `time` (microseconds), `reason`, `raw_time`; the unit; warnings.
 
     The unit is "iso" or that of the numbers. Of a mixture of numbers and dates the minority is refused.
     """
@@ -86,7 +119,7 @@ def resolve(parsed: pl.DataFrame, unit: TimeUnit) -> tuple[pl.DataFrame, str, li
         time.alias("time"),
         pl.when(odd).then(reason)
         .when(outside).then(pl.lit(f"the time is out of range for {found}: outside the years 1 to 9999"))
-        .otherwise("time_reason").alias("time_reason"),
+        .otherwise("time_reason").alias("reason"),
         pl.when(odd | outside | pl.col("time_reason").is_not_null())
         .then(pl.coalesce("raw_time", pl.col("integer").cast(pl.String))).alias("raw_time"),
     )  # fmt: skip
@@ -113,7 +146,8 @@ def _scaled(unit: str) -> pl.Expr:
 
 def _in_calendar(size: pl.Expr, microseconds: pl.Expr) -> pl.Expr:
     """Null where the size in microseconds is outside the years 1 to 9999."""
-    return pl.when(size.is_between(_FIRST, _LAST)).then(microseconds).otherwise(None)
+    inside = size.is_between(_FIRST * 10**6, _END * 10**6, closed="left")
+    return pl.when(inside).then(microseconds).otherwise(None)
 
 
 def _iso_microseconds(parts: pl.Expr) -> pl.Expr:
