@@ -72,8 +72,11 @@ class ModelConfig:
     """Manifold-constrained hyper-connections instead of plain residuals; norm must be pre."""
     mhc_expansion_rate: int = 4
     """Residual streams (mhc only); 1 is the plain residual."""
+    mhc_projection: Literal["sinkhorn", "birkhoff"] = "sinkhorn"
+    """How the mixing of streams is made doubly stochastic: by rounds of Sinkhorn-Knopp, or exactly, as a mean of
+    permutations, for at most 4 streams (mhc only)."""
     mhc_sinkhorn_iter: int = 20
-    """Rounds of Sinkhorn-Knopp (mhc only)."""
+    """Rounds of Sinkhorn-Knopp (mhc with sinkhorn only)."""
     mhc_init_gate: float = 0.01
     """Initial weight of the parts of the maps that depend on the input (mhc only)."""
 
@@ -199,8 +202,19 @@ def _contradictions(config: RunConfig) -> list[tuple[bool, str]]:
         ),
         (
             not model.mhc
-            and (model.mhc_expansion_rate, model.mhc_sinkhorn_iter, model.mhc_init_gate) != (4, 20, 0.01),
-            "mhc_expansion_rate, mhc_sinkhorn_iter and mhc_init_gate do nothing without mHC: use --mhc (mhc=True)",
+            and (model.mhc_expansion_rate, model.mhc_projection, model.mhc_sinkhorn_iter, model.mhc_init_gate)
+            != (4, "sinkhorn", 20, 0.01),
+            "mhc_expansion_rate, mhc_projection, mhc_sinkhorn_iter and mhc_init_gate do nothing without mHC: "
+            "use --mhc (mhc=True)",
+        ),
+        (
+            model.mhc_projection == "birkhoff" and model.mhc_expansion_rate > 4,
+            f"{model.mhc_expansion_rate} streams have too many permutations for birkhoff: "
+            "use mhc_expansion_rate 4 or less, or --mhc_projection sinkhorn",
+        ),
+        (
+            model.mhc_projection == "birkhoff" and model.mhc_sinkhorn_iter != 20,
+            "mhc_sinkhorn_iter does nothing with mhc_projection birkhoff",
         ),
         (
             model.mhc and model.norm != "pre",

@@ -8,18 +8,20 @@ mHC (Xie et al., arXiv 2512.24880) keeps S streams of width D beside each other 
     H_res  = Sinkhorn(a_res mat(x~ phi_res) + b_res)     how the streams mix: rows and columns sum to 1
     X'     = H_res X + H_post^T F(H_pre X)
 
-Streams are (S, B, L, D). They start as S copies of the input and end as their mean.
+Streams are (B, L, S, D): a token's streams lie together, so its maps are one matrix product and its mixing a
+small one. They start as S copies of the input and end as their mean.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from sasrec.config import ModelConfig
-from sasrec.models.sinkhorn import sinkhorn_knopp
+from sasrec.models.sinkhorn import birkhoff, permutation_matrices, sinkhorn_knopp
 
 _RMS_EPS = 1e-6
 
@@ -33,46 +35,58 @@ class PlainResidual(nn.Module):
 
 
 class HyperConnection(nn.Module):
-    """One sub-layer's three maps, computed in fp32 at least, whatever autocast says.
+    """One sub-layer's three maps and the streams around them, in fp32 at least, whatever autocast says.
 
     The paper gives no initial biases. Ours make the network equal to the plain one at the start: phi is 0; H_post
-    is 1; H_res is near the identity (0 on the diagonal, -5 elsewhere). H_pre favours one stream, another for each
-    sub-layer: were all alike, the streams would stay copies for ever and H_res would get no gradient.
+    is 1; H_res is near the identity. H_pre favours one stream, another for each sub-layer: were all alike, the
+    streams would stay copies for ever and H_res would get no gradient.
     In the first sub-layer of a network the streams are copies still, so there H_pre only scales what a LayerNorm
-    scales back, and H_res changes nothing: only its H_post learns. That is the paper's network, and ours.
+    scales back, and H_res changes nothing: only its H_post learns. After the last sub-layer the mean is taken,
+    which no doubly stochastic H_res changes: there it learns nothing, or only from what Sinkhorn-Knopp leaves
+    undone. That is the paper's network, and ours.
     """
+
+    permutations: Tensor
 
     def __init__(self, config: ModelConfig, index: int) -> None:
         """`index`: number of the sub-layer in the network, from 0."""
         super().__init__()
-        streams, width = config.mhc_expansion_rate, config.hidden_units
-        self.streams, self.max_iter = streams, config.mhc_sinkhorn_iter
-        self.phi = nn.Parameter(torch.zeros(streams, width, 2 * streams + streams**2))
+        streams = config.mhc_expansion_rate
+        self.streams, self.projection, self.max_iter = streams, config.mhc_projection, config.mhc_sinkhorn_iter
+        if self.projection == "birkhoff":
+            self.register_buffer("permutations", permutation_matrices(streams), persistent=False)
+            res = torch.full((math.factorial(streams),), -7.0).index_fill(0, torch.tensor([0]), 0.0)
+        else:
+            res = 5 * (torch.eye(streams) - 1)
+        self.phi = nn.Parameter(torch.zeros(streams * config.hidden_units, 2 * streams + res.numel()))
         self.gates = nn.Parameter(torch.full((3,), config.mhc_init_gate))
         self.b_pre = nn.Parameter(torch.full((streams,), -3.0).index_fill(0, torch.tensor([index % streams]), 3.0))
         self.b_post = nn.Parameter(torch.zeros(streams))
-        self.b_res = nn.Parameter(5 * (torch.eye(streams) - 1))
+        self.b_res = nn.Parameter(res)
 
-    def forward(self, x_SBLD: Tensor, sub_layer: Callable[[Tensor], Tensor]) -> Tensor:
-        """(S, B, L, D) -> (S, B, L, D); `sub_layer` maps (B, L, D) to itself."""
-        pre_SBL, post_SBL, res_SSBL = self.maps(x_SBLD)
-        read_BLD = torch.einsum("sbl,sbld->bld", pre_SBL.to(x_SBLD.dtype), x_SBLD)
-        written_BLD = sub_layer(read_BLD)
-        mixed_SBLD = torch.einsum("stbl,tbld->sbld", res_SSBL.to(x_SBLD.dtype), x_SBLD)
-        return mixed_SBLD + post_SBL.to(x_SBLD.dtype).unsqueeze(3) * written_BLD
+    def forward(self, x_BLSD: Tensor, sub_layer: Callable[[Tensor], Tensor]) -> Tensor:
+        """(B, L, S, D) -> (B, L, S, D); `sub_layer` maps (B, L, D) to itself."""
+        pre_BLS, post_BLS, res_BLSS = self.maps(x_BLSD)
+        written_BLD = sub_layer((pre_BLS.unsqueeze(3) * x_BLSD).sum(2))
+        with torch.autocast(x_BLSD.device.type, enabled=False):
+            added_NSD = (post_BLS.unsqueeze(3) * written_BLD.unsqueeze(2)).flatten(0, 1)
+            x_NSD, res_NSS = x_BLSD.to(res_BLSS.dtype).flatten(0, 1), res_BLSS.flatten(0, 1)
+            return torch.baddbmm(added_NSD, res_NSS, x_NSD).view(x_BLSD.shape)
 
-    def maps(self, x_SBLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """H_pre (S, B, L), H_post (S, B, L) and H_res (S, S, B, L), [to, from]."""
-        with torch.autocast(x_SBLD.device.type, enabled=False):
-            x_SBLD = x_SBLD.to(self.phi.dtype)
-            scale_BL = (x_SBLD.square().mean(dim=(0, 3)) + _RMS_EPS).rsqrt()
-            projected_MBL = torch.einsum("sbld,sdm->mbl", x_SBLD, self.phi) * scale_BL
-            sizes = [self.streams, self.streams, self.streams**2]
-            pre_SBL, post_SBL, res_RBL = torch.split(projected_MBL, sizes)
-            pre_SBL = (self.gates[0] * pre_SBL + self.b_pre[:, None, None]).sigmoid()
-            post_SBL = 2 * (self.gates[1] * post_SBL + self.b_post[:, None, None]).sigmoid()
-            logits_SSBL = self.gates[2] * res_RBL.reshape(self.streams, self.streams, *scale_BL.shape)
-            return pre_SBL, post_SBL, sinkhorn_knopp(logits_SSBL + self.b_res[:, :, None, None], self.max_iter)
+    def maps(self, x_BLSD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """H_pre (B, L, S), H_post (B, L, S) and H_res (B, L, S, S), [to, from]."""
+        with torch.autocast(x_BLSD.device.type, enabled=False):
+            x_BLC = x_BLSD.flatten(2).to(self.phi.dtype)
+            scale_BL1 = (x_BLC.square().mean(dim=2, keepdim=True) + _RMS_EPS).rsqrt()
+            sizes = [self.streams, self.streams, self.b_res.numel()]
+            pre_BLS, post_BLS, res_BLR = torch.split(x_BLC @ self.phi * scale_BL1, sizes, dim=2)
+            pre_BLS = (self.gates[0] * pre_BLS + self.b_pre).sigmoid()
+            post_BLS = 2 * (self.gates[1] * post_BLS + self.b_post).sigmoid()
+            res_BLR = self.gates[2] * res_BLR + self.b_res.flatten()
+            if self.projection == "birkhoff":
+                return pre_BLS, post_BLS, birkhoff(res_BLR, self.permutations)
+            square_BLSS = res_BLR.view(*scale_BL1.shape[:2], self.streams, self.streams)
+            return pre_BLS, post_BLS, sinkhorn_knopp(square_BLSS, self.max_iter)
 
 
 def build_residual(config: ModelConfig, index: int) -> nn.Module:
@@ -86,10 +100,10 @@ def streams(config: ModelConfig) -> int:
 
 
 def expand(x_BLD: Tensor, config: ModelConfig) -> Tensor:
-    """(B, L, D) -> (S, B, L, D) copies, or as it is where there is one stream."""
-    return x_BLD.expand(streams(config), *x_BLD.shape) if streams(config) > 1 else x_BLD
+    """(B, L, D) -> (B, L, S, D) copies, or as it is where there is one stream."""
+    return x_BLD.unsqueeze(2).repeat(1, 1, streams(config), 1) if streams(config) > 1 else x_BLD
 
 
 def reduce(x: Tensor, config: ModelConfig) -> Tensor:
     """The mean of the streams, (B, L, D)."""
-    return x.mean(0) if streams(config) > 1 else x
+    return x.mean(2) if streams(config) > 1 else x
