@@ -27,12 +27,26 @@ class Dropout(nn.Module):
             return x
         if x.device.type != "cpu":
             return F.dropout(x, self.rate, training=True)
-        dropped = round(self.rate * _LEVELS)
-        words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        lanes = words.view(torch.int16)[: x.numel()].view(x.shape)
-        kept = (lanes >= dropped - _LEVELS // 2).to(x.dtype)
-        return x * kept.mul_(_LEVELS / (_LEVELS - dropped))
+        # Compiled code calls the operator, which torch.compile does not trace; it draws the same numbers.
+        factors = _factors_operator if torch.compiler.is_compiling() else _factors
+        return x * factors(x.detach(), round(self.rate * _LEVELS))
 
     def extra_repr(self) -> str:
         """The rate, for print(model)."""
         return f"rate={self.rate}"
+
+
+def _factors(like: Tensor, dropped: int) -> Tensor:
+    """0 for `dropped` of 65,536 elements in the mean, and what keeps the mean for the others."""
+    words = torch.empty((like.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    lanes = words.view(torch.int16)[: like.numel()].view(like.shape)
+    kept = (lanes >= dropped - _LEVELS // 2).to(like.dtype)
+    return kept.mul_(_LEVELS / (_LEVELS - dropped))
+
+
+_factors_operator = torch.library.custom_op("sasrec::dropout_factors", _factors, mutates_args=())
+
+
+@_factors_operator.register_fake
+def _(like: Tensor, dropped: int) -> Tensor:
+    return like.new_empty(like.shape)

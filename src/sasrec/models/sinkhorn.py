@@ -37,35 +37,52 @@ def permutation_matrices(size: int) -> Tensor:
 
 
 class _Normalise(torch.autograd.Function):
-    """exp of (N, S, S), then alternating division by column and row sums; exact backward without a graph.
-
-    Inside, the small axes stand first, so that every operation runs along long contiguous rows.
-    Backward replays the divisions in reverse from their sums, which are all that is kept besides the result. With
-    a = the gradient with respect to log m, a division by row sums is undone by a -= m rowsum(a), m *= sums. After
-    that rowsum(a) is zero, as rows of m sum to 1, and so is half of the sums that would have to be taken.
-    """
+    """exp of (N, S, S), then alternating division by column and row sums; exact backward without a graph."""
 
     @staticmethod
     def forward(ctx: Any, logits_NSS: Tensor, max_iter: int) -> Tensor:
-        m_SSN = logits_NSS.permute(1, 2, 0).exp().contiguous()
-        sums_RSN = m_SSN.new_empty(2 * max_iter, *m_SSN.shape[1:])
-        for columns_SN, rows_SN in zip(sums_RSN[0::2], sums_RSN[1::2], strict=True):
-            torch.sum(m_SSN, 0, out=columns_SN)
-            m_SSN.div_(columns_SN)
-            torch.sum(m_SSN, 1, out=rows_SN)
-            m_SSN.div_(rows_SN.unsqueeze(1))
-        ctx.save_for_backward(m_SSN, sums_RSN)
-        return m_SSN.permute(2, 0, 1).contiguous()
+        matrices_NSS, sums_RSN = _normalise(logits_NSS, max_iter)
+        ctx.save_for_backward(matrices_NSS, sums_RSN)
+        return matrices_NSS
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
-        m_SSN, sums_RSN = ctx.saved_tensors
-        a_SSN = (grad_outputs[0].permute(1, 2, 0) * m_SSN).contiguous()
-        m_SSN, change_SSN = m_SSN.clone(), torch.empty_like(m_SSN)
-        total_SN, across_SN = a_SSN.sum(1), a_SSN.sum(0)
-        for axis, sums_SN in zip(itertools.cycle((1, 0)), sums_RSN.flip(0)):
-            torch.mul(m_SSN, total_SN.unsqueeze(axis), out=change_SSN)
-            a_SSN.sub_(change_SSN)
-            total_SN, across_SN = across_SN - change_SSN.sum(1 - axis), 0
-            m_SSN.mul_(sums_SN.unsqueeze(axis))
-        return a_SSN.permute(2, 0, 1), None
+        return _normalise_backward(grad_outputs[0], *ctx.saved_tensors), None
+
+
+# The two loops are operators of their own, which torch.compile calls and does not trace: unrolled, they took
+# minutes to compile and then ran slower. Inside, the small axes stand first: operations run along long rows.
+
+
+@torch.library.custom_op("sasrec::normalise", mutates_args=())
+def _normalise(logits_NSS: Tensor, max_iter: int) -> tuple[Tensor, Tensor]:
+    """The matrices (N, S, S), and the column and row sums of all rounds in turn, (2 max_iter, S, N)."""
+    m_SSN = logits_NSS.permute(1, 2, 0).exp().contiguous()
+    sums_RSN = m_SSN.new_empty(2 * max_iter, *m_SSN.shape[1:])
+    for sums_SN, axis in zip(sums_RSN, itertools.cycle((0, 1))):
+        m_SSN.div_(torch.sum(m_SSN, axis, out=sums_SN).unsqueeze(axis))
+    return m_SSN.permute(2, 0, 1).contiguous(), sums_RSN
+
+
+@torch.library.custom_op("sasrec::normalise_backward", mutates_args=())
+def _normalise_backward(grad_NSS: Tensor, matrices_NSS: Tensor, sums_RSN: Tensor) -> Tensor:
+    """The gradient with respect to the logits: the divisions in reverse, from their sums.
+
+    With a = the gradient with respect to log m, a division by row sums is undone by a -= m rowsum(a), m *= sums.
+    """
+    m_SSN = matrices_NSS.permute(1, 2, 0).contiguous()
+    a_SSN = grad_NSS.permute(1, 2, 0).contiguous() * m_SSN
+    for sums_SN, axis in zip(sums_RSN.flip(0), itertools.cycle((1, 0))):
+        a_SSN.addcmul_(m_SSN, a_SSN.sum(axis, keepdim=True), value=-1)
+        m_SSN.mul_(sums_SN.unsqueeze(axis))
+    return a_SSN.permute(2, 0, 1).contiguous()
+
+
+@_normalise.register_fake
+def _(logits_NSS: Tensor, max_iter: int) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(logits_NSS), logits_NSS.new_empty(2 * max_iter, logits_NSS.shape[1], len(logits_NSS))
+
+
+@_normalise_backward.register_fake
+def _(grad_NSS: Tensor, matrices_NSS: Tensor, sums_RSN: Tensor) -> Tensor:
+    return torch.empty_like(matrices_NSS)
