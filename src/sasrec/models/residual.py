@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -77,11 +75,10 @@ class HyperConnection(nn.Module):
     def maps(self, x_BLSD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """H_pre (B, L, S), H_post (B, L, S) and H_res (B, L, S, S), [to, from]."""
         with torch.autocast(x_BLSD.device.type, enabled=False):
-            x_NC = x_BLSD.flatten(2).flatten(0, 1).to(self.phi.dtype)
-            projected_NM: Tensor = _NormedProjection.apply(x_NC, self.phi)  # type: ignore[no-untyped-call]
-            projected_BLM = projected_NM.view(*x_BLSD.shape[:2], -1)
+            x_BLC = x_BLSD.flatten(2).to(self.phi.dtype)
+            scale_BL1 = (x_BLC.square().mean(dim=2, keepdim=True) + _RMS_EPS).rsqrt()
             sizes = [self.streams, self.streams, self.b_res.numel()]
-            pre_BLS, post_BLS, res_BLR = torch.split(projected_BLM, sizes, dim=2)
+            pre_BLS, post_BLS, res_BLR = torch.split(x_BLC @ self.phi * scale_BL1, sizes, dim=2)
             pre_BLS = (self.gates[0] * pre_BLS + self.b_pre).sigmoid()
             post_BLS = 2 * (self.gates[1] * post_BLS + self.b_post).sigmoid()
             res_BLR = self.gates[2] * res_BLR + self.b_res.flatten()
@@ -89,26 +86,6 @@ class HyperConnection(nn.Module):
                 return pre_BLS, post_BLS, birkhoff(res_BLR, self.permutations)
             square_BLSS = res_BLR.view(*x_BLSD.shape[:2], self.streams, self.streams)
             return pre_BLS, post_BLS, sinkhorn_knopp(square_BLSS, self.max_iter)
-
-
-class _NormedProjection(torch.autograd.Function):
-    """RMSNorm(x) @ phi, (N, C) x (C, M) -> (N, M), which passes over the wide x as seldom as it can."""
-
-    @staticmethod
-    def forward(ctx: Any, x_NC: Tensor, phi_CM: Tensor) -> Tensor:
-        norm_N1 = torch.linalg.vector_norm(x_NC, dim=1, keepdim=True)
-        scale_N1 = (norm_N1.square() / x_NC.shape[1] + _RMS_EPS).rsqrt()
-        projected_NM = (x_NC @ phi_CM) * scale_N1
-        ctx.save_for_backward(x_NC, phi_CM, scale_N1, projected_NM)
-        return projected_NM
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:
-        x_NC, phi_CM, scale_N1, projected_NM = ctx.saved_tensors
-        # d scale / d x = -scale^3 x / C, and scale x phi is what came out.
-        along_x_N1 = (grad_outputs[0] * projected_NM).sum(1, keepdim=True) * scale_N1.square() / -x_NC.shape[1]
-        scaled_NM = grad_outputs[0] * scale_N1
-        return torch.addcmul(scaled_NM @ phi_CM.T, x_NC, along_x_N1), x_NC.T @ scaled_NM
 
 
 def build_residual(config: ModelConfig, index: int) -> nn.Module:

@@ -41,6 +41,7 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits_NSS: Tensor, max_iter: int) -> Tensor:
+        matrices_NSS: Tensor
         matrices_NSS, sums_RSN = _normalise(logits_NSS, max_iter)
         ctx.save_for_backward(matrices_NSS, sums_RSN)
         return matrices_NSS
@@ -80,7 +81,7 @@ def _normalise_backward(grad_NSS: Tensor, matrices_NSS: Tensor, sums_RSN: Tensor
 
 @_normalise.register_fake
 def _(logits_NSS: Tensor, max_iter: int) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(logits_NSS), logits_NSS.new_empty(2 * max_iter, logits_NSS.shape[1], len(logits_NSS))
+    return torch.empty_like(logits_NSS), logits_NSS.new_empty(2 * max_iter, logits_NSS.shape[1], logits_NSS.shape[0])
 
 
 @_normalise_backward.register_fake
