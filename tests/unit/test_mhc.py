@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
+import sasrec
 from sasrec.config import LossConfig, ModelConfig
 from sasrec.data.batches import TrainingBatches
 from sasrec.data.splits import training_histories
@@ -12,7 +16,7 @@ from sasrec.losses import training_loss
 from sasrec.models import SequenceModel, build_model
 from sasrec.models.residual import HyperConnection
 from sasrec.models.sinkhorn import birkhoff, permutation_matrices, sinkhorn_knopp
-from tests.synthetic import dataset, random_lists
+from tests.synthetic import chain_frame, dataset, random_lists
 
 ITEMS = 30
 
@@ -196,3 +200,31 @@ def test_the_maps_stay_in_fp32_under_autocast() -> None:
         assert torch.equal(one, other)
     assert out.dtype == torch.float32
     assert out.isfinite().all()
+
+
+@pytest.mark.parametrize("mhc", [True, False])
+def test_diagnostics_are_logged_on_request(tmp_path: Path, mhc: bool) -> None:
+    settings = {"maxlen": 8, "hidden_units": 8, "num_epochs": 3, "batch_size": 16, "mhc": mhc}
+    sasrec.train(chain_frame(), tmp_path / "asked", diagnose_every=2, **settings)
+    sasrec.train(chain_frame(), tmp_path / "not", **settings)
+    events = {
+        name: [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        for name in ("asked", "not")
+    }
+    found = {name: [e for e in lines if e["event"] == "diagnostics"] for name, lines in events.items()}
+    assert found["not"] == []
+    assert [e["step"] for e in found["asked"]] == list(range(0, 2 * len(found["asked"]), 2))
+    assert all(e["gradient_norm"] > 0 for e in found["asked"])
+    last = found["asked"][-1]
+    if not mhc:
+        assert "gain" not in last
+        return
+    assert [len(last[key]) for key in ("rows", "columns", "diversity", "gain")] == [4] * 4
+    assert max(last["rows"]) < 1e-5
+    assert 0 < max(last["columns"]) < 0.1
+    first = found["asked"][0]
+    assert all(now > 10 * then for now, then in zip(last["diversity"], first["diversity"], strict=True))
+    assert last["gain"][0] == pytest.approx(1 + last["columns"][0], abs=1e-5)
+    assert max(last["gain"]) < 1.5
+    weights = [e["loss"] for e in events["asked"] + events["not"] if e["event"] == "epoch"]
+    assert weights[:3] == weights[3:], "looking changes nothing"

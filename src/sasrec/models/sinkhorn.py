@@ -81,7 +81,9 @@ def _normalise_backward(grad_NSS: Tensor, matrices_NSS: Tensor, sums_RSN: Tensor
 
 @_normalise.register_fake
 def _(logits_NSS: Tensor, max_iter: int) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(logits_NSS), logits_NSS.new_empty(2 * max_iter, logits_NSS.shape[1], logits_NSS.shape[0])
+    return torch.empty_like(logits_NSS), logits_NSS.new_empty(
+        2 * max_iter, logits_NSS.shape[1], logits_NSS.shape[0]
+    )
 
 
 @_normalise_backward.register_fake

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from sasrec.config import RunConfig
-from sasrec.data.batches import TrainingBatches
+from sasrec.data.batches import TrainingBatch, TrainingBatches
 from sasrec.errors import TrainingError
 from sasrec.losses import training_loss
 from sasrec.models import SequenceModel
+from sasrec.models.diagnostics import stream_diagnostics
+from sasrec.training.compiled import compile_encoder
 from sasrec.training.interrupt import deferred_interrupt
 from sasrec.training.optimizer import build_optimizer
 from sasrec.training.run_log import Bar, RunLog
@@ -70,6 +72,9 @@ class Trainer:
         training, state = self.config.training, self.state
         began = time.monotonic()
         total = training.num_epochs * len(self.batches)
+        if training.compile:
+            self._log.say("compiling the model: this can take a minute")
+            compile_encoder(self.model, self.batches.batch(0, 0), self.config.loss, self._log.say)
         try:
             with deferred_interrupt() as check, self._log.bar("training", total) as bar:
                 while not state.stopped:
@@ -100,9 +105,10 @@ class Trainer:
             # Dropout too is a function of (seed, epoch, step).
             stream = [self.config.training.seed, _DROPOUT, self.state.epoch, step]
             torch.manual_seed(int(np.random.SeedSequence(stream).generate_state(1, np.uint64)[0]) >> 1)
-            loss = training_loss(self.model, self.batches.batch(self.state.epoch, step), self.config.loss)
+            batch = self.batches.batch(self.state.epoch, step)
+            loss = training_loss(self.model, batch, self.config.loss)
             total += loss.detach()
-            self._step(loss)
+            self._step(loss, batch)
             self.state.step += 1
             bar(len(users), self._note())
             check_interrupt()
@@ -113,12 +119,21 @@ class Trainer:
             )
         return mean
 
-    def _step(self, loss: Tensor) -> None:
+    def _step(self, loss: Tensor, batch: TrainingBatch) -> None:
         if self.config.training.l2_emb > 0:
             loss = loss + self.config.training.l2_emb * self.model.item_embedding.weight.square().sum()
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        every = self.config.training.diagnose_every
+        if every and self.state.step % every == 0:
+            self._diagnose(float(loss.detach()), batch)
         self._optimizer.step()
+
+    def _diagnose(self, loss: float, batch: TrainingBatch) -> None:
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        streams = stream_diagnostics(self.model, batch)
+        self._log.event("diagnostics", step=self.state.step, loss=loss, gradient_norm=norm, **streams)
 
     def _validate_and_save(self, loss: float, began: float) -> None:
         state = self.state
