@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +27,7 @@ from sasrec.models import build_model
 from sasrec.models.attention import bucket_attention, plain_attention
 from sasrec.models.dropout import Dropout
 from sasrec.models.tisasrec import intervals
+from sasrec.training.compiled import compile_encoder
 from sasrec.training.optimizer import build_optimizer
 
 MODELS = {"plain": {}, "time": {"time": True}, "mhc": {"mhc": True}, "time+mhc": {"time": True, "mhc": True}}
@@ -48,29 +51,52 @@ def dropout_masks() -> str:
     return in_turn({"ours": lambda: ours(x), "F.dropout": lambda: F.dropout(x, 0.2, training=True)}, 50)
 
 
-def attention(batch: int, length: int) -> str:
+def attention_call(batch: int, length: int, form: Callable[..., torch.Tensor]) -> Callable[[], object]:
     """One time-aware attention, forward and backward: 50 units, 1 head, 257 buckets."""
     inputs = [torch.randn(batch, 1, length, 50, requires_grad=True) for _ in range(3)]
     inputs += [torch.randn(1, 257, 50, requires_grad=True) for _ in range(2)]
+    for leaf in inputs:
+        leaf.grad = torch.zeros_like(leaf)
     between = intervals(torch.randint(0, 60, (batch, length)).cumsum(1), 256)
-
-    def call(form: Callable[..., torch.Tensor]) -> Callable[[], object]:
-        return lambda: form(*inputs, between, lambda weights: weights).sum().backward()
-
-    return in_turn({"bucket": call(bucket_attention), "plain": call(plain_attention)}, 7)
+    return lambda: form(*inputs, between, lambda weights: weights).sum().backward()
 
 
-def steps(path: Path, maxlen: int) -> str:
-    """Training steps of the four models, BCE, 128 users, 50 units, 1 head; times are made up."""
+def attention(batch: int, length: int) -> str:
+    """The bucket form and the plain form."""
+    forms = {"bucket": bucket_attention, "plain": plain_attention}
+    return in_turn({name: attention_call(batch, length, form) for name, form in forms.items()}, 7)
+
+
+def memory(batch: int, length: int) -> str:
+    """What the same attention adds to the peak of resident memory, forward and backward, in a process of its own.
+
+    The peak so far, inputs and their gradients included, is taken off, after a call on one row that loads what
+    every call needs.
+    """
+    script = (  # VmHWM, as ru_maxrss of a child starts from its parent's
+        "import re, torch; from pathlib import Path; from parts import attention_call, bucket_attention;"
+        "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) / 1024;"
+        f"torch.set_num_threads({torch.get_num_threads()});"
+        "attention_call(1, 8, bucket_attention)();"
+        f"call = attention_call({batch}, {length}, bucket_attention); before = peak(); call();"
+        "print(f'{peak() - before:.0f} MB')"
+    )
+    return subprocess.check_output([sys.executable, "-c", script], text=True, cwd=Path(__file__).parent).strip()
+
+
+def steps(path: Path, maxlen: int, models: dict[str, dict[str, bool]]) -> str:
+    """Training steps of models, BCE, 128 users, 50 units, 1 head; times are made up."""
     data = sasrec.prepare(path)
     made_up = (np.arange(data.num_events) * 7 % 1000).cumsum()
 
     def step_of(changed: dict[str, bool]) -> Callable[[], object]:
+        torch.manual_seed(0)
         config = RunConfig().replace(maxlen=maxlen, hidden_units=50, num_heads=1, loss="bce", **changed)
         training = training_histories(data, made_up if config.model.time else None)
         batches = TrainingBatches(training, data.num_items, maxlen=maxlen, batch_size=128, num_negatives=1, seed=0)
-        torch.manual_seed(0)
         model = build_model(data.num_items, config.model).train()
+        if config.training.compile:
+            compile_encoder(model, batches.batch(0, 0), config.loss, sys.exit)
         optimizer, numbers = build_optimizer(model, config.training), itertools.cycle(range(len(batches.plan(0))))
 
         def step() -> None:
@@ -81,7 +107,7 @@ def steps(path: Path, maxlen: int) -> str:
 
         return step
 
-    return in_turn({name: step_of(changed) for name, changed in MODELS.items()}, 15)
+    return in_turn({name: step_of(changed) for name, changed in models.items()}, 25)
 
 
 def main() -> None:
@@ -89,14 +115,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=SHARED, help="folder with video-kang205 and ml-1m (.tsv.gz)")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--compile", action="store_true", help="also compiled models, a minute each to compile")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     print("dropout masks         ", dropout_masks())
     print("attention B=16 L=200  ", attention(16, 200))
     print("attention B=128 L=50  ", attention(128, 50))
-    print("step, Games           ", steps(options.data / "video-kang205.tsv.gz", 50))
-    print("step, ML-1M           ", steps(options.data / "ml-1m.tsv.gz", 200))
+    print("memory    B=128 L=200 ", memory(128, 200))
+    models = {**MODELS, "mhc compiled": {"mhc": True, "compile": True}} if options.compile else MODELS
+    print("step, Games           ", steps(options.data / "video-kang205.tsv.gz", 50, models))
+    print("step, ML-1M           ", steps(options.data / "ml-1m.tsv.gz", 200, models))
 
 
 if __name__ == "__main__":

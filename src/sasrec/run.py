@@ -225,6 +225,7 @@ def _fit(model: SequenceModel, data: Dataset, config: RunConfig, folder: Path, l
         store.prune(folder / CHECKPOINTS)
 
     parameters = sum(p.numel() for p in model.parameters())
+    log.event("model", parameters=parameters, device=str(model.device))
     log.say(f"training {parameters:,} parameters on {model.device}; results in {folder}")
     if not len(validation.targets):
         log.say("note: no user has three events, so there is no validation: the last weights are kept")

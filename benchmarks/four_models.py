@@ -1,0 +1,104 @@
+"""The four models on one data set, a few seeds each: the same commands for all, and a table in Markdown.
+
+    python benchmarks/four_models.py FOLDER SETTINGS...     as in: ... runs/four --dataset ml-100k --maxlen 100
+
+For each model and seed: `sasrec train`, `sasrec evaluate` and `sasrec recommend` in FOLDER/MODEL-SEED. A run that
+is there already is not made again, so that several processes, each with its own --seeds, can fill one folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+MODELS = {
+    "SASRec": ["--no_time", "--no_mhc"],
+    "TiSASRec": ["--time", "--no_mhc"],
+    "SASRec + mHC": ["--no_time", "--mhc"],
+    "TiSASRec + mHC": ["--time", "--mhc"],
+}
+
+
+def sasrec(*words: str) -> None:
+    """Run the command line, and stop if it fails."""
+    subprocess.run([sys.executable, "-m", "sasrec", *words], check=True, stdout=subprocess.DEVNULL)
+
+
+def run(folder: Path, model: str, seed: int, settings: list[str]) -> None:
+    """Train, evaluate, recommend: the weights are loaded again from the run folder by the last two."""
+    if folder.exists():
+        return
+    sasrec("train", "--train_dir", str(folder), "--seed", str(seed), *MODELS[model], *settings)
+    trained = json.loads((folder / "metrics.json").read_text())
+    sasrec("evaluate", str(folder))
+    if json.loads((folder / "metrics.json").read_text()) != trained:
+        sys.exit(f"{folder}: the reloaded model has other metrics")
+    sasrec("recommend", str(folder), "--all", "--k", "10", "--output", str(folder / "top.parquet"))
+
+
+def figures(folder: Path) -> dict[str, float]:
+    """What the table shows of one run."""
+    events = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    epochs = [event for event in events if event["event"] == "epoch"]
+    (stopped,) = (event for event in events if event["event"] == "stopped")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    return {
+        "valid": metrics["valid"]["full"]["ndcg@10"],
+        "ndcg": metrics["test"]["full"]["ndcg@10"],
+        "hr": metrics["test"]["full"]["hr@10"],
+        "epochs": len(epochs),
+        "best": stopped["best_epoch"],
+        "seconds": stopped["seconds"] / len(epochs),
+        "parameters": next(event["parameters"] for event in events if event["event"] == "model"),
+    }
+
+
+def table(folder: Path) -> str:
+    """Mean and standard deviation over the seeds found; seconds an epoch include validation."""
+    lines = [
+        "| model | seeds | parameters | validation NDCG@10 | test NDCG@10 | test HR@10 | best epoch | s / epoch |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for model in MODELS:
+        found = [figures(each) for each in sorted(folder.glob(f"{slug(model)}-[0-9]*")) if finished(each)]
+        if not found:
+            continue
+        cells = [model, str(len(found)), f"{found[0]['parameters']:,}"]
+        for key in ("valid", "ndcg", "hr"):
+            values = [run[key] for run in found]
+            spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.4f}{spread}")
+        cells.append(", ".join(f"{run['best']:.0f}" for run in found))
+        cells.append(f"{statistics.mean(run['seconds'] for run in found):.2f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def slug(model: str) -> str:
+    """The model's name as a folder's."""
+    return model.lower().replace(" + ", "-")
+
+
+def finished(folder: Path) -> bool:
+    """Whether the last of the three commands is done."""
+    return (folder / "top.parquet").exists()
+
+
+def main() -> None:
+    """Run what is missing, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="none: only the table")
+    options, settings = parser.parse_known_args()
+    for seed in options.seeds:
+        for model in MODELS:
+            run(options.folder / f"{slug(model)}-{seed}", model, seed, settings)
+    print(table(options.folder))
+
+
+if __name__ == "__main__":
+    main()
