@@ -19,6 +19,7 @@ from sasrec.models.sinkhorn import birkhoff, permutation_matrices, sinkhorn_knop
 from tests.synthetic import chain_frame, dataset, random_lists
 
 ITEMS = 30
+ML_100K = Path(__file__).resolve().parents[3] / "shared" / "data" / "ml-100k.tsv.gz"
 
 
 def unrolled(logits: torch.Tensor, rounds: int) -> torch.Tensor:
@@ -165,6 +166,12 @@ def test_streams_part_company_and_their_mixing_matters_after_training(
     initial = dict(start.named_parameters())
     moved = [p - initial[name] for name, p in model.named_parameters() if name.endswith("b_res")]
     assert max(m.abs().max() for m in moved) > 1e-3
+    stop_mixing(monkeypatch)
+    assert (states(model) - before).abs().max() > 1e-3
+
+
+def stop_mixing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """H_res = I, for every connection of four streams."""
     maps = HyperConnection.maps
 
     def without_mixing(self, x_BLSD):
@@ -172,7 +179,26 @@ def test_streams_part_company_and_their_mixing_matters_after_training(
         return pre, post, torch.eye(4).expand_as(res)
 
     monkeypatch.setattr(HyperConnection, "maps", without_mixing)
-    assert (states(model) - before).abs().max() > 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not ML_100K.exists(), reason="needs MovieLens 100K beside the repository")
+@pytest.mark.parametrize("time", [False, True])
+def test_on_movielens_too_streams_differ_and_mixing_matters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, time: bool
+) -> None:
+    settings = {"maxlen": 50, "batch_size": 32, "num_epochs": 15, "eval_every": 5, "diagnose_every": 50}
+    recommender = sasrec.train(ML_100K, tmp_path / "run", time=time, mhc=True, device="cpu", **settings)
+    events = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    last = [event for event in events if event["event"] == "diagnostics"][-1]
+    assert min(last["diversity"]) > 1e-3
+    # The last sub-layer's too, but by next to nothing: see HyperConnection.
+    res = [p for name, p in recommender.model.named_parameters() if name.endswith("b_res")][1:]
+    assert max((p - 5 * (torch.eye(4) - 1)).abs().max() for p in res) > 1e-3
+    mixed = recommender.recommend_user("196", k=10)
+    stop_mixing(monkeypatch)
+    unmixed = recommender.recommend_user("196", k=10)
+    assert max(abs(a[1] - b[1]) for a, b in zip(mixed, unmixed, strict=True)) > 1e-4, "rounding is 1e-6"
 
 
 def test_the_gain_over_many_layers_stays_bounded() -> None:

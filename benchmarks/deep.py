@@ -1,0 +1,88 @@
+"""Twelve blocks with mHC and with plain residuals on ML-100K: gradient norm, gain and diversity of streams.
+
+    python benchmarks/deep.py FOLDER --data FILE --figure docs/mhc-depth.svg
+
+Trains both (runs that are there already are kept), stops if any logged value is not finite, and draws the figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+
+import sasrec
+
+SETTINGS: dict[str, Any] = {
+    "maxlen": 50,
+    "hidden_units": 64,
+    "num_blocks": 12,
+    "dropout_rate": 0.2,
+    "batch_size": 32,
+    "num_epochs": 12,
+    "eval_every": 4,
+    "diagnose_every": 10,
+    "seed": 0,
+    "device": "cpu",
+}
+
+
+def diagnostics(folder: Path, data: str, *, mhc: bool) -> list[dict[str, Any]]:
+    """The diagnostics of a run, made now if it is not there."""
+    if not (folder / "metrics.json").exists():
+        sasrec.train(data, folder, mhc=mhc, **SETTINGS)
+    events = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    found = [event for event in events if event["event"] == "diagnostics"]
+    for event in found:
+        numbers = [event["loss"], event["gradient_norm"], *event.get("gain", []), *event.get("diversity", [])]
+        assert all(math.isfinite(number) for number in numbers), event
+    return found
+
+
+def draw(runs: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """Three panels over the steps."""
+    figure, (gradients, gain, diversity) = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
+    for name, events in runs.items():
+        gradients.semilogy([e["step"] for e in events], [e["gradient_norm"] for e in events], label=name)
+    gradients.set(title="gradient norm", xlabel="step")
+    gradients.legend()
+    events = runs["mHC"]
+    steps = [e["step"] for e in events]
+    depths = len(events[0]["gain"])
+    for layer in (1, depths // 2, depths):
+        gain.plot(steps, [e["gain"][layer - 1] for e in events], label=f"after sub-layer {layer}")
+        diversity.semilogy(steps, [e["diversity"][layer - 1] for e in events], label=f"after sub-layer {layer}")
+    gain.set(title="composite gain of H_res (1: none)", xlabel="step")
+    gain.legend()
+    diversity.set(title="diversity of the streams", xlabel="step")
+    diversity.legend()
+    figure.savefig(path)
+
+
+def main() -> None:
+    """Train, check, draw, print the extremes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--data", default="ml-100k", help="a name or a file, as for sasrec train")
+    parser.add_argument("--figure", type=Path, default=Path("mhc-depth.svg"))
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    runs = {name: diagnostics(options.folder / name, options.data, mhc=name == "mHC") for name in ("mHC", "plain")}
+    draw(runs, options.figure)
+    for name, events in runs.items():
+        norms = [event["gradient_norm"] for event in events]
+        metrics = json.loads((options.folder / name / "metrics.json").read_text())["test"]["full"]
+        print(f"{name}: gradient norm {min(norms):.3f} to {max(norms):.3f}, last {norms[-1]:.3f};", end=" ")
+        print(f"test NDCG@10 {metrics['ndcg@10']:.4f}")
+    print(f"largest gain {max(max(e['gain']) for e in runs['mHC']):.4f}", end=", ")
+    print(f"largest column error {max(max(e['columns']) for e in runs['mHC']):.1e}")
+
+
+if __name__ == "__main__":
+    main()
