@@ -1,8 +1,8 @@
-"""Twelve blocks with mHC and with plain residuals on ML-100K: gradient norm, gain and diversity of streams.
+"""Twelve blocks with mHC (two projections) and plain residuals on ML-100K: gradients, gain, diversity.
 
     python benchmarks/deep.py FOLDER --data FILE --figure docs/mhc-depth.svg
 
-Trains both (runs that are there already are kept), stops if any logged value is not finite, and draws the figure.
+Trains each (runs that are there already are kept), stops if any logged value is not finite, and draws the figure.
 """
 
 from __future__ import annotations
@@ -24,18 +24,23 @@ SETTINGS: dict[str, Any] = {
     "num_blocks": 12,
     "dropout_rate": 0.2,
     "batch_size": 32,
-    "num_epochs": 12,
-    "eval_every": 4,
+    "num_epochs": 40,
+    "eval_every": 10,
     "diagnose_every": 10,
     "seed": 0,
     "device": "cpu",
 }
+RESIDUALS: dict[str, dict[str, Any]] = {
+    "mHC": {"mhc": True},
+    "mHC, birkhoff": {"mhc": True, "mhc_projection": "birkhoff"},
+    "plain": {},
+}
 
 
-def diagnostics(folder: Path, data: str, *, mhc: bool) -> list[dict[str, Any]]:
+def diagnostics(folder: Path, data: str, residual: dict[str, Any]) -> list[dict[str, Any]]:
     """The diagnostics of a run, made now if it is not there."""
     if not (folder / "metrics.json").exists():
-        sasrec.train(data, folder, mhc=mhc, **SETTINGS)
+        sasrec.train(data, folder, **SETTINGS, **residual)
     events = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     found = [event for event in events if event["event"] == "diagnostics"]
     for event in found:
@@ -51,16 +56,17 @@ def draw(runs: dict[str, list[dict[str, Any]]], path: Path) -> None:
         gradients.semilogy([e["step"] for e in events], [e["gradient_norm"] for e in events], label=name)
     gradients.set(title="gradient norm", xlabel="step")
     gradients.legend()
-    events = runs["mHC"]
-    steps = [e["step"] for e in events]
-    depths = len(events[0]["gain"])
-    for layer in (1, depths // 2, depths):
-        gain.plot(steps, [e["gain"][layer - 1] for e in events], label=f"after sub-layer {layer}")
-        diversity.semilogy(steps, [e["diversity"][layer - 1] for e in events], label=f"after sub-layer {layer}")
+    for name, style in (("mHC", "-"), ("mHC, birkhoff", ":")):
+        events = runs[name]
+        steps = [e["step"] for e in events]
+        depth = len(events[0]["gain"])
+        for layer, colour in ((1, "C0"), (depth // 2, "C1"), (depth, "C2")):
+            look = {"color": colour, "linestyle": style, "label": f"{name}, sub-layer {layer}"}
+            gain.plot(steps, [e["gain"][layer - 1] for e in events], **look)
+            diversity.semilogy(steps, [e["diversity"][layer - 1] for e in events], **look)
     gain.set(title="composite gain of H_res (1: none)", xlabel="step")
     gain.legend()
     diversity.set(title="diversity of the streams", xlabel="step")
-    diversity.legend()
     figure.savefig(path)
 
 
@@ -73,15 +79,18 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    runs = {name: diagnostics(options.folder / name, options.data, mhc=name == "mHC") for name in ("mHC", "plain")}
+    folders = {name: options.folder / name.replace(", ", "-") for name in RESIDUALS}
+    runs = {name: diagnostics(folders[name], options.data, RESIDUALS[name]) for name in RESIDUALS}
     draw(runs, options.figure)
     for name, events in runs.items():
         norms = [event["gradient_norm"] for event in events]
-        metrics = json.loads((options.folder / name / "metrics.json").read_text())["test"]["full"]
+        metrics = json.loads((folders[name] / "metrics.json").read_text())
         print(f"{name}: gradient norm {min(norms):.3f} to {max(norms):.3f}, last {norms[-1]:.3f};", end=" ")
-        print(f"test NDCG@10 {metrics['ndcg@10']:.4f}")
-    print(f"largest gain {max(max(e['gain']) for e in runs['mHC']):.4f}", end=", ")
-    print(f"largest column error {max(max(e['columns']) for e in runs['mHC']):.1e}")
+        print(f"test NDCG@10 {metrics['test']['full']['ndcg@10']:.4f}", end="")
+        if "gain" in events[0]:
+            gain, columns = (max(max(event[key]) for event in events) for key in ("gain", "columns"))
+            print(f"; largest gain {gain:.4f}, largest column error {columns:.1e}", end="")
+        print()
 
 
 if __name__ == "__main__":
