@@ -17,7 +17,7 @@ from sasrec.config import RunConfig
 from sasrec.data.dataset import Dataset, open_dataset
 from sasrec.errors import SasrecError
 from sasrec.recommend import Recommender
-from sasrec.run import evaluate, load, prepare, train
+from sasrec.run import evaluate, load, prepare, resume, train
 
 __version__ = "0.1.0"
 
@@ -30,5 +30,6 @@ __all__ = [
     "load",
     "open_dataset",
     "prepare",
+    "resume",
     "train",
 ]

@@ -2,7 +2,8 @@
 
 Each command is a dataclass whose docstring and fields are its help, and whose `run` does the work.
 Results go to stdout, everything said about the work to stderr. Exit status: 0 done, 1 a mistake that the
-message explains, 2 a wrong command line, 130 interrupted.
+message explains, 2 a wrong command line, 130 and
+143 interrupted by SIGINT and SIGTERM.
 """
 
 from __future__ import annotations
@@ -114,6 +115,7 @@ class Train:
 
     Example: sasrec train --dataset ml-100k --train_dir runs/first
     Example: sasrec train --dataset ratings.csv --train_dir runs/mine --maxlen 50 --loss bce
+    Example: sasrec train --train_dir runs/mine --resume
     """
 
     train_dir: Path
@@ -122,18 +124,23 @@ class Train:
     """TOML file of settings; the settings given on the command line override it."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Local copy of the public data set, where it cannot be downloaded."""
+    resume: bool = False
+    """Go on with the run in train_dir from its newest checkpoint, with its settings."""
     config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
 
     def run(self) -> None:
         """Train, and print the metrics."""
-        log = RunLog(None, _err)
-        if not self.config.data.dataset:
+        log, dataset = RunLog(None, _err), self.config.data.dataset
+        if not dataset and not self.resume:
             raise DataError("no data set was named: give --dataset a public name, a prepared folder or a file")
         try:
-            run.train(self.config.data.dataset, self.train_dir, recipe=self.config, log=log, local_copy=self.from_)
-        except KeyboardInterrupt:
+            if self.resume:
+                run.resume(self.train_dir, recipe=self.config, log=log)
+            else:
+                run.train(dataset, self.train_dir, recipe=self.config, log=log, local_copy=self.from_)
+        except (KeyboardInterrupt, SystemExit):
             if (self.train_dir / run.CHECKPOINTS).exists():
-                _err.print(f"interrupted; what was learned is kept: sasrec evaluate {self.train_dir}")
+                _err.print(f"interrupted; go on with: sasrec train --train_dir {self.train_dir} --resume")
             raise
         _print_metrics(run.saved_metrics(self.train_dir))
         _err.print(f"next: sasrec recommend {self.train_dir} --history ITEM,ITEM,… --k 10")
@@ -263,12 +270,18 @@ def _commands(config: RunConfig) -> Any:
 
 
 def _recipe_named_in(arguments: list[str]) -> RunConfig:
-    """The recipe gives the defaults that the other flags override, so it is read before they are parsed."""
+    """The recipe gives the defaults that the other flags override, so it is read before they are parsed.
+
+    To resume a run, its own config.toml is the recipe.
+    """
+    given: dict[str, str] = {}
     for flag, following in zip(arguments, [*arguments[1:], ""], strict=True):
         name, _, value = flag.partition("=")
-        if name == "--recipe":
-            return RunConfig.load(value or following)
-    return RunConfig()
+        given[name.replace("-", "_").replace("__", "--", 1)] = value or following
+    own = Path(given.get("--train_dir", "")) / "config.toml"
+    if "--recipe" in given:
+        return RunConfig.load(given["--recipe"])
+    return RunConfig.load(own) if "--resume" in given and own.exists() else RunConfig()
 
 
 def _seed_document_flags(arguments: list[str]) -> list[str]:

@@ -98,7 +98,23 @@ class TrainingConfig:
     batch_size: int = 128
     """Users of mean length in a batch: batches hold about batch_size × mean length positions each."""
     lr: float = 1e-3
-    """Learning rate of Adam."""
+    """Learning rate, before warm-up and schedule."""
+    optimizer: Literal["adam", "adamw"] = "adam"
+    """Adam, or AdamW, which can decay weights."""
+    weight_decay: float = 0.0
+    """Decay of the layers' matrices (adamw only); biases, norms, embeddings and mHC are left alone."""
+    schedule: Literal["constant", "step", "cosine"] = "constant"
+    """How the learning rate goes on: as it is, times gamma every step_size epochs, or down to 0 at num_epochs."""
+    step_size: int = 20
+    """Epochs between falls of the learning rate (schedule step only)."""
+    gamma: float = 0.5
+    """Factor by which it falls (schedule step only)."""
+    warmup_steps: int = 0
+    """Updates over which the learning rate rises to lr."""
+    clip_norm: float = 0.0
+    """Scale gradients down to this norm when theirs is larger; 0 to leave them."""
+    accumulate: int = 1
+    """Parts in which a batch passes through the model, to save memory; the update is the same."""
     l2_emb: float = 0.0
     """Weight of the sum of squares of the item embedding table in the loss."""
     num_epochs: int = 200
@@ -116,6 +132,10 @@ class TrainingConfig:
     compile: bool = False
     """Train through torch.compile, which needs a C++ compiler: half a minute at the start, then, with mHC, faster
     steps."""
+    save_minutes: float = 10.0
+    """Minutes between checkpoints besides those after each validation; 0 for none."""
+    detect_anomaly: bool = False
+    """Let PyTorch name the operation that made the first NaN of a backward pass; much slower."""
     diagnose_every: int = 0
     """Steps between `diagnostics` events in log.jsonl: loss, gradient norm and, with mHC, for each sub-layer the
     sums of H_res and the diversity and gain of the streams; 0 for none."""
@@ -147,6 +167,24 @@ class RunConfig:
                 raise ConfigError(f"there is no setting named {name!r}; the settings are: {', '.join(home)}")
             parts[home[name]][name] = value
         return _validated(parts, "the settings given")
+
+    def differences(self, other: RunConfig) -> dict[str, tuple[Any, Any]]:
+        """Flat names of the fields that differ, with both values."""
+        mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
+        return {
+            name: (value, theirs[part][name])
+            for part, fields in mine.items()
+            for name, value in fields.items()
+            if value != theirs[part][name]
+        }
+
+    @staticmethod
+    def from_parts(parts: dict[str, Any], source: str) -> RunConfig:
+        """The inverse of dataclasses.asdict.
+
+        Raises: ConfigError naming `source` and the key that is unknown or wrong.
+        """
+        return _validated(parts, source)
 
     @staticmethod
     def load(path: str | Path) -> RunConfig:
@@ -182,6 +220,8 @@ def _contradictions(config: RunConfig) -> list[tuple[bool, str]]:
         "mhc_sinkhorn_iter": model.mhc_sinkhorn_iter,
         "num_negatives": config.loss.num_negatives,
         "batch_size": training.batch_size,
+        "step_size": training.step_size,
+        "accumulate": training.accumulate,
         "num_epochs": training.num_epochs,
         "eval_every": training.eval_every,
     }
@@ -193,9 +233,22 @@ def _contradictions(config: RunConfig) -> list[tuple[bool, str]]:
         ),
         (not 0 <= model.dropout_rate < 1, f"dropout_rate must be in [0, 1), not {model.dropout_rate}"),
         (not training.lr > 0, f"lr must be above 0, not {training.lr}"),
+        (not training.weight_decay >= 0, f"weight_decay must be 0 or more, not {training.weight_decay}"),
+        (
+            training.weight_decay > 0 and training.optimizer != "adamw",
+            "weight_decay is for optimizer adamw: use --optimizer adamw",
+        ),
+        (
+            training.schedule != "step" and (training.step_size, training.gamma) != (20, 0.5),
+            f"step_size and gamma do nothing with schedule {training.schedule}: use --schedule step",
+        ),
+        (not 0 < training.gamma <= 1, f"gamma must be above 0 and at most 1, not {training.gamma}"),
+        (training.warmup_steps < 0, f"warmup_steps must be 0 or more, not {training.warmup_steps}"),
+        (not training.clip_norm >= 0, f"clip_norm must be 0 or more, not {training.clip_norm}"),
         (not training.l2_emb >= 0, f"l2_emb must be 0 or more, not {training.l2_emb}"),
         (not training.max_minutes >= 0, f"max_minutes must be 0 or more, not {training.max_minutes}"),
         (training.patience < 0, f"patience must be 0 or more, not {training.patience}"),
+        (not training.save_minutes >= 0, f"save_minutes must be 0 or more, not {training.save_minutes}"),
         (training.diagnose_every < 0, f"diagnose_every must be 0 or more, not {training.diagnose_every}"),
         (training.seed < 0, f"seed must be 0 or more, not {training.seed}"),
         (data.max_rejects < -1, f"max_rejects must be -1 or more, not {data.max_rejects}"),

@@ -1,6 +1,6 @@
 """What is minimised: binary cross-entropy with sampled negatives, or cross-entropy over the whole catalogue.
 
-Both are means over the real positions of a batch; padded positions are never computed.
+Both are means over the real positions of a batch, or one part's share of that; padding is never computed.
 """
 
 from __future__ import annotations
@@ -20,49 +20,57 @@ _LOGITS_AT_ONCE = 2**22
 
 
 def training_loss(model: SequenceModel, batch: TrainingBatch, config: LossConfig) -> Tensor:
-    """The mean loss of a batch, a scalar."""
+    """The mean loss of a batch, a scalar; of a part of one, its share: sum / positions of the whole batch."""
     items_BL, positions_BL = model.to_device(batch.items_BL), model.to_device(batch.positions_BL)
     times_BL = model.times_of(batch)
     real_P, targets_P = model.to_device(batch.real_P), model.to_device(batch.targets_P)
     if config.loss == "ce":
         states_PD = model(items_BL, positions_BL, times_BL).flatten(0, 1)[real_P]
-        return full_cross_entropy(states_PD, model.item_embedding.weight, targets_P)
+        return full_cross_entropy(states_PD, model.item_embedding.weight, targets_P, batch.positions)
     negatives_PN = model.to_device(batch.negatives_PN)
     # One lookup for inputs, targets and negatives: each lookup costs a dense gradient of the whole table.
     ids = torch.cat([items_BL.flatten(), targets_P, negatives_PN.flatten()])
     inputs, targets_PD, negatives = torch.split(
         model.embed(ids), [items_BL.numel(), len(targets_P), negatives_PN.numel()]
     )
-    vectors_BLD = inputs.view(*items_BL.shape, -1)
+    width = inputs.shape[-1]  # not -1: a part of a batch may be empty
+    vectors_BLD = inputs.view(*items_BL.shape, width)
     states_PD = model.encode(vectors_BLD, positions_BL, times_BL).flatten(0, 1)[real_P]
     positive_P = (states_PD * targets_PD).sum(-1)
-    negative_PN = (states_PD.unsqueeze(1) * negatives.view(*negatives_PN.shape, -1)).sum(-1)
-    return binary_cross_entropy(positive_P, negative_PN, negatives_PN > 0)
+    negative_PN = (states_PD.unsqueeze(1) * negatives.view(*negatives_PN.shape, width)).sum(-1)
+    return binary_cross_entropy(positive_P, negative_PN, negatives_PN > 0, batch.positions)
 
 
-def binary_cross_entropy(positive_P: Tensor, negative_PN: Tensor, exists_PN: Tensor) -> Tensor:
-    """Mean over positions of BCE of the positive plus the sum of BCE over its negatives that exist.
+def binary_cross_entropy(positive_P: Tensor, negative_PN: Tensor, exists_PN: Tensor, positions: int) -> Tensor:
+    """Sum over positions of BCE of the positive plus the sum of BCE over its negatives that exist, / positions.
 
     With one negative this is the loss of the papers: mean BCE of positives + mean BCE of negatives.
     """
     positive = F.softplus(-positive_P)
     negative = (F.softplus(negative_PN) * exists_PN).sum(-1)
-    return (positive + negative).mean()
+    return (positive + negative).sum() / positions
 
 
-def full_cross_entropy(states_PD: Tensor, item_embedding_VD: Tensor, targets_P: Tensor) -> Tensor:
-    """Mean cross-entropy of each position's target among items 1..V-1 (row 0, padding, takes no part).
+def full_cross_entropy(
+    states_PD: Tensor, item_embedding_VD: Tensor, targets_P: Tensor, positions: int | None = None
+) -> Tensor:
+    """Sum of the cross-entropy of each position's target among items 1..V-1 / positions (default: their mean).
+
+    Row 0 of the table, padding, takes no part.
 
     Exact, in memory of a few chunks of logits, whatever P is: gradients are formed chunk by chunk in the
     forward pass, as they are known up to the scale that arrives in the backward pass. Differentiable once.
     """
-    loss: Tensor = _ChunkedCrossEntropy.apply(states_PD, item_embedding_VD, targets_P)  # type: ignore[no-untyped-call]
+    count = len(states_PD) if positions is None else positions
+    loss: Tensor = _ChunkedCrossEntropy.apply(states_PD, item_embedding_VD, targets_P, count)  # type: ignore[no-untyped-call]
     return loss
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, states_PD: Tensor, item_embedding_VD: Tensor, targets_P: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, states_PD: Tensor, item_embedding_VD: Tensor, targets_P: Tensor, positions: int
+    ) -> Tensor:
         states_PD, table_VD = states_PD.detach(), item_embedding_VD.detach()
         grad_states_PD, grad_table_VD = torch.empty_like(states_PD), torch.zeros_like(table_VD)
         total = states_PD.new_zeros(())
@@ -79,11 +87,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             grad_states_PD[part] = grad_logits_CV @ table_VD[1:]
             grad_table_VD[1:].addmm_(grad_logits_CV.T, states_PD[part])
         ctx.save_for_backward(grad_states_PD, grad_table_VD)
-        ctx.positions = len(states_PD)
-        return total / len(states_PD)
+        ctx.positions = positions
+        return total / positions
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
         grad_states_PD, grad_table_VD = ctx.saved_tensors
         scale = grad_outputs[0] / ctx.positions
-        return grad_states_PD * scale, grad_table_VD * scale, None
+        return grad_states_PD * scale, grad_table_VD * scale, None, None

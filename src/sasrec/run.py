@@ -1,4 +1,4 @@
-"""A run folder, and the four verbs on it: prepare, train, load, evaluate.
+"""A run folder, and the verbs on it: prepare, train, resume, load, evaluate.
 
 RUN/  config.toml  log.jsonl  metrics.json  checkpoints/  dataset/ (unless a prepared folder was named)
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,16 @@ from sasrec.training.run_log import RunLog
 from sasrec.training.trainer import Trainer, TrainingState
 
 CHECKPOINTS = "checkpoints"
+# What may differ when a run is resumed: nothing that an update depends on.
+_MAY_CHANGE = {
+    "num_epochs",
+    "max_minutes",
+    "patience",
+    "save_minutes",
+    "device",
+    "diagnose_every",
+    "detect_anomaly",
+}
 
 
 def prepare(
@@ -93,7 +104,9 @@ def train(
     config = config.replace(**settings)
     folder = Path(train_dir)
     if (folder / CHECKPOINTS).exists():
-        raise ConfigError(f"{folder} holds a run already: name another --train_dir, or remove it")
+        raise ConfigError(
+            f"{folder} holds a run already: go on with it (--resume), name another --train_dir, or remove it"
+        )
     device = pick_device(config.training.device)
     log = RunLog(folder / "log.jsonl", log.console if log else None)
     data, config = _dataset_for_run(data, config, folder, log, local_copy)
@@ -104,9 +117,44 @@ def train(
         torch.manual_seed(config.training.seed)
         model = build_model(data.num_items, config.model).to(device)
         _fit(model, data, config, folder, log)
-    recommender = load(folder, device=str(device))
-    _measure(recommender, folder, log)
-    return recommender
+    return _measured(folder, device, log)
+
+
+def resume(
+    train_dir: str | Path, *, recipe: RunConfig | None = None, log: RunLog | None = None, **settings: Any
+) -> Recommender:
+    """Go on with a run from its newest undamaged checkpoint, to the bit as if it had not been interrupted.
+
+    The settings are the run's own. Only those that say how long and where to train may be others
+    (num_epochs, max_minutes, patience, save_minutes, device, diagnose_every); `recipe` and `settings` may repeat
+    the others. A run that has ended is measured again, or trained on if its limits were raised.
+
+    Raises: CheckpointError if there is nothing to go on from, or the data has changed; ConfigError naming a
+    setting that differs.
+    """
+    folder = Path(train_dir)
+    log = RunLog(folder / "log.jsonl", log.console if log else None)
+    if not (folder / CHECKPOINTS).exists():
+        raise CheckpointError(
+            f"{folder} holds no checkpoint to resume from: check the path, or start without --resume"
+        )
+    found = store.newest(folder / CHECKPOINTS, log.say)
+    began = RunConfig.from_parts(found.state["config"], f"{found.path}/state.json")
+    config = (recipe or began).replace(**settings)
+    for name, (before, now) in began.differences(config).items():
+        if name not in _MAY_CHANGE:
+            raise ConfigError(
+                f"{name} was {before!r} when this run began and is {now!r} now: leave it, or start anew"
+            )
+    device = pick_device(config.training.device)
+    data = _dataset_of(folder, config)
+    _check_data(found, data)
+    config.save(folder / "config.toml")
+    log.event("resume", checkpoint=found.path.name, step=found.state["step"], config=dataclasses.asdict(config))
+    log.say(f"resuming {folder} at step {found.state['step']}")
+    with torch.random.fork_rng(devices=[]):
+        _fit(_model_of(found, data).to(device), data, config, folder, log, found)
+    return _measured(folder, device, log)
 
 
 def load(
@@ -123,17 +171,11 @@ def load(
     folder = Path(run)
     if not (folder / "config.toml").exists():
         raise CheckpointError(f"{folder} is not a run folder (no config.toml): name one that `sasrec train` made")
-    data = open_dataset(dataset or RunConfig.load(folder / "config.toml").data.dataset or folder / "dataset")
+    config = RunConfig.load(folder / "config.toml")
+    data = open_dataset(dataset) if dataset else _dataset_of(folder, config)
     found = store.load(Path(checkpoint) if checkpoint else store.best(folder / CHECKPOINTS))
-    if found.state["data_hash"] != data.data_hash:
-        raise CheckpointError(
-            f"{found.path} was trained on other data (hash {found.state['data_hash'][:12]}, "
-            f"this data set has {data.data_hash[:12]}): name the right one with --dataset"
-        )
-    with torch.random.fork_rng(devices=[]):  # the initial values drawn here are overwritten at once
-        model = build_model(data.num_items, ModelConfig(**found.state["config"]["model"]))
-    model.load_state_dict(found.weights)
-    return Recommender(model.to(pick_device(device)).eval(), data)
+    _check_data(found, data)
+    return Recommender(_model_of(found, data).to(pick_device(device)).eval(), data)
 
 
 def evaluate(
@@ -187,11 +229,46 @@ def _dataset_for_run(
         log.say(sentence)
     if prepared is None:
         data.save(folder / "dataset")
-        return data, config.replace(dataset="")
+        return data, config
     return data, config.replace(dataset=str(prepared))
 
 
-def _fit(model: SequenceModel, data: Dataset, config: RunConfig, folder: Path, log: RunLog) -> None:
+def _dataset_of(folder: Path, config: RunConfig) -> Dataset:
+    """The data set of a run, where `_dataset_for_run` left it."""
+    named = Path(config.data.dataset)
+    prepared = named.is_absolute() and (named / "manifest.json").exists()
+    return open_dataset(named if prepared else folder / "dataset")
+
+
+def _check_data(found: store.Checkpoint, data: Dataset) -> None:
+    if found.state["data_hash"] != data.data_hash:
+        raise CheckpointError(
+            f"{found.path} was trained on other data (hash {found.state['data_hash'][:12]}, "
+            f"this data set has {data.data_hash[:12]}): name the right one with --dataset"
+        )
+
+
+def _model_of(found: store.Checkpoint, data: Dataset) -> SequenceModel:
+    """The model of a checkpoint, with its weights."""
+    with torch.random.fork_rng(devices=[]):  # the initial values drawn here are overwritten at once
+        model = build_model(data.num_items, ModelConfig(**found.state["config"]["model"]))
+    try:
+        model.load_state_dict(found.weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{found.path} has the weights of another model: {error}") from None
+    if bad := [name for name, tensor in found.weights.items() if not bool(tensor.isfinite().all())]:
+        raise CheckpointError(f"{found.path} has weights that are not finite: {', '.join(bad[:3])}")
+    return model
+
+
+def _fit(
+    model: SequenceModel,
+    data: Dataset,
+    config: RunConfig,
+    folder: Path,
+    log: RunLog,
+    resumed: store.Checkpoint | None = None,
+) -> None:
     times = data_times(data, config.model)
     validation = evaluation_split(data, "valid", times)
     training = training_histories(data, times)
@@ -211,17 +288,19 @@ def _fit(model: SequenceModel, data: Dataset, config: RunConfig, folder: Path, l
             return None
         return metrics_from_ranks(target_ranks(ModelScorer(model), validation).full)["ndcg@10"]
 
-    def save(state: TrainingState, score: float | None) -> None:
+    def save(state: TrainingState, score: float | None, optimizer: dict[str, torch.Tensor]) -> None:
         record = {
-            "epoch": state.epoch,
             "step": state.step,
+            "epoch": state.epoch,
             "score": score,
             "score_is": "validation NDCG@10, full catalogue",
+            "training": dataclasses.asdict(state),
             "num_items": data.num_items,
             "data_hash": data.data_hash,
             "config": dataclasses.asdict(config),
+            "versions": {"sasrec": version("sasrec"), "torch": torch.__version__},
         }
-        store.save(folder / CHECKPOINTS, dict(model.state_dict()), record)
+        store.save(folder / CHECKPOINTS, dict(model.state_dict()), record, optimizer)
         store.prune(folder / CHECKPOINTS)
 
     parameters = sum(p.numel() for p in model.parameters())
@@ -229,7 +308,16 @@ def _fit(model: SequenceModel, data: Dataset, config: RunConfig, folder: Path, l
     log.say(f"training {parameters:,} parameters on {model.device}; results in {folder}")
     if not len(validation.targets):
         log.say("note: no user has three events, so there is no validation: the last weights are kept")
-    Trainer(model, batches, config, validate=validate, save=save, log=log).fit()
+    trainer = Trainer(model, batches, config, validate=validate, save=save, log=log)
+    if resumed is not None:
+        trainer.restore(TrainingState(**resumed.state["training"]), resumed.optimizer)
+    trainer.fit()
+
+
+def _measured(folder: Path, device: torch.device, log: RunLog) -> Recommender:
+    recommender = load(folder, device=str(device))
+    _measure(recommender, folder, log)
+    return recommender
 
 
 def _measure(recommender: Recommender, folder: Path, log: RunLog) -> dict[str, Any]:

@@ -131,6 +131,26 @@ def test_every_parameter_gets_a_gradient_and_padding_none(model: SequenceModel, 
             assert parameter.grad[0].abs().max() == 0, name
 
 
+@pytest.mark.parametrize("loss", ["bce", "ce"])
+@pytest.mark.parametrize("parts", [2, 30])
+def test_the_losses_and_gradients_of_parts_add_up_to_those_of_the_batch(
+    model: SequenceModel, loss: str, parts: int
+) -> None:
+    lists = random_lists(30, ITEMS, seed=4, longest=12)
+    training = histories(lists)
+    made = TrainingBatches(training, ITEMS, maxlen=MAXLEN, batch_size=15, num_negatives=2, seed=0)
+    config = LossConfig(loss=loss, num_negatives=2 if loss == "bce" else 1)
+    model.double().eval()
+    found = []
+    for count in (1, parts):
+        model.zero_grad()
+        losses = [training_loss(model, made.batch(0, 0, part, count), config) for part in range(count)]
+        sum(losses).backward()
+        found.append([sum(losses).detach(), *(p.grad.clone() for p in model.parameters())])
+    for whole, split in zip(*found, strict=True):
+        assert (whole - split).abs().max() < 1e-12
+
+
 def test_padding_is_never_recommended_and_its_embedding_stays_zero(model: SequenceModel) -> None:
     scores = model.scores(model.last_states(batch([[1, 2, 3]])))
     assert scores.shape == (1, ITEMS + 1)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
-from sasrec.data.batches import TrainingBatches, pad
+from sasrec.data.batches import TrainingBatch, TrainingBatches, pad
 from sasrec.data.negatives import NegativeSampler
 from sasrec.data.splits import Histories, evaluation_split, training_histories
 from tests.synthetic import dataset, random_lists
@@ -45,6 +47,24 @@ def test_each_position_learns_the_item_that_follows_it() -> None:
     pairs = zip(batch.items_BL.ravel()[batch.real_P].tolist(), batch.targets_P.tolist(), strict=True)
     assert sorted(pairs) == [(1, 2), (2, 3), (3, 4), (5, 6), (6, 7)]
     assert sorted(users.tolist()) == [0, 1], "user 2 has one training event and so nothing to predict"
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 40])
+def test_parts_share_out_a_batch_and_keep_its_negatives(parts: int) -> None:
+    made_ = made(random_lists(50, 30, seed=1), 30)
+    whole = made_.batch(0, 1)
+    pieces = [made_.batch(0, 1, part, parts) for part in range(parts)]
+    assert {piece.positions for piece in pieces} == {whole.positions} == {len(whole.targets_P)}
+
+    def examples(batch: TrainingBatch) -> list[tuple[int, ...]]:
+        inputs, places = batch.items_BL.ravel()[batch.real_P], batch.positions_BL.ravel()[batch.real_P]
+        return [
+            (int(i), int(p), int(t), *map(int, n))
+            for i, p, t, n in zip(inputs, places, batch.targets_P, batch.negatives_PN, strict=True)
+        ]
+
+    assert sorted(itertools.chain(*map(examples, pieces))) == sorted(examples(whole))
+    assert max(len(piece.lengths_B) for piece in pieces) <= -(-len(whole.lengths_B) // parts)
 
 
 def test_a_batch_is_a_pure_function_of_seed_epoch_and_step() -> None:

@@ -51,11 +51,11 @@ def test_bce_is_that_of_the_papers_with_one_negative_and_sums_more() -> None:
     ones, zeros = torch.ones(50).double(), torch.zeros(50).double()
     bce = F.binary_cross_entropy_with_logits
     papers = bce(positive, ones) + bce(negative[:, 0], zeros)
-    assert torch.allclose(binary_cross_entropy(positive, negative[:, :1], exists[:, :1]), papers)
+    assert torch.allclose(binary_cross_entropy(positive, negative[:, :1], exists[:, :1], 50), papers)
     summed = bce(positive, ones) + sum(bce(negative[:, i], zeros) for i in range(3))
-    assert torch.allclose(binary_cross_entropy(positive, negative, exists), summed)
+    assert torch.allclose(binary_cross_entropy(positive, negative, exists, 50), summed)
     exists[:, 1:] = False
-    assert torch.allclose(binary_cross_entropy(positive, negative, exists), papers)
+    assert torch.allclose(binary_cross_entropy(positive, negative, exists, 50), papers)
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.2, 0.5, 0.9])

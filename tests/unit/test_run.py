@@ -124,7 +124,7 @@ def test_the_checkpoint_kept_is_the_best_on_validation_and_it_stops_when_none_is
     scores = {e["step"]: e["score"] for e in events if e["event"] == "validation"}
     assert len(scores) < 200
     assert store.best(run / "checkpoints").name == f"step-{max(scores, key=scores.get):08d}"
-    assert len(list((run / "checkpoints").iterdir())) == 2, "the best and the newest"
+    assert len(list((run / "checkpoints").iterdir())) == 3, "the best and the newest two"
     assert "no better validation for 3 epochs" in next(e["reason"] for e in events if e["event"] == "stopped")
     measured = json.loads((run / "metrics.json").read_text())["valid"]["full"]["ndcg@10"]
     assert measured == max(scores.values())
@@ -168,7 +168,7 @@ def test_a_loss_that_is_not_finite_stops_training_with_the_remedy(
 ) -> None:
     original = trainer.training_loss
     monkeypatch.setattr(trainer, "training_loss", lambda *arguments: original(*arguments) * float("nan"))
-    with pytest.raises(TrainingError, match="lower lr"):
+    with pytest.raises(TrainingError, match=r"epoch 1, step 0 .*the loss is nan.*not finite in .*Lower lr"):
         sasrec.train(sasrec.prepare(chain_frame()), tmp_path / "run", **SMALL)
 
 
@@ -290,7 +290,7 @@ def test_ctrl_c_in_the_middle_of_a_save_waits_for_it_and_a_second_one_cuts_it_sh
     assert kept.state["epoch"] == 1
     assert kept.state["score"] is not None
     cut = store.load(store.best(tmp_path / "second/checkpoints"))
-    assert cut.state["score"] is None, "the save was cut short, and made again on the way out"
+    assert cut.state["score"] is not None, "the save was cut short, and made again on the way out"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 

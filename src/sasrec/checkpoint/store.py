@@ -1,9 +1,10 @@
 """Checkpoints on disk: directories of safetensors and JSON, published by one rename, verified before parsing.
 
-    checkpoints/step-00000470/  weights.safetensors  state.json  MANIFEST.json
+    checkpoints/step-00000470/  weights.safetensors  optimizer.safetensors  state.json  MANIFEST.json
 
 A directory appears under its name only when it is whole. The best one is that with the highest `score` in its
-state; `prune` keeps it and the newest.
+state; `prune` keeps it and the newest two. Training resumes from the newest that is undamaged; damaged ones are
+moved to checkpoints/quarantine/.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,8 @@ from torch import Tensor
 
 from sasrec.errors import CheckpointError
 
-_WEIGHTS, _STATE, _MANIFEST = "weights.safetensors", "state.json", "MANIFEST.json"
+_WEIGHTS, _OPTIMIZER = "weights.safetensors", "optimizer.safetensors"
+_STATE, _MANIFEST = "state.json", "MANIFEST.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +35,16 @@ class Checkpoint:
 
     path: Path
     weights: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
     state: dict[str, Any]
 
 
-def save(checkpoints: Path, weights: dict[str, Tensor], state: dict[str, Any]) -> Path:
+def save(
+    checkpoints: Path,
+    weights: dict[str, Tensor],
+    state: dict[str, Any],
+    optimizer: dict[str, Tensor] | None = None,
+) -> Path:
     """Publish `checkpoints/step-N`, N being state["step"]; an older one of that name is replaced.
 
     Raises: CheckpointError if the disk refuses (full, read-only); what was there before stays valid.
@@ -45,8 +54,11 @@ def save(checkpoints: Path, weights: dict[str, Tensor], state: dict[str, Any]) -
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-        content = {_WEIGHTS: serialise_tensors(contiguous), _STATE: json.dumps(state, indent=2).encode()}
+        content = {
+            _WEIGHTS: _serialised(weights),
+            _OPTIMIZER: _serialised(optimizer or {}),
+            _STATE: json.dumps(state, indent=2).encode(),
+        }
         for name, data in content.items():
             _write(temporary / name, data)
         hashes = {name: {"bytes": len(data), "sha256": _digest(data)} for name, data in content.items()}
@@ -63,10 +75,30 @@ def save(checkpoints: Path, weights: dict[str, Tensor], state: dict[str, Any]) -
 def load(path: Path) -> Checkpoint:
     """Verify every file against the manifest, then parse.
 
-    Raises: CheckpointError naming the file that is missing or has changed.
+    Raises: CheckpointError naming the file that is missing, has changed, or belongs to another checkpoint.
     """
-    data = _verified(path)
-    return Checkpoint(path, parse_tensors(data[_WEIGHTS]), json.loads(data[_STATE]))
+    data = _verified(path, (_WEIGHTS, _OPTIMIZER, _STATE))
+    state = json.loads(data[_STATE])
+    if path.name.startswith("step-") and path.name != f"step-{state['step']:08d}":
+        raise CheckpointError(f"{path} holds the checkpoint of step {state['step']}: it was renamed or swapped")
+    return Checkpoint(path, parse_tensors(data[_WEIGHTS]), parse_tensors(data[_OPTIMIZER]), state)
+
+
+def newest(checkpoints: Path, say: Callable[[str], None]) -> Checkpoint:
+    """The newest undamaged checkpoint. Damaged ones are moved to `checkpoints`/quarantine, and `say` is told why.
+
+    Raises: CheckpointError if none is left.
+    """
+    for path in reversed(_published(checkpoints)):
+        try:
+            return load(path)
+        except CheckpointError as error:
+            quarantine = checkpoints / "quarantine"
+            quarantine.mkdir(exist_ok=True)
+            shutil.rmtree(quarantine / path.name, ignore_errors=True)
+            path.rename(quarantine / path.name)
+            say(f"warning: {error}; moved to {quarantine}, an older one is taken")
+    raise CheckpointError(f"{checkpoints} holds no checkpoint that can be used: start anew in another folder")
 
 
 def best(checkpoints: Path) -> Path:
@@ -83,9 +115,9 @@ def best(checkpoints: Path) -> Path:
 
 
 def prune(checkpoints: Path) -> None:
-    """Delete all but the best and the newest, and what an earlier run left half deleted or half written."""
+    """Delete all but the best and the newest two, and what an earlier run left half deleted or half written."""
     paths = _published(checkpoints)
-    for path in set(paths) - {best(checkpoints), paths[-1]}:
+    for path in set(paths) - {best(checkpoints), *paths[-2:]}:
         _retire(path)
     for left in checkpoints.glob(".step-*"):
         shutil.rmtree(left)
@@ -108,7 +140,11 @@ def _score(path: Path) -> float:
     return -math.inf if score is None else float(score)
 
 
-def _verified(path: Path, names: tuple[str, ...] = (_WEIGHTS, _STATE)) -> dict[str, bytes]:
+def _serialised(tensors: dict[str, Tensor]) -> bytes:
+    return serialise_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+
+
+def _verified(path: Path, names: tuple[str, ...]) -> dict[str, bytes]:
     try:
         manifest = json.loads((path / _MANIFEST).read_bytes())
         expected = {name: manifest[name]["sha256"] for name in names}

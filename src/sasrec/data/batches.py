@@ -1,4 +1,4 @@
-"""Histories -> batches, as a pure function of (seed, epoch, step): nothing to save, nothing to restore.
+"""Histories -> batches, a pure function of (seed, epoch, step, part): nothing to save, nothing to restore.
 
 Sequences are right-padded and cut to the longest of their batch. Batches are made of sequences of like length
 and hold about equal numbers of positions, so padding costs almost nothing and short histories do not outweigh
@@ -42,6 +42,8 @@ class TrainingBatch(Batch):
     """The item that follows each position."""
     negatives_PN: npt.NDArray[np.int64]
     """Items the user has not had; N = 0 for losses that need none, 0 where there is no such item."""
+    positions: int
+    """Real positions of the whole batch, of which this may be a part: what a loss is divided by."""
 
 
 def pad(histories: Histories, rows: npt.NDArray[np.int64], maxlen: int) -> Batch:
@@ -75,7 +77,8 @@ class TrainingBatches:
         """`training`: training part of each user. Users with fewer than two events there have no target."""
         self._inputs = Histories(training.items, training.times, training.starts, training.ends - 1)
         self._users = np.flatnonzero(training.lengths >= 2)
-        self._lengths = np.minimum(self._inputs.lengths[self._users], maxlen)
+        self._length_of = np.minimum(self._inputs.lengths, maxlen)
+        self._lengths = self._length_of[self._users]
         self._num_batches = max(1, round(len(self._users) / batch_size))
         self._sampler = NegativeSampler(training, num_items) if num_negatives else None
         self._maxlen, self._num_negatives, self._seed = maxlen, num_negatives, seed
@@ -98,9 +101,14 @@ class TrainingBatches:
             self._planned = (epoch, [batches[i] for i in random.permutation(len(batches))])
         return self._planned[1]
 
-    def batch(self, epoch: int, step: int) -> TrainingBatch:
-        """The batch of a step of an epoch; the same arguments give the same batch."""
-        users = self.plan(epoch)[step]
+    def batch(self, epoch: int, step: int, part: int = 0, parts: int = 1) -> TrainingBatch:
+        """The batch of a step of an epoch, or one of its parts; the same arguments give the same batch.
+
+        Parts share out the users of a batch (a part may get none), and have the negatives that the whole has, so
+        their losses add up to its loss, however many there are.
+        """
+        everyone = self.plan(epoch)[step]
+        users = everyone[part::parts]
         padded = pad(self._inputs, users, self._maxlen)
         length = padded.items_BL.shape[1]
         row_P = np.repeat(np.arange(len(users)), padded.lengths_B)
@@ -111,7 +119,9 @@ class TrainingBatches:
         negatives = np.zeros((len(row_P), 0), np.int64)
         if self._sampler is not None:
             random = np.random.default_rng([self._seed, _NEGATIVES, epoch, step])
-            negatives = self._sampler.draw(users[row_P], self._num_negatives, random)
+            row_of_all = np.repeat(np.arange(len(everyone)), self._length_of[everyone])
+            negatives = self._sampler.draw(everyone[row_of_all], self._num_negatives, random)
+            negatives = negatives[row_of_all % parts == part]
         return TrainingBatch(
             items_BL=padded.items_BL,
             positions_BL=padded.positions_BL,
@@ -120,4 +130,5 @@ class TrainingBatches:
             real_P=row_P * length + column_P,
             targets_P=self._inputs.items[first[row_P] + column_P + 1].astype(np.int64),
             negatives_PN=negatives,
+            positions=int(self._length_of[everyone].sum()),
         )

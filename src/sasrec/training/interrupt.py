@@ -1,4 +1,4 @@
-"""Ctrl-C at a moment that suits: after a step, never in the middle of a save."""
+"""SIGINT (Ctrl-C) and SIGTERM at a moment that suits: after a step, never in the middle of a save."""
 
 from __future__ import annotations
 
@@ -11,27 +11,35 @@ from types import FrameType
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], None]]:
-    """Within the block the first SIGINT is noted; the function yielded raises KeyboardInterrupt if one came.
+    """Within the block the first SIGINT or SIGTERM is noted; the function yielded then raises.
 
-    A second SIGINT raises at once. Outside the main thread, where Python delivers no signals, nothing changes.
+    What it raises: KeyboardInterrupt for SIGINT, SystemExit with 143 for SIGTERM, as shells report them. A second
+    signal raises at once. Outside the main thread, where Python delivers no signals, nothing changes.
     """
-    arrived = False
+    arrived = 0
 
     def note(signum: int, frame: FrameType | None) -> None:
         nonlocal arrived
         if arrived:
-            raise KeyboardInterrupt
-        arrived = True
+            _raise_for(signum)
+        arrived = signum
 
     def check() -> None:
         if arrived:
-            raise KeyboardInterrupt
+            _raise_for(arrived)
 
     if threading.current_thread() is not threading.main_thread():
         yield check
         return
-    previous = signal.signal(signal.SIGINT, note)
+    previous = {each: signal.signal(each, note) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield check
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for each, handler in previous.items():
+            signal.signal(each, handler)
+
+
+def _raise_for(signum: int) -> None:
+    if signum == signal.SIGTERM:
+        raise SystemExit(128 + signum)
+    raise KeyboardInterrupt

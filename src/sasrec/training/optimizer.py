@@ -1,14 +1,61 @@
-"""The optimiser of the papers: Adam with betas (0.9, 0.98)."""
+"""Adam as the papers have it (betas 0.9 and 0.98), AdamW, and the learning rate of every step."""
 
 from __future__ import annotations
 
+import math
+
 import torch
+from torch import Tensor
 
 from sasrec.config import TrainingConfig
 from sasrec.models import SequenceModel
 
 
 def build_optimizer(model: SequenceModel, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Adam, fused where the device has it: one pass over the embedding table instead of several."""
-    fused = model.device.type in {"cpu", "cuda"}
-    return torch.optim.Adam(model.parameters(), lr=config.lr, betas=(0.9, 0.98), fused=fused)
+    """Fused where the device has it: one pass over the embedding table instead of several.
+
+    `weight_decay` (AdamW) is for the matrices of layers only: not for biases, norms, embeddings or mHC.
+    """
+    decayed: list[Tensor] = []
+    others: list[Tensor] = []
+    for name, parameter in model.named_parameters():
+        layer = parameter.dim() == 2 and "embedding" not in name and "_residual." not in name
+        (decayed if layer and "interval" not in name else others).append(parameter)
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=config.lr, betas=(0.9, 0.98), fused=model.device.type in {"cpu", "cuda"})
+
+
+def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> float:
+    """The learning rate of update number `step`, from 0: a pure function, so there is no scheduler to save.
+
+    Linear warm-up over `warmup_steps`, times the schedule: constant; step, which multiplies by `gamma` every
+    `step_size` epochs; or cosine, from 1 at the first step to 0 after `num_epochs`.
+    """
+    warm = min(1.0, (step + 1) / (config.warmup_steps + 1))
+    epoch = step / steps_per_epoch
+    if config.schedule == "step":
+        return config.lr * warm * float(config.gamma ** (int(epoch) // config.step_size))
+    if config.schedule == "cosine":
+        return config.lr * warm * (1 + math.cos(math.pi * min(1.0, epoch / config.num_epochs))) / 2
+    return config.lr * warm
+
+
+def optimizer_tensors(model: SequenceModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What the optimizer remembers of each parameter, as {"name:key": tensor}."""
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+    return {
+        f"{names[parameter]}:{key}": value
+        for parameter, remembered in optimizer.state.items()
+        for key, value in remembered.items()
+    }
+
+
+def restore_optimizer(model: SequenceModel, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """The inverse of `optimizer_tensors`."""
+    for full_name, value in tensors.items():
+        name, _, key = full_name.rpartition(":")
+        parameter = model.get_parameter(name)
+        # A step count stays where the optimizer keeps it; everything else lives with its parameter.
+        where = parameter.device if key != "step" or optimizer.defaults["fused"] else torch.device("cpu")
+        optimizer.state[parameter][key] = value.to(where)

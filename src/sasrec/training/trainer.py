@@ -1,4 +1,4 @@
-"""The training loop: batch -> loss -> step -> maybe validate -> maybe stop."""
+"""The training loop: batch -> loss -> step -> maybe validate -> maybe save -> maybe stop."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch import Tensor
 
 from sasrec.config import RunConfig
 from sasrec.data.batches import TrainingBatch, TrainingBatches
-from sasrec.errors import TrainingError
 from sasrec.losses import training_loss
 from sasrec.models import SequenceModel
 from sasrec.models.diagnostics import stream_diagnostics
+from sasrec.training import health
 from sasrec.training.compiled import compile_encoder
 from sasrec.training.interrupt import deferred_interrupt
-from sasrec.training.optimizer import build_optimizer
+from sasrec.training.optimizer import build_optimizer, learning_rate, optimizer_tensors, restore_optimizer
 from sasrec.training.run_log import Bar, RunLog
 
 _DROPOUT = 2  # sub-stream of the seed; batches.py has 0 and 1
@@ -27,18 +27,23 @@ _DROPOUT = 2  # sub-stream of the seed; batches.py has 0 and 1
 
 @dataclass
 class TrainingState:
-    """How far training is."""
+    """How far training is: with the weights and the optimizer, all that resuming needs."""
 
     epoch: int = 0
     """Epochs completed."""
+    epoch_step: int = 0
+    """Updates of the epoch that is under way."""
+    epoch_loss: float = 0.0
+    """Sum of the losses of those."""
     step: int = 0
     """Updates of the weights."""
     seconds: float = 0.0
-    """Wall clock, validation included."""
-    best_score: float = -math.inf
+    """Wall clock, validation included, of this and earlier sessions."""
+    validated_epoch: int = 0
+    """The last epoch after which there was a validation."""
     best_epoch: int = 0
-    stopped: str = ""
-    """Why training ended."""
+    """The epoch with the best score so far; 0 while there is none."""
+    best_score: float = 0.0
 
 
 class Trainer:
@@ -51,102 +56,132 @@ class Trainer:
         config: RunConfig,
         *,
         validate: Callable[[], float | None],
-        save: Callable[[TrainingState, float | None], None],
+        save: Callable[[TrainingState, float | None, dict[str, Tensor]], None],
         log: RunLog,
     ) -> None:
         """`validate` returns the score that decides (higher is better), or None where there is nothing to
-        validate on; `save(state, score)` publishes the weights as they are, after each validation."""
+        validate on; `save(state, score, optimizer)` publishes the weights as they are, after each validation."""
         self.model, self.batches, self.config = model, batches, config
         self.state = TrainingState()
         self._validate, self._save, self._log = validate, save, log
         self._optimizer = build_optimizer(model, config.training)
+        self._epoch_loss = torch.zeros(())
+        self._began = self._saved = time.monotonic()
         self._saved_step = 0
+        self._unsaved_score: float | None = None  # of a validation whose save is not done
 
-    def fit(self) -> TrainingState:
-        """Train until the epochs, the time or the patience run out; the best weights are those saved with
-        the highest score.
+    def restore(self, state: TrainingState, optimizer: dict[str, Tensor]) -> None:
+        """Go on from there; the weights are the model's already."""
+        self.state, self._saved_step = state, state.step
+        restore_optimizer(self.model, self._optimizer, optimizer)
 
-        Raises: TrainingError if the loss stops being finite. On Ctrl-C the weights are saved, then
-        KeyboardInterrupt goes on.
+    def fit(self) -> str:
+        """Train until the epochs, the time or the patience run out, and return which; the best weights are
+        those saved with the highest score.
+
+        Raises: TrainingError, before the update, if a loss or a gradient is not finite. On SIGINT or SIGTERM the
+        weights are saved, then KeyboardInterrupt or SystemExit(143) goes on.
         """
         training, state = self.config.training, self.state
-        began = time.monotonic()
-        total = training.num_epochs * len(self.batches)
+        self._began = time.monotonic() - state.seconds
+        self._saved = time.monotonic()
         if training.compile:
             self._log.say("compiling the model: this can take a minute")
             compile_encoder(self.model, self.batches.batch(0, 0), self.config.loss, self._log.say)
         try:
-            with deferred_interrupt() as check, self._log.bar("training", total) as bar:
-                while not state.stopped:
+            with (
+                torch.autograd.set_detect_anomaly(training.detect_anomaly),
+                deferred_interrupt() as check,
+                self._log.bar("training", training.num_epochs * len(self.batches)) as bar,
+            ):
+                bar(state.epoch * len(self.batches), self._note())
+                while not (reason := self._reason_to_stop()):
                     loss = self._train_epoch(bar, check)
-                    state.epoch += 1
-                    state.seconds = time.monotonic() - began
-                    self._log.event("epoch", epoch=state.epoch, step=state.step, loss=loss, seconds=state.seconds)
-                    state.stopped = self._limit_reached()
-                    if state.stopped or state.epoch % training.eval_every == 0:
-                        self._validate_and_save(loss, began)
-                        state.stopped = state.stopped or self._out_of_patience()
+                    if self._limit_reached() or state.epoch % training.eval_every == 0:
+                        self._validate_and_save(loss)
                     check()
-        except KeyboardInterrupt:
-            state.stopped = "interrupted"
+        except (KeyboardInterrupt, SystemExit):
             if state.step > self._saved_step:
-                self._save(state, None)
+                self._save_now()
+            self._log.event("stopped", reason="interrupted", best_epoch=state.best_epoch, seconds=state.seconds)
             raise
-        self._log.event("stopped", reason=state.stopped, best_epoch=state.best_epoch, seconds=state.seconds)
-        self._log.say(f"stopped after {state.epoch} epochs: {state.stopped}")
-        return state
+        self._log.event("stopped", reason=reason, best_epoch=state.best_epoch, seconds=state.seconds)
+        self._log.say(f"stopped after {state.epoch} epochs: {reason}")
+        return reason
 
     def _train_epoch(self, bar: Bar, check_interrupt: Callable[[], None]) -> float:
-        """One pass over the users; returns the mean loss of its batches."""
+        """What is left of a pass over the users; returns the mean loss of its batches."""
+        state, minutes = self.state, self.config.training.save_minutes
         self.model.train()
-        total = torch.zeros((), device=self.model.device)
-        plan = self.batches.plan(self.state.epoch)
-        for step, users in enumerate(plan):
-            # Dropout too is a function of (seed, epoch, step).
-            stream = [self.config.training.seed, _DROPOUT, self.state.epoch, step]
-            torch.manual_seed(int(np.random.SeedSequence(stream).generate_state(1, np.uint64)[0]) >> 1)
-            batch = self.batches.batch(self.state.epoch, step)
-            loss = training_loss(self.model, batch, self.config.loss)
-            total += loss.detach()
-            self._step(loss, batch)
-            self.state.step += 1
-            bar(len(users), self._note())
+        plan = self.batches.plan(state.epoch)
+        self._epoch_loss = torch.tensor(state.epoch_loss, device=self.model.device)
+        while state.epoch_step < len(plan):
+            self._epoch_loss += self._update(len(plan))
+            state.epoch_step += 1
+            state.step += 1
+            bar(len(plan[state.epoch_step - 1]), self._note())
+            if minutes and time.monotonic() - self._saved > 60 * minutes:
+                self._save_now()
             check_interrupt()
-        mean = float(total) / len(plan)
-        if not math.isfinite(mean):
-            raise TrainingError(
-                f"the loss is {mean} in epoch {self.state.epoch + 1}: lower lr ({self.config.training.lr})"
-            )
+        mean = float(self._epoch_loss) / len(plan)
+        state.epoch, state.epoch_step, state.epoch_loss = state.epoch + 1, 0, 0.0
+        self._epoch_loss = torch.zeros(())
+        state.seconds = time.monotonic() - self._began
+        self._log.event("epoch", epoch=state.epoch, step=state.step, loss=mean, seconds=state.seconds)
         return mean
 
-    def _step(self, loss: Tensor, batch: TrainingBatch) -> None:
-        if self.config.training.l2_emb > 0:
-            loss = loss + self.config.training.l2_emb * self.model.item_embedding.weight.square().sum()
+    def _update(self, steps_per_epoch: int) -> Tensor:
+        """One update of the weights; returns the loss of its batch."""
+        training, state = self.config.training, self.state
+        # Dropout too is a function of (seed, epoch, step).
+        stream = [training.seed, _DROPOUT, state.epoch, state.epoch_step]
+        torch.manual_seed(int(np.random.SeedSequence(stream).generate_state(1, np.uint64)[0]) >> 1)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(training, state.step, steps_per_epoch)
         self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        every = self.config.training.diagnose_every
-        if every and self.state.step % every == 0:
-            self._diagnose(float(loss.detach()), batch)
+        total = torch.zeros((), device=self.model.device)
+        for part in range(training.accumulate):
+            batch = self.batches.batch(state.epoch, state.epoch_step, part, training.accumulate)
+            loss = training_loss(self.model, batch, self.config.loss)
+            total += loss.detach()
+            if training.l2_emb > 0 and part == 0:
+                loss = loss + training.l2_emb * self.model.item_embedding.weight.square().sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+        norm = health.gradient_norm(self.model)
+        if not math.isfinite(float(norm) + float(total)):
+            where = f"epoch {state.epoch + 1}, step {state.step} (lr {self._optimizer.param_groups[0]['lr']:g})"
+            health.refuse(self.model, batch, self.config.loss, where, float(total))
+        if training.diagnose_every and state.step % training.diagnose_every == 0:
+            self._diagnose(float(total), float(norm), batch)
+        if training.clip_norm > 0:
+            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), training.clip_norm, norm)
         self._optimizer.step()
+        return total
 
-    def _diagnose(self, loss: float, batch: TrainingBatch) -> None:
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients))
+    def _diagnose(self, loss: float, norm: float, batch: TrainingBatch) -> None:
         streams = stream_diagnostics(self.model, batch)
         self._log.event("diagnostics", step=self.state.step, loss=loss, gradient_norm=norm, **streams)
 
-    def _validate_and_save(self, loss: float, began: float) -> None:
+    def _validate_and_save(self, loss: float) -> None:
         state = self.state
         score = self._validate()
-        state.seconds = time.monotonic() - began
-        better = score is not None and score > state.best_score
+        state.seconds, state.validated_epoch = time.monotonic() - self._began, state.epoch
+        better = score is not None and (state.best_epoch == 0 or score > state.best_score)
         if score is not None and better:
             state.best_score, state.best_epoch = score, state.epoch
-        self._save(state, score)
-        self._saved_step = state.step
+        self._unsaved_score = score
+        self._save_now()
         self._log.event("validation", epoch=state.epoch, step=state.step, score=score, best=better)
         shown = "" if score is None else f"  validation NDCG@10 {score:.4f}{' (best)' if better else ''}"
         self._log.say(f"epoch {state.epoch:4d}  loss {loss:.4f}{shown}  {state.seconds:.0f} s")
+
+    def _save_now(self) -> None:
+        self.state.seconds, self.state.epoch_loss = time.monotonic() - self._began, float(self._epoch_loss)
+        self._save(self.state, self._unsaved_score, optimizer_tensors(self.model, self._optimizer))
+        self._saved, self._saved_step, self._unsaved_score = time.monotonic(), self.state.step, None
+
+    def _reason_to_stop(self) -> str:
+        return self._limit_reached() or self._out_of_patience()
 
     def _limit_reached(self) -> str:
         training, state = self.config.training, self.state
@@ -158,7 +193,8 @@ class Trainer:
 
     def _out_of_patience(self) -> str:
         training, stale = self.config.training, self.state.epoch - self.state.best_epoch
-        if self.state.best_epoch and 0 < training.patience * training.eval_every <= stale:
+        validated = self.state.best_epoch and self.state.validated_epoch == self.state.epoch
+        if validated and 0 < training.patience * training.eval_every <= stale:
             return f"no better validation for {stale} epochs"
         return ""
 

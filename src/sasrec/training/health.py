@@ -1,0 +1,55 @@
+"""Non-finite losses and gradients: found before the update, and traced to where they began."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sasrec.config import LossConfig
+from sasrec.data.batches import TrainingBatch
+from sasrec.errors import TrainingError
+from sasrec.losses import training_loss
+from sasrec.models import SequenceModel
+
+
+def gradient_norm(model: SequenceModel) -> Tensor:
+    """Of all gradients together, a scalar."""
+    return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+
+
+def refuse(model: SequenceModel, batch: TrainingBatch, config: LossConfig, where: str, loss: float) -> None:
+    """Raise TrainingError that names the loss, the gradients and the layer in which numbers stop being finite."""
+    gradients = [
+        name for name, p in model.named_parameters() if p.grad is not None and not bool(p.grad.isfinite().all())
+    ]
+    clues = [f"the loss is {loss}"]
+    if gradients:
+        more = f" and {len(gradients) - 3} more" if len(gradients) > 3 else ""
+        clues.append(f"the gradient is not finite in {', '.join(gradients[:3])}{more}")
+    if layer := first_non_finite_layer(model, batch, config):
+        clues.append(f"the first layer whose output is not finite is {layer}")
+    raise TrainingError(
+        f"{where}: {'; '.join(clues)}. The weights are as they were before this step. "
+        "Lower lr, or set clip_norm; detect_anomaly names the operation"
+    )
+
+
+@torch.no_grad()
+def first_non_finite_layer(model: SequenceModel, batch: TrainingBatch, config: LossConfig) -> str:
+    """The name of the first module whose output is not finite when the batch passes, or ""."""
+    found: list[str] = []
+
+    def watch(name: str) -> object:
+        def hook(module: nn.Module, inputs: object, output: object) -> None:
+            if isinstance(output, Tensor) and not found and not bool(output.isfinite().all()):
+                found.append(name)
+
+        return hook
+
+    handles = [module.register_forward_hook(watch(name)) for name, module in model.named_modules() if name]
+    try:
+        training_loss(model, batch, config)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else ""

@@ -1,0 +1,229 @@
+"""A run that was interrupted ends as one that was not: weights, optimizer, metrics, to the bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+
+import sasrec
+from sasrec.checkpoint import store
+from sasrec.errors import CheckpointError, ConfigError
+from sasrec.training import trainer
+from tests.synthetic import chain_frame
+
+SMALL: dict[str, Any] = {"maxlen": 12, "hidden_units": 16, "batch_size": 16, "lr": 1e-2, "device": "cpu"}
+KINDS: dict[str, dict[str, Any]] = {
+    "ce": {"num_epochs": 5},
+    "bce, everything": {
+        "num_epochs": 6,
+        "eval_every": 2,
+        "patience": 2,
+        "loss": "bce",
+        "time": True,
+        "mhc": True,
+        "optimizer": "adamw",
+        "weight_decay": 0.1,
+        "schedule": "cosine",
+        "warmup_steps": 5,
+        "clip_norm": 0.5,
+        "accumulate": 2,
+        "l2_emb": 1e-5,
+    },
+}
+
+
+def outcome(run: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, Any], Any]:
+    """Weights, optimizer and state of the newest checkpoint, and the metrics."""
+    found = store.newest(run / "checkpoints", print)
+    state = {key: value for key, value in found.state["training"].items() if key != "seconds"}
+    return found.weights, found.optimizer, state, json.loads((run / "metrics.json").read_text())
+
+
+def assert_same(run: Path, reference: Path) -> None:
+    """To the bit."""
+    for found, expected in zip(outcome(run)[:2], outcome(reference)[:2], strict=True):
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert outcome(run)[2:] == outcome(reference)[2:]
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
+    """Ctrl-C in the middle of those calls of the loss, counted over all sessions."""
+    original, count = trainer.training_loss, iter(range(10**6))
+
+    def loss(*arguments: Any) -> torch.Tensor:
+        if next(count) in steps:
+            signal.raise_signal(signal.SIGINT)
+        return original(*arguments)
+
+    monkeypatch.setattr(trainer, "training_loss", loss)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_resumed_in_mid_epoch_and_between_epochs_it_ends_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    data, settings = sasrec.prepare(chain_frame()), SMALL | KINDS[kind]
+    sasrec.train(data, tmp_path / "whole", **settings)
+    interrupt_at(monkeypatch, {0, 3, 4, 9, 17})
+    with pytest.raises(KeyboardInterrupt):
+        sasrec.train(data, tmp_path / "cut", **settings)
+    sessions = 1
+    while True:
+        sessions += 1
+        try:
+            sasrec.resume(tmp_path / "cut")
+            break
+        except KeyboardInterrupt:
+            pass
+    assert sessions >= 4
+    assert_same(tmp_path / "cut", tmp_path / "whole")
+    before = outcome(tmp_path / "cut")
+    sasrec.resume(tmp_path / "cut")
+    assert outcome(tmp_path / "cut")[3] == before[3], "a finished run is measured again, not trained on"
+
+
+def test_a_finished_run_trains_on_when_its_limit_is_raised(tmp_path: Path) -> None:
+    data = sasrec.prepare(chain_frame())
+    sasrec.train(data, tmp_path / "whole", num_epochs=6, **SMALL)
+    sasrec.train(data, tmp_path / "two", num_epochs=2, **SMALL)
+    sasrec.resume(tmp_path / "two", num_epochs=6)
+    assert_same(tmp_path / "two", tmp_path / "whole")
+
+
+def test_resume_refuses_what_would_not_be_the_same_run(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    sasrec.train(sasrec.prepare(chain_frame()), run, num_epochs=1, **SMALL)
+    with pytest.raises(CheckpointError, match="no checkpoint to resume from"):
+        sasrec.resume(tmp_path / "elsewhere")
+    for setting in ({"lr": 0.5}, {"maxlen": 13}, {"loss": "bce"}, {"seed": 3}, {"mhc": True}):
+        (name,) = setting
+        with pytest.raises(ConfigError, match=f"{name} was .* when this run began and is .* now"):
+            sasrec.resume(run, **setting)
+    shutil.rmtree(run / "dataset")
+    sasrec.prepare(chain_frame(users=61)).save(run / "dataset")
+    with pytest.raises(CheckpointError, match="other data"):
+        sasrec.resume(run)
+
+
+def test_resume_passes_over_damaged_checkpoints_and_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = sasrec.prepare(chain_frame())
+    sasrec.train(data, tmp_path / "whole", num_epochs=4, **SMALL)
+    sasrec.train(data, tmp_path / "run", num_epochs=3, **SMALL)
+    newest = sorted((tmp_path / "run/checkpoints").glob("step-*"))[-1]
+    (newest / "optimizer.safetensors").write_bytes((newest / "optimizer.safetensors").read_bytes()[:-1])
+    sasrec.resume(tmp_path / "run", num_epochs=4)
+    assert "optimizer.safetensors has changed" in capsys.readouterr().err
+    assert (tmp_path / "run/checkpoints/quarantine" / newest.name).exists()
+    assert_same(tmp_path / "run", tmp_path / "whole")
+
+
+SCRIPT = """
+import os, signal, sys, threading, time
+import sasrec
+from sasrec.checkpoint import store
+run, moment = sys.argv[1], sys.argv[2]
+if moment.startswith("save"):  # in the middle of writing or publishing a checkpoint
+    number, left, original = int(moment[4:]), [], os.fsync
+    def fsync(descriptor):
+        left.append(1)
+        if len(left) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        original(descriptor)
+    os.fsync = fsync
+elif moment != "never":
+    threading.Timer(float(moment), os.kill, (os.getpid(), signal.SIGKILL)).start()
+settings = dict(maxlen=12, hidden_units=16, batch_size=16, lr=1e-2, device="cpu", num_epochs=12, save_minutes=1e-4)
+if os.path.exists(run + "/checkpoints") and any(n.startswith("step-") for n in os.listdir(run + "/checkpoints")):
+    sasrec.resume(run)
+else:
+    if os.path.exists(run + "/checkpoints"):
+        __import__("shutil").rmtree(run + "/checkpoints")
+    sasrec.train(sys.argv[3], run, **settings)
+"""
+
+
+def kill_trials(tmp_path: Path, kills: int, saves: int, sessions: int) -> None:
+    """T1: `kills` kills -9, `saves` of them inside a save, at most `sessions` in one run; then run to the end."""
+    chain_frame().write_csv(tmp_path / "events.csv")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def session(run: Path, moment: str) -> int:
+        command = [sys.executable, "-c", SCRIPT, str(run), moment, str(tmp_path / "events.csv")]
+        return subprocess.run(command, env=environment, capture_output=True, timeout=300).returncode
+
+    assert session(tmp_path / "whole", "never") == 0
+    began = time.monotonic()
+    assert session(tmp_path / "timed", "never") == 0
+    length = time.monotonic() - began
+    chance = random.Random(0)
+    done = trial = 0
+    while done < kills:
+        run, trial = tmp_path / f"run-{trial}", trial + 1
+        for _ in range(sessions):
+            inside = done < saves
+            moment = f"save{chance.randrange(1, 40)}" if inside else str(chance.uniform(0.3, 1.0) * length)
+            if session(run, moment) != -signal.SIGKILL:
+                break  # it came to its end first
+            done += 1
+        assert session(run, "never") == 0
+        assert_same(run, tmp_path / "whole")
+        assert not list((run / "checkpoints").glob(".*")), "orphans"
+
+
+def test_kill_9_at_any_time_and_inside_a_save_loses_nothing(tmp_path: Path) -> None:
+    kill_trials(tmp_path, kills=4, saves=2, sessions=2)
+
+
+@pytest.mark.slow
+def test_fifty_kills_of_which_twenty_inside_a_save_lose_nothing(tmp_path: Path) -> None:
+    kill_trials(tmp_path, kills=50, saves=20, sessions=5)
+
+
+def test_sigterm_saves_and_exits_with_143_and_the_run_goes_on(tmp_path: Path) -> None:
+    chain_frame().write_csv(tmp_path / "events.csv")
+    arguments = [f"--{name}={value}" for name, value in SMALL.items()]
+    train = [sys.executable, "-m", "sasrec", "train", f"--train_dir={tmp_path / 'run'}"]
+    with subprocess.Popen(
+        [*train, f"--dataset={tmp_path / 'events.csv'}", "--num_epochs=100000", "--patience=0", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as first:
+        assert first.stderr is not None
+        for line in first.stderr:
+            if line.startswith("epoch    3"):
+                break
+        first.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert "--resume" in first.stderr.read()
+        assert first.wait(timeout=60) == 143
+        assert time.monotonic() - began < 10
+    steps = store.newest(tmp_path / "run/checkpoints", print).state["step"]
+    assert subprocess.run([*train, "--resume", "--num_epochs=4"], capture_output=True).returncode == 0
+    assert store.newest(tmp_path / "run/checkpoints", print).state["step"] >= steps
+
+
+def test_the_data_of_a_run_is_found_again_wherever_it_came_from(tmp_path: Path) -> None:
+    """A file named in config.toml is not read again: the run has its own copy."""
+    path = tmp_path / "events.csv"
+    chain_frame().write_csv(path)
+    sasrec.train(path, tmp_path / "run", num_epochs=1, **SMALL)
+    pl.DataFrame({"user": ["a"], "item": ["b"]}).write_csv(path)
+    sasrec.resume(tmp_path / "run", num_epochs=2)
+    assert sasrec.RunConfig.load(tmp_path / "run/config.toml").data.dataset == str(path)
+    shutil.move(tmp_path / "run", tmp_path / "moved")
+    assert len(sasrec.load(tmp_path / "moved").recommend(["item-03"])) == 10
