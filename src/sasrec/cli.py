@@ -8,6 +8,7 @@ message explains, 2 a wrong command line, 130 and
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from sasrec.data.catalog import CATALOG
 from sasrec.data.report import summary
 from sasrec.errors import ConfigError, DataError, SasrecError
 from sasrec.recommend import Recommender
+from sasrec.training.distributed import joined, launched, rank, restarted
 from sasrec.training.run_log import RunLog
 
 _out = Console(highlight=False, soft_wrap=True)
@@ -134,7 +136,7 @@ class Train:
         if not dataset and not self.resume:
             raise DataError("no data set was named: give --dataset a public name, a prepared folder or a file")
         try:
-            if self.resume:
+            if self.resume or (restarted() and run.holds_checkpoints(self.train_dir)):
                 run.resume(self.train_dir, recipe=self.config, log=log)
             else:
                 run.train(dataset, self.train_dir, recipe=self.config, log=log, local_copy=self.from_)
@@ -162,9 +164,9 @@ class Evaluate:
 
     def run(self) -> None:
         """Evaluate, and print the metrics."""
-        _print_metrics(
-            run.evaluate(self.run_dir, device=self.device, dataset=self.dataset, log=RunLog(None, _err))
-        )
+        with joined(run.pick_device(self.device).type):
+            log = RunLog.of_run(None, RunLog(None, _err))
+            _print_metrics(run.evaluate(self.run_dir, device=self.device, dataset=self.dataset, log=log))
 
 
 @dataclass(frozen=True)
@@ -219,7 +221,10 @@ class Recommend:
             "deny": _ids(self.deny or ""),
         }
         if self.output is not None and self.all:
-            frame = recommender.recommend_all(log=RunLog(None, _err), **options)
+            with joined(recommender.model.device.type):
+                frame = recommender.recommend_all(log=RunLog.of_run(None, RunLog(None, _err)), **options)
+                if rank() > 0:
+                    return
             frame.write_csv(self.output) if self.output.suffix == ".csv" else frame.write_parquet(self.output)
             _err.print(f"{frame.height} rows for {frame['user'].n_unique()} users written to {self.output}")
         elif self.history is not None:
@@ -234,6 +239,7 @@ class Recommend:
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     arguments = _seed_document_flags(sys.argv[1:] if arguments is None else arguments)
+    _out.quiet = launched() and os.environ.get("RANK", "0") != "0"
     try:
         command = tyro.cli(
             _commands(_recipe_named_in(arguments)),

@@ -15,7 +15,7 @@ from sasrec.data.dataset import Dataset
 from sasrec.data.intervals import data_times, personal_times
 from sasrec.data.splits import Histories
 from sasrec.errors import ConfigError, DataError
-from sasrec.evaluation.ranking import ModelScorer, candidate_scores, chunks
+from sasrec.evaluation.ranking import ModelScorer, candidate_scores, own_chunks, summed
 from sasrec.models import SequenceModel
 from sasrec.training.run_log import RunLog
 
@@ -84,27 +84,24 @@ class Recommender:
         """Columns user, item, score, rank (from 1) for every user of the data, in order of user, then rank."""
         offsets = self.data.offsets
         histories = Histories(self.data.items, data_times(self.data, self.model.config), offsets[:-1], offsets[1:])
-        users, items, scores, ranks = [], [], [], []
+        shape = (len(histories), min(max(k, 0), self.model.num_items))
+        items, scores = np.zeros(shape), np.zeros(shape)
         allowed_V = self._allowed(allow, deny)
         with (log or RunLog(None)).bar("recommending", len(histories)) as bar:
-            for rows, item_BK, score_BK in self._best(histories, k, exclude_seen, allowed_V):
-                there_BK = np.isfinite(score_BK)
-                users.append(rows.repeat(there_BK.sum(1)))
-                items.append(item_BK[there_BK])
-                scores.append(score_BK[there_BK])
-                ranks.append(np.broadcast_to(np.arange(1, item_BK.shape[1] + 1), item_BK.shape)[there_BK])
+            mine = own_chunks(histories, self.model.num_items)
+            for rows, item_BK, score_BK in self._best(histories, mine, k, exclude_seen, allowed_V):
+                items[rows], scores[rows] = item_BK, score_BK
                 bar(len(rows))
-        user_E = np.concatenate(users)
-        frame = pl.DataFrame(
+        items, scores = summed(items), summed(scores)  # a rank left the others' rows at 0
+        user_E, place_E = np.nonzero(np.isfinite(scores))
+        return pl.DataFrame(
             {
                 "user": self.data.user_ids.gather(user_E),
-                "item": self.data.item_ids.gather(np.concatenate(items) - 1),
-                "score": np.concatenate(scores),
-                "rank": np.concatenate(ranks),
-                "_user": user_E,
+                "item": self.data.item_ids.gather(items[user_E, place_E].astype(np.int64) - 1),
+                "score": scores[user_E, place_E].astype(np.float32),
+                "rank": place_E + 1,
             }
         )
-        return frame.sort("_user", "rank").drop("_user")
 
     def title(self, item_id: object) -> str | None:
         """The title of an item, where an items file was given."""
@@ -122,7 +119,8 @@ class Recommender:
     ) -> list[tuple[str | int, float]]:
         start, end = np.zeros(1, np.int64), np.full(1, len(numbers), np.int64)
         histories = Histories(numbers.astype(np.int32), clock, start, end)
-        ((_, item_BK, score_BK),) = self._best(histories, k, exclude_seen, self._allowed(allow, deny))
+        allowed_V = self._allowed(allow, deny)
+        ((_, item_BK, score_BK),) = self._best(histories, [np.zeros(1, np.int64)], k, exclude_seen, allowed_V)
         pairs = zip(item_BK[0].tolist(), score_BK[0].tolist(), strict=True)
         return [(self.data.item_ids[item - 1], score) for item, score in pairs if np.isfinite(score)]
 
@@ -144,13 +142,18 @@ class Recommender:
         return personal_times(microseconds, ends, ends[1:])
 
     def _best(
-        self, histories: Histories, k: int, exclude_seen: bool, allowed_V: torch.Tensor | None
+        self,
+        histories: Histories,
+        chunks: Iterable[npt.NDArray[np.int64]],
+        k: int,
+        exclude_seen: bool,
+        allowed_V: torch.Tensor | None,
     ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
         """(rows, item numbers, scores), the last two (B, k), best first; -inf where nothing is left."""
         if k < 1:
             raise ConfigError(f"k must be at least 1, not {k}")
         scorer = ModelScorer(self.model)
-        for rows in chunks(histories, scorer.num_items):
+        for rows in chunks:
             scores_BV = candidate_scores(scorer, histories, rows, exclude_seen=exclude_seen)
             if allowed_V is not None:
                 scores_BV = scores_BV.masked_fill(~allowed_V.to(scores_BV.device), -torch.inf)

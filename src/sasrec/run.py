@@ -27,6 +27,7 @@ from sasrec.evaluation.protocol import evaluate_scorer
 from sasrec.evaluation.ranking import ModelScorer, target_ranks
 from sasrec.models import SequenceModel, build_model
 from sasrec.recommend import Recommender
+from sasrec.training.distributed import barrier, device_number, from_main, joined, rank, world
 from sasrec.training.run_log import RunLog
 from sasrec.training.trainer import Trainer, TrainingState
 
@@ -103,21 +104,22 @@ def train(
     config = recipe if isinstance(recipe, RunConfig) else RunConfig.load(recipe) if recipe else RunConfig()
     config = config.replace(**settings)
     folder = Path(train_dir)
-    if (folder / CHECKPOINTS).exists():
-        raise ConfigError(
-            f"{folder} holds a run already: go on with it (--resume), name another --train_dir, or remove it"
-        )
     device = pick_device(config.training.device)
-    log = RunLog(folder / "log.jsonl", log.console if log else None)
-    data, config = _dataset_for_run(data, config, folder, log, local_copy)
-    folder.mkdir(parents=True, exist_ok=True)
-    config.save(folder / "config.toml")
-    log.event("start", data_hash=data.data_hash, config=dataclasses.asdict(config))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.training.seed)
-        model = build_model(data.num_items, config.model).to(device)
-        _fit(model, data, config, folder, log)
-    return _measured(folder, device, log)
+    with joined(device.type):
+        if holds_checkpoints(folder):
+            raise ConfigError(
+                f"{folder} holds a run already: go on with it (--resume), name another --train_dir, or remove it"
+            )
+        log = RunLog.of_run(folder / "log.jsonl", log)
+        from_main("prepared", lambda: _prepare_run(data, config, folder, log, local_copy))
+        config = RunConfig.load(folder / "config.toml")
+        data = _dataset_of(folder, config)
+        log.event("start", data_hash=data.data_hash, ranks=world(), config=dataclasses.asdict(config))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.training.seed)
+            model = build_model(data.num_items, config.model).to(device)
+            _fit(model, data, config, folder, log)
+        return _measured(folder, device, log)
 
 
 def resume(
@@ -133,24 +135,51 @@ def resume(
     setting that differs.
     """
     folder = Path(train_dir)
-    log = RunLog(folder / "log.jsonl", log.console if log else None)
-    if not (folder / CHECKPOINTS).exists():
+    if not holds_checkpoints(folder):
         raise CheckpointError(
             f"{folder} holds no checkpoint to resume from: check the path, or start without --resume"
         )
-    found = store.newest(folder / CHECKPOINTS, log.say)
+    device = pick_device((recipe or RunConfig.load(folder / "config.toml")).replace(**settings).training.device)
+    with joined(device.type):
+        log = RunLog.of_run(folder / "log.jsonl", log)
+        say, checkpoints = log.say, folder / CHECKPOINTS
+        newest = from_main("checkpoint", lambda: store.newest(checkpoints, say).path.name)
+        return _go_on(store.load(checkpoints / newest), recipe, settings, folder, device, log)
+
+
+def holds_checkpoints(folder: Path) -> bool:
+    """Whether a run in that folder came far enough to be resumed."""
+    return bool(store.published(folder / CHECKPOINTS))
+
+
+def _go_on(
+    found: store.Checkpoint,
+    recipe: RunConfig | None,
+    settings: dict[str, Any],
+    folder: Path,
+    device: torch.device,
+    log: RunLog,
+) -> Recommender:
     began = RunConfig.from_parts(found.state["config"], f"{found.path}/state.json")
     config = (recipe or began).replace(**settings)
+    if prepared := _prepared_folder(config.data.dataset):
+        config = config.replace(dataset=str(prepared))
     for name, (before, now) in began.differences(config).items():
         if name not in _MAY_CHANGE:
             raise ConfigError(
                 f"{name} was {before!r} when this run began and is {now!r} now: leave it, or start anew"
             )
-    device = pick_device(config.training.device)
     data = _dataset_of(folder, config)
     _check_data(found, data)
-    config.save(folder / "config.toml")
-    log.event("resume", checkpoint=found.path.name, step=found.state["step"], config=dataclasses.asdict(config))
+    if rank() == 0:
+        config.save(folder / "config.toml")
+    log.event(
+        "resume",
+        checkpoint=found.path.name,
+        step=found.state["step"],
+        ranks=world(),
+        config=dataclasses.asdict(config),
+    )
     log.say(f"resuming {folder} at step {found.state['step']}")
     with torch.random.fork_rng(devices=[]):
         _fit(_model_of(found, data).to(device), data, config, folder, log, found)
@@ -201,7 +230,9 @@ def pick_device(name: str) -> torch.device:
     """
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
-        return accelerator or torch.device("cpu")
+        name = accelerator.type if accelerator else "cpu"
+    if name == "cuda":
+        name = f"cuda:{device_number()}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -210,34 +241,37 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def _dataset_for_run(
-    data: Any, config: RunConfig, folder: Path, log: RunLog, local_copy: Path | None
-) -> tuple[Dataset, RunConfig]:
-    """The data set, kept where `load` will find it again: RUN/dataset, or the prepared folder named."""
+def _prepared_folder(source: str | Path) -> Path | None:
+    """The absolute path of a data set that `prepare` wrote, or None if the source is something else."""
+    there = bool(str(source)) and (Path(source) / "manifest.json").exists()
+    return Path(source).absolute() if there else None
+
+
+def _prepare_run(data: Any, config: RunConfig, folder: Path, log: RunLog, local_copy: Path | None) -> str:
+    """Keep data and settings where `load` finds them: RUN/dataset, or the prepared folder named; config.toml."""
     rejects = folder / "rejects.csv"
+    prepared = None
     if isinstance(data, str | Path):
-        config = config.replace(dataset=str(data))
-        prepared = Path(data).absolute() if (Path(data) / "manifest.json").exists() else None
+        prepared = _prepared_folder(data)
+        config = config.replace(dataset=str(prepared or data))
         data = resolve(config.data, local_copy=local_copy, rejects_path=rejects, say=log.say)
+    elif isinstance(data, Dataset):
+        refuse_reading_options(config.data)
     else:
-        prepared = None
-        if isinstance(data, Dataset):
-            refuse_reading_options(config.data)
-        else:
-            data = from_source(data, config.data, rejects_path=rejects)
+        data = from_source(data, config.data, rejects_path=rejects)
     for sentence in summary(data.report):
         log.say(sentence)
+    folder.mkdir(parents=True, exist_ok=True)
     if prepared is None:
         data.save(folder / "dataset")
-        return data, config
-    return data, config.replace(dataset=str(prepared))
+    config.save(folder / "config.toml")
+    return ""
 
 
 def _dataset_of(folder: Path, config: RunConfig) -> Dataset:
-    """The data set of a run, where `_dataset_for_run` left it."""
-    named = Path(config.data.dataset)
-    prepared = named.is_absolute() and (named / "manifest.json").exists()
-    return open_dataset(named if prepared else folder / "dataset")
+    """The data set of a run, where `_prepare_run` left it."""
+    prepared = _prepared_folder(config.data.dataset) if Path(config.data.dataset).is_absolute() else None
+    return open_dataset(prepared or folder / "dataset")
 
 
 def _check_data(found: store.Checkpoint, data: Dataset) -> None:
@@ -300,8 +334,9 @@ def _fit(
             "config": dataclasses.asdict(config),
             "versions": {"sasrec": version("sasrec"), "torch": torch.__version__},
         }
-        store.save(folder / CHECKPOINTS, dict(model.state_dict()), record, optimizer)
-        store.prune(folder / CHECKPOINTS)
+        if rank() == 0:
+            store.save(folder / CHECKPOINTS, dict(model.state_dict()), record, optimizer)
+            store.prune(folder / CHECKPOINTS)
 
     parameters = sum(p.numel() for p in model.parameters())
     log.event("model", parameters=parameters, device=str(model.device))
@@ -315,6 +350,7 @@ def _fit(
 
 
 def _measured(folder: Path, device: torch.device, log: RunLog) -> Recommender:
+    barrier()  # rank 0 may be saving still
     recommender = load(folder, device=str(device))
     _measure(recommender, folder, log)
     return recommender
@@ -323,6 +359,7 @@ def _measured(folder: Path, device: torch.device, log: RunLog) -> Recommender:
 def _measure(recommender: Recommender, folder: Path, log: RunLog) -> dict[str, Any]:
     times = data_times(recommender.data, recommender.model.config)
     metrics = evaluate_scorer(ModelScorer(recommender.model), recommender.data, times=times, log=log)
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2), encoding="utf-8")
+    if rank() == 0:
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2), encoding="utf-8")
     log.event("metrics", **{split: metrics[split] for split in ("valid", "test")})
     return metrics

@@ -148,11 +148,9 @@ if moment.startswith("save"):  # in the middle of writing or publishing a checkp
 elif moment != "never":
     threading.Timer(float(moment), os.kill, (os.getpid(), signal.SIGKILL)).start()
 settings = dict(maxlen=12, hidden_units=16, batch_size=16, lr=1e-2, device="cpu", num_epochs=12, save_minutes=1e-4)
-if os.path.exists(run + "/checkpoints") and any(n.startswith("step-") for n in os.listdir(run + "/checkpoints")):
+if sasrec.run.holds_checkpoints(__import__("pathlib").Path(run)):
     sasrec.resume(run)
 else:
-    if os.path.exists(run + "/checkpoints"):
-        __import__("shutil").rmtree(run + "/checkpoints")
     sasrec.train(sys.argv[3], run, **settings)
 """
 

@@ -89,7 +89,7 @@ def newest(checkpoints: Path, say: Callable[[str], None]) -> Checkpoint:
 
     Raises: CheckpointError if none is left.
     """
-    for path in reversed(_published(checkpoints)):
+    for path in reversed(published(checkpoints)):
         try:
             return load(path)
         except CheckpointError as error:
@@ -106,7 +106,7 @@ def best(checkpoints: Path) -> Path:
 
     Raises: CheckpointError if there is none, or a state is damaged.
     """
-    paths = _published(checkpoints)
+    paths = published(checkpoints)
     if not paths:
         raise CheckpointError(f"{checkpoints} holds no checkpoint: train first, or name another run")
     scores = [_score(path) for path in paths]
@@ -116,7 +116,7 @@ def best(checkpoints: Path) -> Path:
 
 def prune(checkpoints: Path) -> None:
     """Delete all but the best and the newest two, and what an earlier run left half deleted or half written."""
-    paths = _published(checkpoints)
+    paths = published(checkpoints)
     for path in set(paths) - {best(checkpoints), *paths[-2:]}:
         _retire(path)
     for left in checkpoints.glob(".step-*"):
@@ -131,7 +131,8 @@ def _retire(path: Path) -> None:
         shutil.rmtree(leaving)
 
 
-def _published(checkpoints: Path) -> list[Path]:
+def published(checkpoints: Path) -> list[Path]:
+    """The checkpoints of a folder, oldest first; none where there is no folder."""
     return sorted(checkpoints.glob("step-*"))
 
 

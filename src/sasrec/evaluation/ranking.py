@@ -6,6 +6,7 @@ order through `candidate_scores`, so what is measured is what is served.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,6 +21,7 @@ from sasrec.data.negatives import NegativeSampler
 from sasrec.data.splits import EvaluationSplit, Histories
 from sasrec.errors import EvaluationError
 from sasrec.models import SequenceModel
+from sasrec.training.distributed import rank, sum_over_ranks, world
 
 # Scores held at a time: 64 MB in fp32.
 _SCORES_AT_ONCE = 2**24
@@ -89,6 +91,17 @@ def chunks(histories: Histories, num_items: int) -> Iterator[npt.NDArray[np.int6
         yield order[start : start + rows_at_once]
 
 
+def own_chunks(histories: Histories, num_items: int) -> Iterator[npt.NDArray[np.int64]]:
+    """This rank's share of `chunks`: whole ones, so that the numbers do not depend on how many ranks share."""
+    return itertools.islice(chunks(histories, num_items), rank(), None, world())
+
+
+def summed(array: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The sum over the ranks."""
+    total: npt.NDArray[np.float64] = sum_over_ranks(torch.from_numpy(array)).numpy()
+    return total
+
+
 @dataclass(frozen=True, eq=False)
 class TargetRanks:
     """Rank of each row's target, from 1, ties counted half."""
@@ -127,7 +140,7 @@ def target_ranks(
         )
     full = np.zeros(len(split.targets))
     sampled = None if negatives is None else np.zeros(len(split.targets))
-    for rows in chunks(split.histories, scorer.num_items):
+    for rows in own_chunks(split.histories, scorer.num_items):
         scores_BV = candidate_scores(scorer, split.histories, rows, exclude_seen=False)
         target_B1 = scores_BV.gather(1, torch.from_numpy(split.targets[rows]).to(scores_BV.device).unsqueeze(1))
         if sampled is not None and negatives is not None:
@@ -139,7 +152,8 @@ def target_ranks(
         scores_BV.scatter_(1, torch.from_numpy(split.targets[rows]).to(scores_BV.device).unsqueeze(1), -torch.inf)
         full[rows] = _ranks(scores_BV, target_B1)
         advance(len(rows))
-    return TargetRanks(full, sampled)
+    # A rank left the others' rows at 0, so these sums are exact.
+    return TargetRanks(summed(full), None if sampled is None else summed(sampled))
 
 
 def _ranks(others_BV: Tensor, target_B1: Tensor) -> npt.NDArray[np.float64]:

@@ -10,36 +10,33 @@ from types import FrameType
 
 
 @contextmanager
-def deferred_interrupt() -> Iterator[Callable[[], None]]:
-    """Within the block the first SIGINT or SIGTERM is noted; the function yielded then raises.
+def deferred_interrupt() -> Iterator[Callable[[], int]]:
+    """Within the block the first SIGINT or SIGTERM is noted; the function yielded tells which came, 0 for none.
 
-    What it raises: KeyboardInterrupt for SIGINT, SystemExit with 143 for SIGTERM, as shells report them. A second
-    signal raises at once. Outside the main thread, where Python delivers no signals, nothing changes.
+    A second signal raises at once, as `raise_for` does. Outside the main thread, where Python delivers no signals,
+    nothing changes.
     """
     arrived = 0
 
     def note(signum: int, frame: FrameType | None) -> None:
         nonlocal arrived
         if arrived:
-            _raise_for(signum)
+            raise_for(signum)
         arrived = signum
 
-    def check() -> None:
-        if arrived:
-            _raise_for(arrived)
-
     if threading.current_thread() is not threading.main_thread():
-        yield check
+        yield lambda: arrived
         return
     previous = {each: signal.signal(each, note) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield check
+        yield lambda: arrived
     finally:
         for each, handler in previous.items():
             signal.signal(each, handler)
 
 
-def _raise_for(signum: int) -> None:
+def raise_for(signum: int) -> None:
+    """KeyboardInterrupt for SIGINT, SystemExit with 143 for SIGTERM, as shells report them."""
     if signum == signal.SIGTERM:
         raise SystemExit(128 + signum)
     raise KeyboardInterrupt

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from sasrec.training.distributed import rank
+
 
 class Bar(Protocol):
     """Progress on one piece of work."""
@@ -28,6 +30,13 @@ class RunLog:
         """`path`: the JSON lines file, or None to write none."""
         self.console = console or Console(stderr=True)
         self._path = path
+
+    @staticmethod
+    def of_run(path: Path | None, log: RunLog | None) -> RunLog:
+        """The log of a run, on the console of `log`; of several ranks only the first writes and speaks."""
+        if rank() > 0:
+            return RunLog(None, Console(quiet=True))
+        return RunLog(path, log.console if log else None)
 
     def event(self, name: str, **fields: Any) -> None:
         """Append one line: the time, the event's name, its fields. Flushed, so a crash loses nothing."""

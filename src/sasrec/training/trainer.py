@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from sasrec.config import RunConfig
 from sasrec.data.batches import TrainingBatch, TrainingBatches
@@ -18,7 +21,8 @@ from sasrec.models import SequenceModel
 from sasrec.models.diagnostics import stream_diagnostics
 from sasrec.training import health
 from sasrec.training.compiled import compile_encoder
-from sasrec.training.interrupt import deferred_interrupt
+from sasrec.training.distributed import progress, rank, sum_over_ranks, world
+from sasrec.training.interrupt import deferred_interrupt, raise_for
 from sasrec.training.optimizer import build_optimizer, learning_rate, optimizer_tensors, restore_optimizer
 from sasrec.training.run_log import Bar, RunLog
 
@@ -46,8 +50,25 @@ class TrainingState:
     best_score: float = 0.0
 
 
+class _Loss(nn.Module):
+    """Batch -> loss, as a module, so that DistributedDataParallel can watch all of it."""
+
+    def __init__(self, model: SequenceModel, config: RunConfig) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+
+    def forward(self, batch: TrainingBatch, l2_emb: float) -> tuple[Tensor, Tensor]:
+        """The loss, and with its penalty, which is what to minimise."""
+        loss = training_loss(self.model, batch, self.config.loss)
+        penalty = l2_emb * self.model.item_embedding.weight.square().sum() if l2_emb > 0 else 0.0
+        return loss.detach(), loss + penalty
+
+
 class Trainer:
-    """Trains a model; validation and saving are handed in, so this layer knows neither metrics nor files."""
+    """Trains a model; validation and saving are handed in, so this layer knows neither metrics nor files.
+
+    With several ranks every one runs the same loop on its share of each batch, and all hold the same weights.
+    """
 
     def __init__(
         self,
@@ -88,18 +109,22 @@ class Trainer:
         if training.compile:
             self._log.say("compiling the model: this can take a minute")
             compile_encoder(self.model, self.batches.batch(0, 0), self.config.loss, self._log.say)
+        module = _Loss(self.model, self.config)
+        self._loss_of = DistributedDataParallel(module) if world() > 1 else module
         try:
             with (
                 torch.autograd.set_detect_anomaly(training.detect_anomaly),
-                deferred_interrupt() as check,
+                deferred_interrupt() as signal_pending,
                 self._log.bar("training", training.num_epochs * len(self.batches)) as bar,
             ):
                 bar(state.epoch * len(self.batches), self._note())
                 while not (reason := self._reason_to_stop()):
-                    loss = self._train_epoch(bar, check)
+                    loss = self._train_epoch(bar, signal_pending)
                     if self._limit_reached() or state.epoch % training.eval_every == 0:
                         self._validate_and_save(loss)
-                    check()
+                    pending = torch.tensor(float(signal_pending()), device=self.model.device)
+                    if sum_over_ranks(pending) > 0:
+                        raise_for(signal_pending() or signal.SIGTERM)
         except (KeyboardInterrupt, SystemExit):
             if state.step > self._saved_step:
                 self._save_now()
@@ -109,20 +134,23 @@ class Trainer:
         self._log.say(f"stopped after {state.epoch} epochs: {reason}")
         return reason
 
-    def _train_epoch(self, bar: Bar, check_interrupt: Callable[[], None]) -> float:
+    def _train_epoch(self, bar: Bar, signal_pending: Callable[[], int]) -> float:
         """What is left of a pass over the users; returns the mean loss of its batches."""
         state, minutes = self.state, self.config.training.save_minutes
         self.model.train()
         plan = self.batches.plan(state.epoch)
         self._epoch_loss = torch.tensor(state.epoch_loss, device=self.model.device)
         while state.epoch_step < len(plan):
-            self._epoch_loss += self._update(len(plan))
+            progress(state.step)
+            loss, pending = self._update(len(plan), signal_pending)
+            self._epoch_loss += loss
             state.epoch_step += 1
             state.step += 1
             bar(len(plan[state.epoch_step - 1]), self._note())
             if minutes and time.monotonic() - self._saved > 60 * minutes:
                 self._save_now()
-            check_interrupt()
+            if pending > 0:
+                raise_for(signal_pending() or signal.SIGTERM)
         mean = float(self._epoch_loss) / len(plan)
         state.epoch, state.epoch_step, state.epoch_loss = state.epoch + 1, 0, 0.0
         self._epoch_loss = torch.zeros(())
@@ -130,23 +158,26 @@ class Trainer:
         self._log.event("epoch", epoch=state.epoch, step=state.step, loss=mean, seconds=state.seconds)
         return mean
 
-    def _update(self, steps_per_epoch: int) -> Tensor:
-        """One update of the weights; returns the loss of its batch."""
+    def _update(self, steps_per_epoch: int, signal_pending: Callable[[], int]) -> tuple[Tensor, Tensor]:
+        """One update of the weights; the loss of its batch, and above 0 if a signal is pending on any rank."""
         training, state = self.config.training, self.state
         # Dropout too is a function of (seed, epoch, step).
-        stream = [training.seed, _DROPOUT, state.epoch, state.epoch_step]
+        stream = [training.seed, _DROPOUT, state.epoch, state.epoch_step, *([rank()] if rank() else [])]
         torch.manual_seed(int(np.random.SeedSequence(stream).generate_state(1, np.uint64)[0]) >> 1)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(training, state.step, steps_per_epoch)
         self._optimizer.zero_grad()
-        total = torch.zeros((), device=self.model.device)
-        for part in range(training.accumulate):
-            batch = self.batches.batch(state.epoch, state.epoch_step, part, training.accumulate)
-            loss = training_loss(self.model, batch, self.config.loss)
-            total += loss.detach()
-            if training.l2_emb > 0 and part == 0:
-                loss = loss + training.l2_emb * self.model.item_embedding.weight.square().sum()
-            loss.backward()  # type: ignore[no-untyped-call]
+        told = torch.zeros(2, device=self.model.device)
+        for part in range(rank(), training.accumulate * world(), world()):
+            batch = self.batches.batch(state.epoch, state.epoch_step, part, training.accumulate * world())
+            last = part >= (training.accumulate - 1) * world()
+            with nullcontext() if last or world() == 1 else self._loss_of.no_sync():  # type: ignore[operator]
+                loss, penalised = self._loss_of(batch, training.l2_emb if part == 0 else 0.0)
+                told[0] += loss
+                # DistributedDataParallel takes the mean over ranks, and parts are to be summed.
+                (penalised * world()).backward()
+        told[1] = signal_pending()
+        total, pending = sum_over_ranks(told)
         norm = health.gradient_norm(self.model)
         if not math.isfinite(float(norm) + float(total)):
             where = f"epoch {state.epoch + 1}, step {state.step} (lr {self._optimizer.param_groups[0]['lr']:g})"
@@ -156,7 +187,7 @@ class Trainer:
         if training.clip_norm > 0:
             torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), training.clip_norm, norm)
         self._optimizer.step()
-        return total
+        return total, pending
 
     def _diagnose(self, loss: float, norm: float, batch: TrainingBatch) -> None:
         streams = stream_diagnostics(self.model, batch)

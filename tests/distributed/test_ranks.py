@@ -1,0 +1,181 @@
+"""One, two and three gloo ranks do the same work: the same weights, metrics and recommendations."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+
+from sasrec.checkpoint import store
+from tests.synthetic import chain_frame
+
+# float64 throughout: a run of the package itself, with its default floating type changed.
+SCRIPT = """
+import sys, json, os, signal, time
+import torch
+torch.set_default_dtype(torch.float64)
+torch.set_num_threads(1)
+import sasrec
+from sasrec.training import trainer
+settings = json.loads(sys.argv[3])
+at = settings.pop("at", None)
+if at:
+    step, who, what = at
+    original, count = trainer.training_loss, iter(range(10**9))
+    def loss(*arguments):
+        if next(count) == step and os.environ["RANK"] == str(who) and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+            os.kill(os.getpid(), getattr(signal, what))
+        return original(*arguments)
+    trainer.training_loss = loss
+from pathlib import Path
+from sasrec.training.distributed import restarted
+if restarted() and sasrec.run.holds_checkpoints(Path(sys.argv[2])):
+    sasrec.resume(sys.argv[2])
+else:
+    sasrec.train(sys.argv[1], sys.argv[2], **settings)
+"""
+SETTINGS: dict[str, Any] = {
+    "maxlen": 12,
+    "hidden_units": 16,
+    "batch_size": 16,
+    "lr": 1e-2,
+    "dropout_rate": 0.0,
+    "num_epochs": 15,
+    "eval_every": 5,
+    "device": "cpu",
+    "l2_emb": 1e-4,
+    "clip_norm": 1.0,
+}
+
+
+@pytest.fixture(scope="module")
+def events(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "events.csv"
+    chain_frame().write_csv(path)
+    return path
+
+
+def start(ranks: int, *words: str, restarts: int = 0) -> subprocess.Popen[str]:
+    """torchrun of a script or of `-m sasrec`, on a free port, one thread a rank."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        f"--nproc_per_node={ranks}",
+        "--monitor-interval=0.2",
+    ]
+    command += [f"--max-restarts={restarts}", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", *words]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], seconds: int = 240) -> tuple[int, str]:
+    """Its exit status and what it said; ended with all its ranks if it takes too long."""
+    try:
+        said, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        said, _ = process.communicate()
+        raise AssertionError(f"hung; it said:\n{said}") from None
+    return process.returncode, said
+
+
+def train(tmp_path: Path, events: Path, ranks: int, restarts: int = 0, **settings: Any) -> Path:
+    run = tmp_path / f"ranks-{ranks}"
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    words = [str(script), str(events), str(run), json.dumps(SETTINGS | settings)]
+    status, said = finish(start(ranks, *words, restarts=restarts))
+    assert status == 0, said
+    return run
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"loss": "bce", "num_negatives": 2, "accumulate": 2},
+        pytest.param({"loss": "ce", "time": True, "mhc": True}, marks=pytest.mark.slow),
+    ],
+)
+def test_two_and_three_ranks_make_the_weights_and_metrics_of_one(
+    tmp_path: Path, events: Path, settings: dict[str, Any]
+) -> None:
+    runs = {ranks: train(tmp_path, events, ranks, **settings) for ranks in (1, 2, 3)}
+    found = {ranks: store.newest(run / "checkpoints", print) for ranks, run in runs.items()}
+    assert found[1].state["step"] >= 50
+    metrics = {ranks: json.loads((run / "metrics.json").read_text()) for ranks, run in runs.items()}
+    for ranks in (2, 3):
+        for name, expected in found[1].weights.items():
+            if not name.endswith("key.bias"):  # no influence: its gradient is rounding, which Adam blows up
+                assert (found[ranks].weights[name] - expected).abs().max() < 1e-10, name
+        assert metrics[ranks] == metrics[1]
+    log = [json.loads(line) for line in (runs[3] / "log.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in log].count("start") == 1, "only rank 0 writes"
+    assert log[0]["ranks"] == 3
+
+
+def test_the_command_line_trains_evaluates_and_recommends_on_two_ranks_as_on_one(
+    tmp_path: Path, events: Path
+) -> None:
+    settings = [f"--{key}={value}" for key, value in SETTINGS.items() if key not in ("num_epochs", "eval_every")]
+    run = tmp_path / "run"
+    status, said = finish(
+        start(2, "-m", "sasrec", "train", f"--dataset={events}", f"--train_dir={run}", "--num_epochs=2", *settings)
+    )
+    assert status == 0, said
+    assert said.count("test, model") == 2, "full and sampled, printed once"
+    trained = json.loads((run / "metrics.json").read_text())
+    for ranks in (1, 2):
+        status, said = finish(start(ranks, "-m", "sasrec", "evaluate", str(run), "--device=cpu"))
+        assert status == 0, said
+        assert json.loads((run / "metrics.json").read_text()) == trained
+        words = ["recommend", str(run), "--all", f"--output={tmp_path / f'top-{ranks}.parquet'}", "--device=cpu"]
+        status, said = finish(start(ranks, "-m", "sasrec", *words))
+        assert status == 0, said
+    assert pl.read_parquet(tmp_path / "top-1.parquet").equals(pl.read_parquet(tmp_path / "top-2.parquet"))
+
+
+@pytest.mark.parametrize(("step", "who"), [(13, 1), (22, 0)])
+def test_a_killed_rank_is_started_again_and_nothing_is_lost(
+    tmp_path: Path, events: Path, step: int, who: int
+) -> None:
+    (tmp_path / "whole").mkdir()
+    whole = store.newest(train(tmp_path / "whole", events, 2, eval_every=2) / "checkpoints", print)
+    began = time.monotonic()
+    run = train(tmp_path, events, 2, restarts=1, eval_every=2, at=[step, who, "SIGKILL"])
+    assert time.monotonic() - began < 60
+    found = store.newest(run / "checkpoints", print)
+    assert any("resume" in line for line in (run / "log.jsonl").read_text().splitlines())
+    assert all(torch.equal(found.weights[name], whole.weights[name]) for name in whole.weights)
+    assert all(torch.equal(found.optimizer[name], whole.optimizer[name]) for name in whole.optimizer)
+
+
+def test_a_rank_that_is_asked_to_stop_stops_all_after_the_same_step(tmp_path: Path, events: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    settings = json.dumps(SETTINGS | {"num_epochs": 10_000, "patience": 0, "at": [37, 1, "SIGTERM"]})
+    status, said = finish(start(2, str(script), str(events), str(tmp_path / "run"), settings))
+    assert status != 0
+    assert "exitcode  : 143" in said or "exitcode: 143" in said, said
+    kept = store.newest(tmp_path / "run/checkpoints", print)
+    assert kept.state["step"] == 38, "the step in which the signal came is the last"
