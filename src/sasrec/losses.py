@@ -26,7 +26,9 @@ def training_loss(model: SequenceModel, batch: TrainingBatch, config: LossConfig
     real_P, targets_P = model.to_device(batch.real_P), model.to_device(batch.targets_P)
     if config.loss == "ce":
         states_PD = model(items_BL, positions_BL, times_BL).flatten(0, 1)[real_P]
-        return full_cross_entropy(states_PD, model.item_embedding.weight, targets_P, batch.positions)
+        with torch.autocast(model.device.type, enabled=False):  # logits and sums need the digits
+            table_VD = model.item_embedding.weight
+            return full_cross_entropy(states_PD.to(table_VD.dtype), table_VD, targets_P, batch.positions)
     negatives_PN = model.to_device(batch.negatives_PN)
     # One lookup for inputs, targets and negatives: each lookup costs a dense gradient of the whole table.
     ids = torch.cat([items_BL.flatten(), targets_P, negatives_PN.flatten()])
@@ -35,7 +37,7 @@ def training_loss(model: SequenceModel, batch: TrainingBatch, config: LossConfig
     )
     width = inputs.shape[-1]  # not -1: a part of a batch may be empty
     vectors_BLD = inputs.view(*items_BL.shape, width)
-    states_PD = model.encode(vectors_BLD, positions_BL, times_BL).flatten(0, 1)[real_P]
+    states_PD = model.encode(vectors_BLD, positions_BL, times_BL).flatten(0, 1)[real_P].to(targets_PD.dtype)
     positive_P = (states_PD * targets_PD).sum(-1)
     negative_PN = (states_PD.unsqueeze(1) * negatives.view(*negatives_PN.shape, width)).sum(-1)
     return binary_cross_entropy(positive_P, negative_PN, negatives_PN > 0, batch.positions)

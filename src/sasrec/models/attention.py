@@ -106,7 +106,7 @@ def bucket_attention(
     by_bucket_BHLT = q_BHLK @ time_keys_HTK.transpose(1, 2)
     scores_BHLL = q_BHLK @ k_BHLK.transpose(2, 3) + by_bucket_BHLT.gather(3, per_head_BHLL)
     weights_BHLL = dropout((scores_BHLL + future_LL(q_BHLK)).softmax(-1))
-    weights_BHLT = torch.zeros_like(by_bucket_BHLT).scatter_add(3, per_head_BHLL, weights_BHLL)
+    weights_BHLT = weights_BHLL.new_zeros(by_bucket_BHLT.shape).scatter_add(3, per_head_BHLL, weights_BHLL)
     return weights_BHLL @ v_BHLK + weights_BHLT @ time_values_HTK
 
 

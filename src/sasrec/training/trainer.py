@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -48,6 +48,8 @@ class TrainingState:
     best_epoch: int = 0
     """The epoch with the best score so far; 0 while there is none."""
     best_score: float = 0.0
+    scaler: dict[str, float] = field(default_factory=dict)
+    """Of fp16: the scale of the loss, and how it moves."""
 
 
 class _Loss(nn.Module):
@@ -59,7 +61,9 @@ class _Loss(nn.Module):
 
     def forward(self, batch: TrainingBatch, l2_emb: float) -> tuple[Tensor, Tensor]:
         """The loss, and with its penalty, which is what to minimise."""
-        loss = training_loss(self.model, batch, self.config.loss)
+        kind = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.config.training.precision]
+        with torch.autocast(self.model.device.type, kind, enabled=kind is not None):
+            loss = training_loss(self.model, batch, self.config.loss)
         penalty = l2_emb * self.model.item_embedding.weight.square().sum() if l2_emb > 0 else 0.0
         return loss.detach(), loss + penalty
 
@@ -86,6 +90,7 @@ class Trainer:
         self.state = TrainingState()
         self._validate, self._save, self._log = validate, save, log
         self._optimizer = build_optimizer(model, config.training)
+        self._scaler = torch.amp.GradScaler(model.device.type, enabled=config.training.precision == "fp16")
         self._epoch_loss = torch.zeros(())
         self._began = self._saved = time.monotonic()
         self._saved_step = 0
@@ -95,6 +100,8 @@ class Trainer:
         """Go on from there; the weights are the model's already."""
         self.state, self._saved_step = state, state.step
         restore_optimizer(self.model, self._optimizer, optimizer)
+        if state.scaler:
+            self._scaler.load_state_dict(state.scaler)
 
     def fit(self) -> str:
         """Train until the epochs, the time or the patience run out, and return which; the best weights are
@@ -175,19 +182,25 @@ class Trainer:
                 loss, penalised = self._loss_of(batch, training.l2_emb if part == 0 else 0.0)
                 told[0] += loss
                 # DistributedDataParallel takes the mean over ranks, and parts are to be summed.
-                (penalised * world()).backward()
+                self._scaler.scale(penalised * world()).backward()
         told[1] = signal_pending()
         total, pending = sum_over_ranks(told)
+        self._scaler.unscale_(self._optimizer)
         norm = health.gradient_norm(self.model)
-        if not math.isfinite(float(norm) + float(total)):
+        if not math.isfinite(float(total)) or not (math.isfinite(float(norm)) or self._may_overflow()):
             where = f"epoch {state.epoch + 1}, step {state.step} (lr {self._optimizer.param_groups[0]['lr']:g})"
             health.refuse(self.model, batch, self.config.loss, where, float(total))
         if training.diagnose_every and state.step % training.diagnose_every == 0:
             self._diagnose(float(total), float(norm), batch)
         if training.clip_norm > 0:
             torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), training.clip_norm, norm)
-        self._optimizer.step()
+        self._scaler.step(self._optimizer)  # not where fp16 overflowed: then the next scale is lower
+        self._scaler.update()
         return total, pending
+
+    def _may_overflow(self) -> bool:
+        """In fp16 a gradient that is not finite means that the scale of the loss is too high, until it is 1."""
+        return self._scaler.is_enabled() and self._scaler.get_scale() > 1
 
     def _diagnose(self, loss: float, norm: float, batch: TrainingBatch) -> None:
         streams = stream_diagnostics(self.model, batch)
@@ -208,6 +221,7 @@ class Trainer:
 
     def _save_now(self) -> None:
         self.state.seconds, self.state.epoch_loss = time.monotonic() - self._began, float(self._epoch_loss)
+        self.state.scaler = self._scaler.state_dict()
         self._save(self.state, self._unsaved_score, optimizer_tensors(self.model, self._optimizer))
         self._saved, self._saved_step, self._unsaved_score = time.monotonic(), self.state.step, None
 
