@@ -77,6 +77,7 @@ def batch_of(golden: np.lib.npyio.NpzFile) -> TrainingBatch:
         real_P=np.arange(rows * length),
         targets_P=golden["positive"].ravel(),
         negatives_PN=golden["negative"].reshape(-1, 1),
+        positions=rows * length,
     )
 
 
