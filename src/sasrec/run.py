@@ -345,7 +345,10 @@ def _fit(
         log.say("note: no user has three events, so there is no validation: the last weights are kept")
     trainer = Trainer(model, batches, config, validate=validate, save=save, log=log)
     if resumed is not None:
-        trainer.restore(TrainingState(**resumed.state["training"]), resumed.optimizer)
+        try:
+            trainer.restore(TrainingState(**resumed.state["training"]), resumed.optimizer)
+        except ValueError as error:
+            raise CheckpointError(f"{resumed.path} has the optimizer of another model: {error}") from None
     trainer.fit()
 
 

@@ -33,9 +33,12 @@ if at:
     step, who, what = at
     original, count = trainer.training_loss, iter(range(10**9))
     def loss(*arguments):
+        loss = original(*arguments)
         if next(count) == step and os.environ["RANK"] == str(who) and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+            if what == "NaN":
+                return loss * float("nan")
             os.kill(os.getpid(), getattr(signal, what))
-        return original(*arguments)
+        return loss
     trainer.training_loss = loss
 from pathlib import Path
 from sasrec.training.distributed import restarted
@@ -170,11 +173,35 @@ def test_a_killed_rank_is_started_again_and_nothing_is_lost(
     assert all(torch.equal(found.optimizer[name], whole.optimizer[name]) for name in whole.optimizer)
 
 
-def test_a_rank_that_is_asked_to_stop_stops_all_after_the_same_step(tmp_path: Path, events: Path) -> None:
+def interrupted(tmp_path: Path, events: Path, *at: object) -> tuple[int, str]:
+    """Two ranks of a long run, with what happens at a step to one of them."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    settings = json.dumps(SETTINGS | {"num_epochs": 10_000, "patience": 0, "at": [37, 1, "SIGTERM"]})
-    status, said = finish(start(2, str(script), str(events), str(tmp_path / "run"), settings))
+    settings = json.dumps(SETTINGS | {"num_epochs": 10_000, "patience": 0, "at": at})
+    return finish(start(2, str(script), str(events), str(tmp_path / "run"), settings))
+
+
+def test_a_loss_that_is_nan_on_one_rank_stops_all_before_the_update(tmp_path: Path, events: Path) -> None:
+    status, said = interrupted(tmp_path, events, 29, 1, "NaN")
+    assert status != 0
+    assert said.count("epoch 8, step 29 (lr 0.01): the loss is nan") >= 1, said
+    kept = store.newest(tmp_path / "run/checkpoints", print)
+    assert kept.state["step"] == 20
+    assert all(bool(tensor.isfinite().all()) for tensor in kept.weights.values())
+
+
+@pytest.mark.slow
+def test_a_frozen_rank_is_named_within_a_minute(tmp_path: Path, events: Path) -> None:
+    began = time.monotonic()
+    status, said = interrupted(tmp_path, events, 29, 1, "SIGSTOP")
+    assert status != 0
+    assert time.monotonic() - began < 90, "start and end included"
+    assert "rank 0: no answer within 45 s" in said, said
+    assert "least was heard of rank 1 (step 29)" in said, said
+
+
+def test_a_rank_that_is_asked_to_stop_stops_all_after_the_same_step(tmp_path: Path, events: Path) -> None:
+    status, said = interrupted(tmp_path, events, 37, 1, "SIGTERM")
     assert status != 0
     assert "exitcode  : 143" in said or "exitcode: 143" in said, said
     kept = store.newest(tmp_path / "run/checkpoints", print)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as serialise_tensors
 from torch import Tensor
@@ -81,7 +82,7 @@ def load(path: Path) -> Checkpoint:
     state = json.loads(data[_STATE])
     if path.name.startswith("step-") and path.name != f"step-{state['step']:08d}":
         raise CheckpointError(f"{path} holds the checkpoint of step {state['step']}: it was renamed or swapped")
-    return Checkpoint(path, parse_tensors(data[_WEIGHTS]), parse_tensors(data[_OPTIMIZER]), state)
+    return Checkpoint(path, _parsed(path, _WEIGHTS, data), _parsed(path, _OPTIMIZER, data), state)
 
 
 def newest(checkpoints: Path, say: Callable[[str], None]) -> Checkpoint:
@@ -139,6 +140,13 @@ def published(checkpoints: Path) -> list[Path]:
 def _score(path: Path) -> float:
     score = json.loads(_verified(path, (_STATE,))[_STATE])["score"]
     return -math.inf if score is None else float(score)
+
+
+def _parsed(path: Path, name: str, data: dict[str, bytes]) -> dict[str, Tensor]:
+    try:
+        return parse_tensors(data[name])
+    except SafetensorError as error:
+        raise CheckpointError(f"{path / name} is no safetensors file: {error}") from None
 
 
 def _serialised(tensors: dict[str, Tensor]) -> bytes:

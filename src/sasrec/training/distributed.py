@@ -86,7 +86,9 @@ def joined(device_type: str) -> Iterator[None]:
     try:
         yield
         barrier()  # nobody leaves while another may still be sending
-    except dist.DistError as error:
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "/gloo/" not in str(error):  # gloo raises no type of its own
+            raise
         raise TrainingError(f"rank {number}: {_silent(number, size)}: {str(error).splitlines()[0]}") from error
     finally:
         gc.collect()  # DistributedDataParallel holds the group, and must be gone before it

@@ -52,10 +52,16 @@ def optimizer_tensors(model: SequenceModel, optimizer: torch.optim.Optimizer) ->
 
 
 def restore_optimizer(model: SequenceModel, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """The inverse of `optimizer_tensors`."""
+    """The inverse of `optimizer_tensors`.
+
+    Raises: ValueError naming a tensor that belongs to no parameter, or has another shape.
+    """
+    parameters = dict(model.named_parameters())
     for full_name, value in tensors.items():
         name, _, key = full_name.rpartition(":")
-        parameter = model.get_parameter(name)
+        parameter = parameters.get(name)
+        if parameter is None or value.shape not in ((), parameter.shape):
+            raise ValueError(f"{full_name} of shape {tuple(value.shape)}")
         # A step count stays where the optimizer keeps it; everything else lives with its parameter.
         where = parameter.device if key != "step" or optimizer.defaults["fused"] else torch.device("cpu")
         optimizer.state[parameter][key] = value.to(where)
