@@ -12,6 +12,7 @@ import gc
 import importlib.metadata
 import json
 import logging
+import math
 import os
 import platform
 import statistics
@@ -32,6 +33,7 @@ from sasrec.data.batches import TrainingBatches
 from sasrec.data.splits import Histories, training_histories
 from sasrec.losses import training_loss
 from sasrec.models import build_model
+from sasrec.training import health
 from sasrec.training.optimizer import build_optimizer
 
 DATA = Path(__file__).resolve().parents[1] / "../shared/data/video-kang205.tsv.gz"
@@ -81,6 +83,8 @@ def our_step(training: Histories, num_items: int, config: RunConfig) -> Step:
         loss = training_loss(model, batch, config.loss)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        if not math.isfinite(float(health.gradient_norm(model)) + float(loss.detach())):
+            raise ArithmeticError("not finite")
         optimizer.step()
         return batch.targets_P
 

@@ -238,9 +238,9 @@ class Recommend:
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    arguments = _seed_document_flags(sys.argv[1:] if arguments is None else arguments)
     _out.quiet = launched() and os.environ.get("RANK", "0") != "0"
     try:
+        arguments = _seed_document_flags(sys.argv[1:] if arguments is None else arguments)
         command = tyro.cli(
             _commands(_recipe_named_in(arguments)),
             prog="sasrec",
@@ -291,11 +291,14 @@ def _recipe_named_in(arguments: list[str]) -> RunConfig:
 
 
 def _seed_document_flags(arguments: list[str]) -> list[str]:
-    """`--norm_first`, as the published PyTorch code spells the norm placement."""
-    spelled = {"--norm_first": ["--norm", "pre"], "--no_norm_first": ["--norm", "post"]}
-    return [
-        part for word in arguments for part in spelled.get(word.replace("-", "_").replace("__", "--", 1), [word])
-    ]
+    """`--norm_first`, as the published PyTorch code spells the norm placement, and `--multi_gpu`."""
+    spelled = {"--norm_first": ["--norm", "pre"], "--no_norm_first": ["--norm", "post"], "--multi_gpu": []}
+    words = [word.replace("-", "_").replace("__", "--", 1) for word in arguments]
+    if "--multi_gpu" in words and not launched():
+        raise ConfigError(
+            "--multi_gpu: start a process for each device: torchrun --nproc_per_node=N -m sasrec train …"
+        )
+    return [part for given, word in zip(arguments, words, strict=True) for part in spelled.get(word, [given])]
 
 
 def _ids(text: str) -> list[str]:

@@ -282,3 +282,8 @@ def test_long_ids_and_ids_with_commas_come_out_whole(tmp_path: Path, capsys: pyt
     assert status == 0
     assert "unknown" not in err
     assert all(line.split("\t")[1].endswith("x" * 90) for line in out.splitlines()[1:])
+
+
+def test_multi_gpu_says_how_several_devices_are_started(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--dataset", "ml-1m", "--train_dir", "x", "--multi_gpu"]) == 1
+    assert "torchrun --nproc_per_node=N" in capsys.readouterr().err
