@@ -116,7 +116,9 @@ class Train:
     """Train a model, keep the best checkpoint by validation NDCG@10, and measure it on test.
 
     Example: sasrec train --dataset ml-100k --train_dir runs/first
+
     Example: sasrec train --dataset ratings.csv --train_dir runs/mine --maxlen 50 --loss bce
+
     Example: sasrec train --train_dir runs/mine --resume
     """
 
@@ -144,7 +146,8 @@ class Train:
             if (self.train_dir / run.CHECKPOINTS).exists():
                 _err.print(f"interrupted; go on with: sasrec train --train_dir {self.train_dir} --resume")
             raise
-        _print_metrics(run.saved_metrics(self.train_dir))
+        if (self.train_dir / run.METRICS).exists():
+            _print_metrics(run.saved_metrics(self.train_dir))
         _err.print(f"next: sasrec recommend {self.train_dir} --history ITEM,ITEM,… --k 10")
 
 
@@ -174,6 +177,7 @@ class Recommend:
     """The best items for a history, for a user of the data, or for all of them.
 
     Example: sasrec recommend runs/first --history 50,181 --k 10
+
     Example: sasrec recommend runs/first --all --output top.parquet
     """
 

@@ -199,6 +199,8 @@ class RunConfig:
             text = Path(path).read_text(encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"the recipe {path} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"the recipe {path} is not UTF-8 text: {error.reason}") from None
         try:
             return _validated(tomllib.loads(text), str(path))
         except tomllib.TOMLDecodeError as error:
@@ -253,7 +255,15 @@ def _contradictions(config: RunConfig) -> list[tuple[bool, str]]:
         (training.patience < 0, f"patience must be 0 or more, not {training.patience}"),
         (not training.save_minutes >= 0, f"save_minutes must be 0 or more, not {training.save_minutes}"),
         (training.diagnose_every < 0, f"diagnose_every must be 0 or more, not {training.diagnose_every}"),
-        (training.seed < 0, f"seed must be 0 or more, not {training.seed}"),
+        (not 0 <= training.seed < 2**63, f"seed must be 0 or more and below 2^63, not {training.seed}"),
+        *(
+            (value < 0, f"{name} must be 0 or more, not {value}")
+            for name, value in (
+                ("min_user_events", data.min_user_events),
+                ("min_item_events", data.min_item_events),
+                ("k_core", data.k_core),
+            )
+        ),
         (data.max_rejects < -1, f"max_rejects must be -1 or more, not {data.max_rejects}"),
         (
             config.loss.loss == "ce" and config.loss.num_negatives != 1,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from sasrec.checkpoint import store
-from sasrec.config import DataConfig, ModelConfig, RunConfig
+from sasrec.config import DataConfig, RunConfig
 from sasrec.data.batches import TrainingBatches
 from sasrec.data.dataset import Dataset, open_dataset
 from sasrec.data.intervals import data_times
@@ -31,7 +31,7 @@ from sasrec.training.distributed import barrier, device_number, from_main, joine
 from sasrec.training.run_log import RunLog
 from sasrec.training.trainer import Trainer, TrainingState
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, METRICS = "checkpoints", "metrics.json"
 # What may differ when a run is resumed: nothing that an update depends on.
 _MAY_CHANGE = {
     "num_epochs",
@@ -62,8 +62,10 @@ def prepare(
     pandas frame. `user`, `item`, `time` name its columns; `items` is a file of titles. `options` are the
     fields of DataConfig. With `output`, the data set is also written to that folder.
 
-    Raises: DataError with the bad rows and the remedy.
+    Raises: DataError with the bad rows and the remedy; ConfigError for options that cannot be.
     """
+    if items is None and (items_id or items_title):
+        raise ConfigError("items_id and items_title name columns of the file of titles: give it with items")
     config = DataConfig(user_column=user, item_column=item, time_column=time)
     allowed = {f.name for f in dataclasses.fields(DataConfig)} - {
         "dataset",
@@ -219,7 +221,7 @@ def evaluate(
 
 def saved_metrics(run: str | Path) -> dict[str, Any]:
     """The metrics.json of a run, as `evaluate` returns it."""
-    metrics: dict[str, Any] = json.loads((Path(run) / "metrics.json").read_text(encoding="utf-8"))
+    metrics: dict[str, Any] = json.loads((Path(run) / METRICS).read_text(encoding="utf-8"))
     return metrics
 
 
@@ -284,8 +286,9 @@ def _check_data(found: store.Checkpoint, data: Dataset) -> None:
 
 def _model_of(found: store.Checkpoint, data: Dataset) -> SequenceModel:
     """The model of a checkpoint, with its weights."""
+    config = RunConfig.from_parts(found.state["config"], f"{found.path}/state.json")
     with torch.random.fork_rng(devices=[]):  # the initial values drawn here are overwritten at once
-        model = build_model(data.num_items, ModelConfig(**found.state["config"]["model"]))
+        model = build_model(data.num_items, config.model)
     try:
         model.load_state_dict(found.weights)
     except RuntimeError as error:
@@ -355,7 +358,10 @@ def _fit(
 def _measured(folder: Path, device: torch.device, log: RunLog) -> Recommender:
     barrier()  # rank 0 may be saving still
     recommender = load(folder, device=str(device))
-    _measure(recommender, folder, log)
+    if len(evaluation_split(recommender.data, "test").targets):
+        _measure(recommender, folder, log)
+    else:
+        log.say("note: no user has three events, so there is nothing to measure on: no metrics.json is written")
     return recommender
 
 
@@ -363,6 +369,6 @@ def _measure(recommender: Recommender, folder: Path, log: RunLog) -> dict[str, A
     times = data_times(recommender.data, recommender.model.config)
     metrics = evaluate_scorer(ModelScorer(recommender.model), recommender.data, times=times, log=log)
     if rank() == 0:
-        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2), encoding="utf-8")
+        (folder / METRICS).write_text(json.dumps(metrics, indent=2), encoding="utf-8")
     log.event("metrics", **{split: metrics[split] for split in ("valid", "test")})
     return metrics

@@ -30,6 +30,14 @@ def test_a_saved_recipe_loads_equal(tmp_path: Path) -> None:
         ({"max_minutes": -1.0}, "max_minutes"),
         ({"patience": -1}, "patience"),
         ({"seed": -1}, "seed"),
+        ({"seed": 2**64}, "seed"),
+        ({"k_core": -1}, "k_core must be 0 or more"),
+        ({"weight_decay": 0.1}, "weight_decay is for optimizer adamw"),
+        ({"gamma": 0.1}, "do nothing with schedule constant"),
+        ({"schedule": "step", "gamma": 0.0}, "gamma must be above 0"),
+        ({"accumulate": 0}, "accumulate must be at least 1"),
+        ({"mhc": True, "mhc_projection": "birkhoff", "mhc_expansion_rate": 5}, "too many permutations"),
+        ({"mhc": True, "mhc_projection": "birkhoff", "mhc_sinkhorn_iter": 5}, "does nothing with .* birkhoff"),
         ({"max_rejects": -2}, "max_rejects"),
         ({"loss": "mse"}, "loss"),
         ({"num_negatives": 5}, "num_negatives is for loss bce"),
@@ -68,3 +76,9 @@ def test_a_recipe_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("recipe", sorted(Path("recipes").glob("*.toml")), ids=lambda path: path.name)
 def test_every_recipe_loads(recipe: Path) -> None:
     assert RunConfig.load(recipe).data.dataset or "--dataset" in recipe.read_text()
+
+
+def test_a_recipe_that_is_no_text_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_bytes(b"seed = 1\xff\xfe")
+    with pytest.raises(ConfigError, match=r"recipe\.toml is not UTF-8"):
+        RunConfig.load(tmp_path / "recipe.toml")

@@ -86,3 +86,7 @@ def test_dropout_does_nothing_in_evaluation_and_passes_the_gradient_of_what_it_k
     assert torch.equal(x.grad, out.detach())
     assert torch.equal(dropout.eval()(x), x)
     assert "0.5" in repr(dropout)
+
+
+def test_the_highest_dropout_rates_are_finite() -> None:
+    assert Dropout(0.999999)(torch.ones(10_000)).isfinite().all()

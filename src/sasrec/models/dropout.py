@@ -29,7 +29,7 @@ class Dropout(nn.Module):
             return F.dropout(x, self.rate, training=True)
         # Compiled code calls the operator, which torch.compile does not trace; it draws the same numbers.
         factors = _factors_operator if torch.compiler.is_compiling() else _factors
-        return x * factors(x.detach(), round(self.rate * _LEVELS))
+        return x * factors(x.detach(), min(round(self.rate * _LEVELS), _LEVELS - 1))
 
     def extra_repr(self) -> str:
         """The rate, for print(model)."""
