@@ -213,70 +213,44 @@ class RunConfig:
         Path(path).write_text(tomli_w.dumps(set_fields), encoding="utf-8")
 
 
+_AT_LEAST = {
+    "max_rejects": -1,
+    **dict.fromkeys(("min_user_events", "min_item_events", "k_core"), 0),
+    **dict.fromkeys(("maxlen", "hidden_units", "num_blocks", "num_heads", "time_span"), 1),
+    **dict.fromkeys(("mhc_expansion_rate", "mhc_sinkhorn_iter", "num_negatives"), 1),
+    **dict.fromkeys(("batch_size", "accumulate", "step_size", "num_epochs", "eval_every"), 1),
+    **dict.fromkeys(("weight_decay", "l2_emb", "warmup_steps", "clip_norm"), 0),
+    **dict.fromkeys(("max_minutes", "patience", "save_minutes", "diagnose_every", "seed"), 0),
+}
+
+
 def _contradictions(config: RunConfig) -> list[tuple[bool, str]]:
-    model, training, data = config.model, config.training, config.data
-    counts = {
-        "maxlen": model.maxlen,
-        "hidden_units": model.hidden_units,
-        "num_blocks": model.num_blocks,
-        "num_heads": model.num_heads,
-        "time_span": model.time_span,
-        "mhc_expansion_rate": model.mhc_expansion_rate,
-        "mhc_sinkhorn_iter": model.mhc_sinkhorn_iter,
-        "num_negatives": config.loss.num_negatives,
-        "batch_size": training.batch_size,
-        "step_size": training.step_size,
-        "accumulate": training.accumulate,
-        "num_epochs": training.num_epochs,
-        "eval_every": training.eval_every,
-    }
+    values = {name: value for part in dataclasses.asdict(config).values() for name, value in part.items()}
     return [
-        *((value < 1, f"{name} must be at least 1, not {value}") for name, value in counts.items()),
+        # Not `<`, which lets NaN pass.
+        *(
+            (not values[name] >= low, f"{name} must be at least {low}, not {values[name]}")
+            for name, low in _AT_LEAST.items()
+        ),
+        *_contradictions_of_model(config.model),
+        *_contradictions_of_training(config.training, config.loss),
+    ]
+
+
+def _contradictions_of_model(model: ModelConfig) -> list[tuple[bool, str]]:
+    mhc_settings = (model.mhc_expansion_rate, model.mhc_projection, model.mhc_sinkhorn_iter, model.mhc_init_gate)
+    return [
         (
             model.num_heads > 0 and model.hidden_units % model.num_heads != 0,
             f"num_heads ({model.num_heads}) must divide hidden_units ({model.hidden_units})",
         ),
         (not 0 <= model.dropout_rate < 1, f"dropout_rate must be in [0, 1), not {model.dropout_rate}"),
-        (not training.lr > 0, f"lr must be above 0, not {training.lr}"),
-        (not training.weight_decay >= 0, f"weight_decay must be 0 or more, not {training.weight_decay}"),
-        (
-            training.weight_decay > 0 and training.optimizer != "adamw",
-            "weight_decay is for optimizer adamw: use --optimizer adamw",
-        ),
-        (
-            training.schedule != "step" and (training.step_size, training.gamma) != (20, 0.5),
-            f"step_size and gamma do nothing with schedule {training.schedule}: use --schedule step",
-        ),
-        (not 0 < training.gamma <= 1, f"gamma must be above 0 and at most 1, not {training.gamma}"),
-        (training.warmup_steps < 0, f"warmup_steps must be 0 or more, not {training.warmup_steps}"),
-        (not training.clip_norm >= 0, f"clip_norm must be 0 or more, not {training.clip_norm}"),
-        (not training.l2_emb >= 0, f"l2_emb must be 0 or more, not {training.l2_emb}"),
-        (not training.max_minutes >= 0, f"max_minutes must be 0 or more, not {training.max_minutes}"),
-        (training.patience < 0, f"patience must be 0 or more, not {training.patience}"),
-        (not training.save_minutes >= 0, f"save_minutes must be 0 or more, not {training.save_minutes}"),
-        (training.diagnose_every < 0, f"diagnose_every must be 0 or more, not {training.diagnose_every}"),
-        (not 0 <= training.seed < 2**63, f"seed must be 0 or more and below 2^63, not {training.seed}"),
-        *(
-            (value < 0, f"{name} must be 0 or more, not {value}")
-            for name, value in (
-                ("min_user_events", data.min_user_events),
-                ("min_item_events", data.min_item_events),
-                ("k_core", data.k_core),
-            )
-        ),
-        (data.max_rejects < -1, f"max_rejects must be -1 or more, not {data.max_rejects}"),
-        (
-            config.loss.loss == "ce" and config.loss.num_negatives != 1,
-            "num_negatives is for loss bce: cross-entropy has the whole catalogue as negatives",
-        ),
         (
             not model.time and (model.time_span, model.interval_unit) != (256, "training"),
             "time_span and interval_unit do nothing without time: use --time (time=True)",
         ),
         (
-            not model.mhc
-            and (model.mhc_expansion_rate, model.mhc_projection, model.mhc_sinkhorn_iter, model.mhc_init_gate)
-            != (4, "sinkhorn", 20, 0.01),
+            not model.mhc and mhc_settings != (4, "sinkhorn", 20, 0.01),
             "mhc_expansion_rate, mhc_projection, mhc_sinkhorn_iter and mhc_init_gate do nothing without mHC: "
             "use --mhc (mhc=True)",
         ),
@@ -292,6 +266,26 @@ def _contradictions(config: RunConfig) -> list[tuple[bool, str]]:
         (
             model.mhc and model.norm != "pre",
             f"mHC is defined for norm pre only, not {model.norm}: use --norm pre, or --no_mhc",
+        ),
+    ]
+
+
+def _contradictions_of_training(training: TrainingConfig, loss: LossConfig) -> list[tuple[bool, str]]:
+    return [
+        (not training.lr > 0, f"lr must be above 0, not {training.lr}"),
+        (
+            training.weight_decay > 0 and training.optimizer != "adamw",
+            "weight_decay is for optimizer adamw: use --optimizer adamw",
+        ),
+        (
+            training.schedule != "step" and (training.step_size, training.gamma) != (20, 0.5),
+            f"step_size and gamma do nothing with schedule {training.schedule}: use --schedule step",
+        ),
+        (not 0 < training.gamma <= 1, f"gamma must be above 0 and at most 1, not {training.gamma}"),
+        (training.seed >= 2**63, f"seed must be below 2^63, not {training.seed}"),
+        (
+            loss.loss == "ce" and loss.num_negatives != 1,
+            "num_negatives is for loss bce: cross-entropy has the whole catalogue as negatives",
         ),
     ]
 

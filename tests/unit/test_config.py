@@ -31,7 +31,7 @@ def test_a_saved_recipe_loads_equal(tmp_path: Path) -> None:
         ({"patience": -1}, "patience"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**64}, "seed"),
-        ({"k_core": -1}, "k_core must be 0 or more"),
+        ({"k_core": -1}, "k_core must be at least 0"),
         ({"weight_decay": 0.1}, "weight_decay is for optimizer adamw"),
         ({"gamma": 0.1}, "do nothing with schedule constant"),
         ({"schedule": "step", "gamma": 0.0}, "gamma must be above 0"),
