@@ -65,8 +65,8 @@ def draw(runs: dict[str, list[dict[str, Any]]], path: Path) -> None:
             gain.plot(steps, [e["gain"][layer - 1] for e in events], **look)
             diversity.semilogy(steps, [e["diversity"][layer - 1] for e in events], **look)
     gain.set(title="composite gain of H_res (1: none)", xlabel="step")
-    gain.legend()
     diversity.set(title="diversity of the streams", xlabel="step")
+    diversity.legend(fontsize="x-small")
     figure.savefig(path)
 
 

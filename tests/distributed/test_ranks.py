@@ -68,11 +68,15 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def start(ranks: int, *words: str, restarts: int = 0) -> subprocess.Popen[str]:
-    """torchrun of a script or of `-m sasrec`, on a free port, one thread a rank."""
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+def start(ranks: int, *words: str, restarts: int = 0) -> subprocess.Popen[str]:
+    """torchrun of a script or of `-m sasrec`, on a free port, one thread a rank."""
+    port = free_port()
     command = [
         sys.executable,
         "-m",
@@ -206,3 +210,26 @@ def test_a_rank_that_is_asked_to_stop_stops_all_after_the_same_step(tmp_path: Pa
     assert "exitcode  : 143" in said or "exitcode: 143" in said, said
     kept = store.newest(tmp_path / "run/checkpoints", print)
     assert kept.state["step"] == 38, "the step in which the signal came is the last"
+
+
+def test_the_sbatch_example_runs_where_slurm_is_stood_in_for(tmp_path: Path, events: Path) -> None:
+    """One node, two processes; scontrol and srun are two lines each."""
+    for name, line in (("scontrol", "echo 127.0.0.1"), ("srun", 'exec "$@"')):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    slurm = {"SLURM_JOB_NODELIST": "here", "SLURM_NNODES": "1", "SLURM_JOB_ID": "7", "SLURM_GPUS_ON_NODE": "2"}
+    path = f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    example = Path(__file__).resolve().parents[2] / "docs/slurm.sbatch"
+    run = tmp_path / "run"
+    words = [f"--dataset={events}", f"--train_dir={run}", "--num_epochs=2", "--maxlen=8", "--device=cpu"]
+    process = subprocess.Popen(
+        ["bash", str(example), *words],
+        env=os.environ | slurm | {"PATH": path, "PORT": str(free_port()), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    status, said = finish(process)
+    assert status == 0, said
+    assert json.loads((run / "log.jsonl").read_text().splitlines()[0])["ranks"] == 2
