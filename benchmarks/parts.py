@@ -97,7 +97,7 @@ def steps(path: Path, maxlen: int, models: dict[str, dict[str, bool]]) -> str:
         batches = TrainingBatches(training, data.num_items, maxlen=maxlen, batch_size=128, num_negatives=1, seed=0)
         model = build_model(data.num_items, config.model).train()
         if config.training.compile:
-            compile_encoder(model, batches.batch(0, 0), config.loss, sys.exit)
+            compile_encoder(model, lambda: training_loss(model, batches.batch(0, 0), config.loss), sys.exit)
         optimizer, numbers = build_optimizer(model, config.training), itertools.cycle(range(len(batches.plan(0))))
 
         def step() -> None:

@@ -167,9 +167,8 @@ class Evaluate:
 
     def run(self) -> None:
         """Evaluate, and print the metrics."""
-        with joined(run.pick_device(self.device).type):
-            log = RunLog.of_run(None, RunLog(None, _err))
-            _print_metrics(run.evaluate(self.run_dir, device=self.device, dataset=self.dataset, log=log))
+        log = RunLog(None, _err)
+        _print_metrics(run.evaluate(self.run_dir, device=self.device, dataset=self.dataset, log=log))
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ class TrainingConfig:
     clip_norm: float = 0.0
     """Scale gradients down to this norm when theirs is larger; 0 to leave them."""
     accumulate: int = 1
-    """Parts in which a batch passes through the model, to save memory; the update is the same."""
+    """Parts in which a batch passes through the model, to save memory; but for dropout the update is the same."""
     l2_emb: float = 0.0
     """Weight of the sum of squares of the item embedding table in the loss."""
     num_epochs: int = 200
@@ -210,7 +210,14 @@ class RunConfig:
         """Write as TOML that `load` reads back equal."""
         parts = dataclasses.asdict(self)
         set_fields = {part: {k: v for k, v in values.items() if v is not None} for part, values in parts.items()}
-        Path(path).write_text(tomli_w.dumps(set_fields), encoding="utf-8")
+        write_whole(Path(path), tomli_w.dumps(set_fields))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that at no moment a part of it stands under its name."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
 
 _AT_LEAST = {

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from sasrec.checkpoint import store
-from sasrec.config import DataConfig, RunConfig
+from sasrec.config import DataConfig, RunConfig, write_whole
 from sasrec.data.batches import TrainingBatches
 from sasrec.data.dataset import Dataset, open_dataset
 from sasrec.data.intervals import data_times
@@ -27,7 +27,7 @@ from sasrec.evaluation.protocol import evaluate_scorer
 from sasrec.evaluation.ranking import ModelScorer, target_ranks
 from sasrec.models import SequenceModel, build_model
 from sasrec.recommend import Recommender
-from sasrec.training.distributed import barrier, device_number, from_main, joined, rank, world
+from sasrec.training.distributed import device_number, from_main, joined, rank, world
 from sasrec.training.run_log import RunLog
 from sasrec.training.trainer import Trainer, TrainingState
 
@@ -39,6 +39,7 @@ _MAY_CHANGE = {
     "patience",
     "save_minutes",
     "device",
+    "dataset",
     "diagnose_every",
     "detect_anomaly",
 }
@@ -130,8 +131,9 @@ def resume(
     """Go on with a run from its newest undamaged checkpoint, to the bit as if it had not been interrupted.
 
     The settings are the run's own. Only those that say how long and where to train may be others
-    (num_epochs, max_minutes, patience, save_minutes, device, diagnose_every); `recipe` and `settings` may repeat
-    the others. A run that has ended is measured again, or trained on if its limits were raised.
+    (num_epochs unless the schedule is cosine, max_minutes, patience, save_minutes, device, diagnose_every);
+    `recipe` and `settings` may repeat the others, and name another place of the prepared data. A run that has
+    ended is measured again, or trained on if its limits were raised.
 
     Raises: CheckpointError if there is nothing to go on from, or the data has changed; ConfigError naming a
     setting that differs.
@@ -164,10 +166,11 @@ def _go_on(
 ) -> Recommender:
     began = RunConfig.from_parts(found.state["config"], f"{found.path}/state.json")
     config = (recipe or began).replace(**settings)
-    if prepared := _prepared_folder(config.data.dataset):
-        config = config.replace(dataset=str(prepared))
+    # Whether it is the same data is for its hash to say: it may have moved.
+    config = config.replace(dataset=str(_prepared_folder(config.data.dataset) or began.data.dataset))
+    frozen = {"num_epochs"} if config.training.schedule == "cosine" else set()
     for name, (before, now) in began.differences(config).items():
-        if name not in _MAY_CHANGE:
+        if name not in _MAY_CHANGE - frozen:
             raise ConfigError(
                 f"{name} was {before!r} when this run began and is {now!r} now: leave it, or start anew"
             )
@@ -183,6 +186,8 @@ def _go_on(
         config=dataclasses.asdict(config),
     )
     log.say(f"resuming {folder} at step {found.state['step']}")
+    if found.state["ranks"] != world() and config.model.dropout_rate > 0:
+        log.say(f"note: {found.state['ranks']} ranks began this run, {world()} go on: other dropout masks")
     with torch.random.fork_rng(devices=[]):
         _fit(_model_of(found, data).to(device), data, config, folder, log, found)
     return _measured(folder, device, log)
@@ -216,7 +221,9 @@ def evaluate(
 
     Returns {split: {"full" | "sampled": {"ndcg@10": …}}, "baselines": …, "protocol": …}.
     """
-    return _measure(load(run, device=device, dataset=dataset), Path(run), log or RunLog(None))
+    with joined(pick_device(device).type):
+        log = RunLog.of_run(None, log or RunLog(None))
+        return _measure(load(run, device=device, dataset=dataset), Path(run), log)
 
 
 def saved_metrics(run: str | Path) -> dict[str, Any]:
@@ -334,6 +341,7 @@ def _fit(
             "training": dataclasses.asdict(state),
             "num_items": data.num_items,
             "data_hash": data.data_hash,
+            "ranks": world(),
             "config": dataclasses.asdict(config),
             "versions": {"sasrec": version("sasrec"), "torch": torch.__version__},
         }
@@ -356,7 +364,6 @@ def _fit(
 
 
 def _measured(folder: Path, device: torch.device, log: RunLog) -> Recommender:
-    barrier()  # rank 0 may be saving still
     recommender = load(folder, device=str(device))
     if len(evaluation_split(recommender.data, "test").targets):
         _measure(recommender, folder, log)
@@ -369,6 +376,6 @@ def _measure(recommender: Recommender, folder: Path, log: RunLog) -> dict[str, A
     times = data_times(recommender.data, recommender.model.config)
     metrics = evaluate_scorer(ModelScorer(recommender.model), recommender.data, times=times, log=log)
     if rank() == 0:
-        (folder / METRICS).write_text(json.dumps(metrics, indent=2), encoding="utf-8")
+        write_whole(folder / METRICS, json.dumps(metrics, indent=2))
     log.event("metrics", **{split: metrics[split] for split in ("valid", "test")})
     return metrics

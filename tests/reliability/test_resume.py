@@ -95,6 +95,59 @@ def test_resumed_in_mid_epoch_and_between_epochs_it_ends_the_same(
     assert outcome(tmp_path / "cut")[3] == before[3], "a finished run is measured again, not trained on"
 
 
+def test_a_second_signal_in_the_middle_of_an_update_saves_nothing_torn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = sasrec.prepare(chain_frame())
+    sasrec.train(data, tmp_path / "whole", num_epochs=4, **SMALL)
+    original, count = torch.optim.Adam.step, iter(range(10**6))
+
+    def step(self: torch.optim.Adam, *arguments: Any) -> None:
+        original(self, *arguments)
+        if next(count) == 6:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    with pytest.raises(KeyboardInterrupt):
+        sasrec.train(data, tmp_path / "cut", num_epochs=4, **SMALL)
+    assert store.newest(tmp_path / "cut/checkpoints", print).state["step"] == 4
+    sasrec.resume(tmp_path / "cut")
+    assert_same(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_a_validation_that_was_cut_short_is_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when it is the last, and when time is over in the middle of an epoch."""
+    data = sasrec.prepare(chain_frame())
+    settings = SMALL | {"num_epochs": 4, "eval_every": 2, "save_minutes": 1e-9}
+    sasrec.train(data, tmp_path / "whole", **settings)
+    for validation in (0, 1):
+        original, count = sasrec.run.target_ranks, iter(range(10**6))
+
+        def ranks(*arguments: Any, original=original, count=count, at=validation, **options: Any) -> Any:
+            if next(count) == at:
+                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
+            return original(*arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(sasrec.run, "target_ranks", ranks)
+            run = tmp_path / f"cut-{validation}"
+            with pytest.raises(KeyboardInterrupt):
+                sasrec.train(data, run, **settings)
+        sasrec.resume(run)
+        assert_same(run, tmp_path / "whole")
+        assert store.best(run / "checkpoints").name == store.best(tmp_path / "whole/checkpoints").name
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, {5})
+        with pytest.raises(KeyboardInterrupt):
+            sasrec.train(data, tmp_path / "late", **settings)
+    sasrec.resume(tmp_path / "late", max_minutes=1e-9)
+    last = store.newest(tmp_path / "late/checkpoints", print).state
+    assert (last["epoch"], last["training"]["epoch_step"]) == (2, 0)
+    assert last["score"] is not None
+
+
 def test_a_finished_run_trains_on_when_its_limit_is_raised(tmp_path: Path) -> None:
     data = sasrec.prepare(chain_frame())
     sasrec.train(data, tmp_path / "whole", num_epochs=6, **SMALL)
@@ -112,6 +165,9 @@ def test_resume_refuses_what_would_not_be_the_same_run(tmp_path: Path) -> None:
         (name,) = setting
         with pytest.raises(ConfigError, match=f"{name} was .* when this run began and is .* now"):
             sasrec.resume(run, **setting)
+    sasrec.train(sasrec.prepare(chain_frame()), tmp_path / "cosine", num_epochs=1, schedule="cosine", **SMALL)
+    with pytest.raises(ConfigError, match="num_epochs was 1"):
+        sasrec.resume(tmp_path / "cosine", num_epochs=2)
     shutil.rmtree(run / "dataset")
     sasrec.prepare(chain_frame(users=61)).save(run / "dataset")
     with pytest.raises(CheckpointError, match="other data"):
@@ -124,7 +180,10 @@ def test_resume_passes_over_damaged_checkpoints_and_says_why(
     data = sasrec.prepare(chain_frame())
     sasrec.train(data, tmp_path / "whole", num_epochs=4, **SMALL)
     sasrec.train(data, tmp_path / "run", num_epochs=3, **SMALL)
-    newest = sorted((tmp_path / "run/checkpoints").glob("step-*"))[-1]
+    older, newest = store.published(tmp_path / "run/checkpoints")[-2:]
+    oldest = store.published(tmp_path / "run/checkpoints")[0]
+    if oldest != older:
+        (oldest / "state.json").write_text("{}")
     (newest / "optimizer.safetensors").write_bytes((newest / "optimizer.safetensors").read_bytes()[:-1])
     sasrec.resume(tmp_path / "run", num_epochs=4)
     assert "optimizer.safetensors has changed" in capsys.readouterr().err
@@ -213,6 +272,21 @@ def test_sigterm_saves_and_exits_with_143_and_the_run_goes_on(tmp_path: Path) ->
     steps = store.newest(tmp_path / "run/checkpoints", print).state["step"]
     assert subprocess.run([*train, "--resume", "--num_epochs=4"], capture_output=True).returncode == 0
     assert store.newest(tmp_path / "run/checkpoints", print).state["step"] >= steps
+
+
+def test_a_checkpoint_that_was_being_replaced_is_found_again(tmp_path: Path) -> None:
+    sasrec.train(sasrec.prepare(chain_frame()), tmp_path / "run", num_epochs=1, **SMALL)
+    (only,) = store.published(tmp_path / "run/checkpoints")
+    only.rename(only.with_name(f".{only.name}.old"))
+    assert store.newest(tmp_path / "run/checkpoints", print).path == only
+
+
+def test_prepared_data_may_move_between_sessions(tmp_path: Path) -> None:
+    sasrec.prepare(chain_frame(), output=tmp_path / "here")
+    sasrec.train(tmp_path / "here", tmp_path / "run", num_epochs=1, **SMALL)
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    sasrec.resume(tmp_path / "run", num_epochs=2, dataset=str(tmp_path / "there"))
+    assert len(sasrec.load(tmp_path / "run").recommend(["item-03"])) == 10
 
 
 def test_the_data_of_a_run_is_found_again_wherever_it_came_from(tmp_path: Path) -> None:

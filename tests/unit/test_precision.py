@@ -12,6 +12,7 @@ import torch
 import sasrec
 from sasrec import losses
 from sasrec.checkpoint import store
+from sasrec.errors import TrainingError
 from sasrec.models.residual import HyperConnection
 from sasrec.training import trainer
 from tests.synthetic import chain_frame
@@ -92,3 +93,16 @@ def test_fp16_skips_a_step_that_overflows_and_lowers_its_scale(
     assert not torch.equal(weights[4], weights[3])
     state = store.newest(tmp_path / "run/checkpoints", print).state["training"]
     assert state["scaler"]["scale"] == scales[-1]
+
+
+def test_an_overflow_in_a_layer_of_fp16_is_traced_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = sasrec.run.build_model
+
+    def huge(*arguments: Any) -> Any:
+        model = built(*arguments)
+        model.blocks[1].feed_forward.inner.weight.data.mul_(3e5)
+        return model
+
+    monkeypatch.setattr(sasrec.run, "build_model", huge)
+    with pytest.raises(TrainingError, match=r"first layer .* is blocks\.1\.feed_forward\.inner"):
+        sasrec.train(chain_frame(), tmp_path / "run", num_epochs=1, precision="fp16", accumulate=2, **SMALL)

@@ -141,8 +141,8 @@ def test_ctrl_c_keeps_what_was_learned(tmp_path: Path, monkeypatch: pytest.Monke
     original = trainer.training_loss
 
     def interrupted(*arguments):
-        if next(calls) == 7:
-            raise KeyboardInterrupt
+        if next(calls) == 6:
+            signal.raise_signal(signal.SIGINT)
         return original(*arguments)
 
     monkeypatch.setattr(trainer, "training_loss", interrupted)
@@ -291,8 +291,7 @@ def test_ctrl_c_in_the_middle_of_a_save_waits_for_it_and_a_second_one_cuts_it_sh
     kept = store.load(store.best(tmp_path / "first/checkpoints"))
     assert kept.state["epoch"] == 1
     assert kept.state["score"] is not None
-    cut = store.load(store.best(tmp_path / "second/checkpoints"))
-    assert cut.state["score"] is not None, "the save was cut short, and made again on the way out"
+    assert store.published(tmp_path / "second/checkpoints") == [], "the save was cut short"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 

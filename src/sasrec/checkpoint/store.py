@@ -64,9 +64,10 @@ def save(
             _write(temporary / name, data)
         hashes = {name: {"bytes": len(data), "sha256": _digest(data)} for name, data in content.items()}
         _write(temporary / _MANIFEST, json.dumps(hashes, indent=2).encode())
-        _retire(final)
+        before = _leave(final)
         temporary.rename(final)
         _sync_directory(checkpoints)
+        shutil.rmtree(before, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(f"the checkpoint {final} could not be written: {error.strerror}") from error
@@ -86,20 +87,26 @@ def load(path: Path) -> Checkpoint:
 
 
 def newest(checkpoints: Path, say: Callable[[str], None]) -> Checkpoint:
-    """The newest undamaged checkpoint. Damaged ones are moved to `checkpoints`/quarantine, and `say` is told why.
+    """The newest undamaged checkpoint. Damaged ones are moved to `checkpoints`/quarantine; `say` is told why.
 
-    Raises: CheckpointError if none is left.
+    Raises: CheckpointError if none is left; OSError if the disk cannot be read.
     """
-    for path in reversed(published(checkpoints)):
+    for left in checkpoints.glob(".step-*.old"):  # a save that replaced it was cut short between two renames
+        if not (final := checkpoints / left.name[1:-4]).exists():
+            left.rename(final)
+    good: Checkpoint | None = None
+    for path in published(checkpoints):
         try:
-            return load(path)
+            good = load(path)
         except CheckpointError as error:
             quarantine = checkpoints / "quarantine"
             quarantine.mkdir(exist_ok=True)
             shutil.rmtree(quarantine / path.name, ignore_errors=True)
             path.rename(quarantine / path.name)
-            say(f"warning: {error}; moved to {quarantine}, an older one is taken")
-    raise CheckpointError(f"{checkpoints} holds no checkpoint that can be used: start anew in another folder")
+            say(f"warning: {error}; moved to {quarantine}")
+    if good is None:
+        raise CheckpointError(f"{checkpoints} holds no checkpoint that can be used: start anew in another folder")
+    return good
 
 
 def best(checkpoints: Path) -> Path:
@@ -127,9 +134,17 @@ def prune(checkpoints: Path) -> None:
 def _retire(path: Path) -> None:
     """Delete a published directory; it leaves its name first, so that no name ever stands for a part."""
     if path.exists():
-        leaving = path.with_name(f".{path.name}.old")
+        shutil.rmtree(_leave(path))
+
+
+def _leave(path: Path) -> Path:
+    """Take a directory, if it is there, out of its name."""
+    leaving = path.with_name(f".{path.name}.old")
+    if path.exists():
+        if leaving.exists():
+            shutil.rmtree(leaving)
         path.rename(leaving)
-        shutil.rmtree(leaving)
+    return leaving
 
 
 def published(checkpoints: Path) -> list[Path]:
@@ -157,13 +172,13 @@ def _verified(path: Path, names: tuple[str, ...]) -> dict[str, bytes]:
     try:
         manifest = json.loads((path / _MANIFEST).read_bytes())
         expected = {name: manifest[name]["sha256"] for name in names}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         raise CheckpointError(f"{path} is no checkpoint, or its {_MANIFEST} is missing or damaged") from None
     data = {}
     for name, digest in expected.items():
         try:
             data[name] = (path / name).read_bytes()
-        except OSError as error:
+        except FileNotFoundError as error:
             raise CheckpointError(f"{path / name} cannot be read: {error.strerror}") from None
         if _digest(data[name]) != digest:
             raise CheckpointError(f"{path / name} has changed since it was written: use another checkpoint")

@@ -8,16 +8,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sasrec.config import LossConfig
-from sasrec.data.batches import TrainingBatch
-from sasrec.losses import training_loss
 from sasrec.models import SequenceModel
 
 
-def compile_encoder(
-    model: SequenceModel, batch: TrainingBatch, config: LossConfig, say: Callable[[str], None]
-) -> None:
-    """Compile `model.encode` for every shape at once, and try it on a batch, forward and backward.
+def compile_encoder(model: SequenceModel, trial: Callable[[], Tensor], say: Callable[[str], None]) -> None:
+    """Compile `model.encode` for every shape at once, and try it: `trial` makes a loss, which goes backward.
 
     Evaluation stays eager, so that a score does not depend on whether its model was compiled. Where it cannot be
     compiled (no C++ compiler, as a rule), the model stays as it was, and `say` is told.
@@ -33,7 +28,7 @@ def compile_encoder(
     model.encode = encode  # type: ignore[method-assign, assignment]
     try:
         with warnings.catch_warnings(action="ignore"):
-            training_loss(model, batch, config).backward()  # type: ignore[no-untyped-call]
+            trial().backward()  # type: ignore[no-untyped-call]
     except Exception as error:  # whatever stops the compiler, eager code goes on or says so itself
         model.encode = eager  # type: ignore[method-assign]
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

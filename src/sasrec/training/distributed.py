@@ -19,13 +19,14 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-from sasrec.errors import TrainingError
+from sasrec.errors import ConfigError, TrainingError
 
 # Longer than any step or share of a validation; shorter than the patience of who waits for a frozen rank.
 _TIMEOUT = timedelta(seconds=45)
 _PREPARATION = timedelta(hours=6)
 
 _store: PrefixStore | None = None
+_joins = 0  # how often this process joined the others: each time has keys of its own
 
 
 def world() -> int:
@@ -59,10 +60,15 @@ def joined(device_type: str) -> Iterator[None]:
 
     Raises: TrainingError naming the ranks that fell silent, if any does for longer than 45 s.
     """
-    global _store
-    if not launched() or world() > 1:
+    global _store, _joins
+    if not launched() or _store is not None:
         yield
         return
+    if world() > 1:
+        raise ConfigError(
+            "torch.distributed is initialised already: leave that to sasrec, which needs its own store"
+        )
+    _joins += 1
     number, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     store = TCPStore(
@@ -75,7 +81,7 @@ def joined(device_type: str) -> Iterator[None]:
     )
     # What an earlier attempt left in the store must not be taken for this one's.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    _store = PrefixStore(f"sasrec/{attempt}", store)
+    _store = PrefixStore(f"sasrec/{attempt}/{_joins}", store)
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo",
         store=_store,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from sasrec.config import LossConfig
-from sasrec.data.batches import TrainingBatch
 from sasrec.errors import TrainingError
-from sasrec.losses import training_loss
 from sasrec.models import SequenceModel
 
 
@@ -17,8 +16,11 @@ def gradient_norm(model: SequenceModel) -> Tensor:
     return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
 
 
-def refuse(model: SequenceModel, batch: TrainingBatch, config: LossConfig, where: str, loss: float) -> None:
-    """Raise TrainingError that names the loss, the gradients and the layer in which numbers stop being finite."""
+def refuse(model: SequenceModel, pass_again: Callable[[], None], where: str, loss: float) -> None:
+    """Raise TrainingError that names the loss, the gradients and the layer in which numbers stop being finite.
+
+    `pass_again` puts the batch through the model once more, as it was.
+    """
     gradients = [
         name for name, p in model.named_parameters() if p.grad is not None and not bool(p.grad.isfinite().all())
     ]
@@ -26,7 +28,7 @@ def refuse(model: SequenceModel, batch: TrainingBatch, config: LossConfig, where
     if gradients:
         more = f" and {len(gradients) - 3} more" if len(gradients) > 3 else ""
         clues.append(f"the gradient is not finite in {', '.join(gradients[:3])}{more}")
-    if layer := first_non_finite_layer(model, batch, config):
+    if layer := first_non_finite_layer(model, pass_again):
         clues.append(f"the first layer whose output is not finite is {layer}")
     raise TrainingError(
         f"{where}: {'; '.join(clues)}. The weights are as they were before this step. "
@@ -35,7 +37,7 @@ def refuse(model: SequenceModel, batch: TrainingBatch, config: LossConfig, where
 
 
 @torch.no_grad()
-def first_non_finite_layer(model: SequenceModel, batch: TrainingBatch, config: LossConfig) -> str:
+def first_non_finite_layer(model: SequenceModel, pass_again: Callable[[], None]) -> str:
     """The name of the first module whose output is not finite when the batch passes, or ""."""
     found: list[str] = []
 
@@ -48,7 +50,7 @@ def first_non_finite_layer(model: SequenceModel, batch: TrainingBatch, config: L
 
     handles = [module.register_forward_hook(watch(name)) for name, module in model.named_modules() if name]
     try:
-        training_loss(model, batch, config)
+        pass_again()
     finally:
         for handle in handles:
             handle.remove()

@@ -8,19 +8,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from sasrec.training.distributed import launched
+
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], int]]:
     """Within the block the first SIGINT or SIGTERM is noted; the function yielded tells which came, 0 for none.
 
-    A second signal raises at once, as `raise_for` does. Outside the main thread, where Python delivers no signals,
-    nothing changes.
+    A second signal raises at once, as `raise_for` does, unless torchrun is there: it passes on what the terminal
+    has sent already. Outside the main thread, where Python delivers no signals, nothing changes.
     """
     arrived = 0
 
     def note(signum: int, frame: FrameType | None) -> None:
         nonlocal arrived
-        if arrived:
+        if arrived and not launched():
             raise_for(signum)
         arrived = signum
 

@@ -21,7 +21,7 @@ from sasrec.models import SequenceModel
 from sasrec.models.diagnostics import stream_diagnostics
 from sasrec.training import health
 from sasrec.training.compiled import compile_encoder
-from sasrec.training.distributed import progress, rank, sum_over_ranks, world
+from sasrec.training.distributed import from_main, progress, rank, sum_over_ranks, world
 from sasrec.training.interrupt import deferred_interrupt, raise_for
 from sasrec.training.optimizer import build_optimizer, learning_rate, optimizer_tensors, restore_optimizer
 from sasrec.training.run_log import Bar, RunLog
@@ -43,6 +43,8 @@ class TrainingState:
     """Updates of the weights."""
     seconds: float = 0.0
     """Wall clock, validation included, of this and earlier sessions."""
+    loss: float = 0.0
+    """Mean loss of the last epoch completed."""
     validated_epoch: int = 0
     """The last epoch after which there was a validation."""
     best_epoch: int = 0
@@ -94,7 +96,7 @@ class Trainer:
         self._epoch_loss = torch.zeros(())
         self._began = self._saved = time.monotonic()
         self._saved_step = 0
-        self._unsaved_score: float | None = None  # of a validation whose save is not done
+        self._saves = 0
 
     def restore(self, state: TrainingState, optimizer: dict[str, Tensor]) -> None:
         """Go on from there; the weights are the model's already."""
@@ -108,16 +110,18 @@ class Trainer:
         those saved with the highest score.
 
         Raises: TrainingError, before the update, if a loss or a gradient is not finite. On SIGINT or SIGTERM the
-        weights are saved, then KeyboardInterrupt or SystemExit(143) goes on.
+        weights are saved after the step, then KeyboardInterrupt or SystemExit(143) goes on; a second one raises at
+        once, and saves nothing: it may have come in the middle of an update.
         """
         training, state = self.config.training, self.state
-        self._began = time.monotonic() - state.seconds
-        self._saved = time.monotonic()
+        module = _Loss(self.model, self.config)
         if training.compile:
             self._log.say("compiling the model: this can take a minute")
-            compile_encoder(self.model, self.batches.batch(0, 0), self.config.loss, self._log.say)
-        module = _Loss(self.model, self.config)
+            trial = self.batches.batch(0, 0, 0, training.accumulate * world())
+            compile_encoder(self.model, lambda: module(trial, 0.0)[1], self._log.say)
         self._loss_of = DistributedDataParallel(module) if world() > 1 else module
+        self._began = time.monotonic() - state.seconds
+        self._saved = time.monotonic()
         try:
             with (
                 torch.autograd.set_detect_anomaly(training.detect_anomaly),
@@ -125,48 +129,49 @@ class Trainer:
                 self._log.bar("training", training.num_epochs * len(self.batches)) as bar,
             ):
                 bar(state.epoch * len(self.batches), self._note())
-                while not (reason := self._reason_to_stop()):
-                    loss = self._train_epoch(bar, signal_pending)
-                    if self._limit_reached() or state.epoch % training.eval_every == 0:
-                        self._validate_and_save(loss)
-                    pending = torch.tensor(float(signal_pending()), device=self.model.device)
-                    if sum_over_ranks(pending) > 0:
-                        raise_for(signal_pending() or signal.SIGTERM)
+                reason = ""
+                while not reason:
+                    # A run that is resumed first ends the epoch it was in, and makes up for a validation.
+                    if state.epoch_step > 0 or not (self._validation_due() or self._reason_to_stop()):
+                        self._train_epoch(bar, signal_pending)
+                    if self._validation_due():
+                        self._validate_and_save()
+                    reason = self._reason_to_stop()
+                    if sum_over_ranks(torch.tensor(float(signal_pending()), device=self.model.device)) > 0:
+                        self._stop_for(signal_pending())
         except (KeyboardInterrupt, SystemExit):
-            if state.step > self._saved_step:
-                self._save_now()
             self._log.event("stopped", reason="interrupted", best_epoch=state.best_epoch, seconds=state.seconds)
             raise
         self._log.event("stopped", reason=reason, best_epoch=state.best_epoch, seconds=state.seconds)
         self._log.say(f"stopped after {state.epoch} epochs: {reason}")
         return reason
 
-    def _train_epoch(self, bar: Bar, signal_pending: Callable[[], int]) -> float:
-        """What is left of a pass over the users; returns the mean loss of its batches."""
-        state, minutes = self.state, self.config.training.save_minutes
+    def _train_epoch(self, bar: Bar, signal_pending: Callable[[], int]) -> None:
+        """What is left of a pass over the users."""
+        state = self.state
         self.model.train()
         plan = self.batches.plan(state.epoch)
         self._epoch_loss = torch.tensor(state.epoch_loss, device=self.model.device)
         while state.epoch_step < len(plan):
             progress(state.step)
-            loss, pending = self._update(len(plan), signal_pending)
+            loss, pending, due = self._update(len(plan), signal_pending)
             self._epoch_loss += loss
             state.epoch_step += 1
             state.step += 1
             bar(len(plan[state.epoch_step - 1]), self._note())
-            if minutes and time.monotonic() - self._saved > 60 * minutes:
-                self._save_now()
             if pending > 0:
-                raise_for(signal_pending() or signal.SIGTERM)
-        mean = float(self._epoch_loss) / len(plan)
+                self._stop_for(signal_pending())
+            if due > 0 and state.epoch_step < len(plan):  # at the end of an epoch a validation may save
+                self._save_now()
+        state.loss = float(self._epoch_loss) / len(plan)
         state.epoch, state.epoch_step, state.epoch_loss = state.epoch + 1, 0, 0.0
         self._epoch_loss = torch.zeros(())
-        state.seconds = time.monotonic() - self._began
-        self._log.event("epoch", epoch=state.epoch, step=state.step, loss=mean, seconds=state.seconds)
-        return mean
+        state.seconds = self._elapsed()
+        self._log.event("epoch", epoch=state.epoch, step=state.step, loss=state.loss, seconds=state.seconds)
 
-    def _update(self, steps_per_epoch: int, signal_pending: Callable[[], int]) -> tuple[Tensor, Tensor]:
-        """One update of the weights; the loss of its batch, and above 0 if a signal is pending on any rank."""
+    def _update(self, steps_per_epoch: int, signal_pending: Callable[[], int]) -> tuple[Tensor, Tensor, Tensor]:
+        """One update of the weights. Returns, the same on all ranks: the loss of the batch; above 0 if a signal is
+        pending anywhere; above 0 if it is time to save."""
         training, state = self.config.training, self.state
         # Dropout too is a function of (seed, epoch, step).
         stream = [training.seed, _DROPOUT, state.epoch, state.epoch_step, *([rank()] if rank() else [])]
@@ -174,9 +179,10 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(training, state.step, steps_per_epoch)
         self._optimizer.zero_grad()
-        told = torch.zeros(2, device=self.model.device)
-        for part in range(rank(), training.accumulate * world(), world()):
-            batch = self.batches.batch(state.epoch, state.epoch_step, part, training.accumulate * world())
+        told = torch.zeros(3, device=self.model.device)
+        parts = training.accumulate * world()
+        for part in range(rank(), parts, world()):
+            batch = self.batches.batch(state.epoch, state.epoch_step, part, parts)
             last = part >= (training.accumulate - 1) * world()
             with nullcontext() if last or world() == 1 else self._loss_of.no_sync():  # type: ignore[operator]
                 loss, penalised = self._loss_of(batch, training.l2_emb if part == 0 else 0.0)
@@ -184,46 +190,74 @@ class Trainer:
                 # DistributedDataParallel takes the mean over ranks, and parts are to be summed.
                 self._scaler.scale(penalised * world()).backward()
         told[1] = signal_pending()
-        total, pending = sum_over_ranks(told)
+        if rank() == 0 and training.save_minutes:
+            told[2] = time.monotonic() - self._saved > 60 * training.save_minutes
+        total, pending, due = sum_over_ranks(told)
         self._scaler.unscale_(self._optimizer)
         norm = health.gradient_norm(self.model)
         if not math.isfinite(float(total)) or not (math.isfinite(float(norm)) or self._may_overflow()):
             where = f"epoch {state.epoch + 1}, step {state.step} (lr {self._optimizer.param_groups[0]['lr']:g})"
-            health.refuse(self.model, batch, self.config.loss, where, float(total))
-        if training.diagnose_every and state.step % training.diagnose_every == 0:
-            self._diagnose(float(total), float(norm), batch)
+            health.refuse(self.model, self._pass_again, where, float(total))
+        if training.diagnose_every and state.step % training.diagnose_every == 0 and rank() == 0:
+            streams = stream_diagnostics(self.model, self.batches.batch(state.epoch, state.epoch_step))
+            event = {"loss": float(total), "gradient_norm": float(norm), **streams}
+            self._log.event("diagnostics", step=state.step, **event)
         if training.clip_norm > 0:
             torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), training.clip_norm, norm)
         self._scaler.step(self._optimizer)  # not where fp16 overflowed: then the next scale is lower
         self._scaler.update()
-        return total, pending
+        return total, pending, due
+
+    def _pass_again(self) -> None:
+        """This rank's parts of the batch that is under way, forward."""
+        parts = self.config.training.accumulate * world()
+        for part in range(rank(), parts, world()):
+            batch = self.batches.batch(self.state.epoch, self.state.epoch_step, part, parts)
+            _Loss(self.model, self.config)(batch, 0.0)
 
     def _may_overflow(self) -> bool:
         """In fp16 a gradient that is not finite means that the scale of the loss is too high, until it is 1."""
         return self._scaler.is_enabled() and self._scaler.get_scale() > 1
 
-    def _diagnose(self, loss: float, norm: float, batch: TrainingBatch) -> None:
-        streams = stream_diagnostics(self.model, batch)
-        self._log.event("diagnostics", step=self.state.step, loss=loss, gradient_norm=norm, **streams)
-
-    def _validate_and_save(self, loss: float) -> None:
+    def _validate_and_save(self) -> None:
         state = self.state
         score = self._validate()
-        state.seconds, state.validated_epoch = time.monotonic() - self._began, state.epoch
+        state.seconds, state.validated_epoch = self._elapsed(), state.epoch
         better = score is not None and (state.best_epoch == 0 or score > state.best_score)
         if score is not None and better:
             state.best_score, state.best_epoch = score, state.epoch
-        self._unsaved_score = score
-        self._save_now()
+        self._save_now(score)
         self._log.event("validation", epoch=state.epoch, step=state.step, score=score, best=better)
         shown = "" if score is None else f"  validation NDCG@10 {score:.4f}{' (best)' if better else ''}"
-        self._log.say(f"epoch {state.epoch:4d}  loss {loss:.4f}{shown}  {state.seconds:.0f} s")
+        self._log.say(f"epoch {state.epoch:4d}  loss {state.loss:.4f}{shown}  {state.seconds:.0f} s")
 
-    def _save_now(self) -> None:
-        self.state.seconds, self.state.epoch_loss = time.monotonic() - self._began, float(self._epoch_loss)
-        self.state.scaler = self._scaler.state_dict()
-        self._save(self.state, self._unsaved_score, optimizer_tensors(self.model, self._optimizer))
-        self._saved, self._saved_step, self._unsaved_score = time.monotonic(), self.state.step, None
+    def _stop_for(self, pending: int) -> None:
+        if self.state.step > self._saved_step:
+            self._save_now()
+        raise_for(pending or signal.SIGTERM)
+
+    def _save_now(self, score: float | None = None) -> None:
+        """Rank 0 writes, and the others wait, however long it takes."""
+        self.state.epoch_loss, self.state.scaler = float(self._epoch_loss), self._scaler.state_dict()
+
+        def write() -> str:
+            self.state.seconds = time.monotonic() - self._began
+            self._save(self.state, score, optimizer_tensors(self.model, self._optimizer))
+            return ""
+
+        self._saves += 1
+        from_main(f"save/{self._saves}", write)
+        self._saved, self._saved_step = time.monotonic(), self.state.step
+
+    def _elapsed(self) -> float:
+        """Seconds by the clock of rank 0, so that all ranks decide alike."""
+        mine = time.monotonic() - self._began if rank() == 0 else 0.0
+        return float(sum_over_ranks(torch.tensor(mine, dtype=torch.float64)))
+
+    def _validation_due(self) -> bool:
+        training, state = self.config.training, self.state
+        new = state.epoch > state.validated_epoch and state.epoch_step == 0
+        return new and (bool(self._limit_reached()) or state.epoch % training.eval_every == 0)
 
     def _reason_to_stop(self) -> str:
         return self._limit_reached() or self._out_of_patience()
