@@ -162,7 +162,7 @@ def test_the_command_line_trains_evaluates_and_recommends_on_two_ranks_as_on_one
     assert pl.read_parquet(tmp_path / "top-1.parquet").equals(pl.read_parquet(tmp_path / "top-2.parquet"))
 
 
-@pytest.mark.parametrize(("step", "who"), [(13, 1), (22, 0)])
+@pytest.mark.parametrize(("step", "who"), [pytest.param(13, 1, marks=pytest.mark.slow), (22, 0)])
 def test_a_killed_rank_is_started_again_and_nothing_is_lost(
     tmp_path: Path, events: Path, step: int, who: int
 ) -> None:
