@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import pytest
 import torch
 
 from sasrec.checkpoint import store
+from tests.distributed.launch import finish, free_port, start
 from tests.synthetic import chain_frame
 
 # float64 throughout: a run of the package itself, with its default floating type changed.
@@ -34,18 +34,13 @@ if at:
     original, count = trainer.training_loss, iter(range(10**9))
     def loss(*arguments):
         loss = original(*arguments)
-        if next(count) == step and os.environ["RANK"] == str(who) and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        if next(count) == step and os.environ["RANK"] == str(who):
             if what == "NaN":
                 return loss * float("nan")
             os.kill(os.getpid(), getattr(signal, what))
         return loss
     trainer.training_loss = loss
-from pathlib import Path
-from sasrec.training.distributed import restarted
-if restarted() and sasrec.run.holds_checkpoints(Path(sys.argv[2])):
-    sasrec.resume(sys.argv[2])
-else:
-    sasrec.train(sys.argv[1], sys.argv[2], **settings)
+sasrec.train(sys.argv[1], sys.argv[2], **settings)
 """
 SETTINGS: dict[str, Any] = {
     "maxlen": 12,
@@ -68,51 +63,12 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def start(ranks: int, *words: str, restarts: int = 0) -> subprocess.Popen[str]:
-    """torchrun of a script or of `-m sasrec`, on a free port, one thread a rank."""
-    port = free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        f"--nproc_per_node={ranks}",
-        "--monitor-interval=0.2",
-    ]
-    command += [f"--max-restarts={restarts}", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", *words]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def finish(process: subprocess.Popen[str], seconds: int = 240) -> tuple[int, str]:
-    """Its exit status and what it said; ended with all its ranks if it takes too long."""
-    try:
-        said, _ = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        said, _ = process.communicate()
-        raise AssertionError(f"hung; it said:\n{said}") from None
-    return process.returncode, said
-
-
-def train(tmp_path: Path, events: Path, ranks: int, restarts: int = 0, **settings: Any) -> Path:
+def train(tmp_path: Path, events: Path, ranks: int, **settings: Any) -> Path:
     run = tmp_path / f"ranks-{ranks}"
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     words = [str(script), str(events), str(run), json.dumps(SETTINGS | settings)]
-    status, said = finish(start(ranks, *words, restarts=restarts))
+    status, said = finish(start(ranks, *words))
     assert status == 0, said
     return run
 
@@ -160,21 +116,6 @@ def test_the_command_line_trains_evaluates_and_recommends_on_two_ranks_as_on_one
         status, said = finish(start(ranks, "-m", "sasrec", *words))
         assert status == 0, said
     assert pl.read_parquet(tmp_path / "top-1.parquet").equals(pl.read_parquet(tmp_path / "top-2.parquet"))
-
-
-@pytest.mark.parametrize(("step", "who"), [pytest.param(13, 1, marks=pytest.mark.slow), (22, 0)])
-def test_a_killed_rank_is_started_again_and_nothing_is_lost(
-    tmp_path: Path, events: Path, step: int, who: int
-) -> None:
-    (tmp_path / "whole").mkdir()
-    whole = store.newest(train(tmp_path / "whole", events, 2, eval_every=2) / "checkpoints", print)
-    began = time.monotonic()
-    run = train(tmp_path, events, 2, restarts=1, eval_every=2, at=[step, who, "SIGKILL"])
-    assert time.monotonic() - began < 60
-    found = store.newest(run / "checkpoints", print)
-    assert any("resume" in line for line in (run / "log.jsonl").read_text().splitlines())
-    assert all(torch.equal(found.weights[name], whole.weights[name]) for name in whole.weights)
-    assert all(torch.equal(found.optimizer[name], whole.optimizer[name]) for name in whole.optimizer)
 
 
 def interrupted(tmp_path: Path, events: Path, *at: object) -> tuple[int, str]:

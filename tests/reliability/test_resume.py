@@ -20,6 +20,7 @@ import torch
 import sasrec
 from sasrec.checkpoint import store
 from sasrec.errors import CheckpointError, ConfigError
+from sasrec.evaluation import ranking
 from sasrec.training import trainer
 from tests.synthetic import chain_frame
 
@@ -116,36 +117,52 @@ def test_a_second_signal_in_the_middle_of_an_update_saves_nothing_torn(
     assert_same(tmp_path / "cut", tmp_path / "whole")
 
 
-def test_a_validation_that_was_cut_short_is_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also when it is the last, and when time is over in the middle of an epoch."""
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_validation_that_was_cut_short_is_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals: int
+) -> None:
+    """Also when it is the last."""
     data = sasrec.prepare(chain_frame())
-    settings = SMALL | {"num_epochs": 4, "eval_every": 2, "save_minutes": 1e-9}
+    settings = SMALL | {"num_epochs": 4, "eval_every": 2, "save_minutes": 1e-9 if signals == 2 else 0}
     sasrec.train(data, tmp_path / "whole", **settings)
     for validation in (0, 1):
-        original, count = sasrec.run.target_ranks, iter(range(10**6))
+        original, count = ranking.candidate_scores, iter(range(10**6))
 
-        def ranks(*arguments: Any, original=original, count=count, at=validation, **options: Any) -> Any:
+        def scores(*arguments: Any, original=original, count=count, at=validation, **options: Any) -> Any:
             if next(count) == at:
-                signal.raise_signal(signal.SIGINT)
-                signal.raise_signal(signal.SIGINT)
+                for _ in range(signals):
+                    signal.raise_signal(signal.SIGINT)
             return original(*arguments, **options)
 
         with monkeypatch.context() as patch:
-            patch.setattr(sasrec.run, "target_ranks", ranks)
+            patch.setattr(ranking, "candidate_scores", scores)
             run = tmp_path / f"cut-{validation}"
             with pytest.raises(KeyboardInterrupt):
                 sasrec.train(data, run, **settings)
+        kept = store.newest(run / "checkpoints", print).state
+        # A single signal ends the validation, and what it was to measure is saved; a second saves nothing.
+        assert (kept["step"], kept["score"]) == (8 * validation + (8 if signals == 1 else 7), None)
         sasrec.resume(run)
         assert_same(run, tmp_path / "whole")
         assert store.best(run / "checkpoints").name == store.best(tmp_path / "whole/checkpoints").name
-    with monkeypatch.context() as patch:
-        interrupt_at(patch, {5})
-        with pytest.raises(KeyboardInterrupt):
-            sasrec.train(data, tmp_path / "late", **settings)
-    sasrec.resume(tmp_path / "late", max_minutes=1e-9)
-    last = store.newest(tmp_path / "late/checkpoints", print).state
-    assert (last["epoch"], last["training"]["epoch_step"]) == (2, 0)
-    assert last["score"] is not None
+
+
+def test_when_time_is_over_within_an_epoch_training_validates_and_stops_there(tmp_path: Path) -> None:
+    """And, given more time, goes on as if it had never stopped."""
+    data = sasrec.prepare(chain_frame())
+    sasrec.train(data, tmp_path / "whole", num_epochs=2, **SMALL)
+    for step in (1, 2):
+        go_on = sasrec.train if step == 1 else sasrec.resume
+        arguments = [data, tmp_path / "run"] if step == 1 else [tmp_path / "run"]
+        settings = SMALL | {"num_epochs": 2} if step == 1 else {}
+        go_on(*arguments, max_minutes=1e-9, **settings)
+        last = store.newest(tmp_path / "run/checkpoints", print).state
+        assert (last["training"]["epoch"], last["training"]["epoch_step"]) == (0, 1), "time was over at once"
+        assert last["score"] is not None
+        assert last["training"]["best_epoch"] == 1
+    sasrec.resume(tmp_path / "run", max_minutes=0.0)
+    for found, expected in zip(outcome(tmp_path / "run")[:2], outcome(tmp_path / "whole")[:2], strict=True):
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_a_finished_run_trains_on_when_its_limit_is_raised(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from sasrec.data.negatives import NegativeSampler
 from sasrec.data.splits import EvaluationSplit, Histories
 from sasrec.errors import EvaluationError
 from sasrec.models import SequenceModel
-from sasrec.training.distributed import rank, sum_over_ranks, world
+from sasrec.training.distributed import alive, meet, rank, sum_over_ranks, world
+from sasrec.training.interrupt import InterruptedWorkError, pending
 
 # Scores held at a time: 64 MB in fp32.
 _SCORES_AT_ONCE = 2**24
@@ -97,7 +98,8 @@ def own_chunks(histories: Histories, num_items: int) -> Iterator[npt.NDArray[np.
 
 
 def summed(array: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The sum over the ranks."""
+    """The sum over the ranks, which may come to it at very different times."""
+    meet()
     total: npt.NDArray[np.float64] = sum_over_ranks(torch.from_numpy(array)).numpy()
     return total
 
@@ -132,7 +134,8 @@ def target_ranks(
 
     `negatives`: (rows, n) from `sampled_negatives`. `advance` is told the number of rows done.
 
-    Raises: EvaluationError if there is nobody to evaluate, or a score is NaN.
+    Raises: EvaluationError if there is nobody to evaluate, or a score is NaN; InterruptedWorkError, on all ranks,
+    if a signal is pending on one.
     """
     if not len(split.targets):
         raise EvaluationError(
@@ -141,6 +144,9 @@ def target_ranks(
     full = np.zeros(len(split.targets))
     sampled = None if negatives is None else np.zeros(len(split.targets))
     for rows in own_chunks(split.histories, scorer.num_items):
+        alive()
+        if pending():
+            break
         scores_BV = candidate_scores(scorer, split.histories, rows, exclude_seen=False)
         target_B1 = scores_BV.gather(1, torch.from_numpy(split.targets[rows]).to(scores_BV.device).unsqueeze(1))
         if sampled is not None and negatives is not None:
@@ -152,6 +158,8 @@ def target_ranks(
         scores_BV.scatter_(1, torch.from_numpy(split.targets[rows]).to(scores_BV.device).unsqueeze(1), -torch.inf)
         full[rows] = _ranks(scores_BV, target_B1)
         advance(len(rows))
+    if summed(np.array([float(pending())])).any():
+        raise InterruptedWorkError
     # A rank left the others' rows at 0, so these sums are exact.
     return TargetRanks(summed(full), None if sampled is None else summed(sampled))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -20,13 +21,18 @@ from torch import distributed as dist
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from sasrec.errors import ConfigError, TrainingError
+from sasrec.training.interrupt import pending, raise_for
 
-# Longer than any step or share of a validation; shorter than the patience of who waits for a frozen rank.
+# Longer than any step or chunk of an evaluation; shorter than the patience of who waits for a frozen rank.
 _TIMEOUT = timedelta(seconds=45)
-_PREPARATION = timedelta(hours=6)
+# Of a rank that only waits for others when it is told to stop: one of them may be why, and dead.
+_GRACE = timedelta(seconds=3)
+_POLL = 0.01
 
 _store: PrefixStore | None = None
 _joins = 0  # how often this process joined the others: each time has keys of its own
+_meetings = 0
+_signs = 0
 
 
 def world() -> int:
@@ -60,7 +66,7 @@ def joined(device_type: str) -> Iterator[None]:
 
     Raises: TrainingError naming the ranks that fell silent, if any does for longer than 45 s.
     """
-    global _store, _joins
+    global _store, _joins, _meetings
     if not launched() or _store is not None:
         yield
         return
@@ -68,7 +74,7 @@ def joined(device_type: str) -> Iterator[None]:
         raise ConfigError(
             "torch.distributed is initialised already: leave that to sasrec, which needs its own store"
         )
-    _joins += 1
+    _joins, _meetings = _joins + 1, 0
     number, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     store = TCPStore(
@@ -103,14 +109,17 @@ def joined(device_type: str) -> Iterator[None]:
 
 
 def from_main(key: str, make: Callable[[], str]) -> str:
-    """What rank 0 makes, on every rank; the others wait, as preparation by one rank can take long."""
+    """What rank 0 makes, on every rank; the others wait, however long it takes."""
     if _store is None:
         return make()
     if rank() == 0:
         made = make()
         _store.set(key, made)
         return made
-    _store.wait([key], _PREPARATION)
+    told = 0.0
+    while not _store.check([key]):  # not _store.wait, in which no signal would be heard
+        told = _patience_ends(told)
+        time.sleep(_POLL)
     return str(_store.get(key).decode())
 
 
@@ -118,6 +127,46 @@ def progress(step: int) -> None:
     """Leave a mark by which the others can tell who fell silent."""
     if _store is not None:
         _store.set(f"step/{rank()}", str(step))
+
+
+def alive() -> None:
+    """Leave a sign that a long piece of work, after which the ranks `meet`, goes on."""
+    global _signs
+    if _store is not None:
+        _signs += 1
+        _store.set(f"alive/{rank()}", str(_signs))
+
+
+def meet() -> None:
+    """Until every rank is here, however long its work takes, as long as it gives signs that it is `alive`.
+
+    Raises: TrainingError naming the rank that gave none for 45 s.
+    """
+    global _meetings
+    if _store is None:
+        return
+    _meetings += 1
+    _store.set(f"met/{_meetings}/{rank()}", "")
+    heard: dict[int, tuple[bytes, float]] = {}
+    told = 0.0
+    while absent := [each for each in range(world()) if not _store.check([f"met/{_meetings}/{each}"])]:
+        for each in absent:
+            sign = _store.get(f"alive/{each}") if _store.check([f"alive/{each}"]) else b""
+            if each not in heard or heard[each][0] != sign:
+                heard[each] = (sign, time.monotonic())
+            elif time.monotonic() - heard[each][1] > _TIMEOUT.seconds:
+                raise TrainingError(f"rank {rank()}: no sign of life from rank {each} within {_TIMEOUT.seconds} s")
+        told = _patience_ends(told)
+        time.sleep(_POLL)
+
+
+def _patience_ends(told: float) -> float:
+    """When this rank was first told to stop, 0 if it was not; raises if that is long ago."""
+    if pending() and not told:
+        return time.monotonic()
+    if told and time.monotonic() - told > _GRACE.seconds:
+        raise_for(pending())
+    return told
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:

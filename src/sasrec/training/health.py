@@ -16,6 +16,13 @@ def gradient_norm(model: SequenceModel) -> Tensor:
     return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
 
 
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """What tensors took of an accelerator at most, in MB; nothing is counted on a CPU."""
+    if device.type == "cpu":
+        return {}
+    return {"device_memory_mb": round(torch.accelerator.max_memory_allocated(device) / 2**20, 1)}
+
+
 def refuse(model: SequenceModel, pass_again: Callable[[], None], where: str, loss: float) -> None:
     """Raise TrainingError that names the loss, the gradients and the layer in which numbers stop being finite.
 

@@ -4,40 +4,51 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
-from sasrec.training.distributed import launched
+_arrived = 0  # a process has one set of signal handlers, so there is one of this too
+
+
+class InterruptedWorkError(Exception):
+    """Work was left because a signal is pending somewhere; who catches it saves, then calls `raise_for`."""
 
 
 @contextmanager
-def deferred_interrupt() -> Iterator[Callable[[], int]]:
-    """Within the block the first SIGINT or SIGTERM is noted; the function yielded tells which came, 0 for none.
+def deferred_interrupt(*, second_quits: bool) -> Iterator[None]:
+    """Within the block the first SIGINT or SIGTERM is noted, for `pending` to tell.
 
-    A second signal raises at once, as `raise_for` does, unless torchrun is there: it passes on what the terminal
-    has sent already. Outside the main thread, where Python delivers no signals, nothing changes.
+    A second signal raises at once, as `raise_for` does, if `second_quits`. Outside the main thread, where Python
+    delivers no signals, nothing changes.
     """
-    arrived = 0
+    global _arrived
 
     def note(signum: int, frame: FrameType | None) -> None:
-        nonlocal arrived
-        if arrived and not launched():
+        global _arrived
+        if _arrived and second_quits:
             raise_for(signum)
-        arrived = signum
+        _arrived = signum
 
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: arrived
+        yield
         return
     previous = {each: signal.signal(each, note) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: arrived
+        yield
     finally:
+        _arrived = 0
         for each, handler in previous.items():
             signal.signal(each, handler)
 
 
-def raise_for(signum: int) -> None:
+def pending() -> int:
+    """The signal that was noted, 0 for none."""
+    return _arrived
+
+
+def raise_for(signum: int) -> NoReturn:
     """KeyboardInterrupt for SIGINT, SystemExit with 143 for SIGTERM, as shells report them."""
     if signum == signal.SIGTERM:
         raise SystemExit(128 + signum)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -21,8 +22,8 @@ from sasrec.models import SequenceModel
 from sasrec.models.diagnostics import stream_diagnostics
 from sasrec.training import health
 from sasrec.training.compiled import compile_encoder
-from sasrec.training.distributed import from_main, progress, rank, sum_over_ranks, world
-from sasrec.training.interrupt import deferred_interrupt, raise_for
+from sasrec.training.distributed import from_main, launched, progress, rank, sum_over_ranks, world
+from sasrec.training.interrupt import InterruptedWorkError, deferred_interrupt, pending, raise_for
 from sasrec.training.optimizer import build_optimizer, learning_rate, optimizer_tensors, restore_optimizer
 from sasrec.training.run_log import Bar, RunLog
 
@@ -45,10 +46,10 @@ class TrainingState:
     """Wall clock, validation included, of this and earlier sessions."""
     loss: float = 0.0
     """Mean loss of the last epoch completed."""
-    validated_epoch: int = 0
-    """The last epoch after which there was a validation."""
+    validated_step: int = 0
+    """The last step after which there was a validation."""
     best_epoch: int = 0
-    """The epoch with the best score so far; 0 while there is none."""
+    """The epoch with the best score so far, at its end or, where time was over, in it; 0 while there is none."""
     best_score: float = 0.0
     scaler: dict[str, float] = field(default_factory=dict)
     """Of fp16: the scale of the loss, and how it moves."""
@@ -97,6 +98,7 @@ class Trainer:
         self._began = self._saved = time.monotonic()
         self._saved_step = 0
         self._saves = 0
+        self._positions = 0  # of the last batch
 
     def restore(self, state: TrainingState, optimizer: dict[str, Tensor]) -> None:
         """Go on from there; the weights are the model's already."""
@@ -125,53 +127,63 @@ class Trainer:
         try:
             with (
                 torch.autograd.set_detect_anomaly(training.detect_anomaly),
-                deferred_interrupt() as signal_pending,
+                # torchrun passes on to its processes what the terminal has sent them already.
+                deferred_interrupt(second_quits=not launched()),
                 self._log.bar("training", training.num_epochs * len(self.batches)) as bar,
             ):
                 bar(state.epoch * len(self.batches), self._note())
                 reason = ""
                 while not reason:
-                    # A run that is resumed first ends the epoch it was in, and makes up for a validation.
-                    if state.epoch_step > 0 or not (self._validation_due() or self._reason_to_stop()):
-                        self._train_epoch(bar, signal_pending)
+                    # A run that is resumed first makes up for a validation.
+                    if not (self._validation_due() or self._reason_to_stop()):
+                        self._train_epoch(bar)
                     if self._validation_due():
                         self._validate_and_save()
                     reason = self._reason_to_stop()
-                    if sum_over_ranks(torch.tensor(float(signal_pending()), device=self.model.device)) > 0:
-                        self._stop_for(signal_pending())
+                    if sum_over_ranks(torch.tensor(float(pending()), device=self.model.device)) > 0:
+                        self._stop()
         except (KeyboardInterrupt, SystemExit):
             self._log.event("stopped", reason="interrupted", best_epoch=state.best_epoch, seconds=state.seconds)
             raise
         self._log.event("stopped", reason=reason, best_epoch=state.best_epoch, seconds=state.seconds)
-        self._log.say(f"stopped after {state.epoch} epochs: {reason}")
+        part = f" and {state.epoch_step} of {len(self.batches.plan(state.epoch))} steps" if state.epoch_step else ""
+        self._log.say(f"stopped after {state.epoch} epochs{part}: {reason}")
         return reason
 
-    def _train_epoch(self, bar: Bar, signal_pending: Callable[[], int]) -> None:
-        """What is left of a pass over the users."""
+    def _train_epoch(self, bar: Bar) -> None:
+        """What is left of a pass over the users, or of the time."""
         state = self.state
+        began, positions = time.monotonic(), 0
         self.model.train()
         plan = self.batches.plan(state.epoch)
         self._epoch_loss = torch.tensor(state.epoch_loss, device=self.model.device)
         while state.epoch_step < len(plan):
             progress(state.step)
-            loss, pending, due = self._update(len(plan), signal_pending)
+            loss, told_to_stop, due, time_over = self._update(len(plan))
             self._epoch_loss += loss
+            positions += self._positions
             state.epoch_step += 1
             state.step += 1
             bar(len(plan[state.epoch_step - 1]), self._note())
-            if pending > 0:
-                self._stop_for(signal_pending())
-            if due > 0 and state.epoch_step < len(plan):  # at the end of an epoch a validation may save
-                self._save_now()
+            if told_to_stop > 0:
+                self._stop()
+            if state.epoch_step < len(plan):  # at the end of an epoch a validation may save
+                if time_over > 0:
+                    state.loss, state.seconds = float(self._epoch_loss) / state.epoch_step, self._elapsed()
+                    return
+                if due > 0:
+                    self._save_now()
         state.loss = float(self._epoch_loss) / len(plan)
         state.epoch, state.epoch_step, state.epoch_loss = state.epoch + 1, 0, 0.0
         self._epoch_loss = torch.zeros(())
         state.seconds = self._elapsed()
-        self._log.event("epoch", epoch=state.epoch, step=state.step, loss=state.loss, seconds=state.seconds)
+        speed = {"positions_per_second": round(positions / (time.monotonic() - began))}
+        told = {"epoch": state.epoch, "step": state.step, "loss": state.loss, "seconds": state.seconds}
+        self._log.event("epoch", **told, **speed, **health.peak_memory(self.model.device))
 
-    def _update(self, steps_per_epoch: int, signal_pending: Callable[[], int]) -> tuple[Tensor, Tensor, Tensor]:
+    def _update(self, steps_per_epoch: int) -> Tensor:
         """One update of the weights. Returns, the same on all ranks: the loss of the batch; above 0 if a signal is
-        pending anywhere; above 0 if it is time to save."""
+        pending anywhere; above 0 if it is time to save; above 0 if the time is over."""
         training, state = self.config.training, self.state
         # Dropout too is a function of (seed, epoch, step).
         stream = [training.seed, _DROPOUT, state.epoch, state.epoch_step, *([rank()] if rank() else [])]
@@ -179,7 +191,7 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(training, state.step, steps_per_epoch)
         self._optimizer.zero_grad()
-        told = torch.zeros(3, device=self.model.device)
+        told = torch.zeros(4, device=self.model.device)
         parts = training.accumulate * world()
         for part in range(rank(), parts, world()):
             batch = self.batches.batch(state.epoch, state.epoch_step, part, parts)
@@ -187,12 +199,15 @@ class Trainer:
             with nullcontext() if last or world() == 1 else self._loss_of.no_sync():  # type: ignore[operator]
                 loss, penalised = self._loss_of(batch, training.l2_emb if part == 0 else 0.0)
                 told[0] += loss
+                self._positions = batch.positions
                 # DistributedDataParallel takes the mean over ranks, and parts are to be summed.
                 self._scaler.scale(penalised * world()).backward()
-        told[1] = signal_pending()
-        if rank() == 0 and training.save_minutes:
-            told[2] = time.monotonic() - self._saved > 60 * training.save_minutes
-        total, pending, due = sum_over_ranks(told)
+        told[1] = pending()
+        if rank() == 0:
+            now = time.monotonic()
+            told[2] = training.save_minutes and now - self._saved > 60 * training.save_minutes
+            told[3] = training.max_minutes and now - self._began > 60 * training.max_minutes
+        total = sum_over_ranks(told)[0]
         self._scaler.unscale_(self._optimizer)
         norm = health.gradient_norm(self.model)
         if not math.isfinite(float(total)) or not (math.isfinite(float(norm)) or self._may_overflow()):
@@ -206,7 +221,7 @@ class Trainer:
             torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), training.clip_norm, norm)
         self._scaler.step(self._optimizer)  # not where fp16 overflowed: then the next scale is lower
         self._scaler.update()
-        return total, pending, due
+        return told
 
     def _pass_again(self) -> None:
         """This rank's parts of the batch that is under way, forward."""
@@ -221,20 +236,24 @@ class Trainer:
 
     def _validate_and_save(self) -> None:
         state = self.state
-        score = self._validate()
-        state.seconds, state.validated_epoch = self._elapsed(), state.epoch
+        try:
+            score = self._validate()
+        except InterruptedWorkError:
+            self._stop()
+        state.seconds, state.validated_step = self._elapsed(), state.step
         better = score is not None and (state.best_epoch == 0 or score > state.best_score)
         if score is not None and better:
-            state.best_score, state.best_epoch = score, state.epoch
+            state.best_score, state.best_epoch = score, state.epoch + (state.epoch_step > 0)
         self._save_now(score)
         self._log.event("validation", epoch=state.epoch, step=state.step, score=score, best=better)
         shown = "" if score is None else f"  validation NDCG@10 {score:.4f}{' (best)' if better else ''}"
         self._log.say(f"epoch {state.epoch:4d}  loss {state.loss:.4f}{shown}  {state.seconds:.0f} s")
 
-    def _stop_for(self, pending: int) -> None:
+    def _stop(self) -> NoReturn:
+        """Save, unless that is done, and end as the signal asks; it may have come to another rank."""
         if self.state.step > self._saved_step:
             self._save_now()
-        raise_for(pending or signal.SIGTERM)
+        raise_for(pending() or signal.SIGTERM)
 
     def _save_now(self, score: float | None = None) -> None:
         """Rank 0 writes, and the others wait, however long it takes."""
@@ -255,9 +274,9 @@ class Trainer:
         return float(sum_over_ranks(torch.tensor(mine, dtype=torch.float64)))
 
     def _validation_due(self) -> bool:
-        training, state = self.config.training, self.state
-        new = state.epoch > state.validated_epoch and state.epoch_step == 0
-        return new and (bool(self._limit_reached()) or state.epoch % training.eval_every == 0)
+        state = self.state
+        at_end = state.epoch_step == 0 and state.epoch % self.config.training.eval_every == 0
+        return state.step > state.validated_step and (at_end or bool(self._limit_reached()))
 
     def _reason_to_stop(self) -> str:
         return self._limit_reached() or self._out_of_patience()
@@ -272,7 +291,7 @@ class Trainer:
 
     def _out_of_patience(self) -> str:
         training, stale = self.config.training, self.state.epoch - self.state.best_epoch
-        validated = self.state.best_epoch and self.state.validated_epoch == self.state.epoch
+        validated = self.state.best_epoch and self.state.validated_step == self.state.step
         if validated and 0 < training.patience * training.eval_every <= stale:
             return f"no better validation for {stale} epochs"
         return ""

@@ -1,0 +1,48 @@
+"""torchrun as a child process: started on a free port of loopback, and ended with all its ranks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def start(ranks: int, *words: str, restarts: int = 0) -> subprocess.Popen[str]:
+    """torchrun of a script or of `-m sasrec`, on a free port, one thread a rank."""
+    port = free_port()
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        f"--nproc_per_node={ranks}",
+        "--monitor-interval=0.2",
+    ]
+    command += [f"--max-restarts={restarts}", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", *words]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], seconds: int = 240) -> tuple[int, str]:
+    """Its exit status and what it said; ended with all its ranks if it takes too long."""
+    try:
+        said, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        said, _ = process.communicate()
+        raise AssertionError(f"hung; it said:\n{said}") from None
+    return process.returncode, said

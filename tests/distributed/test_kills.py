@@ -1,0 +1,127 @@
+"""T2: whichever rank of a torchrun is killed, and whenever, the run is taken up again and ends the same."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sasrec.checkpoint import store
+from tests.distributed.launch import finish, start
+from tests.synthetic import chain_frame
+
+# Attempt by attempt one rank is killed: while it starts (after so many seconds), in a save (at the n-th fsync), or in
+# a step (at the n-th loss). Every kill, and every first step of an attempt, is noted with its time.
+SCRIPT = """
+import json, os, signal, sys, threading, time
+events, run, notes, plan = sys.argv[1:]
+rank, attempt = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+who, moment, when = json.loads(plan)[attempt] if attempt < len(json.loads(plan)) else (-1, "", 0)
+
+def note(what):
+    with open(notes, "a") as stream:
+        stream.write(json.dumps([attempt, what, time.time()]) + chr(10))
+
+def kill():
+    note(moment)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if who == rank and moment == "init":
+    timer = threading.Timer(when, kill)
+    timer.daemon = True
+    timer.start()
+from pathlib import Path
+import sasrec
+from sasrec.training import trainer
+from sasrec.training.distributed import restarted
+
+losses, syncs, original_loss, original_fsync = iter(range(10**9)), iter(range(10**9)), trainer.training_loss, os.fsync
+
+def loss(*arguments):
+    number = next(losses)
+    if number == 0 and rank == 0:
+        note("first step")
+    if who == rank and moment == "step" and number == when:
+        kill()
+    return original_loss(*arguments)
+
+def fsync(descriptor):
+    if who == rank and moment == "save" and next(syncs) == when:
+        kill()
+    original_fsync(descriptor)
+
+trainer.training_loss, os.fsync = loss, fsync
+settings = dict(maxlen=12, hidden_units=16, batch_size=16, lr=1e-2, device="cpu", num_epochs=15, save_minutes=1e-4)
+if restarted() and sasrec.run.holds_checkpoints(Path(run)):
+    sasrec.resume(run)
+else:
+    sasrec.train(events, run, **settings)
+"""
+
+
+def run_through(folder: Path, plan: list[tuple[int, str, float]]) -> tuple[Path, list[Any]]:
+    """A run on two ranks with those kills, and its notes."""
+    run, notes = folder / "run", folder / "notes"
+    folder.mkdir()
+    (folder / "script.py").write_text(SCRIPT)
+    words = [str(folder / "script.py"), str(folder.parent / "events.csv"), str(run), str(notes), json.dumps(plan)]
+    status, said = finish(start(2, *words, restarts=len(plan)), seconds=60 + 60 * len(plan))
+    assert status == 0, said
+    return run, [json.loads(line) for line in notes.read_text().splitlines()]
+
+
+def recovery_times(notes: list[Any]) -> list[float]:
+    """Seconds from each kill to the first step after it, where no other kill came between."""
+    return [
+        later[2] - sooner[2]
+        for sooner, later in zip(notes, notes[1:], strict=False)
+        if sooner[1] != "first step" and later[1] == "first step"
+    ]
+
+
+def kills_end_the_same(tmp_path: Path, plans: list[list[tuple[int, str, float]]]) -> tuple[int, list[float]]:
+    """How many kills there were, and how long the runs took to go on."""
+    chain_frame().write_csv(tmp_path / "events.csv")
+    whole, _ = run_through(tmp_path / "whole", [])
+    expected = store.newest(whole / "checkpoints", print)
+    kills, times = 0, []
+    for number, plan in enumerate(plans):
+        run, notes = run_through(tmp_path / f"killed-{number}", plan)
+        found = store.newest(run / "checkpoints", print)
+        assert all(torch.equal(found.weights[name], expected.weights[name]) for name in expected.weights)
+        assert all(torch.equal(found.optimizer[name], expected.optimizer[name]) for name in expected.optimizer)
+        assert (run / "metrics.json").read_text() == (whole / "metrics.json").read_text()
+        assert not list((run / "checkpoints").glob(".*")), "orphans"
+        kills += sum(note[1] != "first step" for note in notes)
+        times += recovery_times(notes)
+    return kills, times
+
+
+def test_killed_in_a_save_in_a_step_and_while_starting_the_run_goes_on(tmp_path: Path) -> None:
+    kills, times = kills_end_the_same(tmp_path, [[(0, "save", 9), (1, "step", 3), (1, "init", 0.5)]])
+    assert kills == 3
+    assert max(times) < 30
+
+
+@pytest.mark.slow
+def test_fifty_kills_of_any_rank_at_any_time_lose_nothing_and_hang_never(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chance = random.Random(0)
+    moments = {
+        "init": lambda: (chance.randrange(2), "init", chance.uniform(0.0, 4.0)),
+        "save": lambda: (0, "save", chance.randrange(25)),
+        "step": lambda: (chance.randrange(2), "step", chance.randrange(8)),
+    }
+    plans = [[moments[chance.choice(list(moments))]() for _ in range(5)] for _ in range(11)]
+    kills, times = kills_end_the_same(tmp_path, plans)
+    assert kills >= 50
+    p95 = sorted(times)[int(0.95 * len(times))]
+    with capsys.disabled():
+        print(f"\nT2: {kills} kills, all resumed; seconds to the next step: median {sorted(times)[len(times) // 2]:.1f}, "
+              f"p95 {p95:.1f}, max {max(times):.1f} of {len(times)}")
+    assert p95 <= 10
