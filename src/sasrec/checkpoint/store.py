@@ -64,10 +64,12 @@ def save(
             _write(temporary / name, data)
         hashes = {name: {"bytes": len(data), "sha256": _digest(data)} for name, data in content.items()}
         _write(temporary / _MANIFEST, json.dumps(hashes, indent=2).encode())
-        before = _leave(final)
+        before = checkpoints / f".{final.name}.old"
+        _delete(before)
+        _renamed(final, before.name)
         temporary.rename(final)
         _sync_directory(checkpoints)
-        shutil.rmtree(before, ignore_errors=True)
+        _delete(before)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(f"the checkpoint {final} could not be written: {error.strerror}") from error
@@ -124,27 +126,26 @@ def best(checkpoints: Path) -> Path:
 
 def prune(checkpoints: Path) -> None:
     """Delete all but the best and the newest two, and what an earlier run left half deleted or half written."""
+    for left in checkpoints.glob(".step-*"):  # first: what is left of a name must not outlive it
+        shutil.rmtree(left)
     paths = published(checkpoints)
     for path in set(paths) - {best(checkpoints), *paths[-2:]}:
-        _retire(path)
-    for left in checkpoints.glob(".step-*"):
-        shutil.rmtree(left)
+        _delete(path)
 
 
-def _retire(path: Path) -> None:
-    """Delete a published directory; it leaves its name first, so that no name ever stands for a part."""
+def _delete(path: Path) -> None:
+    """Delete a directory, if it is there; it leaves its name first, so that no name ever stands for a part."""
     if path.exists():
-        shutil.rmtree(_leave(path))
+        shutil.rmtree(_renamed(path, f".{path.name.strip('.')}.gone"))
 
 
-def _leave(path: Path) -> Path:
-    """Take a directory, if it is there, out of its name."""
-    leaving = path.with_name(f".{path.name}.old")
+def _renamed(path: Path, name: str) -> Path:
+    """Give a directory, if it is there, another name, in the place of what has that."""
+    other = path.with_name(name)
     if path.exists():
-        if leaving.exists():
-            shutil.rmtree(leaving)
-        path.rename(leaving)
-    return leaving
+        shutil.rmtree(other, ignore_errors=True)
+        path.rename(other)
+    return other
 
 
 def published(checkpoints: Path) -> list[Path]:
@@ -172,7 +173,9 @@ def _verified(path: Path, names: tuple[str, ...]) -> dict[str, bytes]:
     try:
         manifest = json.loads((path / _MANIFEST).read_bytes())
         expected = {name: manifest[name]["sha256"] for name in names}
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+    except KeyError as error:
+        raise CheckpointError(f"{path}: its {_MANIFEST} names no {error.args[0]}: of another version?") from None
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
         raise CheckpointError(f"{path} is no checkpoint, or its {_MANIFEST} is missing or damaged") from None
     data = {}
     for name, digest in expected.items():
