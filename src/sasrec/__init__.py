@@ -11,11 +11,13 @@ The stages, in the order the data flows, and the module of each:
     evaluation   evaluation/          ranks of targets -> NDCG, HR, MRR, and their protocol
     recommend    recommend.py         history -> the best items
     run          run.py               a run folder and the verbs on it
+    export       exporting.py         a run -> a folder without anybody's events
 """
 
 from sasrec.config import RunConfig
 from sasrec.data.dataset import Dataset, open_dataset
 from sasrec.errors import SasrecError
+from sasrec.exporting import export
 from sasrec.recommend import Recommender
 from sasrec.run import evaluate, load, prepare, resume, train
 
@@ -27,6 +29,7 @@ __all__ = [
     "RunConfig",
     "SasrecError",
     "evaluate",
+    "export",
     "load",
     "open_dataset",
     "prepare",

@@ -1,4 +1,4 @@
-"""The command line: `sasrec datasets | prepare | train | evaluate | recommend`.
+"""The command line: `sasrec datasets | prepare | train | evaluate | recommend | export`.
 
 Each command is a dataclass whose docstring and fields are its help, and whose `run` does the work.
 Results go to stdout, everything said about the work to stderr. Exit status: 0 done, 1 a mistake that the
@@ -25,6 +25,7 @@ from sasrec.config import Duplicates, RunConfig, TimeUnit
 from sasrec.data.catalog import CATALOG
 from sasrec.data.report import summary
 from sasrec.errors import ConfigError, DataError, SasrecError
+from sasrec.exporting import export
 from sasrec.recommend import Recommender
 from sasrec.training.distributed import joined, launched, rank, restarted
 from sasrec.training.run_log import RunLog
@@ -130,18 +131,34 @@ class Train:
     """Local copy of the public data set, where it cannot be downloaded."""
     resume: bool = False
     """Go on with the run in train_dir from its newest checkpoint, with its settings."""
+    state_dict_path: Path | None = None
+    """Start from the weights of this checkpoint, or of the best of this run."""
+    inference_only: bool = False
+    """Do not train: measure the run in train_dir, or with it the checkpoint of state_dict_path."""
     config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
 
     def run(self) -> None:
         """Train, and print the metrics."""
         log, dataset = RunLog(None, _err), self.config.data.dataset
+        if self.inference_only:
+            self._measure(log)
+            return
+        if self.resume and self.state_dict_path is not None:
+            raise ConfigError("--resume goes on with the run's own weights: leave --state_dict_path away")
         if not dataset and not self.resume:
             raise DataError("no data set was named: give --dataset a public name, a prepared folder or a file")
         try:
             if self.resume or (restarted() and run.holds_checkpoints(self.train_dir)):
                 run.resume(self.train_dir, recipe=self.config, log=log)
             else:
-                run.train(dataset, self.train_dir, recipe=self.config, log=log, local_copy=self.from_)
+                run.train(
+                    dataset,
+                    self.train_dir,
+                    recipe=self.config,
+                    log=log,
+                    local_copy=self.from_,
+                    start_from=self.state_dict_path,
+                )
         except (KeyboardInterrupt, SystemExit):
             if (self.train_dir / run.CHECKPOINTS).exists():
                 _err.print(f"interrupted; go on with: sasrec train --train_dir {self.train_dir} --resume")
@@ -149,6 +166,14 @@ class Train:
         if (self.train_dir / run.METRICS).exists():
             _print_metrics(run.saved_metrics(self.train_dir))
         _err.print(f"next: sasrec recommend {self.train_dir} --history ITEM,ITEM,… --k 10")
+
+    def _measure(self, log: RunLog) -> None:
+        own = self.train_dir / "config.toml"
+        other = RunConfig.load(own).differences(self.config).keys() - {"device"} if own.exists() else ()
+        if other:
+            raise ConfigError(f"{', '.join(other)} cannot differ from the run's own with --inference_only")
+        device, path = self.config.training.device, self.state_dict_path
+        _print_metrics(run.evaluate(self.train_dir, device=device, checkpoint=path, log=log))
 
 
 @dataclass(frozen=True)
@@ -239,6 +264,24 @@ class Recommend:
             _print_items(recommender, recommender.recommend_user(self.user, **options))
 
 
+@dataclass(frozen=True)
+class Export:
+    """Write what recommending needs, the best weights and the items, to a folder without anybody's events.
+
+    Example: sasrec export runs/first --output models/first
+    """
+
+    run_dir: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    output: Path
+    """Folder to write."""
+
+    def run(self) -> None:
+        """Export, and say how to use it."""
+        export(self.run_dir, self.output)
+        _err.print(f"written to {self.output}; use it with: sasrec recommend {self.output} --history ITEM,ITEM,…")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     _out.quiet = launched() and os.environ.get("RANK", "0") != "0"
@@ -275,13 +318,14 @@ def _commands(config: RunConfig) -> Any:
         | Annotated[Train, train]
         | Annotated[Evaluate, tyro.conf.subcommand(name="evaluate")]
         | Annotated[Recommend, tyro.conf.subcommand(name="recommend")]
+        | Annotated[Export, tyro.conf.subcommand(name="export")]
     )
 
 
 def _recipe_named_in(arguments: list[str]) -> RunConfig:
     """The recipe gives the defaults that the other flags override, so it is read before they are parsed.
 
-    To resume a run, its own config.toml is the recipe.
+    To resume or measure a run, its own config.toml is the recipe.
     """
     given: dict[str, str] = {}
     for flag, following in zip(arguments, [*arguments[1:], ""], strict=True):
@@ -290,7 +334,8 @@ def _recipe_named_in(arguments: list[str]) -> RunConfig:
     own = Path(given.get("--train_dir", "")) / "config.toml"
     if "--recipe" in given:
         return RunConfig.load(given["--recipe"])
-    return RunConfig.load(own) if "--resume" in given and own.exists() else RunConfig()
+    existing = own.exists() and ("--resume" in given or "--inference_only" in given)
+    return RunConfig.load(own) if existing else RunConfig()
 
 
 def _seed_document_flags(arguments: list[str]) -> list[str]:

@@ -139,6 +139,10 @@ class TrainingConfig:
     """Minutes between checkpoints besides those after each validation; 0 for none."""
     detect_anomaly: bool = False
     """Let PyTorch name the operation that made the first NaN of a backward pass; much slower."""
+    show_shapes: bool = False
+    """Print the shape of what each layer gives for the first batch."""
+    tensorboard: bool = False
+    """Also write what log.jsonl has to RUN/tensorboard; needs the package tensorboard."""
     diagnose_every: int = 0
     """Steps between `diagnostics` events in log.jsonl: loss, gradient norm and, with mHC, for each sub-layer the
     sums of H_res and the diversity and gain of the streams; 0 for none."""

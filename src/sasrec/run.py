@@ -41,6 +41,8 @@ _MAY_CHANGE = {
     "device",
     "dataset",
     "diagnose_every",
+    "show_shapes",
+    "tensorboard",
     "detect_anomaly",
 }
 
@@ -94,15 +96,18 @@ def train(
     recipe: str | Path | RunConfig | None = None,
     log: RunLog | None = None,
     local_copy: Path | None = None,
+    start_from: str | Path | None = None,
     **settings: Any,
 ) -> Recommender:
     """Train a model on `data`, keep the best checkpoint by validation NDCG@10, and measure it.
 
     `data`: a Dataset, the name of a public data set, a prepared folder, a file, or a frame. `settings` are
-    the fields of RunConfig (`maxlen=50`); they override those of `recipe`.
+    the fields of RunConfig (`maxlen=50`); they override those of `recipe`. `start_from`: a checkpoint, or a run
+    of which the best is taken, of a model of the same shape on the same data: its weights are the initial ones.
 
-    Raises: ConfigError if `train_dir` holds a run already or a setting is wrong; DataError, DownloadError,
-    TrainingError. KeyboardInterrupt goes on after the weights are saved.
+    Raises: CheckpointError if `start_from` does not fit; ConfigError if `train_dir` holds a run already or a
+    setting is wrong; DataError, DownloadError, TrainingError. KeyboardInterrupt goes on after the weights are
+    saved.
     """
     config = recipe if isinstance(recipe, RunConfig) else RunConfig.load(recipe) if recipe else RunConfig()
     config = config.replace(**settings)
@@ -120,8 +125,12 @@ def train(
         log.event("start", data_hash=data.data_hash, ranks=world(), config=dataclasses.asdict(config))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.training.seed)
-            model = build_model(data.num_items, config.model).to(device)
-            _fit(model, data, config, folder, log)
+            model = build_model(data.num_items, config.model)
+            if start_from is not None:
+                found = _checkpoint_at(Path(start_from))
+                _check_data(found, data)
+                _put_weights(found, model)
+            _fit(model.to(device), data, config, folder, log)
         return _measured(folder, device, log)
 
 
@@ -209,21 +218,29 @@ def load(
         raise CheckpointError(f"{folder} is not a run folder (no config.toml): name one that `sasrec train` made")
     config = RunConfig.load(folder / "config.toml")
     data = open_dataset(dataset) if dataset else _dataset_of(folder, config)
-    found = store.load(Path(checkpoint) if checkpoint else store.best(folder / CHECKPOINTS))
+    found = _checkpoint_at(Path(checkpoint) if checkpoint else folder)
     _check_data(found, data)
     return Recommender(_model_of(found, data).to(pick_device(device)).eval(), data)
 
 
 def evaluate(
-    run: str | Path, *, device: str = "auto", dataset: str | Path | None = None, log: RunLog | None = None
+    run: str | Path,
+    *,
+    device: str = "auto",
+    dataset: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    log: RunLog | None = None,
 ) -> dict[str, Any]:
-    """Measure the best checkpoint of a run on validation and test; also written to RUN/metrics.json.
+    """Measure the best checkpoint of a run, or the one named, on validation and test.
+
+    The metrics of the best are also written to RUN/metrics.json.
 
     Returns {split: {"full" | "sampled": {"ndcg@10": …}}, "baselines": …, "protocol": …}.
     """
     with joined(pick_device(device).type):
         log = RunLog.of_run(None, log or RunLog(None))
-        return _measure(load(run, device=device, dataset=dataset), Path(run), log)
+        recommender = load(run, device=device, dataset=dataset, checkpoint=checkpoint)
+        return _measure(recommender, None if checkpoint else Path(run), log)
 
 
 def saved_metrics(run: str | Path) -> dict[str, Any]:
@@ -283,6 +300,13 @@ def _dataset_of(folder: Path, config: RunConfig) -> Dataset:
     return open_dataset(prepared or folder / "dataset")
 
 
+def _checkpoint_at(path: Path) -> store.Checkpoint:
+    """The checkpoint in that folder, or, in that of a run, the best."""
+    if path.suffix in {".pth", ".pt", ".ckpt", ".bin"}:
+        raise CheckpointError(f"{path} looks like a pickle, which can run code: give a checkpoint folder or a run")
+    return store.load(store.best(path / CHECKPOINTS) if (path / CHECKPOINTS).exists() else path)
+
+
 def _check_data(found: store.Checkpoint, data: Dataset) -> None:
     if found.state["data_hash"] != data.data_hash:
         raise CheckpointError(
@@ -296,13 +320,17 @@ def _model_of(found: store.Checkpoint, data: Dataset) -> SequenceModel:
     config = RunConfig.from_parts(found.state["config"], f"{found.path}/state.json")
     with torch.random.fork_rng(devices=[]):  # the initial values drawn here are overwritten at once
         model = build_model(data.num_items, config.model)
+    _put_weights(found, model)
+    return model
+
+
+def _put_weights(found: store.Checkpoint, model: SequenceModel) -> None:
     try:
         model.load_state_dict(found.weights)
     except RuntimeError as error:
         raise CheckpointError(f"{found.path} has the weights of another model: {error}") from None
     if bad := [name for name, tensor in found.weights.items() if not bool(tensor.isfinite().all())]:
         raise CheckpointError(f"{found.path} has weights that are not finite: {', '.join(bad[:3])}")
-    return model
 
 
 def _fit(
@@ -354,12 +382,14 @@ def _fit(
     log.say(f"training {parameters:,} parameters on {model.device}; results in {folder}")
     if not len(validation.targets):
         log.say("note: no user has three events, so there is no validation: the last weights are kept")
+    if config.training.tensorboard:
+        log.show_in_tensorboard(0 if resumed is None else resumed.state["step"])
     trainer = Trainer(model, batches, config, validate=validate, save=save, log=log)
     if resumed is not None:
         try:
             trainer.restore(TrainingState(**resumed.state["training"]), resumed.optimizer)
-        except ValueError as error:
-            raise CheckpointError(f"{resumed.path} has the optimizer of another model: {error}") from None
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{resumed.path} has the state of another model or version: {error}") from None
     trainer.fit()
 
 
@@ -372,10 +402,10 @@ def _measured(folder: Path, device: torch.device, log: RunLog) -> Recommender:
     return recommender
 
 
-def _measure(recommender: Recommender, folder: Path, log: RunLog) -> dict[str, Any]:
+def _measure(recommender: Recommender, folder: Path | None, log: RunLog) -> dict[str, Any]:
     times = data_times(recommender.data, recommender.model.config)
     metrics = evaluate_scorer(ModelScorer(recommender.model), recommender.data, times=times, log=log)
-    if rank() == 0:
+    if rank() == 0 and folder is not None:
         write_whole(folder / METRICS, json.dumps(metrics, indent=2))
     log.event("metrics", **{split: metrics[split] for split in ("valid", "test")})
     return metrics

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,7 +12,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-import torch
 
 from sasrec.checkpoint import store
 from tests.distributed.launch import finish, free_port, start
@@ -40,7 +38,21 @@ if at:
             os.kill(os.getpid(), getattr(signal, what))
         return loss
     trainer.training_loss = loss
-sasrec.train(sys.argv[1], sys.argv[2], **settings)
+if record := settings.pop("record", None):
+    from sasrec.data.batches import TrainingBatches
+    made = TrainingBatches.batch
+    def batch(self, epoch, step, *part):
+        batch = made(self, epoch, step, *part)
+        rows = [row[row > 0].tolist() for row in batch.items_BL if row.any()]
+        with open(f"{record}-{os.environ['RANK']}", "a") as stream:
+            stream.write(json.dumps([epoch, step, rows]) + chr(10))
+        return batch
+    TrainingBatches.batch = batch
+from pathlib import Path
+if sasrec.run.holds_checkpoints(Path(sys.argv[2])):
+    sasrec.resume(sys.argv[2])
+else:
+    sasrec.train(sys.argv[1], sys.argv[2], **settings)
 """
 SETTINGS: dict[str, Any] = {
     "maxlen": 12,
@@ -116,6 +128,33 @@ def test_the_command_line_trains_evaluates_and_recommends_on_two_ranks_as_on_one
         status, said = finish(start(ranks, "-m", "sasrec", *words))
         assert status == 0, said
     assert pl.read_parquet(tmp_path / "top-1.parquet").equals(pl.read_parquet(tmp_path / "top-2.parquet"))
+
+
+@pytest.mark.slow
+def test_on_one_to_four_ranks_and_after_a_resume_each_step_has_the_same_users(
+    tmp_path: Path, events: Path
+) -> None:
+    """T13: whoever is interrupted in mid-epoch, each user passes once an epoch, at the same step."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    seen: dict[int, Any] = {}
+    for ranks in (1, 2, 3, 4):
+        run, record = tmp_path / f"run-{ranks}", tmp_path / f"record-{ranks}"
+        for at in ([7, ranks - 1, "SIGTERM"], None):
+            settings = SETTINGS | {"num_epochs": 4, "record": str(record), "at": at}
+            status, said = finish(start(ranks, str(script), str(events), str(run), json.dumps(settings)))
+            assert (status == 0) == (at is None), said
+        steps: dict[tuple[int, int], list[list[int]]] = {}
+        for path in tmp_path.glob(f"record-{ranks}-*"):
+            for epoch, step, rows in map(json.loads, path.read_text().splitlines()):
+                steps.setdefault((epoch, step), []).extend(rows)
+        seen[ranks] = {key: sorted(rows) for key, rows in steps.items()}
+        epochs = [
+            sorted(row for key in seen[ranks] if key[0] == epoch for row in seen[ranks][key]) for epoch in range(4)
+        ]
+        assert len(epochs[0]) > 50
+        assert epochs[0] == epochs[1] == epochs[2] == epochs[3]
+    assert seen[1] == seen[2] == seen[3] == seen[4]
 
 
 def interrupted(tmp_path: Path, events: Path, *at: object) -> tuple[int, str]:

@@ -43,7 +43,9 @@ def in_a_child_killed_at(number: int, work: Any) -> bool:
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_two_hundred_killed_saves_leave_a_whole_checkpoint_and_after_the_next_start_no_orphan(tmp_path: Path) -> None:
+def test_two_hundred_killed_saves_leave_a_whole_checkpoint_and_after_the_next_start_no_orphan(
+    tmp_path: Path,
+) -> None:
     checkpoints, chance = tmp_path / "checkpoints", random.Random(0)
     weights = {"table": torch.arange(1000.0), "layer": torch.ones(30, 30)}
 

@@ -67,6 +67,27 @@ def test_parts_share_out_a_batch_and_keep_its_negatives(parts: int) -> None:
     assert max(len(piece.lengths_B) for piece in pieces) <= -(-len(whole.lengths_B) // parts)
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_an_epoch_has_each_user_once_whatever_the_number_of_ranks(ranks: int, accumulate: int) -> None:
+    """Each rank takes every ranks-th of the parts of a batch, as the trainer does."""
+    made_ = made(random_lists(200, 30, seed=3), 30)
+    parts = ranks * accumulate
+
+    def histories(batch: TrainingBatch) -> list[tuple[int, ...]]:
+        return [tuple(row[row > 0]) for row in batch.items_BL if row.any()]
+
+    for step in range(len(made_.plan(2))):
+        shared = [
+            histories(made_.batch(2, step, part, parts))
+            for rank in range(ranks)
+            for part in range(rank, parts, ranks)
+        ]
+        assert sorted(itertools.chain(*shared)) == sorted(histories(made_.batch(2, step)))
+    assert sorted(np.concatenate(made_.plan(2))) == sorted(np.concatenate(made_.plan(7)))
+    assert len(np.unique(np.concatenate(made_.plan(2)))) == len(made_)
+
+
 def test_a_batch_is_a_pure_function_of_seed_epoch_and_step() -> None:
     lists = random_lists(50, 30, seed=1)
     one, other = made(lists, 30), made(lists, 30)

@@ -93,9 +93,7 @@ def newest(checkpoints: Path, say: Callable[[str], None]) -> Checkpoint:
 
     Raises: CheckpointError if none is left; OSError if the disk cannot be read.
     """
-    for left in checkpoints.glob(".step-*.old"):  # a save that replaced it was cut short between two renames
-        if not (final := checkpoints / left.name[1:-4]).exists():
-            left.rename(final)
+    _restore(checkpoints)
     good: Checkpoint | None = None
     for path in published(checkpoints):
         try:
@@ -126,11 +124,19 @@ def best(checkpoints: Path) -> Path:
 
 def prune(checkpoints: Path) -> None:
     """Delete all but the best and the newest two, and what an earlier run left half deleted or half written."""
+    _restore(checkpoints)
     for left in checkpoints.glob(".step-*"):  # first: what is left of a name must not outlive it
         shutil.rmtree(left)
     paths = published(checkpoints)
     for path in set(paths) - {best(checkpoints), *paths[-2:]}:
         _delete(path)
+
+
+def _restore(checkpoints: Path) -> None:
+    """Give a checkpoint its name back where the save that replaced it was cut short between two renames."""
+    for left in checkpoints.glob(".step-*.old"):
+        if not (final := checkpoints / left.name[1:-4]).exists():
+            left.rename(final)
 
 
 def _delete(path: Path) -> None:

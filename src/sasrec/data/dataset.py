@@ -7,6 +7,7 @@ Users and items are numbered in the byte order of their ids, so numbers do not d
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -74,6 +75,18 @@ class Dataset:
         for ids in (self.user_ids, self.item_ids):
             digest.update("\n".join(ids.cast(pl.String)).encode())
         return digest.hexdigest()
+
+    def without_events(self) -> Dataset:
+        """The items and their titles, and nothing about anybody."""
+        nothing = np.zeros(0, np.int64)
+        return dataclasses.replace(
+            self,
+            items=nothing.astype(np.int32),
+            times=None if self.times is None else nothing,
+            offsets=np.zeros(1, np.int64),
+            user_ids=self.user_ids.clear(),
+            report={},
+        )
 
     def history(self, user: int) -> npt.NDArray[np.int32]:
         """(length,) item numbers of user number `user`, oldest first."""
@@ -202,6 +215,8 @@ def open_dataset(folder: str | Path, *, verify: bool = True) -> Dataset:
         raise DataError(f"{folder / 'manifest.json'} is damaged: prepare the data set again") from None
     if version != FORMAT:
         raise DataError(f"{folder} has format {version}, this version reads {FORMAT}: prepare it again")
+    if files.keys() - _HASHED:  # a name could lead out of the folder
+        raise DataError(f"{folder / 'manifest.json'} names files that a data set does not have: prepare it again")
     for file, expected in files.items():
         path = folder / file
         if not path.is_file() or path.stat().st_size != expected["bytes"]:
@@ -212,6 +227,8 @@ def open_dataset(folder: str | Path, *, verify: bool = True) -> Dataset:
     lengths = {"items": manifest["events"], "times": manifest["events"], "offsets": users + 1}
     arrays = {
         name: np.memmap(folder / f"{name}.bin", dtype=kind, mode="r", shape=(lengths[name],))
+        if lengths[name]
+        else np.zeros(0, kind)
         for name, kind in _ARRAYS.items()
         if f"{name}.bin" in files
     }

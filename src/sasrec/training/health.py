@@ -23,6 +23,18 @@ def peak_memory(device: torch.device) -> dict[str, float]:
     return {"device_memory_mb": round(torch.accelerator.max_memory_allocated(device) / 2**20, 1)}
 
 
+def shapes(model: SequenceModel, one_pass: Callable[[], object]) -> list[str]:
+    """A line for each layer that a pass goes through, in that order: its name, class, and what it gives."""
+    lines: list[str] = []
+
+    def see(name: str, module: nn.Module, output: Tensor) -> None:
+        kind = str(output.dtype).removeprefix("torch.")
+        lines.append(f"{name:40s} {type(module).__name__:20s} {tuple(output.shape)} {kind}")
+
+    _watch(model, see, one_pass)
+    return lines
+
+
 def refuse(model: SequenceModel, pass_again: Callable[[], None], where: str, loss: float) -> None:
     """Raise TrainingError that names the loss, the gradients and the layer in which numbers stop being finite.
 
@@ -43,22 +55,34 @@ def refuse(model: SequenceModel, pass_again: Callable[[], None], where: str, los
     )
 
 
-@torch.no_grad()
 def first_non_finite_layer(model: SequenceModel, pass_again: Callable[[], None]) -> str:
     """The name of the first module whose output is not finite when the batch passes, or ""."""
     found: list[str] = []
 
-    def watch(name: str) -> object:
+    def see(name: str, module: nn.Module, output: Tensor) -> None:
+        if not found and not bool(output.isfinite().all()):
+            found.append(name)
+
+    _watch(model, see, pass_again)
+    return found[0] if found else ""
+
+
+@torch.no_grad()
+def _watch(
+    model: SequenceModel, see: Callable[[str, nn.Module, Tensor], None], one_pass: Callable[[], object]
+) -> None:
+    """Do a pass, and have each module's name and output seen as it gives it."""
+
+    def hook_of(name: str) -> Callable[[nn.Module, object, object], None]:
         def hook(module: nn.Module, inputs: object, output: object) -> None:
-            if isinstance(output, Tensor) and not found and not bool(output.isfinite().all()):
-                found.append(name)
+            if isinstance(output, Tensor):
+                see(name, module, output)
 
         return hook
 
-    handles = [module.register_forward_hook(watch(name)) for name, module in model.named_modules() if name]
+    handles = [module.register_forward_hook(hook_of(name)) for name, module in model.named_modules() if name]
     try:
-        pass_again()
+        one_pass()
     finally:
         for handle in handles:
             handle.remove()
-    return found[0] if found else ""

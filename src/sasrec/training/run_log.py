@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,7 +13,10 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from sasrec.errors import ConfigError
 from sasrec.training.distributed import rank
+
+_SAY_EVERY = 60.0  # seconds, where there is no terminal for a bar
 
 
 class Bar(Protocol):
@@ -24,12 +28,13 @@ class Bar(Protocol):
 
 
 class RunLog:
-    """Writes events and shows progress. A bar appears only on a terminal; sentences appear everywhere."""
+    """Writes events and shows progress: a bar on a terminal, elsewhere a line a minute."""
 
     def __init__(self, path: Path | None, console: Console | None = None) -> None:
         """`path`: the JSON lines file, or None to write none."""
         self.console = console or Console(stderr=True)
         self._path = path
+        self._board: Any = None
 
     @staticmethod
     def of_run(path: Path | None, log: RunLog | None) -> RunLog:
@@ -40,10 +45,29 @@ class RunLog:
 
     def event(self, name: str, **fields: Any) -> None:
         """Append one line: the time, the event's name, its fields. Flushed, so a crash loses nothing."""
+        if self._path is None:
+            return
+        line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": name, **fields}
+        with self._path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+        if self._board is not None and "step" in fields:
+            for field, value in fields.items():
+                if field != "step" and isinstance(value, int | float):
+                    self._board.add_scalar(f"{name}/{field}", value, fields["step"])
+            self._board.flush()
+
+    def show_in_tensorboard(self, step: int) -> None:
+        """From now on also write the numbers of events that have a step to RUN/tensorboard; what is there of
+        later steps than this one, from a run that was cut short, is not shown.
+
+        Raises: ConfigError if the package tensorboard is not installed.
+        """
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise ConfigError("tensorboard is not installed: pip install tensorboard, or leave it off") from None
         if self._path is not None:
-            line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": name, **fields}
-            with self._path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(line) + "\n")
+            self._board = SummaryWriter(str(self._path.parent / "tensorboard"), purge_step=step + 1)
 
     def say(self, sentence: str) -> None:
         """A sentence for people."""
@@ -54,7 +78,21 @@ class RunLog:
         """A progress bar for `total` units of work."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         note_column = TextColumn("{task.fields[note]}")
-        disable = not self.console.is_terminal
-        with Progress(*columns, note_column, console=self.console, transient=True, disable=disable) as progress:
+        if not self.console.is_terminal:
+            yield self._lines(what, total)
+            return
+        with Progress(*columns, note_column, console=self.console, transient=True) as progress:
             task = progress.add_task(what, total=total, note="")
             yield lambda done, note="": progress.update(task, advance=done, note=note)
+
+    def _lines(self, what: str, total: int) -> Bar:
+        reached, said = 0, time.monotonic()
+
+        def advance(done: int, note: str = "") -> None:
+            nonlocal reached, said
+            reached += done
+            if time.monotonic() - said > _SAY_EVERY:
+                said = time.monotonic()
+                self.say(f"{what}: {reached:,} of {total:,}{'  ' if note else ''}{note}")
+
+        return advance

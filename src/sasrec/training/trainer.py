@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -117,10 +117,17 @@ class Trainer:
         """
         training, state = self.config.training, self.state
         module = _Loss(self.model, self.config)
+
+        def trial() -> Any:
+            _, loss = module(self.batches.batch(0, 0, 0, training.accumulate * world()), 0.0)
+            return loss
+
+        if training.show_shapes:
+            for line in health.shapes(self.model, trial):
+                self._log.say(line)
         if training.compile:
             self._log.say("compiling the model: this can take a minute")
-            trial = self.batches.batch(0, 0, 0, training.accumulate * world())
-            compile_encoder(self.model, lambda: module(trial, 0.0)[1], self._log.say)
+            compile_encoder(self.model, trial, self._log.say)
         self._loss_of = DistributedDataParallel(module) if world() > 1 else module
         self._began = time.monotonic() - state.seconds
         self._saved = time.monotonic()
@@ -146,7 +153,9 @@ class Trainer:
             self._log.event("stopped", reason="interrupted", best_epoch=state.best_epoch, seconds=state.seconds)
             raise
         self._log.event("stopped", reason=reason, best_epoch=state.best_epoch, seconds=state.seconds)
-        part = f" and {state.epoch_step} of {len(self.batches.plan(state.epoch))} steps" if state.epoch_step else ""
+        part = (
+            f" and {state.epoch_step} of {len(self.batches.plan(state.epoch))} steps" if state.epoch_step else ""
+        )
         self._log.say(f"stopped after {state.epoch} epochs{part}: {reason}")
         return reason
 

@@ -1,0 +1,68 @@
+"""Names that would lead out of the folder they are meant for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sasrec
+from sasrec.checkpoint import store
+from sasrec.errors import DataError
+from tests.synthetic import chain_frame
+
+SMALL: dict[str, Any] = {"maxlen": 12, "hidden_units": 16, "batch_size": 16, "device": "cpu", "num_epochs": 2}
+
+
+def test_names_that_lead_elsewhere_are_refused_wherever_a_name_is_taken(tmp_path: Path) -> None:
+    """F4: 300 of them, as the name of a public data set, and in the manifests of a data set and a checkpoint."""
+    steps = [
+        "..",
+        "../..",
+        "/etc",
+        "..\\..",
+        "%2e%2e",
+        "....//",
+        "\x00",
+        "a/../..",
+        "~",
+        "file:///etc",
+        "C:",
+        "|ls",
+        "$(ls)",
+    ]
+    ends = [
+        "passwd",
+        "/passwd",
+        "//x",
+        "/",
+        "",
+        "/.",
+        "/..",
+        "\n",
+        " ",
+        "/x.csv",
+        "?a",
+        "#a",
+        "/dev/null",
+        "/con",
+        "/é",
+    ]
+    names = sorted({step + end + more for step in steps for end in ends for more in ("", "/ml-1m")})[:300]
+    assert len(names) == 300
+    data = sasrec.prepare(chain_frame(), output=tmp_path / "data")
+    sasrec.train(data, tmp_path / "run", **SMALL)
+    manifests = (tmp_path / "data/manifest.json", store.best(tmp_path / "run/checkpoints") / "MANIFEST.json")
+    originals = [json.loads(path.read_text()) for path in manifests]
+    before = sorted(tmp_path.rglob("*"))
+    for name in names:
+        with pytest.raises(sasrec.SasrecError):
+            sasrec.train(name, tmp_path / "not-made", **SMALL)
+        manifests[0].write_text(json.dumps(originals[0] | {"files": originals[0]["files"] | {name: {}}}))
+        with pytest.raises(DataError, match="names files that a data set does not have"):
+            sasrec.open_dataset(tmp_path / "data")
+        manifests[1].write_text(json.dumps({**originals[1], name: originals[1]["state.json"]}))
+        sasrec.load(tmp_path / "run")  # what a manifest names beside the files of a checkpoint is never opened
+    assert sorted(tmp_path.rglob("*")) == before
