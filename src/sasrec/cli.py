@@ -25,6 +25,7 @@ from sasrec.config import Duplicates, RunConfig, TimeUnit
 from sasrec.data.catalog import CATALOG
 from sasrec.data.report import summary
 from sasrec.errors import ConfigError, DataError, SasrecError
+from sasrec.evaluation.baselines import against_baselines
 from sasrec.recommend import Recommender
 from sasrec.training.distributed import joined, launched, rank, restarted
 from sasrec.training.run_log import RunLog
@@ -353,6 +354,7 @@ def _print_metrics(metrics: dict[str, Any]) -> None:
             for name, measured in rows.items():
                 table.add_row(f"{split}, {name}", *(f"{measured[candidates][column]:.4f}" for column in columns))
         _out.print(table)
+    _out.print(against_baselines(metrics))
     protocol = metrics["protocol"]
     _out.print(
         f"{protocol['split']}; ties {protocol['ties']}; {protocol['users_evaluated']} users evaluated, "
