@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
 
 from sasrec import run
 from sasrec.config import Duplicates, RunConfig, TimeUnit
@@ -26,12 +24,9 @@ from sasrec.data.catalog import CATALOG
 from sasrec.data.report import summary
 from sasrec.errors import ConfigError, DataError, SasrecError
 from sasrec.exporting import export
-from sasrec.recommend import Recommender
+from sasrec.printing import err, out, print_items, print_metrics
 from sasrec.training.distributed import joined, launched, rank, restarted
 from sasrec.training.run_log import RunLog
-
-_out = Console(highlight=False, soft_wrap=True)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -41,11 +36,11 @@ class Datasets:
     def run(self) -> None:
         """Print them."""
         for dataset in CATALOG.values():
-            _out.print(
+            out.print(
                 f"[bold]{dataset.name}[/bold]  {escape(dataset.title)}{'; ' if dataset.note else ''}{dataset.note}"
             )
-            _out.print(f"  {escape(dataset.terms)}  {dataset.homepage}")
-            _out.print(f"  a copy you have: --from one of {', '.join(dataset.accepted)}, or a folder with it")
+            out.print(f"  {escape(dataset.terms)}  {dataset.homepage}")
+            out.print(f"  a copy you have: --from one of {', '.join(dataset.accepted)}, or a folder with it")
 
 
 @dataclass(frozen=True)
@@ -106,8 +101,8 @@ class Prepare:
             k_core=self.k_core,
         )
         for sentence in summary(data.report):
-            _out.print(escape(sentence))
-        _err.print(
+            out.print(escape(sentence))
+        err.print(
             f"written to {self.output}; train on it with: sasrec train --dataset {self.output} --train_dir RUN"
         )
 
@@ -139,7 +134,7 @@ class Train:
 
     def run(self) -> None:
         """Train, and print the metrics."""
-        log, dataset = RunLog(None, _err), self.config.data.dataset
+        log, dataset = RunLog(None, err), self.config.data.dataset
         if self.inference_only:
             self._measure(log)
             return
@@ -161,11 +156,11 @@ class Train:
                 )
         except (KeyboardInterrupt, SystemExit):
             if (self.train_dir / run.CHECKPOINTS).exists():
-                _err.print(f"interrupted; go on with: sasrec train --train_dir {self.train_dir} --resume")
+                err.print(f"interrupted; go on with: sasrec train --train_dir {self.train_dir} --resume")
             raise
         if (self.train_dir / run.METRICS).exists():
-            _print_metrics(run.saved_metrics(self.train_dir))
-        _err.print(f"next: sasrec recommend {self.train_dir} --history ITEM,ITEM,… --k 10")
+            print_metrics(run.saved_metrics(self.train_dir))
+        err.print(f"next: sasrec recommend {self.train_dir} --history ITEM,ITEM,… --k 10")
 
     def _measure(self, log: RunLog) -> None:
         own = self.train_dir / "config.toml"
@@ -173,7 +168,7 @@ class Train:
         if other:
             raise ConfigError(f"{', '.join(other)} cannot differ from the run's own with --inference_only")
         device, path = self.config.training.device, self.state_dict_path
-        _print_metrics(run.evaluate(self.train_dir, device=device, checkpoint=path, log=log))
+        print_metrics(run.evaluate(self.train_dir, device=device, checkpoint=path, log=log))
 
 
 @dataclass(frozen=True)
@@ -192,8 +187,8 @@ class Evaluate:
 
     def run(self) -> None:
         """Evaluate, and print the metrics."""
-        log = RunLog(None, _err)
-        _print_metrics(run.evaluate(self.run_dir, device=self.device, dataset=self.dataset, log=log))
+        log = RunLog(None, err)
+        print_metrics(run.evaluate(self.run_dir, device=self.device, dataset=self.dataset, log=log))
 
 
 @dataclass(frozen=True)
@@ -250,18 +245,18 @@ class Recommend:
         }
         if self.output is not None and self.all:
             with joined(recommender.model.device.type):
-                frame = recommender.recommend_all(log=RunLog.of_run(None, RunLog(None, _err)), **options)
+                frame = recommender.recommend_all(log=RunLog.of_run(None, RunLog(None, err)), **options)
                 if rank() > 0:
                     return
             frame.write_csv(self.output) if self.output.suffix == ".csv" else frame.write_parquet(self.output)
-            _err.print(f"{frame.height} rows for {frame['user'].n_unique()} users written to {self.output}")
+            err.print(f"{frame.height} rows for {frame['user'].n_unique()} users written to {self.output}")
         elif self.history is not None:
             times = None if self.times is None else _seconds(self.times)
             history = _ids(self.history)
             items = recommender.recommend(history, times=times, assume_regular=self.assume_regular, **options)
-            _print_items(recommender, items)
+            print_items(recommender, items)
         else:
-            _print_items(recommender, recommender.recommend_user(self.user, **options))
+            print_items(recommender, recommender.recommend_user(self.user, **options))
 
 
 @dataclass(frozen=True)
@@ -279,12 +274,12 @@ class Export:
     def run(self) -> None:
         """Export, and say how to use it."""
         export(self.run_dir, self.output)
-        _err.print(f"written to {self.output}; use it with: sasrec recommend {self.output} --history ITEM,ITEM,…")
+        err.print(f"written to {self.output}; use it with: sasrec recommend {self.output} --history ITEM,ITEM,…")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    _out.quiet = launched() and os.environ.get("RANK", "0") != "0"
+    out.quiet = launched() and os.environ.get("RANK", "0") != "0"
     try:
         arguments = _seed_document_flags(sys.argv[1:] if arguments is None else arguments)
         command = tyro.cli(
@@ -300,10 +295,10 @@ def main(arguments: list[str] | None = None) -> int:
             warnings.showwarning = _show_warning
             command.run()
     except SasrecError as error:
-        _err.print(f"[red]error:[/red] {escape(str(error))}")
+        err.print(f"[red]error:[/red] {escape(str(error))}")
         return 1
     except OSError as error:
-        _err.print(f"[red]error:[/red] {escape(str(error))}: check the path")
+        err.print(f"[red]error:[/red] {escape(str(error))}: check the path")
         return 1
     except KeyboardInterrupt:
         return 130
@@ -367,39 +362,4 @@ def _seconds(text: str) -> list[float]:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    _err.print(f"[yellow]note:[/yellow] {escape(str(message))}")
-
-
-def _print_items(recommender: Recommender, items: list[tuple[str | int, float]]) -> None:
-    titles = [recommender.title(item) for item, _ in items]
-    names = ["rank", "item", "score", *(["title"] if any(titles) else [])]
-    rows = [
-        [str(rank), str(item), f"{score:.4f}", *([title or ""] if any(titles) else [])]
-        for rank, ((item, score), title) in enumerate(zip(items, titles, strict=True), start=1)
-    ]
-    if not _out.is_terminal:  # for other programs: tabs, and no id is ever shortened
-        sys.stdout.writelines("\t".join(row) + "\n" for row in [names, *rows])
-        return
-    table = Table(*(Column(name, overflow="fold") for name in names), box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*map(escape, row))
-    _out.print(table)
-
-
-def _print_metrics(metrics: dict[str, Any]) -> None:
-    columns = ("ndcg@10", "hr@10", "mrr@10", "ndcg@20", "hr@20")
-    for candidates in ("full", "sampled"):
-        table = Table("", *columns, title=f"{candidates}: {metrics['protocol'][candidates]}", title_justify="left")
-        for split in ("valid", "test"):
-            rows = {
-                "model": metrics[split],
-                **{name: each[split] for name, each in metrics["baselines"].items()},
-            }
-            for name, measured in rows.items():
-                table.add_row(f"{split}, {name}", *(f"{measured[candidates][column]:.4f}" for column in columns))
-        _out.print(table)
-    protocol = metrics["protocol"]
-    _out.print(
-        f"{protocol['split']}; ties {protocol['ties']}; {protocol['users_evaluated']} users evaluated, "
-        f"{protocol['users_skipped']} skipped; {protocol['items']} items; data {protocol['data_hash'][:12]}"
-    )
+    err.print(f"[yellow]note:[/yellow] {escape(str(message))}")

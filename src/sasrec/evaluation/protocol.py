@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from sasrec.data.dataset import Dataset
 from sasrec.data.splits import SplitName, evaluation_split, training_histories
-from sasrec.evaluation.baselines import Popularity
+from sasrec.evaluation.baselines import baselines
 from sasrec.evaluation.metrics import metrics_from_ranks
 from sasrec.evaluation.ranking import Scorer, sampled_negatives, target_ranks
 from sasrec.training.run_log import RunLog
@@ -22,14 +22,14 @@ SPLITS: tuple[SplitName, ...] = ("valid", "test")
 def evaluate_scorer(
     scorer: Scorer, data: Dataset, *, times: npt.NDArray[np.int64] | None = None, log: RunLog
 ) -> dict[str, Any]:
-    """Metrics of a scorer and of popularity on both splits, and the protocol they were measured under.
+    """Metrics of a scorer and of the baselines on both splits, and the protocol they were measured under.
 
-    Returns {split: {"full" | "sampled": {"ndcg@10": …}}, "baselines": {"popularity": {split: …}},
+    Returns {split: {"full" | "sampled": {"ndcg@10": …}}, "baselines": {name: {split: …}},
     "protocol": {…}}. Full and sampled metrics are of one model on the same users, and differ several times:
     never compare one with the other.
     """
-    popularity = Popularity(training_histories(data), data.num_items)
-    scorers: dict[str, Scorer] = {"model": scorer, "popularity": popularity}
+    counted = baselines(training_histories(data), data.num_items, data.times)
+    scorers: dict[str, Scorer] = {"model": scorer, **counted}
     measured: dict[str, dict[str, Any]] = {name: {} for name in scorers}
     for split_name in SPLITS:
         split = evaluation_split(data, split_name, times)
