@@ -56,11 +56,3 @@ def test_every_file_that_the_documents_name_exists() -> None:
     for document in [README, *sorted((README.parent / "docs").glob("*.md"))]:
         for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8")):
             assert (document.parent / link).exists(), f"{document.name} links to {link}"
-
-
-def test_no_pickle_reader_is_in_the_package() -> None:
-    for module in sorted((README.parent / "src").rglob("*.py")):
-        found = re.findall(
-            r"torch\.load|\bpickle\b|allow_pickle=True|np\.load\(", module.read_text(encoding="utf-8")
-        )
-        assert not found, f"{module.name}: {found}"
