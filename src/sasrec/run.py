@@ -303,7 +303,7 @@ def _dataset_of(folder: Path, config: RunConfig) -> Dataset:
 def _checkpoint_at(path: Path) -> store.Checkpoint:
     """The checkpoint in that folder, or, in that of a run, the best."""
     if path.suffix in {".pth", ".pt", ".ckpt", ".bin"}:
-        raise CheckpointError(f"{path}: files of this kind can run code when read: give a checkpoint folder or a run")
+        raise CheckpointError(f"{path}: such files can run code when read: give a checkpoint folder or a run")
     return store.load(store.best(path / CHECKPOINTS) if (path / CHECKPOINTS).exists() else path)
 
 
