@@ -1,0 +1,51 @@
+"""One process with two threads against two ranks with one thread each, on the same work.
+
+    python benchmarks/ranks.py DATASET [--rounds 3] [--epochs 3] [settings of `sasrec train`]
+
+Prints positions a second of each, from log.jsonl without the first epoch, and the ratio, median
+and range over the rounds. The two run in turn. On GPUs the same script compares one with two: set CUDA_VISIBLE_DEVICES.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+
+def positions_per_second(words: list[str], threads: int, run: Path) -> float:
+    """Of one run, which is removed with its folder by the caller."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    subprocess.run([*words, f"--train_dir={run}"], env=environment, check=True, capture_output=True)
+    events = map(json.loads, (run / "log.jsonl").read_text().splitlines())
+    speeds = [event["positions_per_second"] for event in events if event["event"] == "epoch"]
+    return statistics.median(speeds[1:])
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=3)
+    arguments, settings = parser.parse_known_args()
+    work = ["-m", "sasrec", "train", f"--dataset={arguments.dataset}", f"--num_epochs={arguments.epochs}"]
+    work += ["--eval_every=1000000", *settings]
+    ranks = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    ratios = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(arguments.rounds):
+            alone = positions_per_second([sys.executable, *work], 2, Path(folder) / f"threads-{number}")
+            shared = positions_per_second([sys.executable, *ranks, *work], 1, Path(folder) / f"ranks-{number}")
+            ratios.append(shared / alone)
+            print(f"2 threads {alone:9,.0f}   2 ranks {shared:9,.0f} positions a second   ratio {ratios[-1]:.2f}")
+    print(f"ratio: median {statistics.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}")
+
+
+if __name__ == "__main__":
+    main()
