@@ -22,7 +22,16 @@ from sasrec.errors import DataError
 from sasrec.evaluation.ranking import sampled_negatives
 
 SECOND = 10**6
-KINDS = ("leave-one-out", "last-1", "last-2", "last-5", "temporal:0.8", "temporal:0.97", "temporal:0.3,0.6", "dates")
+KINDS = (
+    "leave-one-out",
+    "last-1",
+    "last-2",
+    "last-5",
+    "temporal:0.8",
+    "temporal:0.97",
+    "temporal:0.3,0.6",
+    "dates",
+)
 
 
 def random_data(random: np.random.Generator, users: int, items: int, longest: int, moments: int) -> Dataset:
@@ -189,7 +198,9 @@ def test_nothing_before_a_part_depends_on_what_comes_from_there_on(
     part: str, kind: str, seed: int, **sizes: int
 ) -> None:
     """Later events get other items and times: training, its personal times and all histories stay."""
-    assume(kind not in ("temporal:0.8", "temporal:0.97", "temporal:0.3,0.6"))  # whose boundaries depend on all times
+    assume(
+        kind not in ("temporal:0.8", "temporal:0.97", "temporal:0.3,0.6")
+    )  # whose boundaries depend on all times
     data, split, random = drawn_split(kind, seed, **sizes)
     assume(len(split.valid.events) and len(split.test.events))
     if split.boundaries is None:
@@ -236,8 +247,11 @@ def random_rows(wanted: int) -> int:
         seed += 1
         sizes = {"users": 2000, "items": int(random.integers(20, 400)), "longest": int(random.integers(5, 40))}
         data = random_data(random, moments=int(random.choice([20, 1000, 10**6])), **sizes)
-        how = how_of(KINDS[seed % len(KINDS)], data, random)
-        rows += check(data, split_of(data, how), seed)
+        try:
+            split = split_of(data, how_of(KINDS[seed % len(KINDS)], data, random))
+        except DataError:  # such as last-5 where the longest history has 8 events
+            continue
+        rows += check(data, split, seed)
     return rows
 
 
