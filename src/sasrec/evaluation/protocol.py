@@ -40,7 +40,9 @@ def evaluate_scorer(scorer: Scorer, data: Dataset, split: Split, *, log: RunLog)
 
 def _protocol(data: Dataset, split: Split) -> dict[str, Any]:
     candidates = int(split.known_V.sum())
-    catalogue = "item of the catalogue" if split.boundaries is None else "item that occurs in training"
+    whole = split.boundaries is None
+    catalogue = "item of the catalogue" if whole else "item that occurs in training"
+    negatives = f"{SAMPLED_NEGATIVES} negatives" + ("" if whole else " that occur in training")
     valid, test = _rows(split.valid), _rows(split.test)
     return {
         "split": _description(split),
@@ -48,7 +50,7 @@ def _protocol(data: Dataset, split: Split) -> dict[str, Any]:
         if split.boundaries is None
         else {"valid": iso(split.boundaries[0]), "test": iso(split.boundaries[1])},
         "full": f"every {catalogue} but those in the user's history",
-        "sampled": f"the target and {SAMPLED_NEGATIVES} negatives, uniform with replacement, "
+        "sampled": f"the target and {negatives}, uniform with replacement, "
         f"history and target excluded, seed {SAMPLED_SEED}",
         "ties": "half: rank = 1 + number above + half the number equal",
         "training_events": int(split.training.lengths.sum()),
