@@ -6,6 +6,7 @@ Medians, in milliseconds. See README.md.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import statistics
 import subprocess
@@ -21,7 +22,7 @@ from torch.nn import functional as F  # noqa: N812
 import sasrec
 from sasrec.config import RunConfig
 from sasrec.data.batches import TrainingBatches
-from sasrec.data.splits import training_histories
+from sasrec.data.splits import split_events
 from sasrec.losses import training_loss
 from sasrec.models import build_model
 from sasrec.models.attention import bucket_attention, plain_attention
@@ -93,7 +94,8 @@ def steps(path: Path, maxlen: int, models: dict[str, dict[str, bool]]) -> str:
     def step_of(changed: dict[str, bool]) -> Callable[[], object]:
         torch.manual_seed(0)
         config = RunConfig().replace(maxlen=maxlen, hidden_units=50, num_heads=1, loss="bce", **changed)
-        training = training_histories(data, made_up if config.model.time else None)
+        training = split_events(data).training
+        training = dataclasses.replace(training, times=made_up if config.model.time else None)
         batches = TrainingBatches(training, data.num_items, maxlen=maxlen, batch_size=128, num_negatives=1, seed=0)
         model = build_model(data.num_items, config.model).train()
         if config.training.compile:

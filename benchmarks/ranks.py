@@ -3,7 +3,7 @@
     python benchmarks/ranks.py DATASET [--rounds 3] [--epochs 3] [settings of `sasrec train`]
 
 Prints positions a second of each, from log.jsonl without the first epoch, and the ratio, median
-and range over the rounds. The two run in turn. On GPUs the same script compares one with two: set CUDA_VISIBLE_DEVICES.
+and range over the rounds. The two run in turn. On GPUs set CUDA_VISIBLE_DEVICES.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ negatives, forward, backward, Adam. See README.md.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import gc
 import importlib.metadata
 import json
@@ -30,7 +31,7 @@ import torch
 import sasrec
 from sasrec.config import RunConfig
 from sasrec.data.batches import TrainingBatches
-from sasrec.data.splits import Histories, training_histories
+from sasrec.data.splits import Histories, split_events
 from sasrec.losses import training_loss
 from sasrec.models import build_model
 from sasrec.training import health
@@ -216,8 +217,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     about = surroundings(options.threads)
     data = sasrec.prepare(options.data)
-    training = training_histories(data)
-    timed = training_histories(data, (np.arange(data.num_events) * 7 % 1000).cumsum())
+    training = split_events(data).training
+    timed = dataclasses.replace(training, times=(np.arange(data.num_events) * 7 % 1000).cumsum())
     steps = {
         "SASRec": our_step(training, data.num_items, CONFIG),
         "TiSASRec": our_step(timed, data.num_items, CONFIG.replace(time=True)),

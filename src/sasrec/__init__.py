@@ -4,6 +4,7 @@ The stages, in the order the data flows, and the module of each:
 
     events       data/events.py       raw files -> checked rows, every bad one named
     dataset      data/dataset.py      checked rows -> flat arrays and id maps, mapped from disk
+    splits       data/splits.py       what is trained on, the targets, and what is shown before each
     batches      data/batches.py      (seed, epoch, step) -> a batch
     model        models/              histories -> states; scores of all items
     loss         losses.py            states -> a scalar

@@ -15,6 +15,7 @@ import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
 from sasrec.errors import ConfigError
+from sasrec.split_rule import split_rule
 
 TimeUnit: TypeAlias = Literal["auto", "s", "ms", "us", "ns"]
 Duplicates: TypeAlias = Literal["keep", "drop_exact", "first", "last"]
@@ -149,6 +150,16 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
+class EvaluationConfig:
+    """What is held out from training, to measure on."""
+
+    split: str = "leave-one-out"
+    """leave-one-out; last-N (last-2): a user's last N events are for test, the N before for validation;
+    temporal:WHEN: test begins at that ISO date, or after that fraction of all events (temporal:0.9);
+    temporal:T1,T2 also says where validation begins."""
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Everything that decides the outcome of a run."""
 
@@ -156,8 +167,10 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
+        split_rule(self.evaluation.split)
         for wrong, remedy in _contradictions(self):
             if wrong:
                 raise ConfigError(remedy)

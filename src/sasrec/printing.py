@@ -52,3 +52,10 @@ def print_metrics(metrics: dict[str, Any]) -> None:
         f"{protocol['split']}; ties {protocol['ties']}; {protocol['users_evaluated']} users evaluated, "
         f"{protocol['users_skipped']} skipped; {protocol['items']} items; data {protocol['data_hash'][:12]}"
     )
+    for split in ("valid", "test"):
+        part = protocol[split]
+        skipped = ", ".join(f"{users} ({reason})" for reason, users in part["skipped"].items() if users)
+        out.print(
+            f"{split}: {part['targets']} targets of {part['users']} users; users skipped: {skipped or 'none'}; "
+            f"{part['history_events_left_out']} events left out of histories"
+        )

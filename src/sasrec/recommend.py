@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +13,8 @@ import polars as pl
 import torch
 
 from sasrec.data.dataset import Dataset
-from sasrec.data.intervals import data_times, personal_times
-from sasrec.data.splits import Histories
+from sasrec.data.intervals import personal_times
+from sasrec.data.splits import Histories, Split, split_events
 from sasrec.errors import ConfigError, DataError
 from sasrec.evaluation.ranking import ModelScorer, candidate_scores, own_chunks, summed
 from sasrec.models import SequenceModel
@@ -27,6 +28,14 @@ class Recommender:
 
     model: SequenceModel
     data: Dataset
+    how: str = "leave-one-out"
+    """The split that the model was trained under. It serves from the whole data; only the unit of personal times
+    comes from the training part."""
+
+    @cached_property
+    def split(self) -> Split:
+        """What the model was trained on, and what it may be measured on."""
+        return split_events(self.data, self.how, self.model.config)
 
     def recommend(
         self,
@@ -69,7 +78,7 @@ class Recommender:
         Raises: DataError if the user is not in the data; ConfigError if k < 1.
         """
         number = self.data.user_number(user)
-        times = data_times(self.data, self.model.config)
+        times = self._times
         clock = None if times is None else times[self.data.offsets[number] : self.data.offsets[number + 1]]
         return self._top(self.data.history(number).astype(np.int64), clock, k, exclude_seen, allow, deny)
 
@@ -84,7 +93,7 @@ class Recommender:
     ) -> pl.DataFrame:
         """Columns user, item, score, rank (from 1) for every user of the data, in order of user, then rank."""
         offsets = self.data.offsets
-        histories = Histories(self.data.items, data_times(self.data, self.model.config), offsets[:-1], offsets[1:])
+        histories = Histories(self.data.items, self._times, offsets[:-1], offsets[1:])
         shape = (len(histories), min(max(k, 0), self.model.num_items))
         items, scores = np.zeros(shape), np.zeros(shape)
         allowed_V = self._allowed(allow, deny)
@@ -109,6 +118,10 @@ class Recommender:
         """The title of an item, where an items file was given."""
         numbers, _ = self.data.item_numbers([item_id])
         return None if self.data.titles is None or not len(numbers) else self.data.titles[int(numbers[0]) - 1]
+
+    @property
+    def _times(self) -> npt.NDArray[np.int64] | None:
+        return self.split.times if self.model.config.time else None
 
     def _top(
         self,
@@ -156,9 +169,7 @@ class Recommender:
             raise ConfigError(f"k must be at least 1, not {k}")
         scorer = ModelScorer(self.model)
         for rows in chunks:
-            scores_BV = candidate_scores(scorer, histories, rows, exclude_seen=exclude_seen)
-            if allowed_V is not None:
-                scores_BV = scores_BV.masked_fill(~allowed_V.to(scores_BV.device), -torch.inf)
+            scores_BV = candidate_scores(scorer, histories, rows, exclude_seen=exclude_seen, allowed_V=allowed_V)
             best = scores_BV.topk(min(k, scorer.num_items), dim=1)
             yield rows, best.indices.cpu().numpy(), best.values.cpu().numpy()
 

@@ -17,10 +17,9 @@ from sasrec.checkpoint import store
 from sasrec.config import DataConfig, RunConfig, write_whole
 from sasrec.data.batches import TrainingBatches
 from sasrec.data.dataset import Dataset, open_dataset
-from sasrec.data.intervals import data_times
 from sasrec.data.prepare import from_source, read_titles, refuse_reading_options, resolve
 from sasrec.data.report import summary
-from sasrec.data.splits import evaluation_split, training_histories
+from sasrec.data.splits import split_events
 from sasrec.errors import CheckpointError, ConfigError, DataError
 from sasrec.evaluation.metrics import metrics_from_ranks
 from sasrec.evaluation.protocol import evaluate_scorer
@@ -173,7 +172,7 @@ def _go_on(
     device: torch.device,
     log: RunLog,
 ) -> Recommender:
-    began = RunConfig.from_parts(found.state["config"], f"{found.path}/state.json")
+    began = _config_of(found)
     config = (recipe or began).replace(**settings)
     # Whether it is the same data is for its hash to say: it may have moved.
     config = config.replace(dataset=str(_prepared_folder(config.data.dataset) or began.data.dataset))
@@ -220,7 +219,8 @@ def load(
     data = open_dataset(dataset) if dataset else _dataset_of(folder, config)
     found = _checkpoint_at(Path(checkpoint) if checkpoint else folder)
     _check_data(found, data)
-    return Recommender(_model_of(found, data).to(pick_device(device)).eval(), data)
+    model = _model_of(found, data).to(pick_device(device)).eval()
+    return Recommender(model, data, _config_of(found).evaluation.split)
 
 
 def evaluate(
@@ -315,11 +315,14 @@ def _check_data(found: store.Checkpoint, data: Dataset) -> None:
         )
 
 
+def _config_of(found: store.Checkpoint) -> RunConfig:
+    return RunConfig.from_parts(found.state["config"], f"{found.path}/state.json")
+
+
 def _model_of(found: store.Checkpoint, data: Dataset) -> SequenceModel:
     """The model of a checkpoint, with its weights."""
-    config = RunConfig.from_parts(found.state["config"], f"{found.path}/state.json")
     with torch.random.fork_rng(devices=[]):  # the initial values drawn here are overwritten at once
-        model = build_model(data.num_items, config.model)
+        model = build_model(data.num_items, _config_of(found).model)
     _put_weights(found, model)
     return model
 
@@ -341,24 +344,23 @@ def _fit(
     log: RunLog,
     resumed: store.Checkpoint | None = None,
 ) -> None:
-    times = data_times(data, config.model)
-    validation = evaluation_split(data, "valid", times)
-    training = training_histories(data, times)
+    split = split_events(data, config.evaluation.split, config.model)
     batches = TrainingBatches(
-        training,
+        split.training,
         data.num_items,
         maxlen=config.model.maxlen,
         batch_size=config.training.batch_size,
         num_negatives=config.loss.num_negatives if config.loss.loss == "bce" else 0,
         seed=config.training.seed,
+        known_V=split.known_V,
     )
     if not len(batches):
-        raise DataError("no user has two events to train on: this data has no sequences")
+        raise DataError(f"no user has two events to train on with split {split.how}: this data has no sequences")
 
     def validate() -> float | None:
-        if not len(validation.targets):
+        if not len(split.valid.targets):
             return None
-        return metrics_from_ranks(target_ranks(ModelScorer(model), validation).full)["ndcg@10"]
+        return metrics_from_ranks(target_ranks(ModelScorer(model), split.valid).full)["ndcg@10"]
 
     def save(state: TrainingState, score: float | None, optimizer: dict[str, torch.Tensor]) -> None:
         record = {
@@ -380,8 +382,10 @@ def _fit(
     parameters = sum(p.numel() for p in model.parameters())
     log.event("model", parameters=parameters, device=str(model.device))
     log.say(f"training {parameters:,} parameters on {model.device}; results in {folder}")
-    if not len(validation.targets):
-        log.say("note: no user has three events, so there is no validation: the last weights are kept")
+    targets = f"{len(split.valid.targets):,} validation and {len(split.test.targets):,} test targets"
+    log.say(f"split {split.how}: {split.training.lengths.sum():,} events to train on, {targets}")
+    if not len(split.valid.targets):
+        log.say(f"note: nobody has a validation target ({split.valid.why_skipped}): the last weights are kept")
     if config.training.tensorboard:
         log.show_in_tensorboard(0 if resumed is None else resumed.state["step"])
     trainer = Trainer(model, batches, config, validate=validate, save=save, log=log)
@@ -395,16 +399,17 @@ def _fit(
 
 def _measured(folder: Path, device: torch.device, log: RunLog) -> Recommender:
     recommender = load(folder, device=str(device))
-    if len(evaluation_split(recommender.data, "test").targets):
-        _measure(recommender, folder, log)
+    parts = (recommender.split.valid, recommender.split.test)
+    if empty := [part for part in parts if not len(part.targets)]:
+        reason = f"nobody has a {empty[0].name} target ({empty[0].why_skipped})"
+        log.say(f"note: {reason}, so nothing is measured: no metrics.json is written")
     else:
-        log.say("note: no user has three events, so there is nothing to measure on: no metrics.json is written")
+        _measure(recommender, folder, log)
     return recommender
 
 
 def _measure(recommender: Recommender, folder: Path | None, log: RunLog) -> dict[str, Any]:
-    times = data_times(recommender.data, recommender.model.config)
-    metrics = evaluate_scorer(ModelScorer(recommender.model), recommender.data, times=times, log=log)
+    metrics = evaluate_scorer(ModelScorer(recommender.model), recommender.data, recommender.split, log=log)
     if rank() == 0 and folder is not None:
         write_whole(folder / METRICS, json.dumps(metrics, indent=2))
     log.event("metrics", **{split: metrics[split] for split in ("valid", "test")})

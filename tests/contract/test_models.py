@@ -12,7 +12,7 @@ import torch
 from sasrec.checkpoint import store
 from sasrec.config import LossConfig, ModelConfig
 from sasrec.data.batches import Batch, TrainingBatches, pad
-from sasrec.data.splits import Histories, training_histories
+from sasrec.data.splits import Histories, split_events
 from sasrec.losses import training_loss
 from sasrec.models import SequenceModel, build_model
 from tests.synthetic import dataset, random_lists
@@ -118,9 +118,8 @@ def test_evaluation_is_deterministic_and_training_drops_out(model: SequenceModel
 def test_every_parameter_gets_a_gradient_and_padding_none(model: SequenceModel, loss: str) -> None:
     lists = [[*range(1, ITEMS + 1)], *random_lists(20, ITEMS, seed=6)]
     data = dataset(lists, ITEMS)
-    batches = TrainingBatches(
-        training_histories(data, times_for(lists)), ITEMS, maxlen=MAXLEN, batch_size=64, num_negatives=1, seed=0
-    )
+    training = dataclasses.replace(split_events(data).training, times=times_for(lists))
+    batches = TrainingBatches(training, ITEMS, maxlen=MAXLEN, batch_size=64, num_negatives=1, seed=0)
     training_loss(model.train(), batches.batch(0, 0), LossConfig(loss=loss)).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name

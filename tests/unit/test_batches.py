@@ -9,25 +9,25 @@ import pytest
 
 from sasrec.data.batches import TrainingBatch, TrainingBatches, pad
 from sasrec.data.negatives import NegativeSampler
-from sasrec.data.splits import Histories, evaluation_split, training_histories
+from sasrec.data.splits import Histories, split_events
 from tests.synthetic import dataset, random_lists
 
 
 def made(lists: list[list[int]], items: int, **changed: int) -> TrainingBatches:
     options = {"maxlen": 10, "batch_size": 8, "num_negatives": 2, "seed": 0} | changed
-    return TrainingBatches(training_histories(dataset(lists, items)), items, **options)
+    return TrainingBatches(split_events(dataset(lists, items)).training, items, **options)
 
 
 def test_leave_one_out_takes_the_last_event_for_test_and_the_one_before_for_validation() -> None:
     data = dataset([[1, 2, 3, 4, 5], [6, 7], [8], [9, 8, 7]])
-    valid, test = evaluation_split(data, "valid"), evaluation_split(data, "test")
+    split = split_events(data)
+    valid, test, training = split.valid, split.test, split.training
     assert valid.users.tolist() == test.users.tolist() == [0, 3]
-    assert valid.users_skipped == 2
+    assert valid.skipped == test.skipped == {"fewer than 3 events": 2}
     assert valid.targets.tolist() == [4, 8]
     assert test.targets.tolist() == [5, 7]
     shown = [data.items[a:b].tolist() for a, b in zip(test.histories.starts, test.histories.ends, strict=True)]
     assert shown == [[1, 2, 3, 4], [9, 8]], "the test history contains the validation item"
-    training = training_histories(data)
     trained = [data.items[a:b].tolist() for a, b in zip(training.starts, training.ends, strict=True)]
     assert trained == [[1, 2, 3], [6, 7], [8], [9]]
 

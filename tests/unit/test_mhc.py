@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 import sasrec
 from sasrec.config import LossConfig, ModelConfig
 from sasrec.data.batches import TrainingBatches
-from sasrec.data.splits import training_histories
+from sasrec.data.splits import split_events
 from sasrec.losses import training_loss
 from sasrec.models import SequenceModel, build_model
 from sasrec.models.residual import HyperConnection
@@ -93,9 +94,8 @@ def models(
 def batches() -> TrainingBatches:
     data = dataset(random_lists(60, ITEMS, seed=1, longest=14), ITEMS)
     times = (torch.arange(data.num_events) * 3).numpy()
-    return TrainingBatches(
-        training_histories(data, times), ITEMS, maxlen=10, batch_size=20, num_negatives=1, seed=0
-    )
+    training = dataclasses.replace(split_events(data).training, times=times)
+    return TrainingBatches(training, ITEMS, maxlen=10, batch_size=20, num_negatives=1, seed=0)
 
 
 def states(model: SequenceModel) -> torch.Tensor:

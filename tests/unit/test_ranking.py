@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sasrec.data.splits import Histories, evaluation_split, training_histories
+from sasrec.data.splits import Histories, split_events
 from sasrec.errors import EvaluationError
 from sasrec.evaluation import ranking
 from sasrec.evaluation.baselines import Popularity
@@ -29,7 +29,7 @@ class TableScorer:
 
 def setting(items: int = 20, seed: int = 0):
     data = dataset(random_lists(80, items, seed=seed, longest=15), items)
-    split = evaluation_split(data, "test")
+    split = split_events(data).test
     table = np.random.default_rng(seed).integers(0, 6, (len(split.targets), items + 1)).astype(np.float32)
     return data, split, table
 
@@ -59,7 +59,7 @@ def test_sampled_negatives_are_seeded_and_exclude_history_and_target() -> None:
 
 
 def test_a_target_that_repeats_an_item_of_the_history_is_still_a_candidate() -> None:
-    split = evaluation_split(dataset([[1, 2, 3, 1]], 4), "test")
+    split = split_events(dataset([[1, 2, 3, 1]], 4)).test
     scores = np.array([[9, 5, 6, 7, 1]], np.float32)
     assert target_ranks(TableScorer(scores), split).full.tolist() == [1.0]
 
@@ -72,8 +72,8 @@ def test_a_score_that_is_not_a_number_is_an_error() -> None:
 
 
 def test_nobody_to_evaluate_is_an_error() -> None:
-    split = evaluation_split(dataset([[1, 2], [2]], 2), "test")
-    with pytest.raises(EvaluationError, match="three events"):
+    split = split_events(dataset([[1, 2], [2]], 2)).test
+    with pytest.raises(EvaluationError, match="fewer than 3 events: 2"):
         target_ranks(TableScorer(np.zeros((0, 3), np.float32)), split)
 
 
@@ -88,12 +88,13 @@ def test_metrics_equal_their_definitions() -> None:
 
 
 def test_a_model_that_scores_everything_alike_is_as_good_as_chance() -> None:
-    split = evaluation_split(dataset([[i, i + 1, i + 2] for i in range(1, 50)], 101), "test")
+    split = split_events(dataset([[i, i + 1, i + 2] for i in range(1, 50)], 101)).test
     ranks = target_ranks(TableScorer(np.zeros((49, 102), np.float32)), split)
     assert ranks.full.tolist() == [50.0] * 49  # 99 candidates: the middle
 
 
 def test_popularity_counts_the_training_part_only() -> None:
     data = dataset([[1, 1, 2, 3, 4], [1, 2], [3]], 4)
-    scores = Popularity(training_histories(data), 4).scores(training_histories(data), np.array([0, 2]))
+    training = split_events(data).training
+    scores = Popularity(training, 4).scores(training, np.array([0, 2]))
     assert scores[:, 1:].tolist() == [[3, 2, 1, 0]] * 2

@@ -73,14 +73,16 @@ class TrainingBatches:
         batch_size: int,
         num_negatives: int,
         seed: int,
+        known_V: npt.NDArray[np.bool_] | None = None,
     ) -> None:
-        """`training`: training part of each user. Users with fewer than two events there have no target."""
+        """`training`: training part of each user. Users with fewer than two events there have no target.
+        `known_V`: the items that may be negatives, by default all."""
         self._inputs = Histories(training.items, training.times, training.starts, training.ends - 1)
         self._users = np.flatnonzero(training.lengths >= 2)
         self._length_of = np.minimum(self._inputs.lengths, maxlen)
         self._lengths = self._length_of[self._users]
         self._num_batches = max(1, round(len(self._users) / batch_size))
-        self._sampler = NegativeSampler(training, num_items) if num_negatives else None
+        self._sampler = NegativeSampler(training, num_items, known_V=known_V) if num_negatives else None
         self._maxlen, self._num_negatives, self._seed = maxlen, num_negatives, seed
         self._planned: tuple[int, list[npt.NDArray[np.int64]]] = (-1, [])
 

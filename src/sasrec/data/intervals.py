@@ -13,14 +13,18 @@ import numpy.typing as npt
 
 from sasrec.config import ModelConfig
 from sasrec.data.dataset import Dataset
-from sasrec.data.splits import training_ends
 from sasrec.errors import DataError
 
 _MICROSECONDS = 10**6  # the paper's times are whole seconds; ties are ties of seconds
 
 
-def data_times(data: Dataset, config: ModelConfig) -> npt.NDArray[np.int64] | None:
+def data_times(
+    data: Dataset, config: ModelConfig, training_ends: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64] | None:
     """(events,) personal times of a data set for a model that asks for them, else None.
+
+    `training_ends`: (users,) where the training part of each ends, exclusive: with `interval_unit` training no gap
+    after it decides anything.
 
     Raises: DataError if the data has no times.
     """
@@ -28,7 +32,7 @@ def data_times(data: Dataset, config: ModelConfig) -> npt.NDArray[np.int64] | No
         return None
     if data.times is None:
         raise DataError("time-interval attention needs times, and this data has none: use --no_time (time=False)")
-    ends = data.offsets[1:] if config.interval_unit == "history" else training_ends(data)
+    ends = data.offsets[1:] if config.interval_unit == "history" else training_ends
     return personal_times(data.times, data.offsets, ends)
 
 

@@ -1,21 +1,27 @@
-"""Which part of each history is for training, validation and test.
+"""Which events are for training, which are validation and test targets, and what a model may see before each.
 
-Leave-one-out, as in the papers: a user's last event is the test target, the one before it the validation
-target, and all before those are for training. Users with fewer than three events are only trained on.
+Leave-one-out, as in the papers: a user's last event is the test target, the one before it the validation target,
+and all before those are for training. `last-N` takes N of each. `temporal` cuts everybody's events at the same two
+moments, so that nothing is learned from what happened after a target. docs/evaluation.md compares them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from sasrec.config import ModelConfig
 from sasrec.data.dataset import Dataset
+from sasrec.data.intervals import data_times
+from sasrec.errors import DataError
+from sasrec.split_rule import EPOCH, split_rule
 
 SplitName: TypeAlias = Literal["valid", "test"]
-MIN_EVENTS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +30,7 @@ class Histories:
 
     items: npt.NDArray[np.int32]
     times: npt.NDArray[np.int64] | None
-    """(events,) personal times (data/intervals.py), or None where no model asks for them."""
+    """As `items`: personal times (data/intervals.py), or None where no model asks for them."""
     starts: npt.NDArray[np.int64]
     """(rows,)"""
     ends: npt.NDArray[np.int64]
@@ -40,41 +46,211 @@ class Histories:
 
 @dataclass(frozen=True, eq=False)
 class EvaluationSplit:
-    """Users with a target, what the model may see of them, and the item it should find."""
+    """Targets, and what the model may see before each. A user may have several rows, in order of time."""
 
     name: SplitName
     users: npt.NDArray[np.int64]
-    """(rows,) user numbers."""
+    """(rows,) user numbers, ascending."""
+    events: npt.NDArray[np.int64]
+    """(rows,) the event of the data set that is the target; no event is the target of two rows."""
     histories: Histories
-    """(rows,) every event before the target; at test this includes the validation item."""
+    """(rows,) the user's events before the target whose items are known; at test also validation targets."""
     targets: npt.NDArray[np.int64]
     """(rows,) item numbers."""
-    users_skipped: int
-    """Users with too few events to have a target."""
+    known_V: npt.NDArray[np.bool_]
+    """As in Split."""
+    skipped: dict[str, int]
+    """Why users have no row -> how many; each of them counts once."""
+    events_left_out: int
+    """Events before a target that its history lacks, as their items are not known."""
+
+    @property
+    def why_skipped(self) -> str:
+        """How many users have no row, by reason."""
+        return "; ".join(f"{reason}: {users:,}" for reason, users in self.skipped.items() if users) or "nobody"
 
 
-def training_ends(data: Dataset) -> npt.NDArray[np.int64]:
-    """(users,) where the training part of each user ends, exclusive."""
+@dataclass(frozen=True, eq=False)
+class Split:
+    """What training, validation and test may touch of a data set."""
+
+    how: str
+    """The setting it was made by."""
+    training: Histories
+    """(users,) the training part of every user, in order of user number; some may be empty."""
+    valid: EvaluationSplit
+    test: EvaluationSplit
+    known_V: npt.NDArray[np.bool_]
+    """Which items are candidates and may be drawn as negatives; padding is not. Under a temporal split those that
+    occur in training, else all, so that figures of leave-one-out stay comparable with published ones."""
+    times: npt.NDArray[np.int64] | None
+    """(events,) personal times of all events of the data set, or None where the model asks for none."""
+    boundaries: tuple[int, int] | None
+    """Where validation and test begin, in microseconds since 1970 UTC (temporal only)."""
+
+
+# Users and target events of a split, and why the other users have none.
+_Rows: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], dict[str, int]]
+
+
+def split_events(data: Dataset, how: str = "leave-one-out", model: ModelConfig | None = None) -> Split:
+    """Split as the setting `split` says; `model` decides whether there are personal times, and their unit.
+
+    Raises: ConfigError for a malformed `how`; DataError, with the remedy, where this data cannot be split so.
+    """
+    rule = split_rule(how)
     starts, ends = data.offsets[:-1], data.offsets[1:]
-    return np.where(ends - starts >= MIN_EVENTS, ends - 2, ends)
+    boundaries: tuple[int, int] | None = None
+    if rule.boundaries:
+        if data.times is None:
+            raise DataError(
+                f"split {how} needs times, and this data has none: "
+                "name the column of times (--time_column), or use --split leave-one-out"
+            )
+        boundaries = _boundaries(data.times, rule.boundaries, how)
+        training_ends = starts + _events_before(data, boundaries[0])
+        known_V = np.zeros(data.num_items + 1, bool)
+        known_V[data.items[data.times < boundaries[0]]] = True
+        valid = _first_from(data, boundaries[0], boundaries[1], known_V)
+        test = _first_from(data, boundaries[1], None, known_V)
+    else:
+        long = ends - starts > 2 * rule.last
+        if rule.last > 1 and not long.any():
+            raise DataError(
+                f"split {how} needs users with {2 * rule.last + 1} events, and the longest history here has "
+                f"{int((ends - starts).max(initial=0))}: use a smaller N"
+            )
+        training_ends = np.where(long, ends - 2 * rule.last, ends)
+        known_V = np.arange(data.num_items + 1) > 0
+        valid, test = _last(data, long, rule.last, 2 * rule.last), _last(data, long, rule.last, rule.last)
+    times = data_times(data, model or ModelConfig(), training_ends)
+    views = _views(data, times, known_V)
+    return Split(
+        how=how,
+        training=views(starts, training_ends),
+        valid=_evaluation_split("valid", data, valid, known_V, views),
+        test=_evaluation_split("test", data, test, known_V, views),
+        known_V=known_V,
+        times=times,
+        boundaries=boundaries,
+    )
 
 
-def training_histories(data: Dataset, times: npt.NDArray[np.int64] | None = None) -> Histories:
-    """(users,) the training part of every user, in order of user number; `times` as in Histories."""
-    return Histories(data.items, times, data.offsets[:-1], training_ends(data))
+def iso(microseconds: int) -> str:
+    """The moment as text, in UTC."""
+    return (EPOCH + timedelta(microseconds=int(microseconds))).isoformat()
 
 
-def evaluation_split(
-    data: Dataset, name: SplitName, times: npt.NDArray[np.int64] | None = None
+def _evaluation_split(
+    name: SplitName,
+    data: Dataset,
+    rows: _Rows,
+    known_V: npt.NDArray[np.bool_],
+    views: Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], Histories],
 ) -> EvaluationSplit:
-    """The users with at least three events, with their last (test) or last but one (valid) event as target."""
-    starts, ends = data.offsets[:-1], data.offsets[1:]
-    users = np.flatnonzero(ends - starts >= MIN_EVENTS)
-    target_at = ends[users] - (1 if name == "test" else 2)
+    users, events, skipped = rows
+    histories = views(data.offsets[users], events)
     return EvaluationSplit(
         name=name,
         users=users,
-        histories=Histories(data.items, times, starts[users], target_at),
-        targets=data.items[target_at].astype(np.int64),
-        users_skipped=data.num_users - len(users),
+        events=events,
+        histories=histories,
+        targets=data.items[events].astype(np.int64),
+        known_V=known_V,
+        skipped=skipped,
+        events_left_out=int((events - data.offsets[users] - histories.lengths).sum()),
     )
+
+
+def _views(
+    data: Dataset, times: npt.NDArray[np.int64] | None, known_V: npt.NDArray[np.bool_]
+) -> Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], Histories]:
+    """Ranges of events -> histories of the known items in them."""
+    if known_V[1:].all():
+        return lambda starts, ends: Histories(data.items, times, starts, ends)
+    kept = known_V[data.items]
+    place = _exclusive_counts(kept)
+    items, clock = data.items[kept], None if times is None else times[kept]
+    return lambda starts, ends: Histories(items, clock, place[starts], place[ends])
+
+
+def _last(data: Dataset, long: npt.NDArray[np.bool_], last: int, back: int) -> _Rows:
+    """The `last` events that begin `back` before the end, of each user with enough events."""
+    users = np.flatnonzero(long)
+    events = (data.offsets[users + 1] - back)[:, None] + np.arange(last)
+    skipped = {f"fewer than {2 * last + 1} events": int((~long).sum())}
+    return np.repeat(users, last), events.ravel(), skipped
+
+
+def _first_from(data: Dataset, begin: int, end: int | None, known_V: npt.NDArray[np.bool_]) -> _Rows:
+    """Each user's first event at or after `begin` and before `end`, where user and item were there before."""
+    starts = data.offsets[:-1]
+    events = starts + _events_before(data, begin)
+    limit = data.offsets[1:] if end is None else starts + _events_before(data, end)
+    known_before = _exclusive_counts(known_V[data.items])
+    target_known = np.zeros(data.num_users, bool)
+    inside = events < limit
+    target_known[inside] = known_V[data.items[events[inside]]]
+    kept = np.ones(data.num_users, bool)
+    skipped = {}
+    for reason, met in (
+        ("no event in this period", inside),
+        ("new user: no event before this period", events > starts),
+        ("the target's item is not in training", target_known),
+        ("no item of the history is in training", known_before[events] > known_before[starts]),
+    ):
+        skipped[reason] = int((kept & ~met).sum())
+        kept &= met
+    users = np.flatnonzero(kept)
+    return users, events[users], skipped
+
+
+def _events_before(data: Dataset, moment: int) -> npt.NDArray[np.int64]:
+    """(users,) how many events of each user are earlier; these are its first, as events are in order of time."""
+    assert data.times is not None
+    before = _exclusive_counts(data.times < moment)
+    return before[data.offsets[1:]] - before[data.offsets[:-1]]
+
+
+def _exclusive_counts(true: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """(n + 1,) how many of the first i are true."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(true, dtype=np.int64)])
+
+
+def _boundaries(times: npt.NDArray[np.int64], asked: tuple[int | float, ...], how: str) -> tuple[int, int]:
+    """Where validation and test begin. A fraction becomes the moment with about that many events before it.
+
+    Without a moment for validation, it gets as many events as test, as nearly as equal times allow.
+    """
+    ordered = np.sort(times)
+    total = len(ordered)
+    given = [moment if isinstance(moment, int) else _with_before(ordered, moment * total, how) for moment in asked]
+    test = given[-1]
+    at_test = int(np.searchsorted(ordered, test))
+    valid = given[0]
+    if len(given) == 1 and 0 < at_test < total:
+        if 2 * at_test <= total:
+            raise DataError(
+                f"split {how}: only {at_test} of {total} events lie before {iso(test)}, which leaves none to "
+                "train on if validation has as many as test: take a later moment, or give both (temporal:T1,T2)"
+            )
+        valid = _with_before(ordered[:at_test], 2 * at_test - total, how)
+    at_valid = int(np.searchsorted(ordered, valid))
+    if not 0 < at_valid < at_test < total:
+        raise DataError(
+            f"split {how}: {at_valid} events lie before validation, {at_test - at_valid} in it, {total - at_test} "
+            f"in test, and none may be empty; the times go from {iso(ordered[0])} to {iso(ordered[-1])}: "
+            "take other moments, or a fraction such as temporal:0.9"
+        )
+    return valid, test
+
+
+def _with_before(ordered: npt.NDArray[np.int64], before: float, how: str) -> int:
+    """The moment with the nearest number of events before it, at least one, that has equal times together."""
+    places = np.flatnonzero(np.diff(ordered)) + 1
+    if not len(places):
+        raise DataError(
+            f"split {how}: the {len(ordered)} events to divide have no two different times: "
+            "take a later moment, give both (temporal:T1,T2), or use --split leave-one-out"
+        )
+    return int(ordered[places[np.argmin(np.abs(places - before))]])

@@ -13,9 +13,9 @@ CUTOFFS = (1, 5, 10, 20, 50)
 
 
 def metrics_from_ranks(ranks: npt.NDArray[np.float64], cutoffs: tuple[int, ...] = CUTOFFS) -> dict[str, float]:
-    """Means over users, each with one target: `ndcg@k`, `hr@k`, `mrr@k` per cut-off, and `mrr` without one.
+    """Means over targets, which weigh alike: `ndcg@k`, `hr@k`, `mrr@k` per cut-off, and `mrr` without one.
 
-    `ranks`: (users,) from 1, halves allowed. A hit is rank <= k; NDCG of a hit is 1 / log2(1 + rank), as the
+    `ranks`: (targets,) from 1, halves allowed. A hit is rank <= k; NDCG of a hit is 1 / log2(1 + rank), as the
     ideal ranking has the one target first.
     """
     gains = {"ndcg": 1 / np.log2(1 + ranks), "hr": np.ones_like(ranks), "mrr": 1 / ranks}

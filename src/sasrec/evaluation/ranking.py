@@ -58,9 +58,15 @@ class ModelScorer:
 
 
 def candidate_scores(
-    scorer: Scorer, histories: Histories, rows: npt.NDArray[np.int64], *, exclude_seen: bool = True
+    scorer: Scorer,
+    histories: Histories,
+    rows: npt.NDArray[np.int64],
+    *,
+    exclude_seen: bool = True,
+    allowed_V: Tensor | None = None,
 ) -> Tensor:
-    """scores_BV; -inf for padding and, with `exclude_seen`, for every item of the row's whole history.
+    """scores_BV; -inf for padding, for what is not allowed and, with `exclude_seen`, for every item of the row's
+    whole history.
 
     Raises: EvaluationError if any score is NaN (weights that diverged: use an earlier checkpoint).
     """
@@ -68,6 +74,8 @@ def candidate_scores(
     if bool(scores_BV[:, 1:].isnan().any()):
         raise EvaluationError("the model gives NaN scores: its weights have diverged; use an earlier checkpoint")
     scores_BV[:, 0] = -torch.inf
+    if allowed_V is not None:
+        scores_BV.masked_fill_(~allowed_V.to(scores_BV.device), -torch.inf)
     if exclude_seen:
         row_E, item_E = seen_items(histories, rows)
         scores_BV[torch.from_numpy(row_E), torch.from_numpy(item_E)] = -torch.inf
@@ -109,7 +117,7 @@ class TargetRanks:
     """Rank of each row's target, from 1, ties counted half."""
 
     full: npt.NDArray[np.float64]
-    """(rows,) among the whole catalogue without the row's history."""
+    """(rows,) among the known items (data/splits.py) without the row's history."""
     sampled: npt.NDArray[np.float64] | None
     """(rows,) among the target and the row's sampled negatives, or None if none were asked for."""
 
@@ -118,8 +126,8 @@ def sampled_negatives(
     split: EvaluationSplit, num_items: int, num_negatives: int, seed: int
 ) -> npt.NDArray[np.int64]:
     """(rows, num_negatives) the papers' protocol, seeded: uniform, with replacement, not in the history and
-    not the target. 0 where a user has had the whole catalogue."""
-    sampler = NegativeSampler(split.histories, num_items, also=split.targets)
+    not the target, only known items. 0 where a user has had them all."""
+    sampler = NegativeSampler(split.histories, num_items, also=split.targets, known_V=split.known_V)
     return sampler.draw(np.arange(len(split.targets)), num_negatives, np.random.default_rng(seed))
 
 
@@ -138,16 +146,15 @@ def target_ranks(
     if a signal is pending on one.
     """
     if not len(split.targets):
-        raise EvaluationError(
-            f"no user has a {split.name} target: leave-one-out needs users with at least three events"
-        )
+        raise EvaluationError(f"no user has a {split.name} target ({split.why_skipped}): choose another --split")
     full = np.zeros(len(split.targets))
     sampled = None if negatives is None else np.zeros(len(split.targets))
+    known_V = None if split.known_V[1:].all() else torch.from_numpy(split.known_V)
     for rows in own_chunks(split.histories, scorer.num_items):
         alive()
         if pending():
             break
-        scores_BV = candidate_scores(scorer, split.histories, rows, exclude_seen=False)
+        scores_BV = candidate_scores(scorer, split.histories, rows, exclude_seen=False, allowed_V=known_V)
         target_B1 = scores_BV.gather(1, torch.from_numpy(split.targets[rows]).to(scores_BV.device).unsqueeze(1))
         if sampled is not None and negatives is not None:
             negatives_BN = torch.from_numpy(negatives[rows]).to(scores_BV.device)
