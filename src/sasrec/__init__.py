@@ -11,7 +11,7 @@ The stages, in the order the data flows, and the module of each:
     training     training/trainer.py  batch -> loss -> step -> validate -> save
     evaluation   evaluation/          ranks of targets -> NDCG, HR, MRR, and their protocol
     recommend    recommend.py         history -> the best items
-    run          run.py               a run folder and the verbs on it
+    run          run.py, trained.py   a run folder and the verbs on it
     export       exporting.py         a run -> a folder without anybody's events
 """
 
@@ -20,7 +20,8 @@ from sasrec.data.dataset import Dataset, open_dataset
 from sasrec.errors import SasrecError
 from sasrec.exporting import export
 from sasrec.recommend import Recommender
-from sasrec.run import evaluate, load, prepare, resume, train
+from sasrec.run import prepare, resume, train
+from sasrec.trained import evaluate, load
 
 __version__ = "0.1.0"
 

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import tyro
 from rich.markup import escape
 
-from sasrec import run
+from sasrec import run, trained
 from sasrec.config import Duplicates, RunConfig, TimeUnit
 from sasrec.data.catalog import CATALOG
 from sasrec.data.report import summary
@@ -155,11 +155,11 @@ class Train:
                     start_from=self.state_dict_path,
                 )
         except (KeyboardInterrupt, SystemExit):
-            if (self.train_dir / run.CHECKPOINTS).exists():
+            if (self.train_dir / trained.CHECKPOINTS).exists():
                 err.print(f"interrupted; go on with: sasrec train --train_dir {self.train_dir} --resume")
             raise
-        if (self.train_dir / run.METRICS).exists():
-            print_metrics(run.saved_metrics(self.train_dir))
+        if (self.train_dir / trained.METRICS).exists():
+            print_metrics(trained.saved_metrics(self.train_dir))
         err.print(f"next: sasrec recommend {self.train_dir} --history ITEM,ITEM,… --k 10")
 
     def _measure(self, log: RunLog) -> None:
@@ -168,7 +168,7 @@ class Train:
         if other:
             raise ConfigError(f"{', '.join(other)} cannot differ from the run's own with --inference_only")
         device, path = self.config.training.device, self.state_dict_path
-        print_metrics(run.evaluate(self.train_dir, device=device, checkpoint=path, log=log))
+        print_metrics(trained.evaluate(self.train_dir, device=device, checkpoint=path, log=log))
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class Evaluate:
     def run(self) -> None:
         """Evaluate, and print the metrics."""
         log = RunLog(None, err)
-        print_metrics(run.evaluate(self.run_dir, device=self.device, dataset=self.dataset, log=log))
+        print_metrics(trained.evaluate(self.run_dir, device=self.device, dataset=self.dataset, log=log))
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ class Recommend:
             raise ConfigError("--output goes with --all: for one history the items are printed")
         if self.all and (self.output is None or self.output.suffix not in {".parquet", ".csv"}):
             raise ConfigError("--all needs --output FILE.parquet or FILE.csv")
-        recommender = run.load(self.run_dir, device=self.device, dataset=self.dataset)
+        recommender = trained.load(self.run_dir, device=self.device, dataset=self.dataset)
         options: dict[str, Any] = {
             "k": self.k,
             "exclude_seen": not self.include_seen,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sasrec import run
 from sasrec.checkpoint import store
 from sasrec.config import RunConfig
 from sasrec.errors import ConfigError
+from sasrec.trained import CHECKPOINTS, load
 
 
 def export(run_dir: str | Path, output: str | Path) -> Path:
@@ -21,11 +21,11 @@ def export(run_dir: str | Path, output: str | Path) -> Path:
     folder = Path(output)
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty: name another folder")
-    recommender = run.load(run_dir, device="cpu")
-    best = store.load(store.best(Path(run_dir) / run.CHECKPOINTS))
+    recommender = load(run_dir, device="cpu")
+    best = store.load(store.best(Path(run_dir) / CHECKPOINTS))
     items = recommender.data.without_events()
     config = RunConfig.load(Path(run_dir) / "config.toml").replace(dataset="")
     items.save(folder / "dataset")
-    store.save(folder / run.CHECKPOINTS, best.weights, best.state | {"data_hash": items.data_hash})
+    store.save(folder / CHECKPOINTS, best.weights, best.state | {"data_hash": items.data_hash})
     config.save(folder / "config.toml")
     return folder

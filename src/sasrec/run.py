@@ -1,4 +1,4 @@
-"""A run folder, and the verbs on it: prepare, train, resume, load, evaluate.
+"""From events to a trained run: prepare, train, resume. What can be done with a run is in trained.py.
 
 RUN/  config.toml  log.jsonl  metrics.json  checkpoints/  dataset/ (unless a prepared folder was named)
 """
@@ -6,7 +6,6 @@ RUN/  config.toml  log.jsonl  metrics.json  checkpoints/  dataset/ (unless a pre
 from __future__ import annotations
 
 import dataclasses
-import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,23 +13,33 @@ from typing import Any
 import torch
 
 from sasrec.checkpoint import store
-from sasrec.config import DataConfig, RunConfig, write_whole
+from sasrec.config import DataConfig, RunConfig
 from sasrec.data.batches import TrainingBatches
-from sasrec.data.dataset import Dataset, open_dataset
+from sasrec.data.dataset import Dataset
 from sasrec.data.prepare import from_source, read_titles, refuse_reading_options, resolve
 from sasrec.data.report import summary
 from sasrec.data.splits import split_events
 from sasrec.errors import CheckpointError, ConfigError, DataError
 from sasrec.evaluation.metrics import metrics_from_ranks
-from sasrec.evaluation.protocol import evaluate_scorer
 from sasrec.evaluation.ranking import ModelScorer, target_ranks
 from sasrec.models import SequenceModel, build_model
 from sasrec.recommend import Recommender
-from sasrec.training.distributed import device_number, from_main, joined, rank, world
+from sasrec.trained import (
+    CHECKPOINTS,
+    check_data,
+    checkpoint_at,
+    config_of,
+    dataset_of,
+    measured,
+    model_of,
+    pick_device,
+    prepared_folder,
+    put_weights,
+)
+from sasrec.training.distributed import from_main, joined, rank, world
 from sasrec.training.run_log import RunLog
 from sasrec.training.trainer import Trainer, TrainingState
 
-CHECKPOINTS, METRICS = "checkpoints", "metrics.json"
 # What may differ when a run is resumed: nothing that an update depends on.
 _MAY_CHANGE = {
     "num_epochs",
@@ -120,17 +129,17 @@ def train(
         log = RunLog.of_run(folder / "log.jsonl", log)
         from_main("prepared", lambda: _prepare_run(data, config, folder, log, local_copy))
         config = RunConfig.load(folder / "config.toml")
-        data = _dataset_of(folder, config)
+        data = dataset_of(folder, config)
         log.event("start", data_hash=data.data_hash, ranks=world(), config=dataclasses.asdict(config))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.training.seed)
             model = build_model(data.num_items, config.model)
             if start_from is not None:
-                found = _checkpoint_at(Path(start_from))
-                _check_data(found, data)
-                _put_weights(found, model)
+                found = checkpoint_at(Path(start_from))
+                check_data(found, data)
+                put_weights(found, model)
             _fit(model.to(device), data, config, folder, log)
-        return _measured(folder, device, log)
+        return measured(folder, device, log)
 
 
 def resume(
@@ -172,18 +181,18 @@ def _go_on(
     device: torch.device,
     log: RunLog,
 ) -> Recommender:
-    began = _config_of(found)
+    began = config_of(found)
     config = (recipe or began).replace(**settings)
     # Whether it is the same data is for its hash to say: it may have moved.
-    config = config.replace(dataset=str(_prepared_folder(config.data.dataset) or began.data.dataset))
+    config = config.replace(dataset=str(prepared_folder(config.data.dataset) or began.data.dataset))
     frozen = {"num_epochs"} if config.training.schedule == "cosine" else set()
     for name, (before, now) in began.differences(config).items():
         if name not in _MAY_CHANGE - frozen:
             raise ConfigError(
                 f"{name} was {before!r} when this run began and is {now!r} now: leave it, or start anew"
             )
-    data = _dataset_of(folder, config)
-    _check_data(found, data)
+    data = dataset_of(folder, config)
+    check_data(found, data)
     if rank() == 0:
         config.save(folder / "config.toml")
     log.event(
@@ -197,80 +206,8 @@ def _go_on(
     if found.state["ranks"] != world() and config.model.dropout_rate > 0:
         log.say(f"note: {found.state['ranks']} ranks began this run, {world()} go on: other dropout masks")
     with torch.random.fork_rng(devices=[]):
-        _fit(_model_of(found, data).to(device), data, config, folder, log, found)
-    return _measured(folder, device, log)
-
-
-def load(
-    run: str | Path,
-    *,
-    device: str = "auto",
-    dataset: str | Path | None = None,
-    checkpoint: str | Path | None = None,
-) -> Recommender:
-    """The recommender of a run: its best checkpoint (or the one named) and its data set (or another copy).
-
-    Raises: CheckpointError or DataError if anything is missing, damaged, or belongs to other data.
-    """
-    folder = Path(run)
-    if not (folder / "config.toml").exists():
-        raise CheckpointError(f"{folder} is not a run folder (no config.toml): name one that `sasrec train` made")
-    config = RunConfig.load(folder / "config.toml")
-    data = open_dataset(dataset) if dataset else _dataset_of(folder, config)
-    found = _checkpoint_at(Path(checkpoint) if checkpoint else folder)
-    _check_data(found, data)
-    model = _model_of(found, data).to(pick_device(device)).eval()
-    return Recommender(model, data, _config_of(found).evaluation.split)
-
-
-def evaluate(
-    run: str | Path,
-    *,
-    device: str = "auto",
-    dataset: str | Path | None = None,
-    checkpoint: str | Path | None = None,
-    log: RunLog | None = None,
-) -> dict[str, Any]:
-    """Measure the best checkpoint of a run, or the one named, on validation and test.
-
-    The metrics of the best are also written to RUN/metrics.json.
-
-    Returns {split: {"full" | "sampled": {"ndcg@10": …}}, "baselines": …, "protocol": …}.
-    """
-    with joined(pick_device(device).type):
-        log = RunLog.of_run(None, log or RunLog(None))
-        recommender = load(run, device=device, dataset=dataset, checkpoint=checkpoint)
-        return _measure(recommender, None if checkpoint else Path(run), log)
-
-
-def saved_metrics(run: str | Path) -> dict[str, Any]:
-    """The metrics.json of a run, as `evaluate` returns it."""
-    metrics: dict[str, Any] = json.loads((Path(run) / METRICS).read_text(encoding="utf-8"))
-    return metrics
-
-
-def pick_device(name: str) -> torch.device:
-    """The device a setting names; "auto" is an accelerator where there is one.
-
-    Raises: ConfigError for a device this machine or PyTorch does not have.
-    """
-    if name == "auto":
-        accelerator = torch.accelerator.current_accelerator(check_available=True)
-        name = accelerator.type if accelerator else "cpu"
-    if name == "cuda":
-        name = f"cuda:{device_number()}"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {name!r} is not available here: {str(error).splitlines()[0]}") from None
-    return device
-
-
-def _prepared_folder(source: str | Path) -> Path | None:
-    """The absolute path of a data set that `prepare` wrote, or None if the source is something else."""
-    there = bool(str(source)) and (Path(source) / "manifest.json").exists()
-    return Path(source).absolute() if there else None
+        _fit(model_of(found, data).to(device), data, config, folder, log, found)
+    return measured(folder, device, log)
 
 
 def _prepare_run(data: Any, config: RunConfig, folder: Path, log: RunLog, local_copy: Path | None) -> str:
@@ -278,7 +215,7 @@ def _prepare_run(data: Any, config: RunConfig, folder: Path, log: RunLog, local_
     rejects = folder / "rejects.csv"
     prepared = None
     if isinstance(data, str | Path):
-        prepared = _prepared_folder(data)
+        prepared = prepared_folder(data)
         config = config.replace(dataset=str(prepared or data))
         data = resolve(config.data, local_copy=local_copy, rejects_path=rejects, say=log.say)
     elif isinstance(data, Dataset):
@@ -292,48 +229,6 @@ def _prepare_run(data: Any, config: RunConfig, folder: Path, log: RunLog, local_
         data.save(folder / "dataset")
     config.save(folder / "config.toml")
     return ""
-
-
-def _dataset_of(folder: Path, config: RunConfig) -> Dataset:
-    """The data set of a run, where `_prepare_run` left it."""
-    prepared = _prepared_folder(config.data.dataset) if Path(config.data.dataset).is_absolute() else None
-    return open_dataset(prepared or folder / "dataset")
-
-
-def _checkpoint_at(path: Path) -> store.Checkpoint:
-    """The checkpoint in that folder, or, in that of a run, the best."""
-    if path.suffix in {".pth", ".pt", ".ckpt", ".bin"}:
-        raise CheckpointError(f"{path}: such files can run code when read: give a checkpoint folder or a run")
-    return store.load(store.best(path / CHECKPOINTS) if (path / CHECKPOINTS).exists() else path)
-
-
-def _check_data(found: store.Checkpoint, data: Dataset) -> None:
-    if found.state["data_hash"] != data.data_hash:
-        raise CheckpointError(
-            f"{found.path} was trained on other data (hash {found.state['data_hash'][:12]}, "
-            f"this data set has {data.data_hash[:12]}): name the right one with --dataset"
-        )
-
-
-def _config_of(found: store.Checkpoint) -> RunConfig:
-    return RunConfig.from_parts(found.state["config"], f"{found.path}/state.json")
-
-
-def _model_of(found: store.Checkpoint, data: Dataset) -> SequenceModel:
-    """The model of a checkpoint, with its weights."""
-    with torch.random.fork_rng(devices=[]):  # the initial values drawn here are overwritten at once
-        model = build_model(data.num_items, _config_of(found).model)
-    _put_weights(found, model)
-    return model
-
-
-def _put_weights(found: store.Checkpoint, model: SequenceModel) -> None:
-    try:
-        model.load_state_dict(found.weights)
-    except RuntimeError as error:
-        raise CheckpointError(f"{found.path} has the weights of another model: {error}") from None
-    if bad := [name for name, tensor in found.weights.items() if not bool(tensor.isfinite().all())]:
-        raise CheckpointError(f"{found.path} has weights that are not finite: {', '.join(bad[:3])}")
 
 
 def _fit(
@@ -395,22 +290,3 @@ def _fit(
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{resumed.path} has the state of another model or version: {error}") from None
     trainer.fit()
-
-
-def _measured(folder: Path, device: torch.device, log: RunLog) -> Recommender:
-    recommender = load(folder, device=str(device))
-    parts = (recommender.split.valid, recommender.split.test)
-    if empty := [part for part in parts if not len(part.targets)]:
-        reason = f"nobody has a {empty[0].name} target ({empty[0].why_skipped})"
-        log.say(f"note: {reason}, so nothing is measured: no metrics.json is written")
-    else:
-        _measure(recommender, folder, log)
-    return recommender
-
-
-def _measure(recommender: Recommender, folder: Path | None, log: RunLog) -> dict[str, Any]:
-    metrics = evaluate_scorer(ModelScorer(recommender.model), recommender.data, recommender.split, log=log)
-    if rank() == 0 and folder is not None:
-        write_whole(folder / METRICS, json.dumps(metrics, indent=2))
-    log.event("metrics", **{split: metrics[split] for split in ("valid", "test")})
-    return metrics

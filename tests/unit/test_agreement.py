@@ -11,7 +11,7 @@ import pytrec_eval
 import torch
 from scipy.stats import rankdata
 
-from sasrec.data.splits import EvaluationSplit, Histories, evaluation_split
+from sasrec.data.splits import EvaluationSplit, Histories, split_events
 from sasrec.evaluation.metrics import CUTOFFS, metrics_from_ranks
 from sasrec.evaluation.ranking import TargetRanks, sampled_negatives, target_ranks
 from tests.synthetic import dataset, random_lists
@@ -31,7 +31,7 @@ class Table:
 
 def ranked(seed: int, different_scores: int | None) -> tuple[EvaluationSplit, np.ndarray, np.ndarray, TargetRanks]:
     """A split, scores of all its rows, negatives, and our ranks."""
-    split = evaluation_split(dataset(random_lists(120, ITEMS, seed, longest=25), ITEMS), "test")
+    split = split_events(dataset(random_lists(120, ITEMS, seed, longest=25), ITEMS)).test
     random = np.random.default_rng(seed)
     shape = (len(split.targets), ITEMS + 1)
     if different_scores is None:

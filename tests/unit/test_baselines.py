@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -9,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from sasrec.cli import _print_metrics
 from sasrec.data.dataset import Dataset
-from sasrec.data.splits import Histories, evaluation_split, training_histories
+from sasrec.data.splits import Histories, split_events
 from sasrec.evaluation import protocol, ranking
 from sasrec.evaluation.baselines import ItemToItem, Markov, RecentPopularity, against_baselines, baselines
+from sasrec.printing import print_metrics
 from sasrec.training.run_log import RunLog
 from tests.synthetic import dataset, random_lists
 
@@ -41,15 +42,15 @@ def every_row(scorer: ranking.Scorer, histories: Histories) -> np.ndarray:
 
 
 def parts(data: Dataset) -> list[list[int]]:
-    histories = training_histories(data)
+    histories = split_events(data).training
     return [histories.items[s:e].tolist() for s, e in zip(histories.starts, histories.ends, strict=True)]
 
 
 @pytest.mark.parametrize("unused", [0, 5000])
 def test_item_to_item_equals_a_plain_loop_over_users_and_pairs(unused: int) -> None:
     data = dataset(lists(), ITEMS)
-    histories = evaluation_split(data, "test").histories
-    scores = every_row(ItemToItem(training_histories(data), ITEMS + unused, decay=0.8), histories)
+    histories = split_events(data).test.histories
+    scores = every_row(ItemToItem(split_events(data).training, ITEMS + unused, decay=0.8), histories)
     sets = [set(part) for part in parts(data)]
     for row in range(len(histories)):
         history = histories.items[histories.starts[row] : histories.ends[row]].tolist()
@@ -65,7 +66,7 @@ def test_item_to_item_equals_a_plain_loop_over_users_and_pairs(unused: int) -> N
 
 def test_markov_equals_a_plain_loop_over_transitions() -> None:
     data = dataset(lists(), ITEMS)
-    training, histories = training_histories(data), evaluation_split(data, "test").histories
+    training, histories = split_events(data).training, split_events(data).test.histories
     scores = every_row(Markov(training, ITEMS), histories)
     events = [item for part in parts(data) for item in part]
     steps = [step for part in parts(data) for step in itertools.pairwise(part)]
@@ -79,7 +80,7 @@ def test_markov_equals_a_plain_loop_over_transitions() -> None:
 def test_one_transition_counts_more_than_any_popularity() -> None:
     data = dataset([[1, 2, 1, 2], [3, 5, 1, 1], *[[4] * 50] * 50], 5)
     scores = every_row(
-        Markov(training_histories(data), 5), Histories(np.array([3]), None, np.array([0, 1]), np.array([1, 1]))
+        Markov(split_events(data).training, 5), Histories(np.array([3]), None, np.array([0, 1]), np.array([1, 1]))
     )
     assert scores[0, 1:].argmax() == 4  # after 3 came 5, once
     assert scores[0, 4] < 1 < scores[0, 5]
@@ -89,7 +90,7 @@ def test_one_transition_counts_more_than_any_popularity() -> None:
 @pytest.mark.parametrize("days", [1, 7, 100])
 def test_recent_popularity_counts_the_last_days_of_the_training_part(days: int) -> None:
     data = with_times(dataset(lists(), ITEMS))
-    training = training_histories(data)
+    training = split_events(data).training
     scores = every_row(RecentPopularity(training, ITEMS, data.times, days), training)
     inside = [p for s, e in zip(training.starts, training.ends, strict=True) for p in range(s, e)]
     newest = max(data.times[p] for p in inside)
@@ -97,9 +98,19 @@ def test_recent_popularity_counts_the_last_days_of_the_training_part(days: int) 
     assert scores[:, 1:].tolist() == [[recent.count(i) for i in range(1, ITEMS + 1)]] * len(training)
 
 
+def test_recent_popularity_counts_the_right_events_where_a_split_leaves_items_out() -> None:
+    """Item 3 is new after the boundary: histories lack it, and so must the times beside them."""
+    rows = [[(1, 0), (3, 20), (1, 21)], [(3, 20), (3, 21), (2, 22)], [(1, 1), (2, 9), (2, 18)], [(2, 10), (1, 19)]]
+    data = dataset([[item for item, _ in row] for row in rows], 3)
+    data = dataclasses.replace(data, times=np.array([day * DAY for row in rows for _, day in row]))
+    split = split_events(data, "temporal:1970-01-19,1970-01-21T12:00:00")
+    recent = RecentPopularity(split.training, 3, split.event_times, days=9)
+    assert recent.scores(split.training, np.arange(1))[0].tolist() == [0, 0, 2, 0], "days 9 and 10, not 0 and 1"
+
+
 def test_recent_popularity_is_offered_only_where_there_are_times() -> None:
     data = with_times(dataset(lists(), ITEMS))
-    training = training_histories(data)
+    training = split_events(data).training
     assert list(baselines(training, ITEMS, None)) == ["popularity", "item-to-item", "markov"]
     timed = ["popularity", "recent popularity (7 days)", "item-to-item", "markov"]
     assert list(baselines(training, ITEMS, data.times)) == timed
@@ -107,7 +118,7 @@ def test_recent_popularity_is_offered_only_where_there_are_times() -> None:
 
 def test_nothing_but_the_training_part_is_counted() -> None:
     data = with_times(dataset(lists(), ITEMS))
-    training = training_histories(data)
+    training = split_events(data).training
     inside = np.zeros(data.num_events, bool)
     for start, end in zip(training.starts, training.ends, strict=True):
         inside[start:end] = True
@@ -121,7 +132,7 @@ def test_nothing_but_the_training_part_is_counted() -> None:
 
 def test_scores_are_new_at_each_call_so_that_the_caller_may_write_into_them() -> None:
     data = with_times(dataset(lists(), ITEMS))
-    training = training_histories(data)
+    training = split_events(data).training
     for scorer in baselines(training, ITEMS, data.times).values():
         first = scorer.scores(training, np.arange(5))
         kept = first.clone()
@@ -130,8 +141,9 @@ def test_scores_are_new_at_each_call_so_that_the_caller_may_write_into_them() ->
 
 
 def measured(data: Dataset) -> dict:
-    made = baselines(training_histories(data), data.num_items, data.times)
-    return protocol.evaluate_scorer(made.pop("popularity"), data, log=RunLog(None))
+    split = split_events(data)
+    made = baselines(split.training, data.num_items, split.event_times)
+    return protocol.evaluate_scorer(made.pop("popularity"), data, split, log=RunLog(None))
 
 
 @pytest.mark.parametrize("scores_at_once", [1, 300, 10**7])
@@ -146,8 +158,8 @@ def test_metrics_are_the_same_to_the_last_bit_whatever_the_batch(
 
 def test_scores_are_the_same_to_the_last_bit_alone_and_among_others() -> None:
     data = with_times(dataset(random_lists(600, 400, seed=3), 400))
-    split = evaluation_split(data, "test")
-    for scorer in baselines(training_histories(data), 400, data.times).values():
+    split = split_events(data).test
+    for scorer in baselines(split_events(data).training, 400, data.times).values():
         together = scorer.scores(split.histories, np.arange(len(split.targets)))
         rows = np.random.default_rng(0).permutation(len(split.targets))[:100]
         alone = torch.cat([scorer.scores(split.histories, rows[i : i + 1]) for i in range(100)])
@@ -160,8 +172,8 @@ def test_ranks_are_the_same_to_the_last_bit_however_many_processes_share(
 ) -> None:
     monkeypatch.setattr(ranking, "_SCORES_AT_ONCE", 300)
     data = with_times(dataset(lists(), ITEMS))
-    split = evaluation_split(data, "test")
-    for scorer in baselines(training_histories(data), ITEMS, data.times).values():
+    split = split_events(data).test
+    for scorer in baselines(split_events(data).training, ITEMS, data.times).values():
         whole = ranking.target_ranks(scorer, split).full
         with monkeypatch.context() as patch:
             patch.setattr(ranking, "world", lambda: ranks)
@@ -175,7 +187,7 @@ def test_ranks_are_the_same_to_the_last_bit_however_many_processes_share(
 def test_a_large_catalogue_never_becomes_a_dense_matrix_of_items_by_items() -> None:
     items = 300_000  # squared: 360 GB of float32
     data = dataset(random_lists(200, items, seed=0, longest=20), items)
-    training = training_histories(data)
+    training = split_events(data).training
     scores = ItemToItem(training, items).scores(training, np.arange(4))
     assert scores.shape == (4, items + 1)
 
@@ -209,7 +221,7 @@ def test_one_sentence_says_how_far_the_model_is_from_the_best_baseline(metrics: 
 def test_every_baseline_is_in_the_metrics_and_in_the_printed_tables(capsys: pytest.CaptureFixture[str]) -> None:
     metrics = measured(with_times(dataset(lists(), ITEMS)))
     assert list(metrics["baselines"]) == ["popularity", "recent popularity (7 days)", "item-to-item", "markov"]
-    _print_metrics(metrics)
+    print_metrics(metrics)
     out = capsys.readouterr().out
     for name in ("popularity", "recent popularity", "item-to-item", "markov"):
         assert f"test, {name}" in out

@@ -85,6 +85,9 @@ class Split:
     occur in training, else all, so that figures of leave-one-out stay comparable with published ones."""
     times: npt.NDArray[np.int64] | None
     """(events,) personal times of all events of the data set, or None where the model asks for none."""
+    event_times: npt.NDArray[np.int64] | None
+    """Beside `training.items`, which may lack events of items that are not known: microseconds since 1970 UTC, or
+    None for data without times."""
     boundaries: tuple[int, int] | None
     """Where validation and test begin, in microseconds since 1970 UTC (temporal only)."""
 
@@ -132,6 +135,7 @@ def split_events(data: Dataset, how: str = "leave-one-out", model: ModelConfig |
         test=_evaluation_split("test", data, test, known_V, views),
         known_V=known_V,
         times=times,
+        event_times=None if data.times is None else data.times[known_V[data.items]],
         boundaries=boundaries,
     )
 

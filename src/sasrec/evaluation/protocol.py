@@ -24,7 +24,7 @@ def evaluate_scorer(scorer: Scorer, data: Dataset, split: Split, *, log: RunLog)
     "protocol": {…}}. Full and sampled metrics are of one model on the same users, and differ several times:
     never compare one with the other.
     """
-    counted = baselines(split.training, data.num_items, data.times)
+    counted = baselines(split.training, data.num_items, split.event_times)
     scorers: dict[str, Scorer] = {"model": scorer, **counted}
     measured: dict[str, dict[str, Any]] = {name: {} for name in scorers}
     for part in (split.valid, split.test):

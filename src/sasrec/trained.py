@@ -1,0 +1,155 @@
+"""A run folder that has been trained: find its checkpoint and its data, load it, measure it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sasrec.checkpoint import store
+from sasrec.config import RunConfig, write_whole
+from sasrec.data.dataset import Dataset, open_dataset
+from sasrec.errors import CheckpointError, ConfigError
+from sasrec.evaluation.protocol import evaluate_scorer
+from sasrec.evaluation.ranking import ModelScorer
+from sasrec.models import SequenceModel, build_model
+from sasrec.recommend import Recommender
+from sasrec.training.distributed import device_number, joined, rank
+from sasrec.training.run_log import RunLog
+
+CHECKPOINTS, METRICS = "checkpoints", "metrics.json"
+
+
+def load(
+    run: str | Path,
+    *,
+    device: str = "auto",
+    dataset: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+) -> Recommender:
+    """The recommender of a run: its best checkpoint (or the one named) and its data set (or another copy).
+
+    Raises: CheckpointError or DataError if anything is missing, damaged, or belongs to other data.
+    """
+    folder = Path(run)
+    if not (folder / "config.toml").exists():
+        raise CheckpointError(f"{folder} is not a run folder (no config.toml): name one that `sasrec train` made")
+    config = RunConfig.load(folder / "config.toml")
+    data = open_dataset(dataset) if dataset else dataset_of(folder, config)
+    found = checkpoint_at(Path(checkpoint) if checkpoint else folder)
+    check_data(found, data)
+    model = model_of(found, data).to(pick_device(device)).eval()
+    return Recommender(model, data, config_of(found).evaluation.split)
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    device: str = "auto",
+    dataset: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    log: RunLog | None = None,
+) -> dict[str, Any]:
+    """Measure the best checkpoint of a run, or the one named, on validation and test.
+
+    The metrics of the best are also written to RUN/metrics.json.
+
+    Returns {split: {"full" | "sampled": {"ndcg@10": …}}, "baselines": …, "protocol": …}.
+    """
+    with joined(pick_device(device).type):
+        log = RunLog.of_run(None, log or RunLog(None))
+        recommender = load(run, device=device, dataset=dataset, checkpoint=checkpoint)
+        return _measure(recommender, None if checkpoint else Path(run), log)
+
+
+def saved_metrics(run: str | Path) -> dict[str, Any]:
+    """The metrics.json of a run, as `evaluate` returns it."""
+    metrics: dict[str, Any] = json.loads((Path(run) / METRICS).read_text(encoding="utf-8"))
+    return metrics
+
+
+def pick_device(name: str) -> torch.device:
+    """The device a setting names; "auto" is an accelerator where there is one.
+
+    Raises: ConfigError for a device this machine or PyTorch does not have.
+    """
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        name = accelerator.type if accelerator else "cpu"
+    if name == "cuda":
+        name = f"cuda:{device_number()}"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {name!r} is not available here: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def prepared_folder(source: str | Path) -> Path | None:
+    """The absolute path of a data set that `prepare` wrote, or None if the source is something else."""
+    there = bool(str(source)) and (Path(source) / "manifest.json").exists()
+    return Path(source).absolute() if there else None
+
+
+def dataset_of(folder: Path, config: RunConfig) -> Dataset:
+    """The data set of a run, where `_prepare_run` left it."""
+    prepared = prepared_folder(config.data.dataset) if Path(config.data.dataset).is_absolute() else None
+    return open_dataset(prepared or folder / "dataset")
+
+
+def checkpoint_at(path: Path) -> store.Checkpoint:
+    """The checkpoint in that folder, or, in that of a run, the best."""
+    if path.suffix in {".pth", ".pt", ".ckpt", ".bin"}:
+        raise CheckpointError(f"{path}: such files can run code when read: give a checkpoint folder or a run")
+    return store.load(store.best(path / CHECKPOINTS) if (path / CHECKPOINTS).exists() else path)
+
+
+def check_data(found: store.Checkpoint, data: Dataset) -> None:
+    if found.state["data_hash"] != data.data_hash:
+        raise CheckpointError(
+            f"{found.path} was trained on other data (hash {found.state['data_hash'][:12]}, "
+            f"this data set has {data.data_hash[:12]}): name the right one with --dataset"
+        )
+
+
+def config_of(found: store.Checkpoint) -> RunConfig:
+    return RunConfig.from_parts(found.state["config"], f"{found.path}/state.json")
+
+
+def model_of(found: store.Checkpoint, data: Dataset) -> SequenceModel:
+    """The model of a checkpoint, with its weights."""
+    with torch.random.fork_rng(devices=[]):  # the initial values drawn here are overwritten at once
+        model = build_model(data.num_items, config_of(found).model)
+    put_weights(found, model)
+    return model
+
+
+def put_weights(found: store.Checkpoint, model: SequenceModel) -> None:
+    try:
+        model.load_state_dict(found.weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{found.path} has the weights of another model: {error}") from None
+    if bad := [name for name, tensor in found.weights.items() if not bool(tensor.isfinite().all())]:
+        raise CheckpointError(f"{found.path} has weights that are not finite: {', '.join(bad[:3])}")
+
+
+def measured(folder: Path, device: torch.device, log: RunLog) -> Recommender:
+    recommender = load(folder, device=str(device))
+    parts = (recommender.split.valid, recommender.split.test)
+    if empty := [part for part in parts if not len(part.targets)]:
+        reason = f"nobody has a {empty[0].name} target ({empty[0].why_skipped})"
+        log.say(f"note: {reason}, so nothing is measured: no metrics.json is written")
+    else:
+        _measure(recommender, folder, log)
+    return recommender
+
+
+def _measure(recommender: Recommender, folder: Path | None, log: RunLog) -> dict[str, Any]:
+    metrics = evaluate_scorer(ModelScorer(recommender.model), recommender.data, recommender.split, log=log)
+    if rank() == 0 and folder is not None:
+        write_whole(folder / METRICS, json.dumps(metrics, indent=2))
+    log.event("metrics", **{split: metrics[split] for split in ("valid", "test")})
+    return metrics
