@@ -288,5 +288,5 @@ def _fit(
         try:
             trainer.restore(TrainingState(**resumed.state["training"]), resumed.optimizer)
         except (TypeError, ValueError) as error:
-            raise CheckpointError(f"{resumed.path} has the state of another model or version: {error}") from None
+            raise CheckpointError(f"{resumed.path} has the optimizer or state of another model: {error}") from None
     trainer.fit()

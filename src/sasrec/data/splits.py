@@ -67,7 +67,8 @@ class EvaluationSplit:
     @property
     def why_skipped(self) -> str:
         """How many users have no row, by reason."""
-        return "; ".join(f"{reason}: {users:,}" for reason, users in self.skipped.items() if users) or "nobody"
+        reasons = [f"{reason}: {users:,}" for reason, users in self.skipped.items() if users]
+        return "; ".join(reasons) or "there are no users"
 
 
 @dataclass(frozen=True, eq=False)
