@@ -253,7 +253,7 @@ def test_a_deletion_cut_short_leaves_no_checkpoint_in_parts(
         store.save(tmp_path, {"w": torch.full((2,), score)}, {"step": step, "score": score})
     original = shutil.rmtree
 
-    def interrupted(path: Path, **options: bool) -> None:
+    def interrupted(path: Path) -> None:
         (Path(path) / "state.json").unlink()
         raise KeyboardInterrupt
 

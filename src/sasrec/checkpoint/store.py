@@ -149,7 +149,8 @@ def _renamed(path: Path, name: str) -> Path:
     """Give a directory, if it is there, another name, in the place of what has that."""
     other = path.with_name(name)
     if path.exists():
-        shutil.rmtree(other, ignore_errors=True)
+        if other.exists():
+            shutil.rmtree(other)
         path.rename(other)
     return other
 
