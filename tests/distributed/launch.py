@@ -15,13 +15,19 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def start(ranks: int, *words: str, restarts: int = 0) -> subprocess.Popen[str]:
-    """torchrun of a script or of `-m sasrec`, on a free port, one thread a rank."""
-    port = free_port()
+def start(
+    ranks: int, *words: str, restarts: int = 0, nodes: int = 1, port: int | None = None
+) -> subprocess.Popen[str]:
+    """torchrun of a script or of `-m sasrec`, on a free port, one thread a rank.
+
+    Of several nodes this starts one, with so many ranks; all have the same port.
+    """
+    port = port or free_port()
     command = [
         sys.executable,
         "-m",
         "torch.distributed.run",
+        f"--nnodes={nodes}",
         f"--nproc_per_node={ranks}",
         "--monitor-interval=0.2",
     ]

@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+import torch
 
 from sasrec.checkpoint import store
 from tests.distributed.launch import finish, free_port, start
@@ -33,8 +34,8 @@ if at:
     def loss(*arguments):
         loss = original(*arguments)
         if next(count) == step and os.environ["RANK"] == str(who):
-            if what == "NaN":
-                return loss * float("nan")
+            if what in ("nan", "inf"):
+                return loss * float(what)
             os.kill(os.getpid(), getattr(signal, what))
         return loss
     trainer.training_loss = loss
@@ -109,6 +110,23 @@ def test_two_and_three_ranks_make_the_weights_and_metrics_of_one(
     assert log[0]["ranks"] == 3
 
 
+@pytest.mark.slow
+def test_two_nodes_of_one_rank_each_do_the_work_of_one_process(tmp_path: Path, events: Path) -> None:
+    """Two agents that find each other through one address, as on two machines that share a folder."""
+    runs = [tmp_path / "one", tmp_path / "two"]
+    settings = [f"--{key}={value}" for key, value in SETTINGS.items() if key != "num_epochs"]
+    words = ["-m", "sasrec", "train", f"--dataset={events}", "--num_epochs=5", *settings]
+    assert finish(start(1, *words, f"--train_dir={runs[0]}"))[0] == 0
+    port = free_port()
+    agents = [start(1, *words, f"--train_dir={runs[1]}", nodes=2, port=port) for _ in range(2)]
+    for status, said in map(finish, agents):
+        assert status == 0, said
+    log = [json.loads(line) for line in (runs[1] / "log.jsonl").read_text().splitlines()]
+    assert log[0]["ranks"] == 2
+    weights = [store.newest(run / "checkpoints", print).weights for run in runs]
+    assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-4) for name in weights[0])
+
+
 def test_the_command_line_trains_evaluates_and_recommends_on_two_ranks_as_on_one(
     tmp_path: Path, events: Path
 ) -> None:
@@ -165,10 +183,13 @@ def interrupted(tmp_path: Path, events: Path, *at: object) -> tuple[int, str]:
     return finish(start(2, str(script), str(events), str(tmp_path / "run"), settings))
 
 
-def test_a_loss_that_is_nan_on_one_rank_stops_all_before_the_update(tmp_path: Path, events: Path) -> None:
-    status, said = interrupted(tmp_path, events, 29, 1, "NaN")
+@pytest.mark.parametrize(("who", "what"), [(1, "nan"), pytest.param(0, "inf", marks=pytest.mark.slow)])
+def test_a_loss_that_is_not_finite_on_one_rank_stops_all_before_the_update(
+    tmp_path: Path, events: Path, who: int, what: str
+) -> None:
+    status, said = interrupted(tmp_path, events, 29, who, what)
     assert status != 0
-    assert said.count("epoch 8, step 29 (lr 0.01): the loss is nan") >= 1, said
+    assert said.count(f"epoch 8, step 29 (lr 0.01): the loss is {what}") >= 1, said
     kept = store.newest(tmp_path / "run/checkpoints", print)
     assert kept.state["step"] == 20
     assert all(bool(tensor.isfinite().all()) for tensor in kept.weights.values())
