@@ -94,7 +94,7 @@ def batches() -> TrainingBatches:
     data = dataset(random_lists(60, ITEMS, seed=1, longest=14), ITEMS)
     times = (torch.arange(data.num_events) * 3).numpy()
     return TrainingBatches(
-        training_histories(data, times), ITEMS, maxlen=10, batch_size=20, num_negatives=1, seed=0
+        training_histories(data, times), ITEMS, maxlen=10, batch_size=20, loss=LossConfig(), seed=0
     )
 
 
