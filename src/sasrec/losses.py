@@ -121,8 +121,9 @@ def gbce_beta(num_negatives: int, num_items: int, t: float) -> float:
 
 def sampled_softmax(positive_P: Tensor, negative_PN: Tensor, exists_PN: Tensor, positions: int) -> Tensor:
     """Sum over positions of -log of the positive's share of itself and its negatives that exist / positions."""
-    scores = torch.cat([positive_P.unsqueeze(1), negative_PN.masked_fill(~exists_PN, -math.inf)], 1)
-    return (scores.logsumexp(1) - positive_P).sum() / positions
+    none = torch.finfo(negative_PN.dtype).min / 2  # finite: a position may have no negatives at all
+    normaliser_P = negative_PN.masked_fill(~exists_PN, none).logsumexp(1).logaddexp(positive_P)
+    return (normaliser_P - positive_P).sum() / positions
 
 
 class _InChunks(torch.autograd.Function):
