@@ -51,12 +51,13 @@ def training_loss(model: SequenceModel, batch: TrainingBatch, config: LossConfig
         loss_of = _sampled_loss(model, batch, config, targets_P, negatives)
         if vectors.dim() == 3:
             return loss_of(slice(None), states_PD, targets_PD, vectors)
-        # Where each chunk looks up its own, it costs a gradient of the table, and may well be as large.
-        each, at_once = (
-            (len(vectors), 0) if negatives.dim() == 1 else (negatives.shape[1] * width, vectors.numel())
+        if negatives.dim() == 1:
+            chunk = _LOGITS_AT_ONCE // len(negatives)
+        else:  # each chunk costs a gradient of the table, and may well be as large
+            chunk = max(_LOGITS_AT_ONCE, table_VD.numel()) // (negatives.shape[1] * width)
+        loss: Tensor = _InChunks.apply(  # type: ignore[no-untyped-call]
+            loss_of, max(1, chunk), states_PD, targets_PD, vectors
         )
-        chunk = max(1, max(_LOGITS_AT_ONCE, at_once) // each)
-        loss: Tensor = _InChunks.apply(loss_of, chunk, states_PD, targets_PD, vectors)  # type: ignore[no-untyped-call]
         return loss
 
 

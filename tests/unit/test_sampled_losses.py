@@ -132,7 +132,7 @@ def test_the_size_of_chunks_changes_nothing(
     config: LossConfig, at_once: int, model: SequenceModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = made(config).batch(0, 1)
-    expected = value_and_gradients(model, lambda: 3 * training_loss(model, batch, config))
+    expected = [3 * tensor for tensor in value_and_gradients(model, lambda: training_loss(model, batch, config))]
     monkeypatch.setattr(losses, "_LOGITS_AT_ONCE", at_once)
     assert_equal(value_and_gradients(model, lambda: 3 * training_loss(model, batch, config)), expected)
 
