@@ -96,7 +96,9 @@ def steps(path: Path, maxlen: int, models: dict[str, dict[str, bool]]) -> str:
         config = RunConfig().replace(maxlen=maxlen, hidden_units=50, num_heads=1, loss="bce", **changed)
         training = split_events(data).training
         training = dataclasses.replace(training, times=made_up if config.model.time else None)
-        batches = TrainingBatches(training, data.num_items, maxlen=maxlen, batch_size=128, num_negatives=1, seed=0)
+        batches = TrainingBatches(
+            training, data.num_items, maxlen=maxlen, batch_size=128, loss=config.loss, seed=0
+        )
         model = build_model(data.num_items, config.model).train()
         if config.training.compile:
             compile_encoder(model, lambda: training_loss(model, batches.batch(0, 0), config.loss), sys.exit)

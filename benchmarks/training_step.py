@@ -61,7 +61,7 @@ def our_step(training: Histories, num_items: int, config: RunConfig) -> Step:
         num_items,
         maxlen=config.model.maxlen,
         batch_size=config.training.batch_size,
-        num_negatives=config.loss.num_negatives,
+        loss=config.loss,
         seed=0,
     )
     model = build_model(num_items, config.model).train()

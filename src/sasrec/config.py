@@ -86,10 +86,29 @@ class ModelConfig:
 class LossConfig:
     """What is minimised."""
 
-    loss: Literal["ce", "bce"] = "ce"
-    """ce: cross-entropy over the whole catalogue. bce: binary cross-entropy against sampled negatives."""
+    loss: Literal["ce", "bce", "gbce", "softmax"] = "ce"
+    """ce: cross-entropy over the whole catalogue. Against sampled negatives: bce, binary cross-entropy; gbce, the
+    same, calibrated against overconfidence; softmax, which estimates ce. docs/losses.md has the formulas."""
     num_negatives: int = 1
-    """Uniform negatives per position (bce only)."""
+    """Negatives per position, or of a whole batch where they are shared (not ce)."""
+    negatives: Literal["uniform", "popularity", "in_batch"] = "uniform"
+    """Drawn alike from all items, in proportion to their training events, or from the batch's own targets, without
+    replacement, which are always shared (not ce)."""
+    share_negatives: bool = False
+    """One draw of num_negatives for all positions of a batch, so that thousands are cheap (not ce)."""
+    gbce_t: float = 0.75
+    """Calibration: 0 is bce, 1 takes back all that sampling adds to the scores (gbce only)."""
+    temperature: float = 1.0
+    """What scores are divided by in the loss."""
+    label_smoothing: float = 0.0
+    """Share of the target's probability that is spread over all items, in [0, 1) (ce only)."""
+    logq: bool = True
+    """Correct the negatives' scores by how often each item is drawn (softmax only)."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether all positions of a batch have the same negatives."""
+        return self.share_negatives or self.negatives == "in_batch"
 
 
 @dataclass(frozen=True)
@@ -257,7 +276,8 @@ def _contradictions(config: RunConfig) -> list[tuple[bool, str]]:
             for name, low in _AT_LEAST.items()
         ),
         *_contradictions_of_model(config.model),
-        *_contradictions_of_training(config.training, config.loss),
+        *_contradictions_of_loss(config.loss),
+        *_contradictions_of_training(config.training),
     ]
 
 
@@ -294,7 +314,32 @@ def _contradictions_of_model(model: ModelConfig) -> list[tuple[bool, str]]:
     ]
 
 
-def _contradictions_of_training(training: TrainingConfig, loss: LossConfig) -> list[tuple[bool, str]]:
+def _contradictions_of_loss(loss: LossConfig) -> list[tuple[bool, str]]:
+    return [
+        (
+            loss.loss == "ce" and (loss.num_negatives != 1 or loss.negatives != "uniform" or loss.shared),
+            "num_negatives, negatives and share_negatives do nothing with loss ce, whose negatives are all items: "
+            "use --loss bce, gbce or softmax",
+        ),
+        (
+            loss.loss != "gbce" and loss.gbce_t != 0.75,
+            f"gbce_t does nothing with loss {loss.loss}: use --loss gbce",
+        ),
+        (
+            loss.loss != "ce" and loss.label_smoothing != 0,
+            f"label_smoothing is for loss ce, not {loss.loss}: use --loss ce",
+        ),
+        (
+            loss.loss != "softmax" and not loss.logq,
+            f"logq does nothing with loss {loss.loss}: leave it, or use --loss softmax",
+        ),
+        (not 0 <= loss.gbce_t <= 1, f"gbce_t must be from 0 to 1, not {loss.gbce_t}"),
+        (not 0 < loss.temperature < float("inf"), f"temperature must be above 0, not {loss.temperature}"),
+        (not 0 <= loss.label_smoothing < 1, f"label_smoothing must be in [0, 1), not {loss.label_smoothing}"),
+    ]
+
+
+def _contradictions_of_training(training: TrainingConfig) -> list[tuple[bool, str]]:
     return [
         (not training.lr > 0, f"lr must be above 0, not {training.lr}"),
         (
@@ -307,10 +352,6 @@ def _contradictions_of_training(training: TrainingConfig, loss: LossConfig) -> l
         ),
         (not 0 < training.gamma <= 1, f"gamma must be above 0 and at most 1, not {training.gamma}"),
         (training.seed >= 2**63, f"seed must be below 2^63, not {training.seed}"),
-        (
-            loss.loss == "ce" and loss.num_negatives != 1,
-            "num_negatives is for loss bce: cross-entropy has the whole catalogue as negatives",
-        ),
     ]
 
 

@@ -1,10 +1,12 @@
-"""What is minimised: binary cross-entropy with sampled negatives, or cross-entropy over the whole catalogue.
+"""What is minimised: cross-entropy over the whole catalogue, or a loss against sampled negatives (docs/losses.md).
 
-Both are means over the real positions of a batch, or one part's share of that; padding is never computed.
+All are means over the real positions of a batch, or one part's share of that; padding is never computed.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,8 +17,10 @@ from sasrec.config import LossConfig
 from sasrec.data.batches import TrainingBatch
 from sasrec.models import SequenceModel
 
-# Logits held at a time by the full cross-entropy: 16 MB in fp32, which stays near the CPU's cache.
+# Logits held at a time: 16 MB in fp32, which stays near the CPU's cache.
 _LOGITS_AT_ONCE = 2**22
+# So many negatives of its own a position may have to be looked up at once, together with inputs and targets.
+_FEW = 8
 
 
 def training_loss(model: SequenceModel, batch: TrainingBatch, config: LossConfig) -> Tensor:
@@ -24,54 +28,159 @@ def training_loss(model: SequenceModel, batch: TrainingBatch, config: LossConfig
     items_BL, positions_BL = model.to_device(batch.items_BL), model.to_device(batch.positions_BL)
     times_BL = model.times_of(batch)
     real_P, targets_P = model.to_device(batch.real_P), model.to_device(batch.targets_P)
+    table_VD = model.item_embedding.weight
     if config.loss == "ce":
         states_PD = model(items_BL, positions_BL, times_BL).flatten(0, 1)[real_P]
         with torch.autocast(model.device.type, enabled=False):  # logits and sums need the digits
-            table_VD = model.item_embedding.weight
-            return full_cross_entropy(states_PD.to(table_VD.dtype), table_VD, targets_P, batch.positions)
-    negatives_PN = model.to_device(batch.negatives_PN)
+            states_PD = _tempered(states_PD.to(table_VD.dtype), config.temperature)
+            return full_cross_entropy(states_PD, table_VD, targets_P, batch.positions, config.label_smoothing)
+    negatives = model.to_device(batch.negatives_PN if batch.shared_N is None else batch.shared_N)
+    few = batch.shared_N is not None or negatives.shape[-1] <= _FEW
+    looked_up = negatives if few else negatives[:0]
     # One lookup for inputs, targets and negatives: each lookup costs a dense gradient of the whole table.
-    ids = torch.cat([items_BL.flatten(), targets_P, negatives_PN.flatten()])
-    inputs, targets_PD, negatives = torch.split(
-        model.embed(ids), [items_BL.numel(), len(targets_P), negatives_PN.numel()]
+    ids = torch.cat([items_BL.flatten(), targets_P, looked_up.flatten()])
+    inputs, targets_PD, vectors = torch.split(
+        model.embed(ids), [items_BL.numel(), len(targets_P), looked_up.numel()]
     )
     width = inputs.shape[-1]  # not -1: a part of a batch may be empty
     vectors_BLD = inputs.view(*items_BL.shape, width)
     states_PD = model.encode(vectors_BLD, positions_BL, times_BL).flatten(0, 1)[real_P].to(targets_PD.dtype)
-    positive_P = (states_PD * targets_PD).sum(-1)
-    negative_PN = (states_PD.unsqueeze(1) * negatives.view(*negatives_PN.shape, width)).sum(-1)
-    return binary_cross_entropy(positive_P, negative_PN, negatives_PN > 0, batch.positions)
+    with torch.autocast(model.device.type, enabled=False):
+        states_PD = _tempered(states_PD, config.temperature)
+        vectors = vectors.view(*negatives.shape, width) if few else table_VD
+        loss_of = _sampled_loss(model, batch, config, targets_P, negatives)
+        if vectors.dim() == 3:
+            return loss_of(slice(None), states_PD, targets_PD, vectors)
+        if negatives.dim() == 1:
+            chunk = _LOGITS_AT_ONCE // len(negatives)
+        else:  # each chunk costs a gradient of the table, and may well be as large
+            chunk = max(_LOGITS_AT_ONCE, table_VD.numel()) // (negatives.shape[1] * width)
+        loss: Tensor = _InChunks.apply(  # type: ignore[no-untyped-call]
+            loss_of, max(1, chunk), states_PD, targets_PD, vectors
+        )
+        return loss
 
 
-def binary_cross_entropy(positive_P: Tensor, negative_PN: Tensor, exists_PN: Tensor, positions: int) -> Tensor:
-    """Sum over positions of BCE of the positive plus the sum of BCE over its negatives that exist, / positions.
+def _tempered(states_PD: Tensor, temperature: float) -> Tensor:
+    """Scores are linear in the states, so this divides them all."""
+    return states_PD if temperature == 1 else states_PD / temperature
 
-    With one negative this is the loss of the papers: mean BCE of positives + mean BCE of negatives.
+
+_LossOf = Callable[[slice, Tensor, Tensor, Tensor], Tensor]
+
+
+def _sampled_loss(
+    model: SequenceModel, batch: TrainingBatch, config: LossConfig, targets_P: Tensor, negatives: Tensor
+) -> _LossOf:
+    """The loss of a slice of the positions, from their states, the embeddings of their targets, and those of the
+    negatives: (N, D) shared, (C, N, D) of each position, or the table (V, D) to look them up in."""
+    shared, count = negatives.dim() == 1, negatives.shape[-1]
+    beta = gbce_beta(count, model.num_items, config.gbce_t) if config.loss == "gbce" else 1.0
+    log_expected = None
+    if config.loss == "softmax" and config.logq:
+        log_q_V = model.to_device(torch.as_tensor(batch.log_q_V).to(model.item_embedding.weight.dtype))
+        log_expected = log_q_V[negatives] + math.log(count)
+
+    def loss_of(part: slice, states_CD: Tensor, targets_CD: Tensor, vectors: Tensor) -> Tensor:
+        ids = negatives if shared else negatives[part]
+        if shared:
+            negative_CN = states_CD @ vectors.T
+        else:
+            vectors_CND = vectors if vectors.dim() == 3 else F.embedding(ids, vectors)
+            negative_CN = (states_CD.unsqueeze(1) * vectors_CND).sum(-1)
+        positive_C = (states_CD * targets_CD).sum(-1)
+        # Draws that know the user never hit the target, but may find nothing.
+        counts_CN = ids > 0 if batch.log_q_V is None else ids != targets_P[part].unsqueeze(1)
+        if config.loss != "softmax":
+            return binary_cross_entropy(positive_C, negative_CN, counts_CN, batch.positions, beta)
+        if log_expected is not None:
+            negative_CN = negative_CN - (log_expected if shared else log_expected[part])
+        return sampled_softmax(positive_C, negative_CN, counts_CN, batch.positions)
+
+    return loss_of
+
+
+def binary_cross_entropy(
+    positive_P: Tensor, negative_PN: Tensor, exists_PN: Tensor, positions: int, beta: float = 1.0
+) -> Tensor:
+    """Sum over positions of beta × BCE of the positive plus the BCE of its negatives that exist, / positions.
+
+    With one negative and beta 1 this is the loss of the papers: mean BCE of positives + mean BCE of negatives.
     """
-    positive = F.softplus(-positive_P)
+    positive = F.softplus(-positive_P) if beta == 1 else beta * F.softplus(-positive_P)
     negative = (F.softplus(negative_PN) * exists_PN).sum(-1)
     return (positive + negative).sum() / positions
 
 
+def gbce_beta(num_negatives: int, num_items: int, t: float) -> float:
+    """The power of the positive's probability in gBCE (Petrov & Macdonald 2023, gSASRec).
+
+    Theirs is alpha·(t·(1 - 1/alpha) + 1/alpha), alpha the share of negatives that is sampled, here at most 1.
+    """
+    return 1 - t * (1 - min(1.0, num_negatives / max(1, num_items - 1)))
+
+
+def sampled_softmax(positive_P: Tensor, negative_PN: Tensor, exists_PN: Tensor, positions: int) -> Tensor:
+    """Sum over positions of -log of the positive's share of itself and its negatives that exist / positions."""
+    none = torch.finfo(negative_PN.dtype).min / 2  # finite: a position may have no negatives at all
+    normaliser_P = negative_PN.masked_fill(~exists_PN, none).logsumexp(1).logaddexp(positive_P)
+    return (normaliser_P - positive_P).sum() / positions
+
+
+class _InChunks(torch.autograd.Function):
+    """The sum of `loss_of` over slices of the positions, in memory of one slice: gradients are formed with the
+    values, as they are known up to the scale that arrives in the backward pass. Differentiable once."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, loss_of: _LossOf, chunk: int, states_PD: Tensor, targets_PD: Tensor, vectors_XD: Tensor
+    ) -> Tensor:
+        states_PD, targets_PD = states_PD.detach(), targets_PD.detach()
+        vectors_XD = vectors_XD.detach().requires_grad_()
+        grads = torch.empty_like(states_PD), torch.empty_like(targets_PD), torch.zeros_like(vectors_XD)
+        total = states_PD.new_zeros(())
+        for start in range(0, len(states_PD), chunk):
+            part = slice(start, start + chunk)
+            leaves = states_PD[part].requires_grad_(), targets_PD[part].requires_grad_(), vectors_XD
+            with torch.enable_grad():
+                loss = loss_of(part, *leaves)
+            grads[0][part], grads[1][part], more = torch.autograd.grad(loss, leaves)
+            grads[2].add_(more)
+            total += loss.detach()
+        ctx.save_for_backward(*grads)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *(grad * grad_outputs[0] for grad in ctx.saved_tensors)
+
+
 def full_cross_entropy(
-    states_PD: Tensor, item_embedding_VD: Tensor, targets_P: Tensor, positions: int | None = None
+    states_PD: Tensor,
+    item_embedding_VD: Tensor,
+    targets_P: Tensor,
+    positions: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """Sum of the cross-entropy of each position's target among items 1..V-1 / positions (default: their mean).
 
+    With `label_smoothing` that share of the target's probability is spread evenly over all items, the target too.
     Row 0 of the table, padding, takes no part.
 
     Exact, in memory of a few chunks of logits, whatever P is: gradients are formed chunk by chunk in the
     forward pass, as they are known up to the scale that arrives in the backward pass. Differentiable once.
     """
     count = len(states_PD) if positions is None else positions
-    loss: Tensor = _ChunkedCrossEntropy.apply(states_PD, item_embedding_VD, targets_P, count)  # type: ignore[no-untyped-call]
+    loss: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        states_PD, item_embedding_VD, targets_P, count, label_smoothing
+    )
     return loss
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, states_PD: Tensor, item_embedding_VD: Tensor, targets_P: Tensor, positions: int
+        ctx: Any, states_PD: Tensor, item_embedding_VD: Tensor, targets_P: Tensor, positions: int, smoothing: float
     ) -> Tensor:
         states_PD, table_VD = states_PD.detach(), item_embedding_VD.detach()
         grad_states_PD, grad_table_VD = torch.empty_like(states_PD), torch.zeros_like(table_VD)
@@ -84,8 +193,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             at_target_C1 = logits_CV.gather(1, target_C1)
             normaliser_C1 = logits_CV.logsumexp(1, keepdim=True)
             total += (normaliser_C1 - at_target_C1).sum()
+            if smoothing > 0:
+                total += smoothing * (at_target_C1 - logits_CV.mean(1, keepdim=True)).sum()
             grad_logits_CV = logits_CV.sub_(normaliser_C1).exp_()
-            grad_logits_CV.scatter_add_(1, target_C1, torch.full_like(at_target_C1, -1.0))
+            if smoothing > 0:
+                grad_logits_CV.sub_(smoothing / logits_CV.shape[1])
+            grad_logits_CV.scatter_add_(1, target_C1, torch.full_like(at_target_C1, smoothing - 1.0))
             grad_states_PD[part] = grad_logits_CV @ table_VD[1:]
             grad_table_VD[1:].addmm_(grad_logits_CV.T, states_PD[part])
         ctx.save_for_backward(grad_states_PD, grad_table_VD)
@@ -93,7 +206,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return total / positions
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         grad_states_PD, grad_table_VD = ctx.saved_tensors
         scale = grad_outputs[0] / ctx.positions
-        return grad_states_PD * scale, grad_table_VD * scale, None, None
+        return grad_states_PD * scale, grad_table_VD * scale, None, None, None

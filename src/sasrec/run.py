@@ -245,7 +245,7 @@ def _fit(
         data.num_items,
         maxlen=config.model.maxlen,
         batch_size=config.training.batch_size,
-        num_negatives=config.loss.num_negatives if config.loss.loss == "bce" else 0,
+        loss=config.loss,
         seed=config.training.seed,
         known_V=split.known_V,
     )

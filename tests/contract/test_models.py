@@ -118,9 +118,10 @@ def test_evaluation_is_deterministic_and_training_drops_out(model: SequenceModel
 def test_every_parameter_gets_a_gradient_and_padding_none(model: SequenceModel, loss: str) -> None:
     lists = [[*range(1, ITEMS + 1)], *random_lists(20, ITEMS, seed=6)]
     data = dataset(lists, ITEMS)
+    config = LossConfig(loss=loss)
     training = dataclasses.replace(split_events(data).training, times=times_for(lists))
-    batches = TrainingBatches(training, ITEMS, maxlen=MAXLEN, batch_size=64, num_negatives=1, seed=0)
-    training_loss(model.train(), batches.batch(0, 0), LossConfig(loss=loss)).backward()
+    batches = TrainingBatches(training, ITEMS, maxlen=MAXLEN, batch_size=64, loss=config, seed=0)
+    training_loss(model.train(), batches.batch(0, 0), config).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         if not name.endswith(WITHOUT_INFLUENCE):
@@ -137,8 +138,8 @@ def test_the_losses_and_gradients_of_parts_add_up_to_those_of_the_batch(
 ) -> None:
     lists = random_lists(30, ITEMS, seed=4, longest=12)
     training = histories(lists)
-    made = TrainingBatches(training, ITEMS, maxlen=MAXLEN, batch_size=15, num_negatives=2, seed=0)
     config = LossConfig(loss=loss, num_negatives=2 if loss == "bce" else 1)
+    made = TrainingBatches(training, ITEMS, maxlen=MAXLEN, batch_size=15, loss=config, seed=0)
     model.double().eval()
     found = []
     for count in (1, parts):

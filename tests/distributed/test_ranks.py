@@ -90,6 +90,7 @@ def train(tmp_path: Path, events: Path, ranks: int, **settings: Any) -> Path:
     [
         {"loss": "bce", "num_negatives": 2, "accumulate": 2},
         pytest.param({"loss": "ce", "time": True, "mhc": True}, marks=pytest.mark.slow),
+        pytest.param({"loss": "softmax", "negatives": "in_batch", "num_negatives": 20}, marks=pytest.mark.slow),
     ],
 )
 def test_two_and_three_ranks_make_the_weights_and_metrics_of_one(

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+from sasrec.config import LossConfig
 from sasrec.data.batches import TrainingBatch, TrainingBatches, pad
 from sasrec.data.negatives import NegativeSampler
 from sasrec.data.splits import Histories, split_events
@@ -14,8 +15,9 @@ from tests.synthetic import dataset, random_lists
 
 
 def made(lists: list[list[int]], items: int, **changed: int) -> TrainingBatches:
-    options = {"maxlen": 10, "batch_size": 8, "num_negatives": 2, "seed": 0} | changed
-    return TrainingBatches(split_events(dataset(lists, items)).training, items, **options)
+    options = {"maxlen": 10, "batch_size": 8, "seed": 0} | changed
+    loss = LossConfig(loss="bce", num_negatives=2)
+    return TrainingBatches(split_events(dataset(lists, items)).training, items, loss=loss, **options)
 
 
 def test_leave_one_out_takes_the_last_event_for_test_and_the_one_before_for_validation() -> None:

@@ -95,7 +95,7 @@ def batches() -> TrainingBatches:
     data = dataset(random_lists(60, ITEMS, seed=1, longest=14), ITEMS)
     times = (torch.arange(data.num_events) * 3).numpy()
     training = dataclasses.replace(split_events(data).training, times=times)
-    return TrainingBatches(training, ITEMS, maxlen=10, batch_size=20, num_negatives=1, seed=0)
+    return TrainingBatches(training, ITEMS, maxlen=10, batch_size=20, loss=LossConfig(), seed=0)
 
 
 def states(model: SequenceModel) -> torch.Tensor:

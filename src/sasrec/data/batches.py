@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sasrec.data.negatives import NegativeSampler
+from sasrec.config import LossConfig
+from sasrec.data.negatives import TrainingNegatives
 from sasrec.data.splits import Histories
 
 # Sub-streams of random numbers: one purpose must not shift the numbers of another.
@@ -41,9 +42,13 @@ class TrainingBatch(Batch):
     targets_P: npt.NDArray[np.int64]
     """The item that follows each position."""
     negatives_PN: npt.NDArray[np.int64]
-    """Items the user has not had; N = 0 for losses that need none, 0 where there is no such item."""
+    """Negatives of each position, 0 where there is none; N = 0 for losses that need none, or share them."""
     positions: int
     """Real positions of the whole batch, of which this may be a part: what a loss is divided by."""
+    shared_N: npt.NDArray[np.int64] | None = None
+    """Negatives of all positions of the whole batch, where it shares them."""
+    log_q_V: npt.NDArray[np.float64] | None = None
+    """Log of the probability that a draw of a negative is that item, where draws do not depend on the user."""
 
 
 def pad(histories: Histories, rows: npt.NDArray[np.int64], maxlen: int) -> Batch:
@@ -71,19 +76,24 @@ class TrainingBatches:
         *,
         maxlen: int,
         batch_size: int,
-        num_negatives: int,
+        loss: LossConfig,
         seed: int,
         known_V: npt.NDArray[np.bool_] | None = None,
     ) -> None:
         """`training`: training part of each user. Users with fewer than two events there have no target.
-        `known_V`: the items that may be negatives, by default all."""
+
+        Of `loss`, what it says about negatives; `known_V`: the items that may be negatives, by default all.
+        """
         self._inputs = Histories(training.items, training.times, training.starts, training.ends - 1)
         self._users = np.flatnonzero(training.lengths >= 2)
         self._length_of = np.minimum(self._inputs.lengths, maxlen)
         self._lengths = self._length_of[self._users]
         self._num_batches = max(1, round(len(self._users) / batch_size))
-        self._sampler = NegativeSampler(training, num_items, known_V=known_V) if num_negatives else None
-        self._maxlen, self._num_negatives, self._seed = maxlen, num_negatives, seed
+        self._maxlen, self._seed = maxlen, seed
+        self._negatives = None
+        if loss.loss != "ce":
+            targets = self._targets(self._users)
+            self._negatives = TrainingNegatives(training, targets, num_items, loss, known_V=known_V)
         self._planned: tuple[int, list[npt.NDArray[np.int64]]] = (-1, [])
 
     def __len__(self) -> int:
@@ -117,20 +127,30 @@ class TrainingBatches:
         column_P = np.arange(len(row_P)) - np.repeat(
             np.cumsum(padded.lengths_B) - padded.lengths_B, padded.lengths_B
         )
-        first = self._inputs.ends[users] - padded.lengths_B
-        negatives = np.zeros((len(row_P), 0), np.int64)
-        if self._sampler is not None:
+        targets = self._targets(everyone)
+        row_of_all = np.repeat(np.arange(len(everyone)), self._length_of[everyone])
+        mine = row_of_all % parts == part
+        negatives, shared, log_q_V = np.zeros((len(row_P), 0), np.int64), None, None
+        if self._negatives is not None:
             random = np.random.default_rng([self._seed, _NEGATIVES, epoch, step])
-            row_of_all = np.repeat(np.arange(len(everyone)), self._length_of[everyone])
-            negatives = self._sampler.draw(everyone[row_of_all], self._num_negatives, random)
-            negatives = negatives[row_of_all % parts == part]
+            drawn = self._negatives.draw(everyone[row_of_all], targets, random)
+            shared, negatives = (drawn, negatives) if drawn.ndim == 1 else (None, drawn[mine])
+            log_q_V = self._negatives.log_q_V
         return TrainingBatch(
             items_BL=padded.items_BL,
             positions_BL=padded.positions_BL,
             lengths_B=padded.lengths_B,
             times_BL=padded.times_BL,
             real_P=row_P * length + column_P,
-            targets_P=self._inputs.items[first[row_P] + column_P + 1].astype(np.int64),
+            targets_P=targets[mine],
             negatives_PN=negatives,
-            positions=int(self._length_of[everyone].sum()),
+            positions=len(targets),
+            shared_N=shared,
+            log_q_V=log_q_V,
         )
+
+    def _targets(self, users: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The item after each input of those users, user after user."""
+        ends = self._inputs.ends[users] + 1
+        last = Histories(self._inputs.items, None, ends - self._length_of[users], ends)
+        return last.items[last.flat()].astype(np.int64)

@@ -1,10 +1,11 @@
-"""Uniform negative items: never one of the user's own, never padding, without rejection sampling."""
+"""Negative items: uniform and never the user's own, without rejection sampling; and those of training."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
+from sasrec.config import LossConfig
 from sasrec.data.splits import Histories
 
 
@@ -28,15 +29,16 @@ class NegativeSampler:
         `known_V`: the items that may be drawn, by default all; the histories and `also` hold no others.
         """
         rows = np.repeat(np.arange(len(histories)), histories.lengths)
-        within = np.arange(len(rows)) - np.repeat(_exclusive_cumsum(histories.lengths), histories.lengths)
-        items = histories.items[np.repeat(histories.starts, histories.lengths) + within].astype(np.int64)
+        items = histories.items[histories.flat()].astype(np.int64)
         if also is not None:
             rows, items = np.concatenate([rows, np.arange(len(also))]), np.concatenate([items, also])
         known_V = np.arange(num_items + 1) > 0 if known_V is None else known_V
         self._drawable = np.flatnonzero(known_V)
         self._stride = num_items + 1
+        self._place_V = np.cumsum(known_V) - 1
         # Key of a positive: its row and its place among the drawable, so that one sorted array serves all rows.
-        keys = np.unique(rows * self._stride + np.cumsum(known_V)[items] - 1)
+        keys = np.unique(rows * self._stride + self._place_V[items])
+        self._positives = keys
         rows, zero_based = np.divmod(keys, self._stride)
         self._counts = np.bincount(rows, minlength=len(histories))
         self._first = _exclusive_cumsum(self._counts)
@@ -53,6 +55,62 @@ class NegativeSampler:
         query = rows[:, None] * self._stride + drawn
         below = np.searchsorted(self._keys, query, side="right") - self._first[rows][:, None]
         return np.where(free > 0, self._drawable[drawn + below], 0)
+
+    def is_positive(self, rows: npt.NDArray[np.int64], items_RN: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """(len(rows), N) whether an item, 1 or more, is one that the row excludes."""
+        keys_RN = rows[:, None] * self._stride + self._place_V[items_RN]
+        at_RN = np.searchsorted(self._positives, keys_RN)
+        found: npt.NDArray[np.bool_] = self._positives[np.minimum(at_RN, len(self._positives) - 1)] == keys_RN
+        return found
+
+
+class TrainingNegatives:
+    """What LossConfig asks for, one draw a step.
+
+    bce and gbce with negatives of their own for each position exclude the user's training items: uniform draws
+    never hit one, popular ones that do are dropped. All others are draws from the whole catalogue, or from the
+    batch's targets: their probabilities are known, and it is for the loss to skip those that are the target.
+    """
+
+    def __init__(
+        self,
+        training: Histories,
+        targets: npt.NDArray[np.int64],
+        num_items: int,
+        config: LossConfig,
+        *,
+        known_V: npt.NDArray[np.bool_] | None = None,
+    ) -> None:
+        """`targets`: every target of an epoch; `known_V`: the items that may be drawn, by default all."""
+        kind = config.negatives
+        excludes = not config.shared and config.loss != "softmax"
+        self._config = config
+        self._sampler = NegativeSampler(training, num_items, known_V=known_V) if excludes else None
+        self._drawable = np.arange(1, num_items + 1) if known_V is None else np.flatnonzero(known_V)
+        # Of popular items: one of these, each alike. int32, as there may be as many as events.
+        self._events = training.items[training.flat()] if kind == "popularity" else training.items[:0]
+        self.log_q_V: npt.NDArray[np.float64] | None = None
+        if not excludes:
+            counted = targets if kind == "in_batch" else self._events
+            if kind == "uniform":
+                counted = self._drawable
+            counts_V = np.bincount(counted, minlength=num_items + 1)
+            self.log_q_V = np.log(np.maximum(counts_V, 1) / max(1, len(counted)))  # what has 0 is never drawn
+
+    def draw(
+        self, users_P: npt.NDArray[np.int64], targets_P: npt.NDArray[np.int64], random: np.random.Generator
+    ) -> npt.NDArray[np.int64]:
+        """(P, N), 0 where there is none; (N,) if they are shared, fewer if in-batch of fewer than N targets."""
+        config, count = self._config, self._config.num_negatives
+        if config.negatives == "in_batch":
+            return random.choice(targets_P, min(count, len(targets_P)), replace=False)
+        shape = (count,) if config.shared else (len(users_P), count)
+        if config.negatives == "popularity":
+            drawn = self._events[random.integers(len(self._events), size=shape)].astype(np.int64)
+            return drawn if self._sampler is None else drawn * ~self._sampler.is_positive(users_P, drawn)
+        if self._sampler is not None:
+            return self._sampler.draw(users_P, count, random)
+        return self._drawable[random.integers(len(self._drawable), size=shape)]
 
 
 def _exclusive_cumsum(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -43,6 +43,13 @@ class Histories:
     def lengths(self) -> npt.NDArray[np.int64]:
         return self.ends - self.starts
 
+    def flat(self) -> npt.NDArray[np.int64]:
+        """(events,) where the events of all rows are in `items`, row after row."""
+        lengths: npt.NDArray[np.int64] = self.lengths
+        shift = self.starts - (np.cumsum(lengths) - lengths)
+        found: npt.NDArray[np.int64] = np.arange(int(lengths.sum())) + np.repeat(shift, lengths)
+        return found
+
 
 @dataclass(frozen=True, eq=False)
 class EvaluationSplit:

@@ -1,0 +1,99 @@
+"""One training step of each loss on the same batches, in turn in one process: median milliseconds.
+
+    python benchmarks/losses.py --data FILE
+
+FILE is header-less `user item`, in order of time. A step is: make the batch and its negatives, forward, loss,
+backward, Adam; 128 users a step, 64 units, 2 blocks, 2 heads. --only takes some of the losses, by their names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import sasrec
+from sasrec.config import RunConfig
+from sasrec.data.batches import TrainingBatches
+from sasrec.data.splits import Histories, split_events
+from sasrec.losses import training_loss
+from sasrec.models import build_model
+from sasrec.training.optimizer import build_optimizer
+
+DATA = Path(__file__).resolve().parents[1] / "../shared/data/video-kang205.tsv.gz"
+LOSSES: dict[str, dict[str, object]] = {
+    "ce": {},
+    "ce, smoothed": {"label_smoothing": 0.1, "temperature": 0.5},
+    "bce 1": {"loss": "bce"},
+    "bce 256": {"loss": "bce", "num_negatives": 256},
+    "gbce 256": {"loss": "gbce", "num_negatives": 256},
+    "gbce 256 popular": {"loss": "gbce", "num_negatives": 256, "negatives": "popularity"},
+    "softmax 256": {"loss": "softmax", "num_negatives": 256},
+    "gbce 256 shared": {"loss": "gbce", "num_negatives": 256, "share_negatives": True},
+    "softmax 256 shared": {"loss": "softmax", "num_negatives": 256, "share_negatives": True},
+    "softmax 256 in batch": {"loss": "softmax", "num_negatives": 256, "negatives": "in_batch"},
+    "softmax 4096 shared": {"loss": "softmax", "num_negatives": 4096, "share_negatives": True},
+    "softmax 4096 popular": {
+        "loss": "softmax",
+        "num_negatives": 4096,
+        "share_negatives": True,
+        "negatives": "popularity",
+    },
+}
+
+
+def step_of(training: Histories, num_items: int, config: RunConfig) -> Callable[[], int]:
+    """A call is one step; it returns the number of targets."""
+    torch.manual_seed(0)
+    batches = TrainingBatches(
+        training, num_items, maxlen=config.model.maxlen, batch_size=128, loss=config.loss, seed=0
+    )
+    model = build_model(num_items, config.model).train()
+    optimizer = build_optimizer(model, config.training)
+    numbers = ((epoch, step) for epoch in range(10**9) for step in range(len(batches.plan(epoch))))
+
+    def step() -> int:
+        batch = batches.batch(*next(numbers))
+        optimizer.zero_grad()
+        training_loss(model, batch, config.loss).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return len(batch.targets_P)
+
+    return step
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--maxlen", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=10, help="steps of each loss, after two that do not count")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", nargs="*", default=list(LOSSES), choices=list(LOSSES), metavar="NAME")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    data = sasrec.prepare(options.data)
+    training, common = split_events(data).training, RunConfig().replace(maxlen=options.maxlen)
+    print(f"{data.num_items:,} items, torch {torch.__version__}, load average {os.getloadavg()[0]:.2f}")
+    steps = {name: step_of(training, data.num_items, common.replace(**LOSSES[name])) for name in options.only}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    targets: dict[str, list[int]] = {name: [] for name in steps}
+    for number in range(options.rounds + 2):
+        for name in list(steps) if number % 2 == 0 else list(steps)[::-1]:
+            began = time.perf_counter()
+            learned = steps[name]()
+            if number >= 2:
+                seconds[name].append(time.perf_counter() - began)
+                targets[name].append(learned)
+    for name in steps:
+        milliseconds, learned = 1e3 * statistics.median(seconds[name]), statistics.mean(targets[name])
+        print(f"{name:22s}{milliseconds:9.1f} ms{learned:8.0f} targets")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""What is drawn as negatives of a training step: how often, for whom, and the same whoever asks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from sasrec.config import LossConfig
+from sasrec.data.batches import TrainingBatches
+from sasrec.data.negatives import TrainingNegatives
+from sasrec.data.splits import split_events
+from tests.synthetic import dataset
+
+ITEMS, MAXLEN = 12, 6
+# Item k is k times as popular as item 1; the last two events of each row are held out, and would show.
+LISTS = [[*([item] * item), 12, 12] for item in range(1, 11)] + [[1, 2, 3, 11, 4, 9, 9]] * 3
+TRAINING = [row[:-2] for row in LISTS]
+TARGETS = [row[1:][-MAXLEN:] for row in TRAINING]
+
+
+def counts(rows: list[list[int]]) -> npt.NDArray[np.int64]:
+    return np.bincount([item for row in rows for item in row], minlength=ITEMS + 1)
+
+
+def drawer(**settings: Any) -> TrainingNegatives:
+    targets = np.array([item for row in TARGETS for item in row])
+    return TrainingNegatives(split_events(dataset(LISTS, ITEMS)).training, targets, ITEMS, LossConfig(**settings))
+
+
+def assert_drawn_by(weights: npt.NDArray[Any], drawn: npt.NDArray[np.int64]) -> None:
+    """Chi-square, 6 standard deviations above its mean at most; what has no weight does not occur."""
+    found = np.bincount(drawn.ravel(), minlength=len(weights))
+    assert found[weights == 0].sum() == 0
+    expected = (weights / weights.sum() * drawn.size)[weights > 0]
+    freedom = len(expected) - 1
+    assert ((found[weights > 0] - expected) ** 2 / expected).sum() < freedom + 6 * np.sqrt(2 * freedom)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(
+    ("negatives", "weights"), [("uniform", np.arange(ITEMS + 1) > 0), ("popularity", counts(TRAINING))]
+)
+def test_softmax_draws_by_the_probabilities_that_it_corrects_for(
+    negatives: str, weights: npt.NDArray[Any], shared: bool
+) -> None:
+    made = drawer(loss="softmax", negatives=negatives, share_negatives=shared, num_negatives=20_000)
+    drawn = made.draw(np.arange(4), np.array([1, 2, 3, 4]), np.random.default_rng(0))
+    assert drawn.shape == ((20_000,) if shared else (4, 20_000))
+    assert_drawn_by(weights, drawn)
+    assert np.allclose(np.exp(made.log_q_V)[weights > 0], (weights / weights.sum())[weights > 0], rtol=1e-14)
+
+
+def test_popular_negatives_of_a_user_are_by_popularity_without_the_users_own_which_are_dropped() -> None:
+    made = drawer(loss="bce", negatives="popularity", num_negatives=20_000)
+    assert made.log_q_V is None
+    drawn = made.draw(np.array([9, 10]), np.array([1, 1]), np.random.default_rng(0))
+    for row, user in zip(drawn, (9, 10), strict=True):
+        weights = counts(TRAINING)
+        weights[0] = weights[TRAINING[user]][np.unique(TRAINING[user], return_index=True)[1]].sum()
+        weights[TRAINING[user]] = 0
+        assert_drawn_by(weights, row)
+
+
+@pytest.mark.parametrize("negatives", ["uniform", "popularity"])
+@pytest.mark.parametrize("loss", ["bce", "gbce"])
+def test_negatives_of_a_position_are_none_of_the_users_training_items(loss: str, negatives: str) -> None:
+    made = drawer(loss=loss, negatives=negatives, num_negatives=500)
+    users = np.arange(len(LISTS))
+    drawn = made.draw(users, users, np.random.default_rng(1))
+    assert all(not set(TRAINING[user]) & set(drawn[user].tolist()) for user in users)
+
+
+def test_in_batch_negatives_are_the_batchs_own_targets_each_at_most_once() -> None:
+    made = drawer(loss="bce", negatives="in_batch", num_negatives=7)
+    pool = np.array([5, 5, 6, 7, 8, 9, 10, 10, 10, 11])
+    for seed in range(50):
+        drawn = made.draw(np.zeros(10, np.int64), pool, np.random.default_rng(seed))
+        assert len(drawn) == 7
+        assert (np.bincount(drawn, minlength=12) <= np.bincount(pool, minlength=12)).all()
+    few = made.draw(np.zeros(3, np.int64), pool[:3], np.random.default_rng(0))
+    assert sorted(few.tolist()) == [5, 5, 6], "no more than there are"
+
+
+def test_in_batch_negatives_are_corrected_by_how_often_items_are_targets() -> None:
+    batches = TrainingBatches(
+        split_events(dataset(LISTS, ITEMS)).training,
+        ITEMS,
+        maxlen=MAXLEN,
+        batch_size=4,
+        loss=LossConfig(loss="softmax", negatives="in_batch", num_negatives=3),
+        seed=0,
+    )
+    made = [batches.batch(epoch, step) for epoch in range(400) for step in range(len(batches.plan(epoch)))]
+    weights = counts(TARGETS)
+    drawn = np.concatenate([batch.shared_N for batch in made])
+    found = np.bincount(drawn, minlength=ITEMS + 1) / len(drawn)
+    assert abs(found - weights / weights.sum()).max() < 0.02, "but for batches of unequal size"
+    assert np.allclose(np.exp(made[0].log_q_V)[weights > 0], (weights / weights.sum())[weights > 0], rtol=1e-14)
+
+
+@pytest.mark.parametrize("negatives", ["uniform", "popularity"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_estimate_of_the_partition_function_is_unbiased(negatives: str, shared: bool) -> None:
+    made = drawer(loss="softmax", negatives=negatives, share_negatives=shared, num_negatives=5)
+    random = np.random.default_rng(2)
+    scores = random.normal(0, 1, ITEMS + 1)
+    scores[[0, 12]] = -np.inf, -np.inf if negatives == "popularity" else scores[12]  # 12 is in no training part
+    target, times = 3, 20_000
+    if shared:
+        drawn = np.stack([made.draw(np.zeros(1, np.int64), np.array([target]), random) for _ in range(times)])
+    else:
+        drawn = made.draw(np.zeros(times, np.int64), np.full(times, target), random)
+    terms = np.where(drawn == target, 0, np.exp(scores[drawn] - made.log_q_V[drawn]) / 5)
+    estimates, exact = np.exp(scores[target]) + terms.sum(1), np.exp(scores).sum()
+    standard_error = estimates.std() / np.sqrt(times)
+    assert abs(estimates.mean() - exact) < 4 * standard_error
+    assert 4 * standard_error < 0.03 * exact, "a bound that would show a wrong q"
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 40])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"share_negatives": True},
+        {"negatives": "in_batch"},
+        {"negatives": "popularity", "share_negatives": True},
+        {"negatives": "popularity"},
+        {},
+    ],
+)
+@pytest.mark.parametrize("loss", ["bce", "softmax"])
+def test_all_parts_have_the_negatives_of_the_whole(loss: str, settings: dict[str, Any], parts: int) -> None:
+    training = split_events(dataset(LISTS, ITEMS)).training
+    config = LossConfig(loss=loss, num_negatives=9, **settings)
+    batches = TrainingBatches(training, ITEMS, maxlen=MAXLEN, batch_size=6, loss=config, seed=3)
+    whole = batches.batch(1, 1)
+    pieces = [batches.batch(1, 1, part, parts) for part in range(parts)]
+    if config.shared:
+        assert all(np.array_equal(piece.shared_N, whole.shared_N) for piece in pieces)
+        assert whole.negatives_PN.shape == (len(whole.targets_P), 0)
+    else:
+        rows = [
+            sorted(map(tuple, np.concatenate(made)))
+            for made in ([p.negatives_PN for p in pieces], [whole.negatives_PN])
+        ]
+        assert rows[0] == rows[1]
+        assert whole.shared_N is None
+    other = TrainingBatches(training, ITEMS, maxlen=MAXLEN, batch_size=6, loss=config, seed=4).batch(1, 1)
+    assert not np.array_equal(
+        other.shared_N if config.shared else other.negatives_PN,
+        whole.shared_N if config.shared else whole.negatives_PN,
+    )
