@@ -117,6 +117,8 @@ class TrainingConfig:
 
     batch_size: int = 128
     """Users of mean length in a batch: batches hold about batch_size × mean length positions each."""
+    windows: Literal["last", "random"] = "last"
+    """Of a history longer than maxlen an epoch trains on the last maxlen events, or on a stretch drawn anew."""
     lr: float = 1e-3
     """Learning rate, before warm-up and schedule."""
     optimizer: Literal["adam", "adamw"] = "adam"

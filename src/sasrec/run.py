@@ -247,6 +247,7 @@ def _fit(
         batch_size=config.training.batch_size,
         loss=config.loss,
         seed=config.training.seed,
+        windows=config.training.windows,
         known_V=split.known_V,
     )
     if not len(batches):

@@ -101,6 +101,26 @@ def test_a_batch_is_a_pure_function_of_seed_epoch_and_step() -> None:
     assert [u.tolist() for u in one.plan(0)] != [u.tolist() for u in one.plan(1)]
 
 
+def test_random_windows_cover_the_whole_history_and_never_leave_the_training_part() -> None:
+    lists = random_lists(30, 500, seed=4, longest=60)
+    training = split_events(dataset(lists, 500)).training
+    batches = TrainingBatches(training, 500, maxlen=10, batch_size=8, loss=LossConfig(), seed=0, windows="random")
+    seen: dict[int, set[tuple[int, ...]]] = {}
+    for epoch in range(300):
+        for step, users in enumerate(batches.plan(epoch)):
+            batch = batches.batch(epoch, step)
+            targets = np.split(batch.targets_P, np.cumsum(batch.lengths_B)[:-1])
+            for user, row, target in zip(users, batch.items_BL, targets, strict=True):
+                seen.setdefault(int(user), set()).add((*row[row > 0].tolist(), int(target[-1])))
+    assert seen.keys() == set(np.flatnonzero(training.lengths >= 2).tolist())
+    for user, windows in seen.items():
+        whole = training.items[training.starts[user] : training.ends[user]].tolist()
+        width = min(11, len(whole))
+        assert windows == {tuple(whole[at : at + width]) for at in range(len(whole) - width + 1)}
+    one, other = batches.batch(5, 1), batches.batch(5, 1)
+    assert np.array_equal(one.items_BL, other.items_BL)
+
+
 def test_an_epoch_has_every_user_once_and_batches_of_equal_numbers_of_positions() -> None:
     lists = random_lists(3000, 30, seed=2, longest=40)
     batches = made(lists, 30, maxlen=20, batch_size=100)

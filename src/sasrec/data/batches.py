@@ -7,7 +7,9 @@ long ones in the mean loss. Position ids count from the end: the most recent ite
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +19,7 @@ from sasrec.data.negatives import TrainingNegatives
 from sasrec.data.splits import Histories
 
 # Sub-streams of random numbers: one purpose must not shift the numbers of another.
-_PLAN, _NEGATIVES = 0, 1
+_PLAN, _NEGATIVES, _WINDOWS = 0, 1, 3  # 2 is dropout's
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,23 +80,25 @@ class TrainingBatches:
         batch_size: int,
         loss: LossConfig,
         seed: int,
+        windows: Literal["last", "random"] = "last",
         known_V: npt.NDArray[np.bool_] | None = None,
     ) -> None:
         """`training`: training part of each user. Users with fewer than two events there have no target.
 
-        Of `loss`, what it says about negatives; `known_V`: the items that may be negatives, by default all.
+        `windows`: of a longer history, whether an epoch takes the last `maxlen` inputs or a stretch drawn anew. Of
+        `loss`, what it says about negatives; `known_V`: the items that may be negatives, by default all.
         """
         self._inputs = Histories(training.items, training.times, training.starts, training.ends - 1)
         self._users = np.flatnonzero(training.lengths >= 2)
         self._length_of = np.minimum(self._inputs.lengths, maxlen)
         self._lengths = self._length_of[self._users]
         self._num_batches = max(1, round(len(self._users) / batch_size))
-        self._maxlen, self._seed = maxlen, seed
+        self._maxlen, self._seed, self._windows = maxlen, seed, windows
         self._negatives = None
         if loss.loss != "ce":
-            targets = self._targets(self._users)
+            targets = self._targets(self._inputs, self._users)
             self._negatives = TrainingNegatives(training, targets, num_items, loss, known_V=known_V)
-        self._planned: tuple[int, list[npt.NDArray[np.int64]]] = (-1, [])
+        self._planned: tuple[int, list[npt.NDArray[np.int64]], Histories] = (-1, [], self._inputs)
 
     def __len__(self) -> int:
         """Users that are trained on."""
@@ -110,8 +114,18 @@ class TrainingBatches:
             middle = np.cumsum(self._lengths[order]) - self._lengths[order] / 2
             steps = middle * self._num_batches // self._lengths.sum()
             batches = np.split(self._users[order], np.flatnonzero(np.diff(steps)) + 1)
-            self._planned = (epoch, [batches[i] for i in random.permutation(len(batches))])
+            plan = [batches[i] for i in random.permutation(len(batches))]
+            self._planned = (epoch, plan, self._inputs_of(epoch))
         return self._planned[1]
+
+    def _inputs_of(self, epoch: int) -> Histories:
+        """What rows of an epoch are the ends of."""
+        if self._windows == "last":
+            return self._inputs
+        random = np.random.default_rng([self._seed, _WINDOWS, epoch])
+        left_out = self._inputs.lengths - self._length_of
+        ends = self._inputs.ends - (random.random(len(left_out)) * (left_out + 1)).astype(np.int64)
+        return dataclasses.replace(self._inputs, ends=ends)
 
     def batch(self, epoch: int, step: int, part: int = 0, parts: int = 1) -> TrainingBatch:
         """The batch of a step of an epoch, or one of its parts; the same arguments give the same batch.
@@ -119,15 +133,15 @@ class TrainingBatches:
         Parts share out the users of a batch (a part may get none), and have the negatives that the whole has, so
         their losses add up to its loss, however many there are.
         """
-        everyone = self.plan(epoch)[step]
+        everyone, inputs = self.plan(epoch)[step], self._planned[2]
         users = everyone[part::parts]
-        padded = pad(self._inputs, users, self._maxlen)
+        padded = pad(inputs, users, self._maxlen)
         length = padded.items_BL.shape[1]
         row_P = np.repeat(np.arange(len(users)), padded.lengths_B)
         column_P = np.arange(len(row_P)) - np.repeat(
             np.cumsum(padded.lengths_B) - padded.lengths_B, padded.lengths_B
         )
-        targets = self._targets(everyone)
+        targets = self._targets(inputs, everyone)
         row_of_all = np.repeat(np.arange(len(everyone)), self._length_of[everyone])
         mine = row_of_all % parts == part
         negatives, shared, log_q_V = np.zeros((len(row_P), 0), np.int64), None, None
@@ -149,8 +163,8 @@ class TrainingBatches:
             log_q_V=log_q_V,
         )
 
-    def _targets(self, users: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def _targets(self, inputs: Histories, users: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The item after each input of those users, user after user."""
-        ends = self._inputs.ends[users] + 1
-        last = Histories(self._inputs.items, None, ends - self._length_of[users], ends)
+        ends = inputs.ends[users] + 1
+        last = Histories(inputs.items, None, ends - self._length_of[users], ends)
         return last.items[last.flat()].astype(np.int64)
