@@ -1,4 +1,5 @@
-"""The command line: `sasrec datasets | prepare | train | evaluate | recommend | export`.
+"""The command line: `sasrec datasets | prepare | train | evaluate | recommend | export |
+reproduce`.
 
 Each command is a dataclass whose docstring and fields are its help, and whose `run` does the work.
 Results go to stdout, everything said about the work to stderr. Exit status: 0 done, 1 a mistake that the
@@ -24,7 +25,8 @@ from sasrec.data.catalog import CATALOG
 from sasrec.data.report import summary
 from sasrec.errors import ConfigError, DataError, SasrecError
 from sasrec.exporting import export
-from sasrec.printing import err, out, print_items, print_metrics
+from sasrec.printing import err, out, print_items, print_metrics, print_outcome
+from sasrec.reproduction import ReproductionError, recipe_names, reproduce
 from sasrec.training.distributed import joined, launched, rank, restarted
 from sasrec.training.run_log import RunLog
 
@@ -260,6 +262,38 @@ class Recommend:
 
 
 @dataclass(frozen=True)
+class Reproduce:
+    """Train a recipe with each of its seeds, and hold what comes out against what the recipe says.
+
+    Exit status 1 if a mean is outside its band. Interrupted, the same command goes on.
+
+    Example: sasrec reproduce ml-100k
+
+    Example: sasrec reproduce ml-1m --dataset ml-1m.txt --seeds 0
+    """
+
+    recipe: tyro.conf.Positional[str] = ""
+    """Name of a recipe, or a file of one; without it, the names there are."""
+    dataset: Path | None = None
+    """The data, where the recipe names none or it cannot be fetched."""
+    seeds: tuple[int, ...] = ()
+    """Seeds. Default: the recipe's."""
+    train_dir: Path = Path("runs/reproduce")
+    """Folder of the runs, RECIPE-SEED each."""
+
+    def run(self) -> None:
+        """Reproduce, print the table, and say whether it holds."""
+        if not self.recipe:
+            out.print("\n".join(recipe_names()))
+            return
+        seeds, log = list(self.seeds) or None, RunLog(None, err)
+        outcome = reproduce(self.recipe, self.train_dir, dataset=self.dataset, seeds=seeds, log=log)
+        print_outcome(outcome)
+        if outside := outcome.outside():
+            raise ReproductionError("; ".join(outside) + ": compare versions and data with the recipe's header")
+
+
+@dataclass(frozen=True)
 class Export:
     """Write what recommending needs, the best weights and the items, to a folder without anybody's events.
 
@@ -314,6 +348,7 @@ def _commands(config: RunConfig) -> Any:
         | Annotated[Evaluate, tyro.conf.subcommand(name="evaluate")]
         | Annotated[Recommend, tyro.conf.subcommand(name="recommend")]
         | Annotated[Export, tyro.conf.subcommand(name="export")]
+        | Annotated[Reproduce, tyro.conf.subcommand(name="reproduce")]
     )
 
 

@@ -229,7 +229,8 @@ class RunConfig:
 
     @staticmethod
     def load(path: str | Path) -> RunConfig:
-        """Read a recipe. Unknown keys and wrong types are refused.
+        """Read a recipe. Unknown keys and wrong types are refused; what it says it gives (reproduction.py) is not
+        a setting.
 
         Raises: ConfigError naming the file and the key.
         """
@@ -240,7 +241,8 @@ class RunConfig:
         except UnicodeDecodeError as error:
             raise ConfigError(f"the recipe {path} is not UTF-8 text: {error.reason}") from None
         try:
-            return _validated(tomllib.loads(text), str(path))
+            parts = tomllib.loads(text)
+            return _validated({k: v for k, v in parts.items() if k not in ("expected", "published")}, str(path))
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{path} is not valid TOML: {error}") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
 from typing import Any
 
@@ -11,6 +12,7 @@ from rich.table import Column, Table
 
 from sasrec.evaluation.baselines import against_baselines
 from sasrec.recommend import Recommender
+from sasrec.reproduction import Outcome
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -59,3 +61,20 @@ def print_metrics(metrics: dict[str, Any]) -> None:
             f"{split}: {part['targets']} targets of {part['users']} users; users skipped: {skipped or 'none'}; "
             f"{part['history_events_left_out']} events left out of histories"
         )
+
+
+def print_outcome(outcome: Outcome) -> None:
+    """Each metric that a recipe has a band for: mean and spread over the seeds, the band, what was published."""
+    table = Table("metric", "mean", "standard deviation", "expected", "published", box=None)
+    for metric, (low, high) in outcome.recipe.expected.bands.items():
+        values = outcome.values(metric)
+        spread = f"{statistics.stdev(values):.4f}" if len(values) > 1 else "one seed"
+        published = [
+            f"{each.value:.4f} ({each.source})" for each in outcome.recipe.published if each.metric == metric
+        ]
+        table.add_row(
+            metric, f"{statistics.mean(values):.4f}", spread, f"{low:g} to {high:g}", "; ".join(published)
+        )
+    out.print(table)
+    minutes = statistics.mean(outcome.seconds) / 60
+    out.print(f"{len(outcome.seconds)} seeds, {minutes:.1f} minutes of training each")
