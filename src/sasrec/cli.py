@@ -27,7 +27,8 @@ from sasrec.errors import ConfigError, DataError, SasrecError
 from sasrec.exporting import export
 from sasrec.printing import err, out, print_items, print_metrics, print_outcome
 from sasrec.reproduction import ReproductionError, recipe_names, reproduce
-from sasrec.training.distributed import joined, launched, rank, restarted
+from sasrec.trained import prepared_folder
+from sasrec.training.distributed import joined, launched, rank
 from sasrec.training.run_log import RunLog
 
 
@@ -145,7 +146,7 @@ class Train:
         if not dataset and not self.resume:
             raise DataError("no data set was named: give --dataset a public name, a prepared folder or a file")
         try:
-            if self.resume or (restarted() and run.holds_checkpoints(self.train_dir)):
+            if self.resume:
                 run.resume(self.train_dir, recipe=self.config, log=log)
             else:
                 run.train(
@@ -166,9 +167,13 @@ class Train:
 
     def _measure(self, log: RunLog) -> None:
         own = self.train_dir / "config.toml"
-        other = RunConfig.load(own).differences(self.config).keys() - {"device"} if own.exists() else ()
-        if other:
-            raise ConfigError(f"{', '.join(other)} cannot differ from the run's own with --inference_only")
+        config = self.config.replace(
+            dataset=str(prepared_folder(self.config.data.dataset) or self.config.data.dataset)
+        )
+        other = RunConfig.load(own).differences(config).keys() - {"device"} if own.exists() else ()
+        if other or self.resume or self.from_:
+            named = ", ".join(other) or ("--resume" if self.resume else "--from")
+            raise ConfigError(f"{named} cannot differ from the run's own, or does nothing, with --inference_only")
         device, path = self.config.training.device, self.state_dict_path
         print_metrics(trained.evaluate(self.train_dir, device=device, checkpoint=path, log=log))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from sasrec.checkpoint import store
 from sasrec.config import RunConfig
 from sasrec.errors import ConfigError
-from sasrec.trained import CHECKPOINTS, load
+from sasrec.trained import CHECKPOINTS, checkpoint_at, load
 
 
 def export(run_dir: str | Path, output: str | Path) -> Path:
@@ -21,9 +21,8 @@ def export(run_dir: str | Path, output: str | Path) -> Path:
     folder = Path(output)
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty: name another folder")
-    recommender = load(run_dir, device="cpu")
-    best = store.load(store.best(Path(run_dir) / CHECKPOINTS))
-    items = recommender.data.without_events()
+    best = checkpoint_at(Path(run_dir))
+    items = load(run_dir, device="cpu", checkpoint=best.path).data.without_events()
     config = RunConfig.load(Path(run_dir) / "config.toml").replace(dataset="")
     items.save(folder / "dataset")
     store.save(folder / CHECKPOINTS, best.weights, best.state | {"data_hash": items.data_hash})

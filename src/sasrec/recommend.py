@@ -18,7 +18,6 @@ from sasrec.data.splits import Histories, Split, split_events
 from sasrec.errors import ConfigError, DataError
 from sasrec.evaluation.ranking import ModelScorer, candidate_scores, own_chunks, summed
 from sasrec.models import SequenceModel
-from sasrec.training.distributed import alive
 from sasrec.training.run_log import RunLog
 
 
@@ -100,7 +99,6 @@ class Recommender:
         with (log or RunLog(None)).bar("recommending", len(histories)) as bar:
             mine = own_chunks(histories, self.model.num_items)
             for rows, item_BK, score_BK in self._best(histories, mine, k, exclude_seen, allowed_V):
-                alive()
                 items[rows], scores[rows] = item_BK, score_BK
                 bar(len(rows))
         items, scores = summed(items), summed(scores)  # a rank left the others' rows at 0

@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import statistics
 import tomllib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sasrec import run
 from sasrec.config import DataConfig, RunConfig
@@ -31,6 +33,7 @@ from sasrec.errors import ConfigError, DataError, SasrecError
 from sasrec.trained import METRICS, saved_metrics
 from sasrec.training.run_log import RunLog
 
+_METRIC = re.compile(r"(test|valid)\.(full|sampled)\.((ndcg|hr|mrr)@(1|5|10|20|50)|mrr)")
 _SHIPPED = Path(__file__).parent / "recipes"
 _CHECKOUT = Path(__file__).parents[2] / "recipes"
 
@@ -46,6 +49,15 @@ class Expected(BaseModel):
     __pydantic_extra__: dict[str, tuple[float, float]]
     data_hash: str = Field(min_length=12)
     seeds: list[int] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check_bands(self) -> Expected:
+        for metric, (low, high) in self.bands.items():
+            if not _METRIC.fullmatch(metric):
+                raise ValueError(f"{metric} is no metric; one is test.full.ndcg@10")
+            if not low < high:
+                raise ValueError(f"the band of {metric} goes from {low} to {high}")
+        return self
 
     @property
     def bands(self) -> dict[str, tuple[float, float]]:
@@ -140,13 +152,13 @@ def reproduce(
     metrics, seconds = [], []
     for seed in recipe.expected.seeds if seeds is None else seeds:
         train_dir = Path(folder) / f"{recipe.name}-{seed}"
-        if not (train_dir / METRICS).exists():
-            if run.holds_checkpoints(train_dir):
-                run.resume(train_dir, log=log)
-            else:
-                run.train(data, train_dir, recipe=config, seed=seed, log=log)
+        if not run.holds_checkpoints(train_dir):
+            run.train(data, train_dir, recipe=config, seed=seed, log=log)
+        elif _ended(train_dir) is None or not (train_dir / METRICS).exists():
+            run.resume(train_dir, recipe=config.replace(seed=seed), log=log)
+        _check_run(train_dir, config.replace(seed=seed), data)
         metrics.append(saved_metrics(train_dir))
-        seconds.append(_seconds(train_dir))
+        seconds.append(_ended(train_dir) or 0.0)
     return Outcome(recipe, metrics, seconds)
 
 
@@ -175,9 +187,26 @@ def _data_of(recipe: Recipe, dataset: str | Path | None) -> Dataset:
     return data
 
 
-def _seconds(train_dir: Path) -> float:
-    events = map(json.loads, (train_dir / "log.jsonl").read_text(encoding="utf-8").splitlines())
-    return float([event["seconds"] for event in events if event["event"] == "stopped"][-1])
+def _check_run(train_dir: Path, config: RunConfig, data: Dataset) -> None:
+    """Whether the run that is there is one of this recipe and data."""
+    own = dataclasses.replace(RunConfig.load(train_dir / "config.toml"), data=DataConfig())
+    if other := sorted(own.differences(config).keys() - {"device"}):
+        raise ConfigError(
+            f"{train_dir} was trained with another {', '.join(other)}: remove it, or name another folder"
+        )
+    if saved_metrics(train_dir)["protocol"]["data_hash"] != data.data_hash:
+        raise DataError(f"{train_dir} was trained on other data: remove it, or name another folder")
+
+
+def _ended(train_dir: Path) -> float | None:
+    """The seconds of a run that came to its end, or None."""
+    stopped: dict[str, Any] = {}
+    for line in (train_dir / "log.jsonl").read_text(encoding="utf-8").splitlines():
+        with suppress(ValueError):  # a line that a kill cut short
+            event = json.loads(line)
+            stopped = event if event["event"] in ("stopped", "start", "resume") else stopped
+    ended = stopped.get("event") == "stopped" and stopped["reason"] != "interrupted"
+    return float(stopped["seconds"]) if ended else None
 
 
 def _folder() -> Path:

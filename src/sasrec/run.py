@@ -6,6 +6,7 @@ RUN/  config.toml  log.jsonl  metrics.json  checkpoints/  dataset/ (unless a pre
 from __future__ import annotations
 
 import dataclasses
+import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from sasrec.trained import (
     prepared_folder,
     put_weights,
 )
-from sasrec.training.distributed import from_main, joined, rank, world
+from sasrec.training.distributed import from_main, joined, launch_id, rank, restarted, world
 from sasrec.training.run_log import RunLog
 from sasrec.training.trainer import Trainer, TrainingState
 
@@ -111,7 +112,8 @@ def train(
 
     `data`: a Dataset, the name of a public data set, a prepared folder, a file, or a frame. `settings` are
     the fields of RunConfig (`maxlen=50`); they override those of `recipe`. `start_from`: a checkpoint, or a run
-    of which the best is taken, of a model of the same shape on the same data: its weights are the initial ones.
+    of which the best is taken, with a model of the same shape, data and split: its weights are the initial ones.
+    Started again by torchrun after a failure, it goes on with the run that it began.
 
     Raises: CheckpointError if `start_from` does not fit; ConfigError if `train_dir` holds a run already or a
     setting is wrong; DataError, DownloadError, TrainingError. KeyboardInterrupt goes on after the weights are
@@ -122,6 +124,8 @@ def train(
     folder = Path(train_dir)
     device = pick_device(config.training.device)
     with joined(device.type):
+        if restarted() and from_main("began", lambda: _launch_of(folder) if holds_checkpoints(folder) else ""):
+            return _go_on(config, {}, folder, device, RunLog.of_run(folder / "log.jsonl", log))
         if holds_checkpoints(folder):
             raise ConfigError(
                 f"{folder} holds a run already: go on with it (--resume), name another --train_dir, or remove it"
@@ -130,14 +134,20 @@ def train(
         from_main("prepared", lambda: _prepare_run(data, config, folder, log, local_copy))
         config = RunConfig.load(folder / "config.toml")
         data = dataset_of(folder, config)
-        log.event("start", data_hash=data.data_hash, ranks=world(), config=dataclasses.asdict(config))
+        start = None if start_from is None else checkpoint_at(Path(start_from))
+        log.event(
+            "start",
+            data_hash=data.data_hash,
+            ranks=world(),
+            launch=launch_id(),
+            start_from=start and str(start.path.absolute()),
+            config=dataclasses.asdict(config),
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.training.seed)
             model = build_model(data.num_items, config.model)
-            if start_from is not None:
-                found = checkpoint_at(Path(start_from))
-                check_data(found, data)
-                put_weights(found, model)
+            if start is not None:
+                _start_from(start, model, data, config)
             _fit(model.to(device), data, config, folder, log)
         return measured(folder, device, log)
 
@@ -148,9 +158,10 @@ def resume(
     """Go on with a run from its newest undamaged checkpoint, to the bit as if it had not been interrupted.
 
     The settings are the run's own. Only those that say how long and where to train may be others
-    (num_epochs unless the schedule is cosine, max_minutes, patience, save_minutes, device, diagnose_every);
-    `recipe` and `settings` may repeat the others, and name another place of the prepared data. A run that has
-    ended is measured again, or trained on if its limits were raised.
+    (num_epochs unless the schedule is cosine, max_minutes, patience, save_minutes, device) or what is shown
+    (diagnose_every, show_shapes, tensorboard, detect_anomaly); `recipe` and `settings` may repeat the others, and
+    name another place of the prepared data. A run that has ended is measured again, or trained on if its limits
+    were raised; the validation with which it ended then still counts.
 
     Raises: CheckpointError if there is nothing to go on from, or the data has changed; ConfigError naming a
     setting that differs.
@@ -162,29 +173,47 @@ def resume(
         )
     device = pick_device((recipe or RunConfig.load(folder / "config.toml")).replace(**settings).training.device)
     with joined(device.type):
-        log = RunLog.of_run(folder / "log.jsonl", log)
-        say, checkpoints = log.say, folder / CHECKPOINTS
-        newest = from_main("checkpoint", lambda: store.newest(checkpoints, say).path.name)
-        return _go_on(store.load(checkpoints / newest), recipe, settings, folder, device, log)
+        return _go_on(recipe, settings, folder, device, RunLog.of_run(folder / "log.jsonl", log))
 
 
 def holds_checkpoints(folder: Path) -> bool:
     """Whether a run in that folder came far enough to be resumed."""
-    return bool(store.published(folder / CHECKPOINTS))
+    return store.begun(folder / CHECKPOINTS)
+
+
+def _launch_of(folder: Path) -> str:
+    """The launch that began the run, if it is this one."""
+    for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines():
+        event = json.loads(line)
+        if event["event"] == "start":
+            return launch_id() if event.get("launch") == launch_id() else ""
+    return ""
+
+
+def _start_from(found: store.Checkpoint, model: SequenceModel, data: Dataset, config: RunConfig) -> None:
+    check_data(found, data)
+    if (theirs := config_of(found).evaluation.split) != config.evaluation.split:
+        raise ConfigError(
+            f"{found.path} was trained under split {theirs}, so it may have seen the targets of "
+            f"{config.evaluation.split}: start from weights of the same split"
+        )
+    put_weights(found, model)
 
 
 def _go_on(
-    found: store.Checkpoint,
-    recipe: RunConfig | None,
-    settings: dict[str, Any],
-    folder: Path,
-    device: torch.device,
-    log: RunLog,
+    recipe: RunConfig | None, settings: dict[str, Any], folder: Path, device: torch.device, log: RunLog
 ) -> Recommender:
+    checkpoints = folder / CHECKPOINTS
+    found = store.load(checkpoints / from_main("checkpoint", lambda: store.newest(checkpoints, log.say).path.name))
     began = config_of(found)
     config = (recipe or began).replace(**settings)
     # Whether it is the same data is for its hash to say: it may have moved.
-    config = config.replace(dataset=str(prepared_folder(config.data.dataset) or began.data.dataset))
+    moved, asked = prepared_folder(config.data.dataset), config.data.dataset
+    if asked not in ("", began.data.dataset) and moved is None:
+        raise ConfigError(
+            f"dataset was {began.data.dataset!r} when this run began, and {asked!r} is no prepared folder"
+        )
+    config = config.replace(dataset=str(moved or began.data.dataset))
     frozen = {"num_epochs"} if config.training.schedule == "cosine" else set()
     for name, (before, now) in began.differences(config).items():
         if name not in _MAY_CHANGE - frozen:
@@ -203,8 +232,8 @@ def _go_on(
         config=dataclasses.asdict(config),
     )
     log.say(f"resuming {folder} at step {found.state['step']}")
-    if found.state["ranks"] != world() and config.model.dropout_rate > 0:
-        log.say(f"note: {found.state['ranks']} ranks began this run, {world()} go on: other dropout masks")
+    if found.need("ranks") != world() and config.model.dropout_rate > 0:
+        log.say(f"note: {found.need('ranks')} ranks began this run, {world()} go on: other dropout masks")
     with torch.random.fork_rng(devices=[]):
         _fit(model_of(found, data).to(device), data, config, folder, log, found)
     return measured(folder, device, log)
@@ -273,7 +302,7 @@ def _fit(
         }
         if rank() == 0:
             store.save(folder / CHECKPOINTS, dict(model.state_dict()), record, optimizer)
-            store.prune(folder / CHECKPOINTS)
+            store.prune(folder / CHECKPOINTS, log.say)
 
     parameters = sum(p.numel() for p in model.parameters())
     log.event("model", parameters=parameters, device=str(model.device))
@@ -287,7 +316,7 @@ def _fit(
     trainer = Trainer(model, batches, config, validate=validate, save=save, log=log)
     if resumed is not None:
         try:
-            trainer.restore(TrainingState(**resumed.state["training"]), resumed.optimizer)
+            trainer.restore(TrainingState(**resumed.need("training")), resumed.optimizer)
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{resumed.path} has the optimizer or state of another model: {error}") from None
     trainer.fit()

@@ -104,19 +104,27 @@ def checkpoint_at(path: Path) -> store.Checkpoint:
     """The checkpoint in that folder, or, in that of a run, the best."""
     if path.suffix in {".pth", ".pt", ".ckpt", ".bin"}:
         raise CheckpointError(f"{path}: such files can run code when read: give a checkpoint folder or a run")
-    return store.load(store.best(path / CHECKPOINTS) if (path / CHECKPOINTS).exists() else path)
+    if not (path / CHECKPOINTS).exists():
+        return store.load(path)
+    best = store.best(path / CHECKPOINTS)
+    try:
+        return store.load(best)
+    except CheckpointError:
+        if best.exists():
+            raise
+        return store.load(store.best(path / CHECKPOINTS))  # training went on meanwhile, and has another best
 
 
 def check_data(found: store.Checkpoint, data: Dataset) -> None:
-    if found.state["data_hash"] != data.data_hash:
+    if found.need("data_hash") != data.data_hash:
         raise CheckpointError(
-            f"{found.path} was trained on other data (hash {found.state['data_hash'][:12]}, "
+            f"{found.path} was trained on other data (hash {found.need('data_hash')[:12]}, "
             f"this data set has {data.data_hash[:12]}): name the right one with --dataset"
         )
 
 
 def config_of(found: store.Checkpoint) -> RunConfig:
-    return RunConfig.from_parts(found.state["config"], f"{found.path}/state.json")
+    return RunConfig.from_parts(found.need("config"), f"{found.path}/state.json")
 
 
 def model_of(found: store.Checkpoint, data: Dataset) -> SequenceModel:

@@ -38,10 +38,8 @@ if who == rank and moment == "init":
     timer = threading.Timer(when, kill)
     timer.daemon = True
     timer.start()
-from pathlib import Path
 import sasrec
 from sasrec.training import trainer
-from sasrec.training.distributed import restarted
 
 losses, syncs, original_loss, original_fsync = iter(range(10**9)), iter(range(10**9)), trainer.training_loss, os.fsync
 
@@ -60,10 +58,7 @@ def fsync(descriptor):
 
 trainer.training_loss, os.fsync = loss, fsync
 settings = dict(maxlen=12, hidden_units=16, batch_size=16, lr=1e-2, device="cpu", num_epochs=15, save_minutes=1e-4)
-if restarted() and sasrec.run.holds_checkpoints(Path(run)):
-    sasrec.resume(run)
-else:
-    sasrec.train(events, run, **settings)
+sasrec.train(events, run, **settings)
 """
 
 

@@ -195,6 +195,68 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_all_before_the_update(
     assert all(bool(tensor.isfinite().all()) for tensor in kept.weights.values())
 
 
+def test_what_one_rank_finds_wrong_ends_all_and_a_restart_takes_no_other_run_for_its_own(
+    tmp_path: Path, events: Path
+) -> None:
+    run = train(tmp_path, events, 1, num_epochs=1)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    words = ["-m", "sasrec", "train", "--dataset=nowhere.csv", f"--train_dir={run}", "--device=cpu"]
+    status, said = finish(start(2, *words, restarts=1), seconds=60)
+    assert status != 0
+    assert "holds a run already" in said
+    words = ["-m", "sasrec", "train", "--dataset=nowhere.csv", f"--train_dir={tmp_path / 'new'}", "--device=cpu"]
+    status, said = finish(start(2, *words), seconds=60)
+    assert status != 0
+    assert "there is no file or folder nowhere.csv" in said
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+SLOW_RANK_0 = """
+import os, signal, sys, time
+sys.argv[1:], what = sys.argv[1:4], sys.argv[4]
+from sasrec.checkpoint import store
+from sasrec.evaluation import ranking
+if os.environ["RANK"] == "0" and what == "slow":
+    original_scores = ranking.candidate_scores
+    def scores(*arguments, **options):
+        time.sleep(6)
+        return original_scores(*arguments, **options)
+    ranking.candidate_scores = scores
+if os.environ["RANK"] == "1" and what == "slow":
+    original_ranks = ranking.own_chunks
+    def own_chunks(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original_ranks(*arguments)
+    ranking.own_chunks = own_chunks
+if what == "frozen":
+    original_save = store.save
+    def save(*arguments):
+        if arguments[2]["step"] == 8:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return original_save(*arguments)
+    store.save = save
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["slow", "frozen"])
+def test_a_long_chunk_loses_nothing_and_a_save_that_hangs_is_named(
+    tmp_path: Path, events: Path, what: str
+) -> None:
+    """A signal to one rank while another is long in a chunk of the validation; rank 0 frozen in a save."""
+    script, run = tmp_path / "script.py", tmp_path / "run"
+    script.write_text(SLOW_RANK_0 + SCRIPT)
+    settings = json.dumps(SETTINGS | {"num_epochs": 100, "eval_every": 2 if what == "slow" else 1})
+    began = time.monotonic()
+    status, said = finish(start(2, str(script), str(events), str(run), settings, what))
+    assert status != 0
+    assert time.monotonic() - began < 100
+    if what == "slow":
+        assert store.newest(run / "checkpoints", print).state["step"] == 8
+    else:
+        assert "no sign of life from rank 0 within 45 s" in said, said
+
+
 @pytest.mark.slow
 def test_a_frozen_rank_is_named_within_a_minute(tmp_path: Path, events: Path) -> None:
     began = time.monotonic()

@@ -131,6 +131,29 @@ def test_weights_that_are_nan_or_of_another_shape_or_name_are_refused(run: Path)
         sasrec.resume(run, num_epochs=4)
 
 
+@pytest.mark.parametrize("key", ["data_hash", "config"])
+def test_a_checkpoint_whose_state_lacks_a_part_is_refused_by_name(run: Path, key: str) -> None:
+    path = remade(run, lambda found: found.state.pop(key))
+    with pytest.raises(CheckpointError, match=f"has no {key}"):
+        sasrec.load(run, checkpoint=path)
+
+
+def test_a_checkpoint_whose_optimizer_lacks_a_part_is_not_resumed_from(run: Path) -> None:
+    remade(run, lambda found: found.optimizer.clear())
+    with pytest.raises(CheckpointError, match="is missing"):
+        sasrec.resume(run, num_epochs=4)
+
+
+def test_a_checkpoint_damaged_while_training_goes_on_is_set_aside(run: Path) -> None:
+    oldest, *others = store.published(run / "checkpoints")
+    (oldest / "state.json").write_text("{}")
+    said: list[str] = []
+    store.prune(run / "checkpoints", said.append)
+    assert (run / "checkpoints/quarantine" / oldest.name).exists()
+    assert "state.json has changed" in said[0]
+    assert store.published(run / "checkpoints") == others
+
+
 @pytest.mark.parametrize("claimed", [0, 7, 2**31, 2**63 - 1])
 def test_a_hostile_header_is_an_error_not_a_crash(run: Path, claimed: int) -> None:
     path = newest_of(run)

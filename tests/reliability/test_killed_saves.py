@@ -35,11 +35,16 @@ def in_a_child_killed_at(number: int, work: Any) -> bool:
 
             return call
 
-        for name in CALLS:
-            setattr(os, name, counted(getattr(os, name)))
-        work()
-        os._exit(0)
-    return os.waitpid(child, 0)[1] == 0
+        try:
+            for name in CALLS:
+                setattr(os, name, counted(getattr(os, name)))
+            work()
+            os._exit(0)
+        finally:
+            os._exit(2)
+    status = os.waitpid(child, 0)[1]
+    assert status in (0, signal.SIGKILL), "an error, which is no kill"
+    return status == 0
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -52,7 +57,7 @@ def test_two_hundred_killed_saves_leave_a_whole_checkpoint_and_after_the_next_st
     def save(step: int) -> None:
         state = {"step": step, "score": chance.random()}
         store.save(checkpoints, {name: tensor + step for name, tensor in weights.items()}, state, weights)
-        store.prune(checkpoints)
+        store.prune(checkpoints, print)
 
     save(0)
     killed = step = 0
@@ -65,7 +70,7 @@ def test_two_hundred_killed_saves_leave_a_whole_checkpoint_and_after_the_next_st
         assert torch.equal(found.weights["table"], weights["table"] + found.state["step"])
         assert store.best(checkpoints) in store.published(checkpoints)
         if chance.random() < 0.2:  # the next start
-            store.prune(checkpoints)
+            store.prune(checkpoints, print)
             assert not [path for path in checkpoints.iterdir() if not path.name.startswith("step-")]
             assert len(store.published(checkpoints)) <= 3
     assert not (checkpoints / "quarantine").exists()

@@ -21,7 +21,7 @@ import sasrec
 from sasrec.checkpoint import store
 from sasrec.errors import CheckpointError, ConfigError
 from sasrec.evaluation import ranking
-from sasrec.training import trainer
+from sasrec.training import interrupt, trainer
 from tests.synthetic import chain_frame
 
 SMALL: dict[str, Any] = {"maxlen": 12, "hidden_units": 16, "batch_size": 16, "lr": 1e-2, "device": "cpu"}
@@ -183,6 +183,8 @@ def test_resume_refuses_what_would_not_be_the_same_run(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=f"{name} was .* when this run began and is .* now"):
             sasrec.resume(run, **setting)
     sasrec.train(sasrec.prepare(chain_frame()), tmp_path / "cosine", num_epochs=1, schedule="cosine", **SMALL)
+    with pytest.raises(ConfigError, match=r"'nowhere.csv' is no prepared folder"):
+        sasrec.resume(run, dataset="nowhere.csv")
     with pytest.raises(ConfigError, match="num_epochs was 1"):
         sasrec.resume(tmp_path / "cosine", num_epochs=2)
     shutil.rmtree(run / "dataset")
@@ -292,10 +294,66 @@ def test_sigterm_saves_and_exits_with_143_and_the_run_goes_on(tmp_path: Path) ->
 
 
 def test_a_checkpoint_that_was_being_replaced_is_found_again(tmp_path: Path) -> None:
-    sasrec.train(sasrec.prepare(chain_frame()), tmp_path / "run", num_epochs=1, **SMALL)
+    """A kill between the two renames of a save leaves it without its name; nothing else may begin there."""
+    data = sasrec.prepare(chain_frame())
+    sasrec.train(data, tmp_path / "run", num_epochs=1, **SMALL)
     (only,) = store.published(tmp_path / "run/checkpoints")
     only.rename(only.with_name(f".{only.name}.old"))
-    assert store.newest(tmp_path / "run/checkpoints", print).path == only
+    with pytest.raises(ConfigError, match="holds a run already"):
+        sasrec.train(data, tmp_path / "run", num_epochs=1, **SMALL)
+    sasrec.resume(tmp_path / "run", num_epochs=2)
+    assert store.newest(tmp_path / "run/checkpoints", print).state["step"] == 8
+
+
+def test_a_signal_at_the_very_end_is_not_swallowed() -> None:
+    with pytest.raises(KeyboardInterrupt), interrupt.deferred_interrupt(second_quits=True):
+        signal.raise_signal(signal.SIGINT)
+    assert interrupt.pending() == 0
+
+
+def test_under_torchrun_a_repeated_signal_still_saves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchrun passes on what the process was sent already."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    original, count = trainer.training_loss, iter(range(10**6))
+
+    def loss(*arguments: Any) -> torch.Tensor:
+        if next(count) == 5:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+        return original(*arguments)
+
+    monkeypatch.setattr(trainer, "training_loss", loss)
+    with pytest.raises(SystemExit):
+        sasrec.train(sasrec.prepare(chain_frame()), tmp_path / "run", num_epochs=3, **SMALL)
+    assert store.newest(tmp_path / "run/checkpoints", print).state["step"] == 6
+
+
+def test_the_loss_of_an_epoch_survives_a_validation_before_training_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = sasrec.prepare(chain_frame())
+    sasrec.train(data, tmp_path / "whole", num_epochs=1, **SMALL)
+    interrupt_at(monkeypatch, {1})
+    with pytest.raises(KeyboardInterrupt):
+        sasrec.train(data, tmp_path / "cut", num_epochs=1, **SMALL)
+    sasrec.resume(tmp_path / "cut", max_minutes=1e-9)
+    sasrec.resume(tmp_path / "cut", max_minutes=0.0)
+    assert outcome(tmp_path / "cut")[2]["loss"] == outcome(tmp_path / "whole")[2]["loss"]
+
+
+def test_save_minutes_also_acts_where_an_epoch_is_one_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved, original = [], store.save
+
+    def save(folder: Path, weights: Any, state: Any, optimizer: Any) -> Path:
+        saved.append(state["step"])
+        return original(folder, weights, state, optimizer)
+
+    monkeypatch.setattr(store, "save", save)
+    settings = SMALL | {"batch_size": 1000, "eval_every": 3, "save_minutes": 1e-9}
+    sasrec.train(sasrec.prepare(chain_frame()), tmp_path / "run", num_epochs=3, **settings)
+    assert saved == [1, 2, 3]
 
 
 def test_prepared_data_may_move_between_sessions(tmp_path: Path) -> None:

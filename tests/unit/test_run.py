@@ -259,10 +259,10 @@ def test_a_deletion_cut_short_leaves_no_checkpoint_in_parts(
 
     monkeypatch.setattr(shutil, "rmtree", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        store.prune(tmp_path)
+        store.prune(tmp_path, print)
     monkeypatch.setattr(shutil, "rmtree", original)
     assert store.best(tmp_path).name == "step-00000002"
-    store.prune(tmp_path)
+    store.prune(tmp_path, print)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000003"]
 
 

@@ -39,6 +39,10 @@ class Checkpoint:
     optimizer: dict[str, Tensor]
     state: dict[str, Any]
 
+    def need(self, key: str) -> Any:
+        """A part of the state. Raises: CheckpointError if it is not there."""
+        return _need(self.path, self.state, key)
+
 
 def save(
     checkpoints: Path,
@@ -64,6 +68,7 @@ def save(
             _write(temporary / name, data)
         hashes = {name: {"bytes": len(data), "sha256": _digest(data)} for name, data in content.items()}
         _write(temporary / _MANIFEST, json.dumps(hashes, indent=2).encode())
+        _sync_directory(temporary)
         before = checkpoints / f".{final.name}.old"
         _delete(before)
         _renamed(final, before.name)
@@ -83,8 +88,9 @@ def load(path: Path) -> Checkpoint:
     """
     data = _verified(path, (_WEIGHTS, _OPTIMIZER, _STATE))
     state = json.loads(data[_STATE])
-    if path.name.startswith("step-") and path.name != f"step-{state['step']:08d}":
-        raise CheckpointError(f"{path} holds the checkpoint of step {state['step']}: it was renamed or swapped")
+    step = _need(path, state, "step")
+    if path.name.startswith("step-") and path.name != f"step-{step:08d}":
+        raise CheckpointError(f"{path} holds the checkpoint of step {step}: it was renamed or swapped")
     return Checkpoint(path, _parsed(path, _WEIGHTS, data), _parsed(path, _OPTIMIZER, data), state)
 
 
@@ -99,11 +105,7 @@ def newest(checkpoints: Path, say: Callable[[str], None]) -> Checkpoint:
         try:
             good = load(path)
         except CheckpointError as error:
-            quarantine = checkpoints / "quarantine"
-            quarantine.mkdir(exist_ok=True)
-            shutil.rmtree(quarantine / path.name, ignore_errors=True)
-            path.rename(quarantine / path.name)
-            say(f"warning: {error}; moved to {quarantine}")
+            _set_aside(path, error, say)
     if good is None:
         raise CheckpointError(f"{checkpoints} holds no checkpoint that can be used: start anew in another folder")
     return good
@@ -122,14 +124,30 @@ def best(checkpoints: Path) -> Path:
     return paths[-1] if highest == -math.inf else paths[scores.index(highest)]
 
 
-def prune(checkpoints: Path) -> None:
-    """Delete all but the best and the newest two, and what an earlier run left half deleted or half written."""
+def prune(checkpoints: Path, say: Callable[[str], None]) -> None:
+    """Delete all but the best and the newest two, and what an earlier run left half deleted or half written.
+
+    Those whose state is damaged are moved to `checkpoints`/quarantine; `say` is told why.
+    """
     _restore(checkpoints)
     for left in checkpoints.glob(".step-*"):  # first: what is left of a name must not outlive it
         shutil.rmtree(left)
+    for path in published(checkpoints):
+        try:
+            _score(path)
+        except CheckpointError as error:
+            _set_aside(path, error, say)
     paths = published(checkpoints)
     for path in set(paths) - {best(checkpoints), *paths[-2:]}:
         _delete(path)
+
+
+def _set_aside(path: Path, error: CheckpointError, say: Callable[[str], None]) -> None:
+    quarantine = path.parent / "quarantine"
+    quarantine.mkdir(exist_ok=True)
+    shutil.rmtree(quarantine / path.name, ignore_errors=True)
+    path.rename(quarantine / path.name)
+    say(f"warning: {error}; moved to {quarantine}")
 
 
 def _restore(checkpoints: Path) -> None:
@@ -160,9 +178,20 @@ def published(checkpoints: Path) -> list[Path]:
     return sorted(checkpoints.glob("step-*"))
 
 
+def begun(checkpoints: Path) -> bool:
+    """Whether there is a checkpoint to go on from, be it one that `newest` will have to give its name back."""
+    return any(checkpoints.glob("step-*")) or any(checkpoints.glob(".step-*.old"))
+
+
 def _score(path: Path) -> float:
-    score = json.loads(_verified(path, (_STATE,))[_STATE])["score"]
+    score = _need(path, json.loads(_verified(path, (_STATE,))[_STATE]), "score")
     return -math.inf if score is None else float(score)
+
+
+def _need(path: Path, state: dict[str, Any], key: str) -> Any:
+    if key not in state:
+        raise CheckpointError(f"{path / _STATE} has no {key}: was it written by another version?")
+    return state[key]
 
 
 def _parsed(path: Path, name: str, data: dict[str, bytes]) -> dict[str, Tensor]:

@@ -21,8 +21,8 @@ from sasrec.data.negatives import NegativeSampler
 from sasrec.data.splits import EvaluationSplit, Histories
 from sasrec.errors import EvaluationError
 from sasrec.models import SequenceModel
-from sasrec.training.distributed import alive, meet, rank, sum_over_ranks, world
-from sasrec.training.interrupt import InterruptedWorkError, pending
+from sasrec.training.distributed import meet, rank, sum_over_ranks, told_to_stop, world
+from sasrec.training.interrupt import InterruptedWorkError
 
 # Scores held at a time: 64 MB in fp32.
 _SCORES_AT_ONCE = 2**24
@@ -151,8 +151,7 @@ def target_ranks(
     sampled = None if negatives is None else np.zeros(len(split.targets))
     known_V = None if split.known_V[1:].all() else torch.from_numpy(split.known_V)
     for rows in own_chunks(split.histories, scorer.num_items):
-        alive()
-        if pending():
+        if told_to_stop():
             break
         scores_BV = candidate_scores(scorer, split.histories, rows, exclude_seen=False, allowed_V=known_V)
         target_B1 = scores_BV.gather(1, torch.from_numpy(split.targets[rows]).to(scores_BV.device).unsqueeze(1))
@@ -165,7 +164,7 @@ def target_ranks(
         scores_BV.scatter_(1, torch.from_numpy(split.targets[rows]).to(scores_BV.device).unsqueeze(1), -torch.inf)
         full[rows] = _ranks(scores_BV, target_B1)
         advance(len(rows))
-    if summed(np.array([float(pending())])).any():
+    if summed(np.array([float(told_to_stop())])).any():
         raise InterruptedWorkError
     # A rank left the others' rows at 0, so these sums are exact.
     return TargetRanks(summed(full), None if sampled is None else summed(sampled))

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+SIGTERM = signal.SIGTERM
+
 _arrived = 0  # a process has one set of signal handlers, so there is one of this too
 
 
@@ -20,10 +22,11 @@ class InterruptedWorkError(Exception):
 def deferred_interrupt(*, second_quits: bool) -> Iterator[None]:
     """Within the block the first SIGINT or SIGTERM is noted, for `pending` to tell.
 
-    A second signal raises at once, as `raise_for` does, if `second_quits`. Outside the main thread, where Python
-    delivers no signals, nothing changes.
+    A second signal raises at once, as `raise_for` does, if `second_quits`; one that nobody asked about raises at
+    the end of the block. Outside the main thread, where Python delivers no signals, nothing changes.
     """
     global _arrived
+    _arrived = 0
 
     def note(signum: int, frame: FrameType | None) -> None:
         global _arrived
@@ -38,9 +41,11 @@ def deferred_interrupt(*, second_quits: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        _arrived = 0
         for each, handler in previous.items():
             signal.signal(each, handler)
+        arrived, _arrived = _arrived, 0
+    if arrived:
+        raise_for(arrived)
 
 
 def pending() -> int:

@@ -54,9 +54,12 @@ def optimizer_tensors(model: SequenceModel, optimizer: torch.optim.Optimizer) ->
 def restore_optimizer(model: SequenceModel, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """The inverse of `optimizer_tensors`.
 
-    Raises: ValueError naming a tensor that belongs to no parameter, or has another shape.
+    Raises: ValueError naming a tensor that belongs to no parameter, has another shape, or is missing.
     """
     parameters = dict(model.named_parameters())
+    keys = {full_name.rpartition(":")[2] for full_name in tensors} or {"step"}
+    if missing := sorted({f"{name}:{key}" for name in parameters for key in keys} - tensors.keys()):
+        raise ValueError(f"{missing[0]} is missing")
     for full_name, value in tensors.items():
         name, _, key = full_name.rpartition(":")
         parameter = parameters.get(name)

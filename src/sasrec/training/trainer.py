@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -22,7 +22,7 @@ from sasrec.models import SequenceModel
 from sasrec.models.diagnostics import stream_diagnostics
 from sasrec.training import health
 from sasrec.training.compiled import compile_encoder
-from sasrec.training.distributed import from_main, launched, progress, rank, sum_over_ranks, world
+from sasrec.training.distributed import from_main, progress, rank, sum_over_ranks, under_torchrun, world
 from sasrec.training.interrupt import InterruptedWorkError, deferred_interrupt, pending, raise_for
 from sasrec.training.optimizer import build_optimizer, learning_rate, optimizer_tensors, restore_optimizer
 from sasrec.training.run_log import Bar, RunLog
@@ -103,6 +103,7 @@ class Trainer:
     def restore(self, state: TrainingState, optimizer: dict[str, Tensor]) -> None:
         """Go on from there; the weights are the model's already."""
         self.state, self._saved_step = state, state.step
+        self._epoch_loss = torch.tensor(state.epoch_loss, device=self.model.device)
         restore_optimizer(self.model, self._optimizer, optimizer)
         if state.scaler:
             self._scaler.load_state_dict(state.scaler)
@@ -135,10 +136,11 @@ class Trainer:
             with (
                 torch.autograd.set_detect_anomaly(training.detect_anomaly),
                 # torchrun passes on to its processes what the terminal has sent them already.
-                deferred_interrupt(second_quits=not launched()),
+                deferred_interrupt(second_quits=not under_torchrun()),
                 self._log.bar("training", training.num_epochs * len(self.batches)) as bar,
             ):
-                bar(state.epoch * len(self.batches), self._note())
+                done = sum(map(len, self.batches.plan(state.epoch)[: state.epoch_step]))
+                bar(state.epoch * len(self.batches) + done, self._note())
                 reason = ""
                 while not reason:
                     # A run that is resumed first makes up for a validation.
@@ -162,7 +164,7 @@ class Trainer:
     def _train_epoch(self, bar: Bar) -> None:
         """What is left of a pass over the users, or of the time."""
         state = self.state
-        began, positions = time.monotonic(), 0
+        began, positions, due = time.monotonic(), 0, torch.zeros(())
         self.model.train()
         plan = self.batches.plan(state.epoch)
         self._epoch_loss = torch.tensor(state.epoch_loss, device=self.model.device)
@@ -186,9 +188,11 @@ class Trainer:
         state.epoch, state.epoch_step, state.epoch_loss = state.epoch + 1, 0, 0.0
         self._epoch_loss = torch.zeros(())
         state.seconds = self._elapsed()
-        speed = {"positions_per_second": round(positions / (time.monotonic() - began))}
+        speed = {"positions_per_second": round(positions / (time.monotonic() - began))} if positions else {}
         told = {"epoch": state.epoch, "step": state.step, "loss": state.loss, "seconds": state.seconds}
         self._log.event("epoch", **told, **speed, **health.peak_memory(self.model.device))
+        if due > 0 and not self._validation_due():
+            self._save_now()
 
     def _update(self, steps_per_epoch: int) -> Tensor:
         """One update of the weights. Returns, the same on all ranks: the loss of the batch; above 0 if a signal is
@@ -269,8 +273,9 @@ class Trainer:
         self.state.epoch_loss, self.state.scaler = float(self._epoch_loss), self._scaler.state_dict()
 
         def write() -> str:
-            self.state.seconds = time.monotonic() - self._began
-            self._save(self.state, score, optimizer_tensors(self.model, self._optimizer))
+            # A copy: what all ranks decide by must not change on one of them.
+            state = replace(self.state, seconds=time.monotonic() - self._began)
+            self._save(state, score, optimizer_tensors(self.model, self._optimizer))
             return ""
 
         self._saves += 1
