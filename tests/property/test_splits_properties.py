@@ -13,7 +13,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sasrec.config import ModelConfig
+from sasrec.config import LossConfig, ModelConfig
 from sasrec.data import splits
 from sasrec.data.batches import TrainingBatches
 from sasrec.data.dataset import Dataset
@@ -260,8 +260,9 @@ def test_negatives_of_training_are_known_items_and_none_of_the_training_part() -
     data = random_data(random, users=500, items=80, longest=30, moments=500)
     split = split_of(data, "temporal:0.7")
     assert not split.known_V[1:].all()
+    loss = LossConfig(loss="bce", num_negatives=20)
     batches = TrainingBatches(
-        split.training, data.num_items, maxlen=50, batch_size=32, num_negatives=20, seed=0, known_V=split.known_V
+        split.training, data.num_items, maxlen=50, batch_size=32, loss=loss, seed=0, known_V=split.known_V
     )
     for step, users in enumerate(batches.plan(0)):
         batch = batches.batch(0, step)
