@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
@@ -251,18 +249,11 @@ class RunConfig:
         write_whole(Path(path), tomli_w.dumps(set_fields))
 
 
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Another path to write to, so that at no moment a part of the file stands under its own name."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file so that at no moment a part of it stands under its name."""
     temporary = path.with_name(f".{path.name}.tmp")
-    yield temporary
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     temporary.replace(path)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that at no moment a part of it stands under its name."""
-    with whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 _AT_LEAST = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 
 from sasrec.checkpoint import store
-from sasrec.config import RunConfig, whole, write_whole
+from sasrec.config import RunConfig, write_whole
 from sasrec.data.dataset import Dataset, open_dataset
 from sasrec.errors import CheckpointError, ConfigError
 from sasrec.evaluation.protocol import evaluate_scorer
@@ -157,8 +158,9 @@ def _measure(
     measured = evaluate_scorer(scorer, recommender.data, recommender.split, log=log, details=details)
     metrics = measured.metrics
     if rank() == 0 and folder is not None:
-        with whole(folder / RANKS) as path:
-            measured.ranks.write_parquet(path)
+        ranks = io.BytesIO()
+        measured.ranks.write_parquet(ranks)
+        write_whole(folder / RANKS, ranks.getvalue())
         write_whole(folder / METRICS, json.dumps(metrics, indent=2))
     log.event("metrics", **{split: metrics[split] for split in ("valid", "test")})
     return metrics

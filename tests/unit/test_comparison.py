@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,19 @@ def test_the_command_prints_a_table_a_sentence_and_what_to_bear_in_mind(
     assert "another seed" in out
     assert main(["compare", names[0]]) == 1
     assert "two runs or more" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_the_ranks_and_metrics_of_before(runs: Path) -> None:
+    run = runs / "short-1"
+    before = {name: (run / name).read_bytes() for name in ("ranks.parquet", "metrics.json")}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            sasrec.evaluate(run, device="cpu", details=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {name: (run / name).read_bytes() for name in before} == before
 
 
 @pytest.mark.slow

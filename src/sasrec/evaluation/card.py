@@ -23,6 +23,7 @@ SAMPLED_NEGATIVES = 100
 SAMPLED_SEED = 0
 
 _FULL = (
+    "card",
     "data_hash",
     "split",
     "training_events",
@@ -125,7 +126,7 @@ def differences(one: dict[str, Any], other: dict[str, Any], candidates: Candidat
     """The fields that must agree and do not, each with both values, for a sentence."""
     return [
         f"{field} ({shorten(str(one.get(field)), 50)} | {shorten(str(other.get(field)), 50)})"
-        for field in ("card", *MUST_AGREE[candidates])
+        for field in MUST_AGREE[candidates]
         if one.get(field) != other.get(field)
     ]
 
