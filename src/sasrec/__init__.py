@@ -12,9 +12,11 @@ The stages, in the order the data flows, and the module of each:
     evaluation   evaluation/          ranks of targets -> NDCG, HR, MRR, and their protocol
     recommend    recommend.py         history -> the best items
     run          run.py, trained.py   a run folder and the verbs on it
+    compare      comparison.py        are two runs different by more than chance?
     export       exporting.py         a run -> a folder without anybody's events
 """
 
+from sasrec.comparison import compare
 from sasrec.config import RunConfig
 from sasrec.data.dataset import Dataset, open_dataset
 from sasrec.errors import SasrecError
@@ -30,6 +32,7 @@ __all__ = [
     "Recommender",
     "RunConfig",
     "SasrecError",
+    "compare",
     "evaluate",
     "export",
     "load",

@@ -1,5 +1,4 @@
-"""The command line: `sasrec datasets | prepare | train | evaluate | recommend | export |
-reproduce`.
+"""The command line: `sasrec datasets | prepare | train | evaluate | compare | recommend | export | reproduce`.
 
 Each command is a dataclass whose docstring and fields are its help, and whose `run` does the work.
 Results go to stdout, everything said about the work to stderr. Exit status: 0 done, 1 a mistake that the
@@ -20,94 +19,19 @@ import tyro
 from rich.markup import escape
 
 from sasrec import run, trained
-from sasrec.config import Duplicates, RunConfig, TimeUnit
-from sasrec.data.catalog import CATALOG
-from sasrec.data.report import summary
+from sasrec.arguments import ids, recipe_named_in, seconds, seed_document_flags
+from sasrec.comparison import compare
+from sasrec.config import RunConfig
+from sasrec.data.splits import SplitName
+from sasrec.data_commands import Datasets, Prepare
 from sasrec.errors import ConfigError, DataError, SasrecError
+from sasrec.evaluation.card import Candidates
 from sasrec.exporting import export
-from sasrec.printing import err, out, print_items, print_metrics, print_outcome
+from sasrec.printing import err, out, print_comparison, print_items, print_metrics, print_outcome
 from sasrec.reproduction import ReproductionError, recipe_names, reproduce
 from sasrec.trained import prepared_folder
 from sasrec.training.distributed import joined, launched, rank
 from sasrec.training.run_log import RunLog
-
-
-@dataclass(frozen=True)
-class Datasets:
-    """List the public data sets that `sasrec train --dataset NAME` knows, with their terms."""
-
-    def run(self) -> None:
-        """Print them."""
-        for dataset in CATALOG.values():
-            out.print(
-                f"[bold]{dataset.name}[/bold]  {escape(dataset.title)}{'; ' if dataset.note else ''}{dataset.note}"
-            )
-            out.print(f"  {escape(dataset.terms)}  {dataset.homepage}")
-            out.print(f"  a copy you have: --from one of {', '.join(dataset.accepted)}, or a folder with it")
-
-
-@dataclass(frozen=True)
-class Prepare:
-    """Read and check files of events, and write a data set that training maps from disk.
-
-    Takes CSV, TSV, header-less `user item [time]` text, Parquet and JSON Lines, also .gz. Bad rows are listed
-    in OUTPUT/rejects.csv with file, line, column and reason.
-
-    Example: sasrec prepare ratings.csv --output data/mine --user userId --item movieId --time timestamp
-    """
-
-    files: tyro.conf.Positional[tuple[Path, ...]]
-    """Files of events, read in this order."""
-    output: Path
-    """Folder to write."""
-    user: str | None = None
-    """Column of user ids. Default: found by its name."""
-    item: str | None = None
-    """Column of item ids. Default: found by its name."""
-    time: str | None = None
-    """Column of times: seconds, ms, us, ns or ISO 8601. Default: found by its name; none: file order."""
-    time_unit: TimeUnit = "auto"
-    """Unit of numeric times; auto decides by their size and says so."""
-    items: Path | None = None
-    """File with item titles (CSV or TSV with a header)."""
-    items_id: str | None = None
-    """Column of item ids in that file. Default: the first."""
-    items_title: str | None = None
-    """Column of titles in that file. Default: the second."""
-    max_rejects: int = 0
-    """How many bad rows to tolerate; -1 for any number."""
-    duplicates: Duplicates = "keep"
-    """Repeats of a (user, item) pair: keep all, drop rows equal in time too, or keep the first or last."""
-    min_user_events: int = 0
-    """Drop users with fewer events, counted once."""
-    min_item_events: int = 0
-    """Drop items with fewer events, counted once."""
-    k_core: int = 0
-    """Drop users and items with fewer than k events until none is left to drop."""
-
-    def run(self) -> None:
-        """Prepare, and print the report."""
-        data = run.prepare(
-            list(self.files),
-            user=self.user,
-            item=self.item,
-            time=self.time,
-            output=self.output,
-            items=self.items,
-            items_id=self.items_id,
-            items_title=self.items_title,
-            time_unit=self.time_unit,
-            max_rejects=self.max_rejects,
-            duplicates=self.duplicates,
-            min_user_events=self.min_user_events,
-            min_item_events=self.min_item_events,
-            k_core=self.k_core,
-        )
-        for sentence in summary(data.report):
-            out.print(escape(sentence))
-        err.print(
-            f"written to {self.output}; train on it with: sasrec train --dataset {self.output} --train_dir RUN"
-        )
 
 
 @dataclass(frozen=True)
@@ -182,7 +106,9 @@ class Train:
 class Evaluate:
     """Measure the best checkpoint of a run: NDCG, HR and MRR, full catalogue and sampled, with the protocol.
 
-    Example: sasrec evaluate runs/first
+    Writes RUN/metrics.json, with the protocol card, and RUN/ranks.parquet, the rank of every target.
+
+    Example: sasrec evaluate runs/first --details
     """
 
     run_dir: tyro.conf.Positional[Path]
@@ -191,11 +117,50 @@ class Evaluate:
     """Prepared data set, if it has moved since training."""
     device: str = "auto"
     """cpu, cuda, mps or auto."""
+    details: bool = False
+    """On test also: coverage, popularity, novelty and diversity of the lists; figures by length of the history, by
+    popularity of the target and by recency."""
 
     def run(self) -> None:
         """Evaluate, and print the metrics."""
-        log = RunLog(None, err)
-        print_metrics(trained.evaluate(self.run_dir, device=self.device, dataset=self.dataset, log=log))
+        log, data = RunLog(None, err), self.dataset
+        print_metrics(
+            trained.evaluate(self.run_dir, device=self.device, dataset=data, details=self.details, log=log)
+        )
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Say whether runs differ from the first by more than chance, on the same test targets.
+
+    RUN is the folder of a run, or RUN:BASELINE for a baseline that was measured with it (popularity,
+    recent-7-days, item-to-item, markov). Runs that differ in nothing but the seed are one side: give several, so
+    that the interval also has the chance of the seed. Runs measured under unlike protocols are refused.
+
+    A table, then a sentence for each: the difference, its 95 % interval from resampled users, and p.
+
+    Example: sasrec compare runs/a runs/b
+
+    Example: sasrec compare runs/a:item-to-item runs/a
+
+    Example: sasrec compare runs/plain-* runs/time-* --metric hr@20
+    """
+
+    runs: tyro.conf.Positional[tuple[str, ...]]
+    """Two or more; the first is the one that the others are compared with."""
+    metric: str = "ndcg@10"
+    """ndcg, hr or mrr @ 1, 5, 10, 20 or 50; or mrr."""
+    candidates: Candidates = "full"
+    """full: the whole catalogue; sampled: 100 negatives."""
+    split: SplitName = "test"
+    """test or valid."""
+    resamples: int = 10_000
+    """How often users are drawn anew."""
+
+    def run(self) -> None:
+        """Compare, and print the table and the sentences."""
+        options: dict[str, Any] = {"candidates": self.candidates, "split": self.split}
+        print_comparison(compare(self.runs, metric=self.metric, resamples=self.resamples, **options))
 
 
 @dataclass(frozen=True)
@@ -247,8 +212,8 @@ class Recommend:
         options: dict[str, Any] = {
             "k": self.k,
             "exclude_seen": not self.include_seen,
-            "allow": None if self.allow is None else _ids(self.allow),
-            "deny": _ids(self.deny or ""),
+            "allow": None if self.allow is None else ids(self.allow),
+            "deny": ids(self.deny or ""),
         }
         if self.output is not None and self.all:
             with joined(recommender.model.device.type):
@@ -258,8 +223,8 @@ class Recommend:
             frame.write_csv(self.output) if self.output.suffix == ".csv" else frame.write_parquet(self.output)
             err.print(f"{frame.height} rows for {frame['user'].n_unique()} users written to {self.output}")
         elif self.history is not None:
-            times = None if self.times is None else _seconds(self.times)
-            history = _ids(self.history)
+            times = None if self.times is None else seconds(self.times)
+            history = ids(self.history)
             items = recommender.recommend(history, times=times, assume_regular=self.assume_regular, **options)
             print_items(recommender, items)
         else:
@@ -320,9 +285,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     out.quiet = launched() and os.environ.get("RANK", "0") != "0"
     try:
-        arguments = _seed_document_flags(sys.argv[1:] if arguments is None else arguments)
+        arguments = seed_document_flags(sys.argv[1:] if arguments is None else arguments)
         command = tyro.cli(
-            _commands(_recipe_named_in(arguments)),
+            _commands(recipe_named_in(arguments)),
             prog="sasrec",
             description="Train, evaluate and use sequential recommenders.",
             args=arguments,
@@ -351,54 +316,11 @@ def _commands(config: RunConfig) -> Any:
         | Annotated[Prepare, tyro.conf.subcommand(name="prepare")]
         | Annotated[Train, train]
         | Annotated[Evaluate, tyro.conf.subcommand(name="evaluate")]
+        | Annotated[Compare, tyro.conf.subcommand(name="compare")]
         | Annotated[Recommend, tyro.conf.subcommand(name="recommend")]
         | Annotated[Export, tyro.conf.subcommand(name="export")]
         | Annotated[Reproduce, tyro.conf.subcommand(name="reproduce")]
     )
-
-
-def _recipe_named_in(arguments: list[str]) -> RunConfig:
-    """The recipe gives the defaults that the other flags override, so it is read before they are parsed.
-
-    To resume or measure a run, its own config.toml is the recipe.
-    """
-    given: dict[str, str] = {}
-    for flag, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        name, _, value = flag.partition("=")
-        given[name.replace("-", "_").replace("__", "--", 1)] = value or following
-    own = Path(given.get("--train_dir", "")) / "config.toml"
-    if "--recipe" in given:
-        return RunConfig.load(given["--recipe"])
-    existing = own.exists() and ("--resume" in given or "--inference_only" in given)
-    return RunConfig.load(own) if existing else RunConfig()
-
-
-def _seed_document_flags(arguments: list[str]) -> list[str]:
-    """`--norm_first`, as the published PyTorch code spells the norm placement, and `--multi_gpu`."""
-    spelled = {"--norm_first": ["--norm", "pre"], "--no_norm_first": ["--norm", "post"], "--multi_gpu": []}
-    words = [word.replace("-", "_").replace("__", "--", 1) for word in arguments]
-    if "--multi_gpu" in words and not launched():
-        raise ConfigError(
-            "--multi_gpu: start a process for each device: torchrun --nproc_per_node=N -m sasrec train …"
-        )
-    return [part for given, word in zip(arguments, words, strict=True) for part in spelled.get(word, [given])]
-
-
-def _ids(text: str) -> list[str]:
-    if text.startswith("@"):
-        try:
-            lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{text[1:]} cannot be read: {error}") from None
-        return [line.strip() for line in lines if line.strip()]
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _seconds(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise ConfigError(f"--times must be numbers separated by commas: {error}") from None
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from sasrec.comparison import Comparison, number, p_value
 from sasrec.evaluation.baselines import against_baselines
 from sasrec.recommend import Recommender
 from sasrec.reproduction import Outcome
@@ -36,10 +37,15 @@ def print_items(recommender: Recommender, items: list[tuple[str | int, float]]) 
 
 
 def print_metrics(metrics: dict[str, Any]) -> None:
-    """What `evaluate` returns: model and baselines on both splits, and the protocol."""
+    """What `evaluate` returns: model and baselines on both splits, the protocol card, details if there are any."""
+    card = metrics["protocol"]
+    titles = {
+        "full": card["full"],
+        "sampled": f"{card['sampled_negatives']} negatives, seed {card['sampled_seed']}",
+    }
     columns = ("ndcg@10", "hr@10", "mrr@10", "ndcg@20", "hr@20")
-    for candidates in ("full", "sampled"):
-        table = Table("", *columns, title=f"{candidates}: {metrics['protocol'][candidates]}", title_justify="left")
+    for candidates, title in titles.items():
+        table = Table("", *columns, title=f"{candidates}: {title}", title_justify="left")
         for split in ("valid", "test"):
             rows = {
                 "model": metrics[split],
@@ -49,18 +55,74 @@ def print_metrics(metrics: dict[str, Any]) -> None:
                 table.add_row(f"{split}, {name}", *(f"{measured[candidates][column]:.4f}" for column in columns))
         out.print(table)
     out.print(against_baselines(metrics))
-    protocol = metrics["protocol"]
+    _print_card(card)
+    if "details" in metrics:
+        _print_details(metrics["details"])
+
+
+def print_comparison(found: Comparison) -> None:
+    """What `compare` returns: a table, a sentence for each side against the first, and what to bear in mind."""
+    several = len(found.others) > 1
+    figures = list(found.first.metrics)
+    headings = [*figures, "difference", "95 % interval", "Holm's p" if several else "p"]
+    columns = (Column(heading, no_wrap=True) for heading in headings)
+    table = Table(Column("", overflow="fold"), *columns, box=None, pad_edge=False)
+    table.add_row(escape(found.first.name), *(number(found.first.metrics[name]) for name in figures))
+    for each in found.others:
+        change = each.difference
+        table.add_row(
+            escape(each.side.name),
+            *(number(each.side.metrics[name]) for name in figures),
+            number(change.mean),
+            f"{number(change.low)} to {number(change.high)}",
+            p_value(each.adjusted_p),
+        )
+    out.print(table)
+    for sentence in [each.sentence for each in found.others]:
+        out.print(escape(sentence))
+    for note in found.notes:
+        out.print(f"note: {escape(note)}")
+
+
+def _print_card(card: dict[str, Any]) -> None:
+    defined = card["metrics"]
+    out.print(f"split {card['split']}")
+    out.print(f"ties {card['ties']}; {card['seen']}")
     out.print(
-        f"{protocol['split']}; ties {protocol['ties']}; {protocol['users_evaluated']} users evaluated, "
-        f"{protocol['users_skipped']} skipped; {protocol['items']} items; data {protocol['data_hash'][:12]}"
+        f"ndcg@k {defined['ndcg@k']}; hr@k {defined['hr@k']}; mrr@k {defined['mrr@k']}; means {defined['mean']}"
     )
+    out.print(f"sampled: {card['sampled']}")
     for split in ("valid", "test"):
-        part = protocol[split]
+        part = card[split]
         skipped = ", ".join(f"{users} ({reason})" for reason, users in part["skipped"].items() if users)
         out.print(
             f"{split}: {part['targets']} targets of {part['users']} users; users skipped: {skipped or 'none'}; "
             f"{part['history_events_left_out']} events left out of histories"
         )
+    trained_on = f"{card['training_events']} events trained on"
+    items = f"{card['items']} items, {card['items_not_candidates']} of them no candidates"
+    out.print(f"{trained_on}; {items}; data {card['data']} {card['data_hash'][:12]}; sasrec {card['sasrec']}")
+
+
+def _print_details(details: dict[str, Any]) -> None:
+    measures = list(details["lists"]["model"])
+    table = Table("", *measures, title="lists of ten before the test targets", title_justify="left")
+    for name, measured in details["lists"].items():
+        values = [measured[measure] for measure in measures]
+        table.add_row(name, *("" if value is None else f"{value:,.3f}" for value in values))
+    out.print(table)
+    best = details["best_baseline"]
+    out.print("NDCG@10 on test, full catalogue")
+    table = Table("", "rows", "from", "to", "model", best, box=None, pad_edge=False)
+    for name, part in details["slices"].items():
+        edges = [f"{part[edge]:,.{0 if 'gaps' not in name else 2}f}" for edge in ("from", "to")]
+        table.add_row(
+            name, f"{part['rows']:,}", *edges, *(f"{part[each]['ndcg@10']:.4f}" for each in ("model", best))
+        )
+    out.print(table)
+    out.print(
+        "from and to: events of the history, training events of the target's item, days since the last event"
+    )
 
 
 def print_outcome(outcome: Outcome) -> None:

@@ -1,6 +1,7 @@
 """From events to a trained run: prepare, train, resume. What can be done with a run is in trained.py.
 
-RUN/  config.toml  log.jsonl  metrics.json  checkpoints/  dataset/ (unless a prepared folder was named)
+RUN/  config.toml  log.jsonl  metrics.json  ranks.parquet  checkpoints/
+      dataset/, unless a prepared folder was named
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from sasrec.checkpoint import store
 from sasrec.config import DataConfig, RunConfig
 from sasrec.data.batches import TrainingBatches
 from sasrec.data.dataset import Dataset
-from sasrec.data.prepare import from_source, read_titles, refuse_reading_options, resolve
+from sasrec.data.prepare import from_source, item_texts, refuse_reading_options, resolve
 from sasrec.data.report import summary
 from sasrec.data.splits import split_events
 from sasrec.errors import CheckpointError, ConfigError, DataError
@@ -66,18 +67,22 @@ def prepare(
     items: str | Path | None = None,
     items_id: str | None = None,
     items_title: str | None = None,
+    items_group: str | None = None,
     **options: Any,
 ) -> Dataset:
     """Read, check and number events.
 
     `source`: a file (CSV, TSV, Parquet, JSON Lines, header-less text; .gz), a list of files, or a Polars or
-    pandas frame. `user`, `item`, `time` name its columns; `items` is a file of titles. `options` are the
-    fields of DataConfig. With `output`, the data set is also written to that folder.
+    pandas frame. `user`, `item`, `time` name its columns; `items` is a file of titles and, in the column
+    `items_group`, of a group for each item, such as a genre, by which `evaluate(…, details=True)` measures
+    diversity. `options` are the fields of DataConfig. With `output`, the data set is also written to that folder.
 
     Raises: DataError with the bad rows and the remedy; ConfigError for options that cannot be.
     """
-    if items is None and (items_id or items_title):
-        raise ConfigError("items_id and items_title name columns of the file of titles: give it with items")
+    if items is None and (items_id or items_title or items_group):
+        raise ConfigError(
+            "items_id, items_title and items_group name columns of the file of titles: give it with items"
+        )
     config = DataConfig(user_column=user, item_column=item, time_column=time)
     allowed = {f.name for f in dataclasses.fields(DataConfig)} - {
         "dataset",
@@ -91,8 +96,9 @@ def prepare(
         )
     config = RunConfig(data=config).replace(**options).data
     rejects = None if output is None else Path(output) / "rejects.csv"
-    titles = None if items is None else read_titles(Path(items), items_id, items_title)
-    data = from_source(source, config, titles=titles, rejects_path=rejects)
+    titles = None if items is None else item_texts(Path(items), items_id, items_title)
+    groups = None if items is None or items_group is None else item_texts(Path(items), items_id, items_group)
+    data = from_source(source, config, titles=titles, groups=groups, rejects_path=rejects)
     if output is not None:
         data.save(output)
     return data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from sasrec.recommend import Recommender
 from sasrec.training.distributed import device_number, joined, rank
 from sasrec.training.run_log import RunLog
 
-CHECKPOINTS, METRICS = "checkpoints", "metrics.json"
+CHECKPOINTS, METRICS, RANKS = "checkpoints", "metrics.json", "ranks.parquet"
 
 
 def load(
@@ -50,18 +51,21 @@ def evaluate(
     device: str = "auto",
     dataset: str | Path | None = None,
     checkpoint: str | Path | None = None,
+    details: bool = False,
     log: RunLog | None = None,
 ) -> dict[str, Any]:
     """Measure the best checkpoint of a run, or the one named, on validation and test.
 
-    The metrics of the best are also written to RUN/metrics.json.
+    The metrics of the best are also written to RUN/metrics.json, and its ranks to RUN/ranks.parquet for `compare`.
+    `details`: also measure what lies beyond accuracy, and slices of users and targets, on test.
 
-    Returns {split: {"full" | "sampled": {"ndcg@10": …}}, "baselines": …, "protocol": …}.
+    Returns {split: {"full" | "sampled": {"ndcg@10": …}}, "baselines": …, "protocol": the card that
+    evaluation/card.py describes, and, if asked for, "details": as evaluation/details.py says}.
     """
     with joined(pick_device(device).type):
         log = RunLog.of_run(None, log or RunLog(None))
         recommender = load(run, device=device, dataset=dataset, checkpoint=checkpoint)
-        return _measure(recommender, None if checkpoint else Path(run), log)
+        return _measure(recommender, None if checkpoint else Path(run), log, details=details)
 
 
 def saved_metrics(run: str | Path) -> dict[str, Any]:
@@ -155,9 +159,16 @@ def measured(folder: Path, device: torch.device, log: RunLog) -> Recommender:
     return recommender
 
 
-def _measure(recommender: Recommender, folder: Path | None, log: RunLog) -> dict[str, Any]:
-    metrics = evaluate_scorer(ModelScorer(recommender.model), recommender.data, recommender.split, log=log)
+def _measure(
+    recommender: Recommender, folder: Path | None, log: RunLog, *, details: bool = False
+) -> dict[str, Any]:
+    scorer = ModelScorer(recommender.model)
+    measured = evaluate_scorer(scorer, recommender.data, recommender.split, log=log, details=details)
+    metrics = measured.metrics
     if rank() == 0 and folder is not None:
+        ranks = io.BytesIO()
+        measured.ranks.write_parquet(ranks)
+        write_whole(folder / RANKS, ranks.getvalue())
         write_whole(folder / METRICS, json.dumps(metrics, indent=2))
     log.event("metrics", **{split: metrics[split] for split in ("valid", "test")})
     return metrics

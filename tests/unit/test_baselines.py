@@ -112,7 +112,7 @@ def test_recent_popularity_is_offered_only_where_there_are_times() -> None:
     data = with_times(dataset(lists(), ITEMS))
     training = split_events(data).training
     assert list(baselines(training, ITEMS, None)) == ["popularity", "item-to-item", "markov"]
-    timed = ["popularity", "recent popularity (7 days)", "item-to-item", "markov"]
+    timed = ["popularity", "recent-7-days", "item-to-item", "markov"]
     assert list(baselines(training, ITEMS, data.times)) == timed
 
 
@@ -143,7 +143,7 @@ def test_scores_are_new_at_each_call_so_that_the_caller_may_write_into_them() ->
 def measured(data: Dataset) -> dict:
     split = split_events(data)
     made = baselines(split.training, data.num_items, split.event_times)
-    return protocol.evaluate_scorer(made.pop("popularity"), data, split, log=RunLog(None))
+    return protocol.evaluate_scorer(made.pop("popularity"), data, split, log=RunLog(None)).metrics
 
 
 @pytest.mark.parametrize("scores_at_once", [1, 300, 10**7])
@@ -220,9 +220,9 @@ def test_one_sentence_says_how_far_the_model_is_from_the_best_baseline(metrics: 
 
 def test_every_baseline_is_in_the_metrics_and_in_the_printed_tables(capsys: pytest.CaptureFixture[str]) -> None:
     metrics = measured(with_times(dataset(lists(), ITEMS)))
-    assert list(metrics["baselines"]) == ["popularity", "recent popularity (7 days)", "item-to-item", "markov"]
+    assert list(metrics["baselines"]) == ["popularity", "recent-7-days", "item-to-item", "markov"]
     print_metrics(metrics)
     out = capsys.readouterr().out
-    for name in ("popularity", "recent popularity", "item-to-item", "markov"):
+    for name in ("popularity", "recent-7-days", "item-to-item", "markov"):
         assert f"test, {name}" in out
     assert "the best baseline" in out

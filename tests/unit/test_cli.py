@@ -236,7 +236,7 @@ def test_the_public_data_sets_are_listed_with_their_terms(capsys: pytest.Capture
     assert "redistribution" in out
 
 
-@pytest.mark.parametrize("command", ["prepare", "train", "evaluate", "recommend"])
+@pytest.mark.parametrize("command", ["prepare", "train", "evaluate", "compare", "recommend"])
 def test_help_teaches_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from sasrec.errors import EvaluationError
 from sasrec.evaluation import significance
-from sasrec.evaluation.significance import holm, paired_bootstrap
+from sasrec.evaluation.significance import holm, paired_bootstrap, seed_noise
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
@@ -138,3 +139,46 @@ def test_holm_is_monotone_never_below_p_never_above_one_and_knows_no_order(p: li
     order = list(range(len(p)))
     shuffler.shuffle(order)
     assert holm([p[i] for i in order]).tolist() == adjusted[order].tolist()
+
+
+def test_few_users_that_differ_do_not_cry_wolf() -> None:
+    """Two good models agree on most users: of 200 only eight differ here, without any of them being better."""
+    random, simulations, calls = np.random.default_rng(8), 600, 0
+    for seed in range(simulations):
+        differences = np.zeros(200)
+        differences[:8] = random.choice([-1, 1], 8) * random.exponential(1, 8)
+        calls += paired_bootstrap(differences, np.arange(200), resamples=500, seed=seed).p_value <= 0.05
+    assert calls / simulations <= 0.06, "without the widening it is .09"
+
+
+@pytest.mark.parametrize("users", [3, 4, 10, 100])
+def test_the_widening_is_that_of_student(users: int) -> None:
+    expected = stats.t.ppf(0.975, users - 1) / stats.norm.ppf(0.975) * math.sqrt(users / (users - 1))
+    assert significance._widening(users, 0.95) == pytest.approx(expected, rel=0.01)
+
+
+def fits(random: np.random.Generator, seeds: int, common: float) -> np.ndarray:
+    """(seeds, 150) one model: `common` is by how much a whole fit is better or worse than another."""
+    return random.normal(0, common, (seeds, 1)) + random.normal(0, 1, (seeds, 150))
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_with_the_noise_of_seeds_one_model_is_not_told_from_itself_and_without_it_is(seeds: int) -> None:
+    random, simulations, with_noise, without = np.random.default_rng(seeds), 300, 0, 0
+    for seed in range(simulations):
+        first, second = fits(random, seeds, 0.2), fits(random, seeds, 0.2)
+        noise = seed_noise([first.mean(1).tolist(), second.mean(1).tolist()], [seeds, seeds])
+        differences, users = second.mean(0) - first.mean(0), np.arange(150)
+        with_noise += paired_bootstrap(differences, users, 500, seed=seed, noise=noise).p_value <= 0.05
+        without += paired_bootstrap(differences, users, 500, seed=seed).p_value <= 0.05
+    assert with_noise / simulations <= 0.06
+    assert without / simulations > 0.2
+
+
+def test_the_noise_of_seeds_equals_an_example_by_hand() -> None:
+    # Squares about the means: 2 and 8, with 1 and 2 degrees of freedom.
+    noise = seed_noise([[1, 3], [4, 6, 8]], [2, 3])
+    assert (noise.freedom, noise.deviation) == (3, pytest.approx(math.sqrt(10 / 3 * (1 / 2 + 1 / 3))))
+    assert seed_noise([[1, 3]], [2]).deviation == pytest.approx(1), "a baseline has no seeds"
+    assert seed_noise([[1], [2]], [1, 1]) is None, "one run each says nothing"
+    assert seed_noise([], []) is None

@@ -49,6 +49,8 @@ class Dataset:
     """(num_items,) id of item number i at index i - 1."""
     titles: pl.Series | None = None
     """(num_items,) a title of each item (null where unknown), or None where no items file was given."""
+    groups: pl.Series | None = None
+    """(num_items,) the group of each item, such as a genre (null where unknown), or None where none were given."""
     name: str = "events"
     report: dict[str, Any] = field(default_factory=dict)
     """What was read and kept, as printed by `sasrec prepare`."""
@@ -138,8 +140,9 @@ class Dataset:
             if getattr(self, name) is not None:
                 (folder / f"{name}.bin").write_bytes(np.asarray(getattr(self, name), kind).tobytes())
         self.user_ids.rename("id").to_frame().write_parquet(folder / "users.parquet")
-        titles = [] if self.titles is None else [self.titles.rename("title")]
-        pl.DataFrame([self.item_ids.rename("id"), *titles]).write_parquet(folder / "items.parquet")
+        columns = {"id": self.item_ids, "title": self.titles, "group": self.groups}
+        given = {column: series for column, series in columns.items() if series is not None}
+        pl.DataFrame(given).write_parquet(folder / "items.parquet")
         (folder / "report.json").write_text(json.dumps(self.report, indent=2), encoding="utf-8")
         files = [folder / name for name in sorted(_HASHED) if (folder / name).exists()]
         content = {
@@ -162,6 +165,7 @@ def build(
     *,
     name: str = "events",
     titles: dict[str, str] | None = None,
+    groups: dict[str, str] | None = None,
 ) -> Dataset:
     """Filter, sort and number checked events.
 
@@ -194,6 +198,7 @@ def build(
         user_ids=user_ids.cast(pl.Int64) if events.integer_users else user_ids,
         item_ids=item_ids.cast(pl.Int64) if events.integer_items else item_ids,
         titles=None if titles is None else pl.Series([titles.get(i) for i in item_ids], dtype=pl.String),
+        groups=None if groups is None else pl.Series([groups.get(i) for i in item_ids], dtype=pl.String),
         name=name if _NAME.fullmatch(name) else "events",
         report=describe(events, numbered, lengths, item_ids, config),
     )
@@ -239,6 +244,7 @@ def open_dataset(folder: str | Path, *, verify: bool = True) -> Dataset:
         user_ids=pl.read_parquet(folder / "users.parquet")["id"],
         item_ids=items_frame["id"],
         titles=items_frame["title"] if "title" in items_frame.columns else None,
+        groups=items_frame["group"] if "group" in items_frame.columns else None,
         name=manifest["name"],
         report=json.loads((folder / "report.json").read_text(encoding="utf-8")),
     )

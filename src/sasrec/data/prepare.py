@@ -63,17 +63,19 @@ def from_source(
     config: DataConfig,
     *,
     titles: dict[str, str] | None = None,
+    groups: dict[str, str] | None = None,
     name: str | None = None,
     rejects_path: Path | None = None,
 ) -> Dataset:
     """Read, check and number events of a file, several files, or a Polars or pandas frame."""
     events = read_events(source, config, rejects_path)
     stem = events.sources[0].split(".")[0].lower() if events.sources else "events"
-    return build(events, config, name=name or stem, titles=titles)
+    return build(events, config, name=name or stem, titles=titles, groups=groups)
 
 
-def read_titles(path: Path, id_column: str | None, title_column: str | None) -> dict[str, str]:
-    """item id -> title from a tab- or comma-separated file with a header; by default its first two columns.
+def item_texts(path: Path, id_column: str | None, text_column: str | None) -> dict[str, str]:
+    """item id -> title, or another text, from a tab- or comma-separated file with a header; by default its first
+    two columns.
 
     Raises: DataError naming the columns there are.
     """
@@ -86,12 +88,12 @@ def read_titles(path: Path, id_column: str | None, title_column: str | None) -> 
     except (OSError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
         raise DataError(f"the items file {path} cannot be read: {error}") from None
     columns = [column.split(":")[0] for column in frame.columns]
-    wanted = [id_column or columns[0], title_column or columns[min(1, len(columns) - 1)]]
+    wanted = [id_column or columns[0], text_column or columns[min(1, len(columns) - 1)]]
     for column in wanted:
         if column not in columns:
             raise DataError(f"{path} has no column {column!r}; its columns are: {', '.join(columns)}")
-    ids, titles = (frame.to_series(columns.index(column)) for column in wanted)
-    return {str(i): t for i, t in zip(ids, titles, strict=True) if i is not None and t is not None}
+    ids, texts = (frame.to_series(columns.index(column)) for column in wanted)
+    return {str(i): t for i, t in zip(ids, texts, strict=True) if i is not None and t is not None}
 
 
 def _public(config: DataConfig, local_copy: Path | None, say: Callable[[str], None]) -> Dataset:
@@ -101,7 +103,7 @@ def _public(config: DataConfig, local_copy: Path | None, say: Callable[[str], No
         return open_dataset(prepared)
     located = catalog.locate(config.dataset, cache=catalog.cache_root(), local_copy=local_copy)
     say(f"{config.dataset}: {located.source}")
-    titles = read_titles(located.items, located.item_column, located.title_column) if located.items else None
+    titles = item_texts(located.items, located.item_column, located.title_column) if located.items else None
     options = replace(config, **located.data_config_overrides)
     data = from_source(located.events, options, titles=titles, name=config.dataset)
     if plain and local_copy is None:

@@ -31,8 +31,7 @@ def baselines(training: Histories, num_items: int, event_times: npt.NDArray[np.i
     """
     made: dict[str, Scorer] = {"popularity": Popularity(training, num_items)}
     if event_times is not None:
-        name = f"recent popularity ({RECENT_DAYS} days)"
-        made[name] = RecentPopularity(training, num_items, event_times)
+        made[f"recent-{RECENT_DAYS}-days"] = RecentPopularity(training, num_items, event_times)
     return made | {"item-to-item": ItemToItem(training, num_items), "markov": Markov(training, num_items)}
 
 

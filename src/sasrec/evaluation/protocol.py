@@ -1,89 +1,79 @@
-"""A metric is a number and a protocol. This module measures both and keeps them together."""
+"""A metric is a number and a protocol: both measured here, with the ranks that the number is the mean of."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from sasrec.data.dataset import Dataset
-from sasrec.data.splits import EvaluationSplit, Split, iso
+from sasrec.data.splits import EvaluationSplit, Split
 from sasrec.evaluation.baselines import baselines
+from sasrec.evaluation.card import SAMPLED_NEGATIVES, SAMPLED_SEED, card
+from sasrec.evaluation.details import details_on_test
 from sasrec.evaluation.metrics import metrics_from_ranks
-from sasrec.evaluation.ranking import Scorer, sampled_negatives, target_ranks
+from sasrec.evaluation.ranking import Scorer, TargetRanks, sampled_negatives, target_ranks
 from sasrec.training.run_log import RunLog
 
-SAMPLED_NEGATIVES = 100
-SAMPLED_SEED = 0
+# Ranks are multiples of a half, so float32, with 24 binary digits, holds them exactly up to this one.
+_EXACT_IN_FLOAT32 = 2**23
 
 
-def evaluate_scorer(scorer: Scorer, data: Dataset, split: Split, *, log: RunLog) -> dict[str, Any]:
-    """Metrics of a scorer and of the baselines on validation and test, and the protocol they were measured under.
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What was measured, and what it is the mean of."""
 
-    Returns {split: {"full" | "sampled": {"ndcg@10": …}}, "baselines": {name: {split: …}},
-    "protocol": {…}}. Full and sampled metrics are of one model on the same users, and differ several times:
-    never compare one with the other.
+    metrics: dict[str, Any]
+    """{split: {"full" | "sampled": {"ndcg@10": …}}, "baselines": {name: {split: …}}, "protocol": the card,
+    and, if asked for, "details": …}. Full and sampled metrics are of one model on the same users, and differ
+    several times: never compare one with the other."""
+    ranks: pl.DataFrame
+    """A row for each scorer ("model" and the baselines) and target: `scorer`, `split`, `user` (the user's own id),
+    `event` (the target's place in the data set), `full` and `sampled` (its ranks; null where not drawn)."""
+
+
+def evaluate_scorer(
+    scorer: Scorer, data: Dataset, split: Split, *, log: RunLog, details: bool = False
+) -> Measured:
+    """Rank validation and test targets by a scorer and by the baselines.
+
+    `details` adds what is beyond accuracy, and slices (evaluation/details.py).
     """
     counted = baselines(split.training, data.num_items, split.event_times)
     scorers: dict[str, Scorer] = {"model": scorer, **counted}
     measured: dict[str, dict[str, Any]] = {name: {} for name in scorers}
+    found: dict[tuple[str, str], TargetRanks] = {}
     for part in (split.valid, split.test):
         negatives = sampled_negatives(part, data.num_items, SAMPLED_NEGATIVES, SAMPLED_SEED)
         for name, each in scorers.items():
             with log.bar(f"{name}, {part.name}", len(part.targets)) as bar:
                 ranks = target_ranks(each, part, negatives=negatives, advance=bar)
+            found[name, part.name] = ranks
             measured[name][part.name] = {"full": metrics_from_ranks(ranks.full)}
             if ranks.sampled is not None:
                 measured[name][part.name]["sampled"] = metrics_from_ranks(ranks.sampled)
-    return {**measured.pop("model"), "baselines": measured, "protocol": _protocol(data, split)}
+    metrics = {**measured.pop("model"), "baselines": measured, "protocol": card(data, split)}
+    if details:
+        on_test = {name: found[name, "test"].full for name in scorers}
+        metrics["details"] = details_on_test(scorers, on_test, data, split, log)
+    frames = [
+        _rows(name, data, part, found[name, part.name]) for name in scorers for part in (split.valid, split.test)
+    ]
+    return Measured(metrics, pl.concat(frames))
 
 
-def _protocol(data: Dataset, split: Split) -> dict[str, Any]:
-    candidates = int(split.known_V.sum())
-    whole = split.boundaries is None
-    catalogue = "item of the catalogue" if whole else "item that occurs in training"
-    negatives = f"{SAMPLED_NEGATIVES} negatives" + ("" if whole else " that occur in training")
-    valid, test = _rows(split.valid), _rows(split.test)
-    return {
-        "split": _description(split),
-        "boundaries": None
-        if split.boundaries is None
-        else {"valid": iso(split.boundaries[0]), "test": iso(split.boundaries[1])},
-        "full": f"every {catalogue} but those in the user's history",
-        "sampled": f"the target and {negatives}, uniform with replacement, "
-        f"history and target excluded, seed {SAMPLED_SEED}",
-        "ties": "half: rank = 1 + number above + half the number equal",
-        "training_events": int(split.training.lengths.sum()),
-        "valid": valid,
-        "test": test,
-        "users_evaluated": test["users"],
-        "users_skipped": sum(test["skipped"].values()),
-        "items": data.num_items,
-        "items_not_candidates": data.num_items - candidates,
-        "data": data.name,
-        "data_hash": data.data_hash,
-    }
-
-
-def _rows(part: EvaluationSplit) -> dict[str, Any]:
-    return {
-        "targets": len(part.targets),
-        "users": len(np.unique(part.users)),
-        "skipped": part.skipped,
-        "history_events_left_out": part.events_left_out,
-    }
-
-
-def _description(split: Split) -> str:
-    if split.boundaries is not None:
-        valid, test = map(iso, split.boundaries)
-        return (
-            f"{split.how}: trained on what is before {valid}; a user's first event from there on, and before "
-            f"{test}, is validation, the first from {test} on test; new users and new items are skipped"
-        )
-    if split.how == "leave-one-out":
-        return "leave-one-out: last event test, last but one validation; test history includes validation"
-    return (
-        f"{split.how}: so many last events of a user are test, as many before them validation; "
-        "a history has all before its target"
-    )
+def _rows(scorer: str, data: Dataset, part: EvaluationSplit, ranks: TargetRanks) -> pl.DataFrame:
+    kind = np.float32 if data.num_items < _EXACT_IN_FLOAT32 else np.float64
+    nothing = np.full(len(ranks.full), np.nan)
+    return pl.DataFrame(
+        {
+            "scorer": pl.repeat(scorer, len(ranks.full), eager=True),
+            "split": pl.repeat(part.name, len(ranks.full), eager=True),
+            "user": data.user_ids.gather(part.users),
+            "event": part.events,
+            "full": ranks.full.astype(kind),
+            "sampled": (nothing if ranks.sampled is None else ranks.sampled).astype(kind),
+        }
+    ).with_columns(pl.col("sampled").fill_nan(None))
