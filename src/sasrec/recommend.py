@@ -16,7 +16,7 @@ from sasrec.data.dataset import Dataset
 from sasrec.data.intervals import personal_times
 from sasrec.data.splits import Histories, Split, split_events
 from sasrec.errors import ConfigError, DataError
-from sasrec.evaluation.ranking import ModelScorer, candidate_scores, own_chunks, summed
+from sasrec.evaluation.ranking import ModelScorer, Scorer, candidate_scores, own_blocks, summed
 from sasrec.models import SequenceModel
 from sasrec.training.run_log import RunLog
 
@@ -97,7 +97,7 @@ class Recommender:
         items, scores = np.zeros(shape), np.zeros(shape)
         allowed_V = self._allowed(allow, deny)
         with (log or RunLog(None)).bar("recommending", len(histories)) as bar:
-            mine = own_chunks(histories, self.model.num_items)
+            mine = own_blocks(ModelScorer(self.model), histories)
             for rows, item_BK, score_BK in self._best(histories, mine, k, exclude_seen, allowed_V):
                 items[rows], scores[rows] = item_BK, score_BK
                 bar(len(rows))
@@ -133,7 +133,8 @@ class Recommender:
         start, end = np.zeros(1, np.int64), np.full(1, len(numbers), np.int64)
         histories = Histories(numbers.astype(np.int32), clock, start, end)
         allowed_V = self._allowed(allow, deny)
-        ((_, item_BK, score_BK),) = self._best(histories, [np.zeros(1, np.int64)], k, exclude_seen, allowed_V)
+        one = [(np.zeros(1, np.int64), ModelScorer(self.model))]
+        ((_, item_BK, score_BK),) = self._best(histories, one, k, exclude_seen, allowed_V)
         pairs = zip(item_BK[0].tolist(), score_BK[0].tolist(), strict=True)
         return [(self.data.item_ids[item - 1], score) for item, score in pairs if np.isfinite(score)]
 
@@ -157,7 +158,7 @@ class Recommender:
     def _best(
         self,
         histories: Histories,
-        chunks: Iterable[npt.NDArray[np.int64]],
+        blocks: Iterable[tuple[npt.NDArray[np.int64], Scorer]],
         k: int,
         exclude_seen: bool,
         allowed_V: torch.Tensor | None,
@@ -165,8 +166,7 @@ class Recommender:
         """(rows, item numbers, scores), the last two (B, k), best first; -inf where nothing is left."""
         if k < 1:
             raise ConfigError(f"k must be at least 1, not {k}")
-        scorer = ModelScorer(self.model)
-        for rows in chunks:
+        for rows, scorer in blocks:
             scores_BV = candidate_scores(scorer, histories, rows, exclude_seen=exclude_seen, allowed_V=allowed_V)
             best = scores_BV.topk(min(k, scorer.num_items), dim=1)
             yield rows, best.indices.cpu().numpy(), best.values.cpu().numpy()

@@ -1,0 +1,150 @@
+"""Full-catalogue evaluation of Amazon Games: ours, the usual way and the bare product, in turn in one process.
+
+    python benchmarks/evaluation.py --data FILE
+
+FILE is header-less `user item`, in order of time. The model is a SASRec as it is initialised, 50 units, 2 blocks,
+maxlen 50; the users are all of the test split. Every way begins with the histories and ends with metrics, but the
+bare product of states and items. The memory of some is measured first, each in a process of its own (Linux only).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import sasrec
+from sasrec.config import RunConfig
+from sasrec.data.dataset import Dataset
+from sasrec.data.splits import split_events
+from sasrec.evaluation.metrics import metrics_from_ranks
+from sasrec.evaluation.ranking import ModelScorer, sampled_negatives, seen_items, target_ranks
+from sasrec.models import build_model
+
+DATA = Path(__file__).resolve().parents[1] / "../shared/data/video-kang205.tsv.gz"
+OURS, BARE = "ours", "bare product, 4096 users"
+Way = Callable[[], float]
+
+
+def ways(data: Dataset, names: list[str] | None = None) -> dict[str, Way]:
+    """Name -> what measures HR@10, or 0 where there is nothing to rank."""
+    torch.manual_seed(0)
+    config = RunConfig().replace(maxlen=50, hidden_units=50, num_blocks=2, num_heads=1)
+    scorer = ModelScorer(build_model(data.num_items, config.model).eval())
+    split = split_events(data).test
+    order = np.argsort(split.histories.lengths, kind="stable")
+    table_VD = scorer.model.item_embedding.weight.detach()
+    states_BD = scorer.states(split.histories, order)
+    negatives = sampled_negatives(split, data.num_items, 100, seed=0)
+
+    def ours() -> float:
+        return metrics_from_ranks(target_ranks(scorer, split).full)["hr@10"]
+
+    def ours_and_sampled() -> float:
+        return metrics_from_ranks(target_ranks(scorer, split, negatives=negatives).full)["hr@10"]
+
+    def encode() -> float:
+        scorer.states(split.histories, order)
+        return 0.0
+
+    def usual(users: int) -> float:
+        """Scores of so many users at a time, what they had set to -inf, topk, and whether the target is there."""
+        states_BD = scorer.states(split.histories, order)
+        hits = []
+        for start in range(0, len(order), users):
+            rows = order[start : start + users]
+            scores_BV = states_BD[start : start + users] @ table_VD.T
+            scores_BV[:, 0] = -torch.inf
+            scores_BV[tuple(map(torch.from_numpy, seen_items(split.histories, rows)))] = -torch.inf
+            top_BK = scores_BV.topk(50).indices
+            hits.append(top_BK == torch.from_numpy(split.targets[rows]).unsqueeze(1))
+        hits_BK = torch.cat(hits).double()
+        (hits_BK / torch.arange(2, 52).log2()).sum(1).mean()  # NDCG@50
+        return float(hits_BK[:, :10].sum(1).mean())
+
+    def bare(users: int) -> float:
+        for chunk_BD in states_BD.split(users):
+            torch.mm(chunk_BD, table_VD.T)
+        return 0.0
+
+    made: dict[str, Way] = {
+        OURS: ours,
+        "ours and 100 sampled": ours_and_sampled,
+        "usual, 1024 users": lambda: usual(1024),
+        "usual, 4096 users": lambda: usual(4096),
+        BARE: lambda: bare(4096),
+        "bare product, 44 users": lambda: bare(44),
+        "encoding, in all but bare": encode,
+    }
+    return {name: made[name] for name in names or made}
+
+
+def memory_mb(what: str) -> float:
+    """A line of /proc/self/status, in MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{what}:")) / 1024
+
+
+def print_memory(data: Dataset, name: str) -> None:
+    """What the process of this way had at most, and what of it came on top of model, data and states."""
+    way = ways(data, [name])[name]
+    Path("/proc/self/clear_refs").write_text("5")  # the highest so far is now what there is
+    before = memory_mb("VmRSS")
+    way()
+    highest = memory_mb("VmHWM")
+    print(f"memory  {name:28s} {highest:6.0f} MB, of it for evaluation {highest - before:5.0f} MB", flush=True)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--cpu", action="store_true", help="count the processor's seconds, not the clock's")
+    parser.add_argument("--memory_of", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if not options.memory_of:
+        for name in (OURS, "usual, 1024 users", "usual, 4096 users"):
+            again = [sys.executable, __file__, "--data", str(options.data), "--threads", str(options.threads)]
+            subprocess.run([*again, "--memory_of", name], check=True)
+    data = sasrec.prepare(options.data)
+    if options.memory_of:
+        print_memory(data, options.memory_of)
+        return
+    print(f"torch {torch.__version__}, {options.threads} threads, load average {os.getloadavg()[0]:.2f}")
+    print(f"{len(split_events(data).test.targets):,} users, {data.num_items:,} items")
+    clock = time.process_time if options.cpu else time.perf_counter
+    seconds: dict[str, list[float]] = {}
+    made = ways(data)
+    for number in range(options.rounds):
+        for name in list(made) if number % 2 == 0 else list(made)[::-1]:
+            began = clock()
+            hit_rate = made[name]()
+            seconds.setdefault(name, []).append(clock() - began)
+            if not number and hit_rate:
+                print(f"{name}: HR@10 {hit_rate:.6f}")
+    print_table(seconds)
+
+
+def print_table(seconds: dict[str, list[float]]) -> None:
+    """Median and range of each way, and the median and range of its ratios to ours and to the bare product."""
+    for name, taken in seconds.items():
+        shown = f"{statistics.median(taken):6.2f} s, {min(taken):5.2f} to {max(taken):5.2f}"
+        for other, called in ((OURS, "ours"), (BARE, "bare")):
+            ratios = [a / b for a, b in zip(taken, seconds[other], strict=True)]
+            shown += f"  {statistics.median(ratios):5.2f} × {called} ({min(ratios):.2f} to {max(ratios):.2f})"
+        print(f"{name:28s}{shown}")
+
+
+if __name__ == "__main__":
+    main()
