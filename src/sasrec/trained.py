@@ -120,6 +120,7 @@ def checkpoint_at(path: Path) -> store.Checkpoint:
 
 
 def check_data(found: store.Checkpoint, data: Dataset) -> None:
+    """Raises: CheckpointError if it was trained on other data."""
     if found.need("data_hash") != data.data_hash:
         raise CheckpointError(
             f"{found.path} was trained on other data (hash {found.need('data_hash')[:12]}, "
@@ -128,6 +129,7 @@ def check_data(found: store.Checkpoint, data: Dataset) -> None:
 
 
 def config_of(found: store.Checkpoint) -> RunConfig:
+    """The settings it was trained with."""
     return RunConfig.from_parts(found.need("config"), f"{found.path}/state.json")
 
 
@@ -140,6 +142,7 @@ def model_of(found: store.Checkpoint, data: Dataset) -> SequenceModel:
 
 
 def put_weights(found: store.Checkpoint, model: SequenceModel) -> None:
+    """Raises: CheckpointError if they are of a model of another shape, or not finite."""
     try:
         model.load_state_dict(found.weights)
     except RuntimeError as error:
@@ -149,6 +152,7 @@ def put_weights(found: store.Checkpoint, model: SequenceModel) -> None:
 
 
 def measured(folder: Path, device: torch.device, log: RunLog) -> Recommender:
+    """The recommender of a run, whose metrics are written to it if there is anybody to measure on."""
     recommender = load(folder, device=str(device))
     parts = (recommender.split.valid, recommender.split.test)
     if empty := [part for part in parts if not len(part.targets)]:
