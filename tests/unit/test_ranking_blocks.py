@@ -216,7 +216,7 @@ def test_a_history_longer_than_all_that_fits_is_encoded_alone(monkeypatch: pytes
     assert sorted(shapes) == [(1, 2), (1, 9), (1, 9), (2, 1)]
 
 
-@pytest.mark.parametrize(("items", "most"), [(3, 512), (23_715, 44), (500_000, 2), (3_000_000, 1)])
+@pytest.mark.parametrize(("items", "most"), [(3, 512), (23_715, 22), (200_000, 2), (3_000_000, 1)])
 def test_a_large_catalogue_is_scored_few_rows_at_a_time(items: int, most: int) -> None:
     asked = []
 

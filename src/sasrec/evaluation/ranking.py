@@ -27,8 +27,9 @@ from sasrec.training.interrupt import InterruptedWorkError
 # These sizes decide which rows meet in one matrix product, and so the last bit of a score: they are constants, not
 # settings. Scores of a chunk, which is what ranks share out: 64 MB in fp32.
 _SCORES_AT_ONCE = 2**24
-# Scores that are made, and read a few times, before the next: 4 MB in fp32, which stay in the processor's cache.
-_SCORES_IN_CACHE = 2**20
+# Scores that are made, and read a few times, before the next: 2 MB in fp32, which stay in a processor's cache, and
+# whose memory is used again for the next instead of going back to the system.
+_SCORES_IN_CACHE = 2**19
 # Positions (B times L) encoded at a time: what an encoder holds grows with these times D, L or its intervals.
 _POSITIONS_AT_ONCE = 2**12
 # Sums of ones are exact in fp32 up to here.
