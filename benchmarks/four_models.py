@@ -1,9 +1,10 @@
-"""The four models on one data set, a few seeds each: the same commands for all, and a table in Markdown.
+"""The four models on one data set, a few seeds each: the same commands for all, and two tables in Markdown.
 
     python benchmarks/four_models.py FOLDER SETTINGS...     as in: ... runs/four --dataset ml-100k --maxlen 100
 
 For each model and seed: `sasrec train`, `sasrec evaluate` and `sasrec recommend` in FOLDER/MODEL-SEED. A run that
 is there already is not made again, so that several processes, each with its own --seeds, can fill one folder.
+The second table is `sasrec compare`: what models are worth beside the best baseline, and beside the first model.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+
+import sasrec as package
+from sasrec.comparison import number, p_value
 
 MODELS = {
     "SASRec": ["--no_time", "--no_mhc"],
@@ -78,6 +82,30 @@ def table(folder: Path) -> str:
     return "\n".join(lines)
 
 
+def margins(folder: Path) -> str:
+    """Differences in test NDCG@10, full catalogue, with intervals over users and seeds."""
+    found = {
+        model: [str(each) for each in sorted(folder.glob(f"{slug(model)}-[0-9]*")) if finished(each)]
+        for model in MODELS
+    }
+    found = {model: runs for model, runs in found.items() if runs}
+    if not found:
+        return ""
+    first = next(iter(found))
+    baselines = json.loads((Path(found[first][0]) / "metrics.json").read_text())["baselines"]
+    best = max(baselines, key=lambda name: baselines[name]["test"]["full"]["ndcg@10"])
+    lines = ["| model | against | their NDCG@10 | difference | 95 % interval | p |", "|---|---|---|---|---|---|"]
+    pairs = [(model, best, [f"{found[first][0]}:{best}"]) for model in found]
+    pairs += [(model, first, found[first]) for model in found if model != first]
+    for model, name, others in pairs:
+        (against,) = (comparison := package.compare([*others, *found[model]])).others
+        it = against.difference
+        cells = [model, name, number(comparison.first.metrics["ndcg@10"]), number(it.mean)]
+        cells += [f"{number(it.low)} to {number(it.high)}", p_value(against.adjusted_p)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def slug(model: str) -> str:
     """The model's name as a folder's."""
     return model.lower().replace(" + ", "-")
@@ -93,11 +121,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="none: only the table")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     options, settings = parser.parse_known_args()
     for seed in options.seeds:
-        for model in MODELS:
+        for model in options.models:
             run(options.folder / f"{slug(model)}-{seed}", model, seed, settings)
-    print(table(options.folder))
+    print(f"{table(options.folder)}\n\n{margins(options.folder)}")
 
 
 if __name__ == "__main__":
