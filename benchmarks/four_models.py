@@ -67,10 +67,8 @@ def table(folder: Path) -> str:
         "| model | seeds | parameters | validation NDCG@10 | test NDCG@10 | test HR@10 | best epoch | s / epoch |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for model in MODELS:
-        found = [figures(each) for each in sorted(folder.glob(f"{slug(model)}-[0-9]*")) if finished(each)]
-        if not found:
-            continue
+    for model, runs in runs_of(folder).items():
+        found = [figures(each) for each in runs]
         cells = [model, str(len(found)), f"{found[0]['parameters']:,}"]
         for key in ("valid", "ndcg", "hr"):
             values = [run[key] for run in found]
@@ -79,21 +77,25 @@ def table(folder: Path) -> str:
         cells.append(", ".join(f"{run['best']:.0f}" for run in found))
         cells.append(f"{statistics.mean(run['seconds'] for run in found):.2f}")
         lines.append("| " + " | ".join(cells) + " |")
+    for name, of in baselines(folder).items():
+        shown = [of["valid"]["full"]["ndcg@10"], of["test"]["full"]["ndcg@10"], of["test"]["full"]["hr@10"]]
+        lines.append(f"| {name} | | | {' | '.join(f'{value:.4f}' for value in shown)} | | |")
     return "\n".join(lines)
+
+
+def baselines(folder: Path) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+    """Their metrics, which are the same in every run of the folder."""
+    runs = [run for model in runs_of(folder).values() for run in model]
+    return json.loads((runs[0] / "metrics.json").read_text())["baselines"] if runs else {}
 
 
 def margins(folder: Path) -> str:
     """Differences in test NDCG@10, full catalogue, with intervals over users and seeds."""
-    found = {
-        model: [str(each) for each in sorted(folder.glob(f"{slug(model)}-[0-9]*")) if finished(each)]
-        for model in MODELS
-    }
-    found = {model: runs for model, runs in found.items() if runs}
+    found = {model: [str(run) for run in runs] for model, runs in runs_of(folder).items()}
     if not found:
         return ""
-    first = next(iter(found))
-    baselines = json.loads((Path(found[first][0]) / "metrics.json").read_text())["baselines"]
-    best = max(baselines, key=lambda name: baselines[name]["test"]["full"]["ndcg@10"])
+    first, counted = next(iter(found)), baselines(folder)
+    best = max(counted, key=lambda name: counted[name]["test"]["full"]["ndcg@10"])
     lines = ["| model | against | their NDCG@10 | difference | 95 % interval | p |", "|---|---|---|---|---|---|"]
     pairs = [(model, best, [f"{found[first][0]}:{best}"]) for model in found]
     pairs += [(model, first, found[first]) for model in found if model != first]
@@ -111,9 +113,13 @@ def slug(model: str) -> str:
     return model.lower().replace(" + ", "-")
 
 
-def finished(folder: Path) -> bool:
-    """Whether the last of the three commands is done."""
-    return (folder / "top.parquet").exists()
+def runs_of(folder: Path) -> dict[str, list[Path]]:
+    """Of each model that has any, the runs of which the last of the three commands is done."""
+    done = {
+        model: [run for run in sorted(folder.glob(f"{slug(model)}-[0-9]*")) if (run / "top.parquet").exists()]
+        for model in MODELS
+    }
+    return {model: runs for model, runs in done.items() if runs}
 
 
 def main() -> None:
