@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,7 +33,10 @@ def training_loss(model: SequenceModel, batch: TrainingBatch, config: LossConfig
         states_PD = model(items_BL, positions_BL, times_BL).flatten(0, 1)[real_P]
         with torch.autocast(model.device.type, enabled=False):  # logits and sums need the digits
             states_PD = _tempered(states_PD.to(table_VD.dtype), config.temperature)
-            return full_cross_entropy(states_PD, table_VD, targets_P, batch.positions, config.label_smoothing)
+            left_out = _left_out(model, batch)
+            return full_cross_entropy(
+                states_PD, table_VD, targets_P, batch.positions, config.label_smoothing, left_out
+            )
     negatives = model.to_device(batch.negatives_PN if batch.shared_N is None else batch.shared_N)
     few = batch.shared_N is not None or negatives.shape[-1] <= _FEW
     looked_up = negatives if few else negatives[:0]
@@ -155,24 +158,50 @@ class _InChunks(torch.autograd.Function):
         return None, None, *(grad * grad_outputs[0] for grad in ctx.saved_tensors)
 
 
+class LeftOut(NamedTuple):
+    """Items, from 1, that are no candidates of a softmax; a position's target always is one."""
+
+    own_BK: Tensor
+    """Of the positions of each row; K may be 0."""
+    row_P: Tensor
+    """Which row is a position's."""
+    unknown_U: Tensor
+    """Of all positions; U may be 0."""
+
+    def fill(self, logits_CV: Tensor, part: slice) -> None:
+        """Set theirs to -inf; column 0 is item 1."""
+        logits_CV.scatter_(1, self.own_BK[self.row_P[part]] - 1, -torch.inf)
+        logits_CV.index_fill_(1, self.unknown_U - 1, -torch.inf)
+
+
+def _left_out(model: SequenceModel, batch: TrainingBatch) -> LeftOut | None:
+    if batch.own_BK is None and batch.unknown_U is None:
+        return None
+    own_BK = batch.items_BL[:, :0] if batch.own_BK is None else batch.own_BK
+    unknown_U = batch.items_BL[0, :0] if batch.unknown_U is None else batch.unknown_U
+    row_P = batch.real_P // batch.items_BL.shape[1]
+    return LeftOut(model.to_device(own_BK), model.to_device(row_P), model.to_device(unknown_U))
+
+
 def full_cross_entropy(
     states_PD: Tensor,
     item_embedding_VD: Tensor,
     targets_P: Tensor,
     positions: int | None = None,
     label_smoothing: float = 0.0,
+    left_out: LeftOut | None = None,
 ) -> Tensor:
     """Sum of the cross-entropy of each position's target among items 1..V-1 / positions (default: their mean).
 
     With `label_smoothing` that share of the target's probability is spread evenly over all items, the target too.
-    Row 0 of the table, padding, takes no part.
+    Row 0 of the table, padding, takes no part, nor does what is `left_out`.
 
     Exact, in memory of a few chunks of logits, whatever P is: gradients are formed chunk by chunk in the
     forward pass, as they are known up to the scale that arrives in the backward pass. Differentiable once.
     """
     count = len(states_PD) if positions is None else positions
     loss: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        states_PD, item_embedding_VD, targets_P, count, label_smoothing
+        states_PD, item_embedding_VD, targets_P, count, label_smoothing, left_out
     )
     return loss
 
@@ -180,7 +209,13 @@ def full_cross_entropy(
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, states_PD: Tensor, item_embedding_VD: Tensor, targets_P: Tensor, positions: int, smoothing: float
+        ctx: Any,
+        states_PD: Tensor,
+        item_embedding_VD: Tensor,
+        targets_P: Tensor,
+        positions: int,
+        smoothing: float,
+        left_out: LeftOut | None,
     ) -> Tensor:
         states_PD, table_VD = states_PD.detach(), item_embedding_VD.detach()
         grad_states_PD, grad_table_VD = torch.empty_like(states_PD), torch.zeros_like(table_VD)
@@ -191,13 +226,17 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             target_C1 = targets_P[part].unsqueeze(1) - 1
             logits_CV = states_PD[part] @ table_VD[1:].T
             at_target_C1 = logits_CV.gather(1, target_C1)
+            if left_out is not None:
+                left_out.fill(logits_CV, part)
+                logits_CV.scatter_(1, target_C1, at_target_C1)
             normaliser_C1 = logits_CV.logsumexp(1, keepdim=True)
             total += (normaliser_C1 - at_target_C1).sum()
             if smoothing > 0:
-                total += smoothing * (at_target_C1 - logits_CV.mean(1, keepdim=True)).sum()
+                mean_C1, even = _evenly(logits_CV, left_out is not None)
+                total += smoothing * (at_target_C1 - mean_C1).sum()
             grad_logits_CV = logits_CV.sub_(normaliser_C1).exp_()
             if smoothing > 0:
-                grad_logits_CV.sub_(smoothing / logits_CV.shape[1])
+                grad_logits_CV.sub_(smoothing * even)
             grad_logits_CV.scatter_add_(1, target_C1, torch.full_like(at_target_C1, smoothing - 1.0))
             grad_states_PD[part] = grad_logits_CV @ table_VD[1:]
             grad_table_VD[1:].addmm_(grad_logits_CV.T, states_PD[part])
@@ -209,4 +248,13 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         grad_states_PD, grad_table_VD = ctx.saved_tensors
         scale = grad_outputs[0] / ctx.positions
-        return grad_states_PD * scale, grad_table_VD * scale, None, None, None
+        return grad_states_PD * scale, grad_table_VD * scale, None, None, None, None
+
+
+def _evenly(logits_CV: Tensor, some_left_out: bool) -> tuple[Tensor, Tensor | float]:
+    """The mean logit of each position's candidates, (C, 1), and the share of each of them."""
+    if not some_left_out:
+        return logits_CV.mean(1, keepdim=True), 1 / logits_CV.shape[1]
+    candidates_CV = logits_CV > -torch.inf
+    even_CV = candidates_CV / candidates_CV.sum(1, keepdim=True)
+    return (logits_CV.masked_fill(~candidates_CV, 0) * even_CV).sum(1, keepdim=True), even_CV.to(logits_CV.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -119,6 +120,23 @@ def test_random_windows_cover_the_whole_history_and_never_leave_the_training_par
         assert windows == {tuple(whole[at : at + width]) for at in range(len(whole) - width + 1)}
     one, other = batches.batch(5, 1), batches.batch(5, 1)
     assert np.array_equal(one.items_BL, other.items_BL)
+
+
+@pytest.mark.parametrize("parts", [1, 3, 40])
+@pytest.mark.parametrize("windows", ["last", "random"])
+def test_a_loss_that_skips_own_items_gets_all_of_the_training_part_and_nothing_held_out(
+    windows: Literal["last", "random"], parts: int
+) -> None:
+    training = split_events(dataset(random_lists(30, 500, seed=4, longest=60), 500)).training
+    loss, options = LossConfig(skip_own_items=True), {"maxlen": 10, "batch_size": 8, "seed": 0}
+    batches = TrainingBatches(training, 500, loss=loss, windows=windows, **options)
+    for step, users in enumerate(batches.plan(0)):
+        for part in range(parts):
+            batch, mine = batches.batch(0, step, part, parts), users[part::parts]
+            assert len(batch.own_BK) == len(mine)
+            for user, own in zip(mine, batch.own_BK, strict=True):
+                assert set(own) == set(training.items[training.starts[user] : training.ends[user]])
+    assert TrainingBatches(training, 500, loss=LossConfig(), **options).batch(0, 0).own_BK is None
 
 
 def test_an_epoch_has_every_user_once_and_batches_of_equal_numbers_of_positions() -> None:

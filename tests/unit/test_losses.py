@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from sasrec import losses
-from sasrec.losses import binary_cross_entropy, full_cross_entropy
+from sasrec.losses import LeftOut, binary_cross_entropy, full_cross_entropy
 from sasrec.models.dropout import Dropout
 
 
@@ -28,6 +28,35 @@ def test_chunked_cross_entropy_equals_the_plain_one_and_so_do_its_gradients(
     for one, other in zip(found, expected, strict=True):
         assert torch.allclose(one, other, atol=1e-14)
     assert found[1][0].abs().max() == 0, "padding takes no part"
+
+
+@pytest.mark.parametrize("at_once", [1, 70, 10**6])
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize(("own", "unknown"), [(True, True), (True, False), (False, True)])
+def test_what_is_left_out_of_cross_entropy_is_as_if_it_were_not_there(
+    own: bool, unknown: bool, smoothing: float, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Position by position, on the rows of the table that remain; the target remains though it is left out."""
+    monkeypatch.setattr(losses, "_LOGITS_AT_ONCE", at_once)
+    torch.manual_seed(0)
+    states = torch.randn(23, 8, dtype=torch.float64, requires_grad=True)
+    table = torch.randn(31, 8, dtype=torch.float64, requires_grad=True)
+    targets, row_P = torch.randint(1, 29, (23,)), torch.arange(23) // 5
+    own_BK = torch.cat([torch.randint(1, 31, (5, 6)), targets[::5, None]], 1)[:, : 7 * own]
+    unknown_U = torch.tensor([29, 30])[: 2 * unknown]
+    plain = torch.zeros((), dtype=torch.float64)
+    for state, target, row in zip(states, targets.tolist(), row_P.tolist(), strict=True):
+        gone = {*own_BK[row].tolist(), *unknown_U.tolist()} - {target}
+        left = [item for item in range(1, 31) if item not in gone]
+        place = torch.tensor(left.index(target))
+        plain = plain + F.cross_entropy(table[left] @ state, place, label_smoothing=smoothing) / 23
+    expected = torch.autograd.grad(plain, (states, table))
+    ours = full_cross_entropy(
+        states, table, targets, label_smoothing=smoothing, left_out=LeftOut(own_BK, row_P, unknown_U)
+    )
+    assert torch.allclose(ours, plain, atol=1e-14)
+    for one, other in zip(torch.autograd.grad(ours, (states, table)), expected, strict=True):
+        assert torch.allclose(one, other, atol=1e-14)
 
 
 def test_cross_entropy_never_holds_all_logits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -256,6 +256,26 @@ def test_a_run_whose_split_leaves_nobody_to_measure_says_why(
         sasrec.evaluate(tmp_path / "run")
 
 
+@pytest.mark.parametrize("loss", [{}, {"label_smoothing": 0.1, "skip_own_items": True}])
+def test_under_a_temporal_split_cross_entropy_learns_nothing_of_items_that_are_not_in_training(
+    tmp_path: Path, loss: dict[str, object]
+) -> None:
+    frame = chain_frame()
+    last = frame["time"].max()
+    late = pl.DataFrame({"user": ["u000", "u001"], "item": ["late", "later"], "time": [last, last]})
+    data = sasrec.prepare(pl.concat([frame, late]), time_unit="s")
+    numbers = {item: 1 + place for place, item in enumerate(data.item_ids.to_list())}
+    tables = [
+        sasrec.train(data, tmp_path / f"{epochs}", split="temporal:0.7", **(SMALL | loss | {"num_epochs": epochs}))
+        .model.item_embedding.weight.detach()
+        .numpy()
+        for epochs in (1, 2)
+    ]
+    changed = np.abs(tables[0] - tables[1]).max(1) > 0
+    assert changed[numbers["item-03"]]
+    assert not changed[[numbers["late"], numbers["later"]]].any()
+
+
 def test_the_command_line_takes_splits_and_prints_whom_they_skip(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -51,6 +51,10 @@ class TrainingBatch(Batch):
     """Negatives of all positions of the whole batch, where it shares them."""
     log_q_V: npt.NDArray[np.float64] | None = None
     """Log of the probability that a draw of a negative is that item, where draws do not depend on the user."""
+    own_BK: npt.NDArray[np.int64] | None = None
+    """The training items of each row's user, the last repeated to one length; None where the loss skips none."""
+    unknown_U: npt.NDArray[np.int64] | None = None
+    """The items that are no candidates, where there are any and all others are negatives."""
 
 
 def pad(histories: Histories, rows: npt.NDArray[np.int64], maxlen: int) -> Batch:
@@ -94,6 +98,8 @@ class TrainingBatches:
         self._lengths = self._length_of[self._users]
         self._num_batches = max(1, round(len(self._users) / batch_size))
         self._maxlen, self._seed, self._windows = maxlen, seed, windows
+        self._training = training if loss.skip_own_items else None
+        self._unknown_U = None if known_V is None or known_V[1:].all() else np.flatnonzero(~known_V[1:]) + 1
         self._negatives = None
         if loss.loss != "ce":
             targets = self._targets(self._inputs, self._users)
@@ -161,7 +167,17 @@ class TrainingBatches:
             positions=len(targets),
             shared_N=shared,
             log_q_V=log_q_V,
+            own_BK=self._own_items(users),
+            unknown_U=self._unknown_U,
         )
+
+    def _own_items(self, users: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
+        """Of the whole training part, whatever the window."""
+        if self._training is None:
+            return None
+        lengths = self._training.lengths[users]
+        place = np.minimum(np.arange(lengths.max(initial=1)), lengths[:, None] - 1)
+        return self._training.items[self._training.starts[users][:, None] + place].astype(np.int64)
 
     def _targets(self, inputs: Histories, users: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The item after each input of those users, user after user."""
