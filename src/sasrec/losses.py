@@ -236,7 +236,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 total += smoothing * (at_target_C1 - mean_C1).sum()
             grad_logits_CV = logits_CV.sub_(normaliser_C1).exp_()
             if smoothing > 0:
-                grad_logits_CV.sub_(smoothing * even)
+                grad_logits_CV.sub_(even, alpha=smoothing)
             grad_logits_CV.scatter_add_(1, target_C1, torch.full_like(at_target_C1, smoothing - 1.0))
             grad_states_PD[part] = grad_logits_CV @ table_VD[1:]
             grad_table_VD[1:].addmm_(grad_logits_CV.T, states_PD[part])
@@ -255,6 +255,7 @@ def _evenly(logits_CV: Tensor, some_left_out: bool) -> tuple[Tensor, Tensor | fl
     """The mean logit of each position's candidates, (C, 1), and the share of each of them."""
     if not some_left_out:
         return logits_CV.mean(1, keepdim=True), 1 / logits_CV.shape[1]
-    candidates_CV = logits_CV > -torch.inf
-    even_CV = candidates_CV / candidates_CV.sum(1, keepdim=True)
-    return (logits_CV.masked_fill(~candidates_CV, 0) * even_CV).sum(1, keepdim=True), even_CV.to(logits_CV.dtype)
+    even_CV = torch.gt(logits_CV, -torch.inf, out=torch.empty_like(logits_CV))  # booleans are slow to sum
+    even_CV.div_(even_CV.sum(1, keepdim=True))
+    finite_CV = logits_CV.clamp(min=torch.finfo(logits_CV.dtype).min)
+    return finite_CV.mul_(even_CV).sum(1, keepdim=True), even_CV
