@@ -1,8 +1,9 @@
-"""docs/results.md from the runs of `sasrec reproduce`: one command for the whole table.
+"""docs/results.md from runs: one command for the whole page.
 
-    python benchmarks/results.py [--folder runs/reproduce] > docs/results.md
+    python benchmarks/results.py [--folder runs/reproduce] [--models runs/models] > docs/results.md
 
-A row for each recipe and protocol that has runs in the folder; seeds that are missing are said to be.
+A row for each recipe and protocol that has runs of `sasrec reproduce` in the first folder; seeds that are missing
+are said to be. Two tables for each folder of four_models.py in the second one, under the folder's name.
 """
 
 from __future__ import annotations
@@ -13,16 +14,46 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import four_models
+
+from sasrec.config import RunConfig
 from sasrec.reproduction import Recipe, metric_of, read_recipe, recipe_names
 
 HEAD = """# Results
 
-Made by `python benchmarks/results.py` from the runs of `sasrec reproduce NAME`, {date}. Means over seeds ±
-standard deviation; the checkpoint is chosen on validation, figures are of test. "Best baseline" is the best
-of popularity, recent popularity, item-to-item and Markov under the same protocol. Published values are of the
-same data and protocol, by their sources. Minutes are of training, on one thread of a shared CPU with other
-work beside it. Rows that fall short stay; what was tried is in [lab.md](lab.md).
+Made by `python benchmarks/results.py` from runs of `sasrec reproduce NAME`, {date}, and, farther down, of
+`python benchmarks/four_models.py`. Means over seeds ± standard deviation; the checkpoint is chosen on
+validation, figures are of test. "Best baseline" is the best of popularity, recent popularity, item-to-item
+and Markov under the same protocol. Published values are of the same data and protocol, by their sources.
+Minutes are of training, on one thread of a shared CPU with other work beside it. Rows that fall short stay;
+what was tried is in [lab.md](lab.md).
 """
+
+
+MODELS_HEAD = """## SASRec and TiSASRec, leave-one-out and temporal
+
+Full catalogue, without the items a user has had; both models with the same settings, chosen for SASRec. The
+second table of each is `sasrec compare` on test NDCG@10: differences of means over seeds, intervals over users
+and seeds, p of each line by itself; [evaluation.md](evaluation.md#comparing-runs) says how to read them.
+"""
+
+
+def of_models(folder: Path) -> str:
+    """The tables of a folder of four_models.py, under what its runs share."""
+    runs = four_models.runs_of(folder)
+    first = next(iter(runs.values()))[0]
+    protocol = json.loads((first / "metrics.json").read_text())["protocol"]
+    changed = RunConfig().differences(RunConfig.load(first / "config.toml"))
+    settings = " ".join(
+        f"--{name}" if value is True else f"--{name} {value}"
+        for name, (_, value) in changed.items()
+        if name not in ("dataset", "seed", "time", "device")
+    )
+    return (
+        f"### {protocol['data']}, {RunConfig.load(first / 'config.toml').evaluation.split}\n\n"
+        f"{protocol['test']['targets']:,} test targets; `{settings}`\n\n"
+        f"{four_models.table(folder)}\n\n{four_models.margins(folder)}\n"
+    )
 
 
 def both(values: list[float]) -> str:
@@ -70,7 +101,9 @@ def main() -> None:
     """Print the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/reproduce"))
-    folder = parser.parse_args().folder
+    parser.add_argument("--models", type=Path, default=Path("runs/models"))
+    options = parser.parse_args()
+    folder = options.folder
     made = {}
     for name in recipe_names():
         recipe = read_recipe(name)
@@ -90,6 +123,9 @@ def main() -> None:
         for recipe, runs in made.values():
             print(row(recipe, runs, candidates))
         print()
+    print(MODELS_HEAD)
+    for each in sorted(options.models.iterdir()) if options.models.exists() else ():
+        print(of_models(each))
 
 
 if __name__ == "__main__":
