@@ -102,9 +102,9 @@ class LossConfig:
     """What scores are divided by in the loss."""
     label_smoothing: float = 0.0
     """Share of the target's probability that is spread over all items, in [0, 1) (ce only)."""
-    skip_own_items: bool = False
-    """Leave the user's other training items out of the softmax: they are never recommended again, so their scores
-    need not fall (ce only)."""
+    skip_own_items: bool = True
+    """The user's other training items are no negatives: what one has had is not recommended again, so its score
+    need not fall. For lists that may repeat (`recommend --include_seen`) train without."""
     logq: bool = True
     """Correct the negatives' scores by how often each item is drawn (softmax only)."""
 
@@ -335,10 +335,6 @@ def _contradictions_of_loss(loss: LossConfig) -> list[tuple[bool, str]]:
         (
             loss.loss != "ce" and loss.label_smoothing != 0,
             f"label_smoothing is for loss ce, not {loss.loss}: use --loss ce",
-        ),
-        (
-            loss.loss != "ce" and loss.skip_own_items,
-            f"skip_own_items is for loss ce, not {loss.loss}: use --loss ce",
         ),
         (
             loss.loss != "softmax" and not loss.logq,

@@ -83,6 +83,10 @@ def _sampled_loss(
     if config.loss == "softmax" and config.logq:
         log_q_V = model.to_device(torch.as_tensor(batch.log_q_V).to(model.item_embedding.weight.dtype))
         log_expected = log_q_V[negatives] + math.log(count)
+    row_P = own_BN = None
+    if shared and batch.own_BK is not None:
+        row_P = model.to_device(batch.real_P // batch.items_BL.shape[1])
+        own_BN = _own_among(model.to_device(batch.own_BK), negatives)
 
     def loss_of(part: slice, states_CD: Tensor, targets_CD: Tensor, vectors: Tensor) -> Tensor:
         ids = negatives if shared else negatives[part]
@@ -92,8 +96,11 @@ def _sampled_loss(
             vectors_CND = vectors if vectors.dim() == 3 else F.embedding(ids, vectors)
             negative_CN = (states_CD.unsqueeze(1) * vectors_CND).sum(-1)
         positive_C = (states_CD * targets_CD).sum(-1)
-        # Draws that know the user never hit the target, but may find nothing.
-        counts_CN = ids > 0 if batch.log_q_V is None else ids != targets_P[part].unsqueeze(1)
+        counts_CN = ids > 0
+        if shared or not config.skip_own_items:  # else the draws know the user, whose items include the target
+            counts_CN = counts_CN & (ids != targets_P[part].unsqueeze(1))
+        if row_P is not None and own_BN is not None:
+            counts_CN = counts_CN & ~own_BN[row_P[part]]
         if config.loss != "softmax":
             return binary_cross_entropy(positive_C, negative_CN, counts_CN, batch.positions, beta)
         if log_expected is not None:
@@ -101,6 +108,16 @@ def _sampled_loss(
         return sampled_softmax(positive_C, negative_CN, counts_CN, batch.positions)
 
     return loss_of
+
+
+def _own_among(own_BK: Tensor, ids_N: Tensor) -> Tensor:
+    """(B, N) whether an id is among those of the row."""
+    distinct_U, place_N = torch.unique(ids_N, return_inverse=True)
+    place_BK = torch.searchsorted(distinct_U, own_BK).clamp(max=len(distinct_U) - 1)
+    nowhere_BK = distinct_U[place_BK] != own_BK
+    found_BU = torch.zeros(len(own_BK), len(distinct_U) + 1, dtype=torch.bool, device=ids_N.device)
+    found_BU.scatter_(1, place_BK.masked_fill_(nowhere_BK, len(distinct_U)), True)
+    return found_BU[:, place_N]
 
 
 def binary_cross_entropy(
@@ -178,7 +195,7 @@ def _left_out(model: SequenceModel, batch: TrainingBatch) -> LeftOut | None:
     if batch.own_BK is None and batch.unknown_U is None:
         return None
     own_BK = batch.items_BL[:, :0] if batch.own_BK is None else batch.own_BK
-    unknown_U = batch.items_BL[0, :0] if batch.unknown_U is None else batch.unknown_U
+    unknown_U = batch.targets_P[:0] if batch.unknown_U is None else batch.unknown_U
     row_P = batch.real_P // batch.items_BL.shape[1]
     return LeftOut(model.to_device(own_BK), model.to_device(row_P), model.to_device(unknown_U))
 

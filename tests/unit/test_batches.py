@@ -136,7 +136,8 @@ def test_a_loss_that_skips_own_items_gets_all_of_the_training_part_and_nothing_h
             assert len(batch.own_BK) == len(mine)
             for user, own in zip(mine, batch.own_BK, strict=True):
                 assert set(own) == set(training.items[training.starts[user] : training.ends[user]])
-    assert TrainingBatches(training, 500, loss=LossConfig(), **options).batch(0, 0).own_BK is None
+    without = LossConfig(skip_own_items=False)
+    assert TrainingBatches(training, 500, loss=without, **options).batch(0, 0).own_BK is None
 
 
 def test_an_epoch_has_every_user_once_and_batches_of_equal_numbers_of_positions() -> None:

@@ -52,7 +52,6 @@ def test_a_saved_recipe_loads_equal(tmp_path: Path) -> None:
             "label_smoothing is for loss ce, not softmax: use --loss ce",
         ),
         ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\)"),
-        ({"loss": "bce", "skip_own_items": True}, "skip_own_items is for loss ce, not bce: use --loss ce"),
         ({"loss": "gbce", "logq": False}, "logq does nothing with loss gbce"),
         ({"logq": False}, "logq does nothing with loss ce"),
         ({"temperature": 0.0}, "temperature must be above 0"),

@@ -36,13 +36,16 @@ NEGATIVES: dict[str, dict[str, Any]] = {
 }
 LOSSES = {"bce": {}, "gbce": {"gbce_t": 0.9}, "softmax": {}, "softmax plain": {"loss": "softmax", "logq": False}}
 COMBINATIONS = [
-    pytest.param(LossConfig(**{"loss": loss, **more, **kind}, num_negatives=count), id=f"{loss}-{name}-{count}")
-    for count in (20, 3)  # in chunks, and looked up at once
+    pytest.param(
+        LossConfig(**{"loss": loss, **more, **kind}, num_negatives=count, skip_own_items=skip),
+        id=f"{loss}-{name}-{count}-{'skip' if skip else 'all'}",
+    )
+    for count, skip in ((20, True), (3, True), (3, False))  # in chunks, and looked up at once
     for loss, more in LOSSES.items()
     for name, kind in NEGATIVES.items()
 ]
 every_kind = pytest.mark.parametrize("config", COMBINATIONS)
-every_kind_in_chunks = pytest.mark.parametrize("config", COMBINATIONS[: len(COMBINATIONS) // 2])
+every_kind_in_chunks = pytest.mark.parametrize("config", COMBINATIONS[: len(COMBINATIONS) // 3])
 
 
 def made(config: LossConfig, lists: list[list[int]] = LISTS, batch_size: int = 12) -> TrainingBatches:
@@ -88,13 +91,24 @@ def probabilities(negatives: str) -> Tensor:
     return counts.double() / counts.sum()
 
 
+def owners(batch: TrainingBatch) -> list[set[int]]:
+    """The training items of each position's user, from the lists: their last inputs tell rows apart."""
+    training = [row[:-2] if len(row) >= 3 else row for row in LISTS]
+    found = []
+    for row, length in zip(batch.items_BL, batch.lengths_B, strict=True):
+        (own,) = {tuple(each) for each in training if each[:-1][-MAXLEN:] == row[:length].tolist()}
+        found += [set(own)] * int(length)
+    return found
+
+
 def plain(model: SequenceModel, batch: TrainingBatch, config: LossConfig) -> Tensor:
     """docs/losses.md, position by position."""
     scores_PV, q = scores(model, batch, config.temperature), probabilities(config.negatives)
+    histories = owners(batch) if config.skip_own_items else [set()] * len(batch.targets_P)
     terms = []
     for at, target in enumerate(batch.targets_P.tolist()):
         drawn = (batch.negatives_PN[at] if batch.shared_N is None else batch.shared_N).tolist()
-        kept = [item for item in drawn if item not in (0, target)]
+        kept = [item for item in drawn if item not in (0, target) and item not in histories[at]]
         positive, negative = scores_PV[at, target], scores_PV[at, kept]
         if config.loss == "softmax":
             corrected = negative - torch.log(len(drawn) * q[kept]) if config.logq else negative
@@ -185,16 +199,18 @@ def test_gbce_with_t_one_is_least_where_the_sigmoid_is_the_probability_and_bce_w
     assert slope(share, 0.0).abs().min() > 0.01
 
 
-@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(("shared", "skip"), [(False, False), (True, False), (True, True)])
 def test_sampled_softmax_of_every_item_once_without_correction_is_cross_entropy(
-    shared: bool, model: SequenceModel
+    shared: bool, skip: bool, model: SequenceModel
 ) -> None:
-    config = LossConfig(loss="softmax", share_negatives=shared, logq=False, temperature=0.5)
+    """Of their own for each position, draws of the user's items would be dropped when they are made."""
+    common = {"temperature": 0.5, "skip_own_items": skip}
+    config = LossConfig(loss="softmax", share_negatives=shared, logq=False, **common)
     batch, every = made(config).batch(0, 0), np.arange(1, ITEMS + 1)
     tiled = np.tile(every, (len(batch.targets_P), 1))
     batch = dataclasses.replace(batch, **({"shared_N": every} if shared else {"negatives_PN": tiled}))
     found = value_and_gradients(model, lambda: training_loss(model, batch, config))
-    cross_entropy = LossConfig(temperature=0.5)
+    cross_entropy = LossConfig(**common)
     assert_equal(found, value_and_gradients(model, lambda: training_loss(model, batch, cross_entropy)))
 
 
@@ -218,7 +234,7 @@ def test_the_error_of_sampled_softmax_shrinks_as_one_over_the_root_of_the_number
 
 
 def test_label_smoothing_and_temperature_are_those_of_torch(model: SequenceModel) -> None:
-    config = LossConfig(label_smoothing=0.15, temperature=0.4)
+    config = LossConfig(label_smoothing=0.15, temperature=0.4, skip_own_items=False)
     batch = made(config).batch(0, 1)
     targets = torch.from_numpy(batch.targets_P) - 1
 
@@ -241,7 +257,7 @@ def test_label_smoothing_holds_chunk_by_chunk(model: SequenceModel, monkeypatch:
 def test_a_position_whose_negatives_all_are_its_target_has_no_softmax_loss(
     count: int, model: SequenceModel
 ) -> None:
-    config = LossConfig(loss="softmax")
+    config = LossConfig(loss="softmax", skip_own_items=False)
     batch = made(config).batch(0, 0)
     hits = np.repeat(batch.targets_P[:, None], count, axis=1)
     found = value_and_gradients(
@@ -254,7 +270,7 @@ def test_a_position_whose_negatives_all_are_its_target_has_no_softmax_loss(
 def test_shared_negatives_that_hit_the_target_of_a_position_do_not_count_there(
     loss: str, model: SequenceModel
 ) -> None:
-    config = LossConfig(loss=loss, num_negatives=3, share_negatives=True)
+    config = LossConfig(loss=loss, num_negatives=3, share_negatives=True, skip_own_items=False)
     batch = made(config).batch(0, 0)
     item = int(np.bincount(batch.targets_P).argmax())
     batch = dataclasses.replace(batch, shared_N=np.full(3, item))

@@ -46,7 +46,8 @@ def assert_drawn_by(weights: npt.NDArray[Any], drawn: npt.NDArray[np.int64]) -> 
 def test_softmax_draws_by_the_probabilities_that_it_corrects_for(
     negatives: str, weights: npt.NDArray[Any], shared: bool
 ) -> None:
-    made = drawer(loss="softmax", negatives=negatives, share_negatives=shared, num_negatives=20_000)
+    options = {"share_negatives": shared, "num_negatives": 20_000, "skip_own_items": False}
+    made = drawer(loss="softmax", negatives=negatives, **options)
     drawn = made.draw(np.arange(4), np.array([1, 2, 3, 4]), np.random.default_rng(0))
     assert drawn.shape == ((20_000,) if shared else (4, 20_000))
     assert_drawn_by(weights, drawn)
@@ -65,7 +66,7 @@ def test_popular_negatives_of_a_user_are_by_popularity_without_the_users_own_whi
 
 
 @pytest.mark.parametrize("negatives", ["uniform", "popularity"])
-@pytest.mark.parametrize("loss", ["bce", "gbce"])
+@pytest.mark.parametrize("loss", ["bce", "gbce", "softmax"])
 def test_negatives_of_a_position_are_none_of_the_users_training_items(loss: str, negatives: str) -> None:
     made = drawer(loss=loss, negatives=negatives, num_negatives=500)
     users = np.arange(len(LISTS))
@@ -102,18 +103,22 @@ def test_in_batch_negatives_are_corrected_by_how_often_items_are_targets() -> No
 
 
 @pytest.mark.parametrize("negatives", ["uniform", "popularity"])
-@pytest.mark.parametrize("shared", [False, True])
-def test_the_estimate_of_the_partition_function_is_unbiased(negatives: str, shared: bool) -> None:
-    made = drawer(loss="softmax", negatives=negatives, share_negatives=shared, num_negatives=5)
+@pytest.mark.parametrize(("shared", "skip"), [(False, False), (False, True), (True, False)])
+def test_the_estimate_of_the_partition_function_is_unbiased(negatives: str, shared: bool, skip: bool) -> None:
+    """Of the user's own items, of which user 9 has one, where draws that are theirs are dropped."""
+    options = {"share_negatives": shared, "skip_own_items": skip, "num_negatives": 5}
+    made = drawer(loss="softmax", negatives=negatives, **options)
     random = np.random.default_rng(2)
     scores = random.normal(0, 1, ITEMS + 1)
     scores[[0, 12]] = -np.inf, -np.inf if negatives == "popularity" else scores[12]  # 12 is in no training part
-    target, times = 3, 20_000
+    target, user, times = 3, 9, 20_000
     if shared:
-        drawn = np.stack([made.draw(np.zeros(1, np.int64), np.array([target]), random) for _ in range(times)])
+        drawn = np.stack([made.draw(np.full(1, user), np.array([target]), random) for _ in range(times)])
     else:
-        drawn = made.draw(np.zeros(times, np.int64), np.full(times, target), random)
+        drawn = made.draw(np.full(times, user), np.full(times, target), random)
     terms = np.where(drawn == target, 0, np.exp(scores[drawn] - made.log_q_V[drawn]) / 5)
+    if skip:
+        scores[TRAINING[user][0]] = -np.inf
     estimates, exact = np.exp(scores[target]) + terms.sum(1), np.exp(scores).sum()
     standard_error = estimates.std() / np.sqrt(times)
     assert abs(estimates.mean() - exact) < 4 * standard_error

@@ -52,7 +52,8 @@ class TrainingBatch(Batch):
     log_q_V: npt.NDArray[np.float64] | None = None
     """Log of the probability that a draw of a negative is that item, where draws do not depend on the user."""
     own_BK: npt.NDArray[np.int64] | None = None
-    """The training items of each row's user, the last repeated to one length; None where the loss skips none."""
+    """The training items of each row's user, the last repeated to one length, where they are no negatives and the
+    draws do not know that."""
     unknown_U: npt.NDArray[np.int64] | None = None
     """The items that are no candidates, where there are any and all others are negatives."""
 
@@ -98,7 +99,7 @@ class TrainingBatches:
         self._lengths = self._length_of[self._users]
         self._num_batches = max(1, round(len(self._users) / batch_size))
         self._maxlen, self._seed, self._windows = maxlen, seed, windows
-        self._training = training if loss.skip_own_items else None
+        self._training = training if loss.skip_own_items and (loss.loss == "ce" or loss.shared) else None
         self._unknown_U = None if known_V is None or known_V[1:].all() else np.flatnonzero(~known_V[1:]) + 1
         self._negatives = None
         if loss.loss != "ce":

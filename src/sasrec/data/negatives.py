@@ -67,9 +67,9 @@ class NegativeSampler:
 class TrainingNegatives:
     """What LossConfig asks for, one draw a step.
 
-    bce and gbce with negatives of their own for each position exclude the user's training items: uniform draws
-    never hit one, popular ones that do are dropped. All others are draws from the whole catalogue, or from the
-    batch's targets: their probabilities are known, and it is for the loss to skip those that are the target.
+    With `skip_own_items`, negatives of a position are never a training item of its user: uniform ones of bce and
+    gbce are drawn from the others; popular ones, and those of softmax, which must know how likely a draw is, are
+    drawn from all and dropped if they are. All else that does not count is left out by the loss.
     """
 
     def __init__(
@@ -83,14 +83,14 @@ class TrainingNegatives:
     ) -> None:
         """`targets`: every target of an epoch; `known_V`: the items that may be drawn, by default all."""
         kind = config.negatives
-        excludes = not config.shared and config.loss != "softmax"
+        skips = config.skip_own_items and not config.shared
         self._config = config
-        self._sampler = NegativeSampler(training, num_items, known_V=known_V) if excludes else None
+        self._sampler = NegativeSampler(training, num_items, known_V=known_V) if skips else None
         self._drawable = np.arange(1, num_items + 1) if known_V is None else np.flatnonzero(known_V)
         # Of popular items: one of these, each alike. int32, as there may be as many as events.
         self._events = training.items[training.flat()] if kind == "popularity" else training.items[:0]
         self.log_q_V: npt.NDArray[np.float64] | None = None
-        if not excludes:
+        if config.loss == "softmax":
             counted = targets if kind == "in_batch" else self._events
             if kind == "uniform":
                 counted = self._drawable
@@ -104,13 +104,12 @@ class TrainingNegatives:
         config, count = self._config, self._config.num_negatives
         if config.negatives == "in_batch":
             return random.choice(targets_P, min(count, len(targets_P)), replace=False)
-        shape = (count,) if config.shared else (len(users_P), count)
-        if config.negatives == "popularity":
-            drawn = self._events[random.integers(len(self._events), size=shape)].astype(np.int64)
-            return drawn if self._sampler is None else drawn * ~self._sampler.is_positive(users_P, drawn)
-        if self._sampler is not None:
+        if config.negatives == "uniform" and config.loss != "softmax" and self._sampler is not None:
             return self._sampler.draw(users_P, count, random)
-        return self._drawable[random.integers(len(self._drawable), size=shape)]
+        pool = self._events if config.negatives == "popularity" else self._drawable
+        shape = (count,) if config.shared else (len(users_P), count)
+        drawn = pool[random.integers(len(pool), size=shape)].astype(np.int64)
+        return drawn if self._sampler is None else drawn * ~self._sampler.is_positive(users_P, drawn)
 
 
 def _exclusive_cumsum(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
