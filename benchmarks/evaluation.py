@@ -1,10 +1,11 @@
-"""Full-catalogue evaluation of Amazon Games: ours, the usual way and the bare product, in turn in one process.
+"""Full-catalogue evaluation of Amazon Games: ours, RecBole's, the usual way, the bare product, in turn.
 
     python benchmarks/evaluation.py --data FILE
 
 FILE is header-less `user item`, in order of time. The model is a SASRec as it is initialised, 50 units, 2 blocks,
 maxlen 50; the users are all of the test split. Every way begins with the histories and ends with metrics, but the
-bare product of states and items. The memory of some is measured first, each in a process of its own (Linux only).
+bare product of states and items. RecBole is there if it is installed, and evaluates its own SASRec of that size.
+The memory of some is measured first, each in a process of its own (Linux only).
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from evaluation_recbole import Way, recbole_names, recbole_versions, recbole_ways
 
 import sasrec
 from sasrec.config import RunConfig
@@ -31,7 +32,6 @@ from sasrec.models import build_model
 
 DATA = Path(__file__).resolve().parents[1] / "../shared/data/video-kang205.tsv.gz"
 OURS, BARE = "ours", "bare product, 4096 users"
-Way = Callable[[], float]
 
 
 def ways(data: Dataset, names: list[str] | None = None) -> dict[str, Way]:
@@ -75,14 +75,16 @@ def ways(data: Dataset, names: list[str] | None = None) -> dict[str, Way]:
             torch.mm(chunk_BD, table_VD.T)
         return 0.0
 
-    made: dict[str, Way] = {
-        OURS: ours,
+    made: dict[str, Way] = {OURS: ours}
+    if set(recbole_names()).intersection(names or recbole_names()):
+        made |= recbole_ways(data, split, config.model)
+    made |= {
         "ours and 100 sampled": ours_and_sampled,
         "usual, 1024 users": lambda: usual(1024),
         "usual, 4096 users": lambda: usual(4096),
         BARE: lambda: bare(4096),
         "bare product, 22 users": lambda: bare(22),
-        "encoding, in all but bare": encode,
+        "encoding, of ours and usual": encode,
     }
     return {name: made[name] for name in names or made}
 
@@ -113,7 +115,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if not options.memory_of:
-        for name in (OURS, "usual, 1024 users", "usual, 4096 users"):
+        for name in (OURS, *recbole_names(), "usual, 1024 users", "usual, 4096 users"):
             again = [sys.executable, __file__, "--data", str(options.data), "--threads", str(options.threads)]
             subprocess.run([*again, "--memory_of", name], check=True)
     data = sasrec.prepare(options.data)
@@ -125,6 +127,8 @@ def main() -> None:
     clock = time.process_time if options.cpu else time.perf_counter
     seconds: dict[str, list[float]] = {}
     made = ways(data)
+    if recbole_names():
+        print(f"{recbole_versions()}: the same users, histories and targets")
     for number in range(options.rounds):
         for name in list(made) if number % 2 == 0 else list(made)[::-1]:
             began = clock()
