@@ -189,7 +189,7 @@ class Recommend:
     k: int = 10
     """How many items."""
     include_seen: bool = False
-    """Let items of the history come out again."""
+    """Let items of the history come out again; for models trained with --no_skip_own_items."""
     allow: str | None = None
     """Only these items: ids separated by commas, or @FILE with one id a line."""
     deny: str | None = None
@@ -209,6 +209,10 @@ class Recommend:
         if self.all and (self.output is None or self.output.suffix not in {".parquet", ".csv"}):
             raise ConfigError("--all needs --output FILE.parquet or FILE.csv")
         recommender = trained.load(self.run_dir, device=self.device, dataset=self.dataset)
+        if self.include_seen and RunConfig.load(self.run_dir / "config.toml").loss.skip_own_items:
+            err.print(
+                "note: this model has not learned how likely items come again: train it with --no_skip_own_items"
+            )
         options: dict[str, Any] = {
             "k": self.k,
             "exclude_seen": not self.include_seen,

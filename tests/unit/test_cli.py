@@ -84,10 +84,14 @@ def test_prepare_writes_a_data_set_with_titles_and_prints_the_report(
     assert "from 2020-09-13" in out
     assert "sasrec train --dataset" in err
     assert run(capsys, "train", "--dataset", data, "--train_dir", tmp_path / "run", *SMALL)[0] == 0
-    _, out, _ = run(
-        capsys, "recommend", tmp_path / "run", "--user", "u001", "--allow", "item-05", "--include_seen"
-    )
+    asked = ["--user", "u001", "--allow", "item-05"]
+    _, out, err = run(capsys, "recommend", tmp_path / "run", *asked, "--include_seen")
     assert "The Fifth" in out
+    assert "train it with --no_skip_own_items" in err
+    repeats = ["--train_dir", tmp_path / "repeats", "--no_skip_own_items"]
+    assert run(capsys, "train", "--dataset", data, *repeats, *SMALL)[0] == 0
+    _, _, err = run(capsys, "recommend", tmp_path / "repeats", *asked, "--include_seen")
+    assert "note" not in err
 
 
 def test_bad_rows_are_refused_with_their_lines_and_tolerated_when_asked(
