@@ -97,7 +97,8 @@ def _print_card(card: dict[str, Any]) -> None:
         skipped = ", ".join(f"{users} ({reason})" for reason, users in part["skipped"].items() if users)
         out.print(
             f"{split}: {part['targets']} targets of {part['users']} users; users skipped: {skipped or 'none'}; "
-            f"{part['history_events_left_out']} events left out of histories"
+            f"{part['history_events_left_out']} events left out of histories; "
+            f"{part['repeats_left_out']} targets left out as the user has had them"
         )
     trained_on = f"{card['training_events']} events trained on"
     items = f"{card['items']} items, {card['items_not_candidates']} of them no candidates"

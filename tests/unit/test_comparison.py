@@ -162,7 +162,7 @@ def test_more_than_two_are_adjusted_for_being_many(runs: Path) -> None:
         ({"ties": "first"}, "ties (half: "),
         ({"full": "a sample"}, "full (all items of the catalogue | a sample)"),
         ({"seen": "kept"}, "seen (items"),
-        ({"card": 0}, "card (1 | 0)"),
+        ({"card": 0}, "card (2 | 0)"),
     ],
 )
 def test_unlike_protocols_are_refused_and_the_field_is_named(
@@ -237,11 +237,11 @@ def test_the_command_prints_a_table_a_sentence_and_what_to_bear_in_mind(
     runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = [str(runs / "short-0"), str(runs / "seed-0"), f"{runs / 'seed-0'}:markov"]
-    assert main(["compare", *names, "--metric", "hr@20", "--resamples", "500"]) == 0
+    assert main(["compare", *names, "--metric", "hr@5", "--resamples", "500"]) == 0
     out = capsys.readouterr().out
-    for heading in ("hr@20", "ndcg@10", "hr@10", "difference", "95 % interval", "Holm's p"):
+    for heading in ("hr@5", "ndcg@10", "hr@10", "difference", "95 % interval", "Holm's p"):
         assert heading in out
-    assert f"{names[1]} is better than {names[0]}: HR@20 ." in out
+    assert f"{names[1]} is better than {names[0]}: HR@5 ." in out
     assert "another seed" in out
     assert main(["compare", names[0]]) == 1
     assert "two runs or more" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from sasrec.evaluation.metrics import CUTOFFS, DEFINITIONS
 Candidates: TypeAlias = Literal["full", "sampled"]
 
 # Raised when a field of the card changes its meaning.
-CARD = 1
+CARD = 2
 SAMPLED_NEGATIVES = 100
 SAMPLED_SEED = 0
 
@@ -49,6 +49,8 @@ class Rows(TypedDict):
     """Why users have no target -> how many."""
     history_events_left_out: int
     """Events before a target that the model was not shown, as their items are not known."""
+    repeats_left_out: int
+    """Events that would be targets, but of items the user has had."""
 
 
 class Card(TypedDict):
@@ -105,7 +107,7 @@ def card(data: Dataset, split: Split) -> Card:
         "sampled": f"the target and {catalogue} drawn uniformly with replacement, a draw for each target",
         "sampled_negatives": SAMPLED_NEGATIVES,
         "sampled_seed": SAMPLED_SEED,
-        "seen": "items of the user's whole history are no candidates; a target among them stays one",
+        "seen": "items of the user's whole history are no candidates, and no targets",
         "ties": "half: rank = 1 + number above + half the number equal",
         "metrics": DEFINITIONS,
         "training_events": int(split.training.lengths.sum()),
@@ -137,6 +139,7 @@ def _rows(part: EvaluationSplit) -> Rows:
         "users": len(np.unique(part.users)),
         "skipped": part.skipped,
         "history_events_left_out": part.events_left_out,
+        "repeats_left_out": part.repeats_left_out,
     }
 
 
