@@ -107,6 +107,8 @@ class Ending:
     best_epoch: int
     seconds: float
     """Of training, all parts of an interrupted run together."""
+    time: str
+    """When, ISO 8601."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,7 @@ def result_of(train_dir: Path, recipe: Recipe, seed: int) -> tuple[dict[str, Any
     _check_run(train_dir, recipe, seed)
     ended = ending(train_dir)
     if ended is None or not (train_dir / METRICS).exists():
-        raise ReproductionError(f"{train_dir} has not ended, or nobody in it has a target to be measured on")
+        raise ReproductionError(f"{train_dir} has not ended, or was not measured (no metrics.json)")
     return saved_metrics(train_dir), ended
 
 
@@ -219,7 +221,8 @@ def ending(train_dir: Path) -> Ending | None:
     if not last or last[0]["event"] != "stopped" or last[0].get("reason") == "interrupted":
         return None
     try:
-        return Ending(str(last[0]["reason"]), int(last[0]["best_epoch"]), float(last[0]["seconds"]))
+        reason, best_epoch, seconds, time = (last[0][key] for key in ("reason", "best_epoch", "seconds", "time"))
+        return Ending(str(reason), int(best_epoch), float(seconds), str(time))
     except (KeyError, TypeError, ValueError):
         return None
 
