@@ -25,12 +25,12 @@ from sasrec.trained import saved_metrics
 
 HEAD = """# Results
 
-Made by `python benchmarks/results.py` from runs of `sasrec reproduce NAME`, {dates}, and, farther down, of
-`python benchmarks/four_models.py`. Means over seeds ± standard deviation; the checkpoint is chosen on
-validation, figures are of test. "Best baseline" is the best of popularity, recent popularity, item-to-item
-and Markov under the same protocol, by NDCG@10. Published values are of the same data and protocol, by their
-sources. Seconds are of training, on one thread of a shared CPU with other work beside it. Rows are in order of
-NDCG@10 within a data set; those that fall short stay; what was tried is in [lab.md](lab.md).
+Made by `python benchmarks/results.py` from runs of `sasrec reproduce NAME` that ended, {dates}. Means over
+seeds ± standard deviation; the checkpoint is chosen on validation, figures are of test. "Best baseline" is the
+best of popularity, recent popularity, item-to-item and Markov under the same protocol, by NDCG@10. Published
+values are of the same data and protocol, by their sources. Seconds are of training, on one thread of a shared CPU
+with other work beside it. Rows are in order of NDCG@10 within a data set; those that fall short stay; what was
+tried is in [lab.md](lab.md).
 """
 
 TITLES = {
@@ -52,8 +52,8 @@ COLUMNS = (
 
 MODELS_HEAD = """## SASRec and TiSASRec, leave-one-out and temporal
 
-Full catalogue, without the items a user has had; both models with the same settings, chosen for SASRec. The
-second table of each is `sasrec compare` on test NDCG@10: differences of means over seeds, intervals over users
+Made by `python benchmarks/four_models.py`, added here by results.py. Full catalogue, without the items a user has
+had; both models with the same settings, chosen for SASRec. The second table of each is `sasrec compare` on test NDCG@10: differences of means over seeds, intervals over users
 and seeds, p of each line by itself; [evaluation.md](evaluation.md#comparing-runs) says how to read them.
 """
 
@@ -175,7 +175,7 @@ def main() -> None:
     folders = sorted(each for each in options.models.glob("*") if each.is_dir())
     if models := list(filter(None, map(of_models, folders))):
         page += [MODELS_HEAD, *models]
-    print("\n".join(page))
+    print("\n".join(page).rstrip())
 
 
 if __name__ == "__main__":
