@@ -53,8 +53,9 @@ COLUMNS = (
 MODELS_HEAD = """## SASRec and TiSASRec, leave-one-out and temporal
 
 Made by `python benchmarks/four_models.py`, added here by results.py. Full catalogue, without the items a user has
-had; both models with the same settings, chosen for SASRec. The second table of each is `sasrec compare` on test NDCG@10: differences of means over seeds, intervals over users
-and seeds, p of each line by itself; [evaluation.md](evaluation.md#comparing-runs) says how to read them.
+had; both models with the same settings, chosen for SASRec. The second table of each is `sasrec compare` on test
+NDCG@10: differences of means over seeds, intervals over users and seeds, p of each line by itself;
+[evaluation.md](evaluation.md#comparing-runs) says how to read them.
 """
 
 
