@@ -135,7 +135,10 @@ def test_a_loss_that_skips_own_items_gets_all_of_the_training_part_and_nothing_h
             batch, mine = batches.batch(0, step, part, parts), users[part::parts]
             assert len(batch.own_BK) == len(mine)
             for user, own in zip(mine, batch.own_BK, strict=True):
-                assert set(own) == set(training.items[training.starts[user] : training.ends[user]])
+                items = set(training.items[training.starts[user] : training.ends[user]])
+                assert set(own) == items
+                assert len(own) == max(len(items), batch.own_BK.shape[1])
+        assert batch.own_BK.shape[1] <= 500
     without = LossConfig(skip_own_items=False)
     assert TrainingBatches(training, 500, loss=without, **options).batch(0, 0).own_BK is None
 
