@@ -65,7 +65,8 @@ def test_one_rule_has_one_card_however_it_is_written(ways: tuple[str, ...]) -> N
 
 def test_other_rules_have_other_cards() -> None:
     texts = [
-        card_of(how)["split"] for how in ("leave-one-out", "last-2", "temporal:1970-01-03", "temporal:1970-01-04")
+        card_of(how)["split"]
+        for how in ("leave-one-out", "last-2", "temporal:1970-01-03,1970-01-05", "temporal:1970-01-02,1970-01-05")
     ]
     assert len(set(texts)) == 4
     assert [text.partition(":")[0] for text in texts] == ["leave-one-out", "last-2", "temporal", "temporal"]
