@@ -320,8 +320,8 @@ def _notes(models: list[list[_Scored]]) -> list[str]:
         )
     elif single:
         notes.append(
-            f"one run does not say how far seeds lie apart: {', '.join(single)} is taken to vary as the models "
-            "with several runs do; if it varies more, its intervals are too narrow: train it with other seeds too"
+            f"one run does not say how far seeds lie apart, so for {', '.join(single)} that is taken from the "
+            "models with several runs; where it is more, the intervals are too narrow: train with other seeds too"
         )
     for alike in _grouped([model[0] for model in fitted], lambda each: each.settings):
         if len(alike) > 1:

@@ -124,9 +124,9 @@ def test_a_single_run_beside_others_has_the_noise_of_theirs_and_a_note_names_it(
     theirs = [float(ndcg(run).mean()) for run in a]
     assert single.difference == paired_bootstrap(ndcg(b), USER, noise=seed_noise([[ndcg(b).mean()]], [theirs]))
     (note,) = found.notes
-    assert f": {b} is taken to vary as the models with several runs do" in note
+    assert f"lie apart, so for {b} that is taken from the models with several runs" in note
     (note,) = sasrec.compare([*a, b, c]).notes
-    assert f": {b}, {c} is taken to vary" in note
+    assert f"so for {b}, {c} that is taken" in note
     (note,) = sasrec.compare([f"{b}:popularity", b, c]).notes
     assert note.startswith("the intervals are of the users' chance alone")
 
