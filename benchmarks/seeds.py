@@ -86,7 +86,7 @@ def main() -> None:
         for size in (1, 2, 3):
             users_only, with_seeds = [], []
             for first, second in sides(options.runs, size, np.random.default_rng(0)):
-                noise = seed_noise([means[list(side)].tolist() for side in (first, second)], [size, size])
+                noise = seed_noise([means[list(side)].tolist() for side in (first, second)])
                 differences = values[list(second)].mean(0) - values[list(first)].mean(0)
                 users = np.arange(len(differences))
                 users_only.append(paired_bootstrap(differences, users, 1000).p_value <= 0.05)

@@ -61,7 +61,7 @@ def print_metrics(metrics: dict[str, Any]) -> None:
 
 
 def print_comparison(found: Comparison) -> None:
-    """What `compare` returns: a table, a sentence for each side against the first, and what to bear in mind."""
+    """What `compare` returns: a table and its protocol, a sentence for each side, and what to bear in mind."""
     several = len(found.others) > 1
     figures = list(found.first.metrics)
     headings = [*figures, "difference", "95 % interval", "Holm's p" if several else "p"]
@@ -78,10 +78,24 @@ def print_comparison(found: Comparison) -> None:
             p_value(each.adjusted_p),
         )
     out.print(table)
+    out.print(escape(_measured_how(found)))
     for sentence in [each.sentence for each in found.others]:
         out.print(escape(sentence))
     for note in found.notes:
         out.print(f"note: {escape(note)}")
+
+
+def _measured_how(found: Comparison) -> str:
+    """Without it the figures of one protocol pass for those of another."""
+    card, part = found.protocol, found.protocol[found.split]
+    rule = card["split"].partition(":")[0]
+    negatives = f"{card['sampled_negatives']} sampled negatives, seed {card['sampled_seed']}"
+    return (
+        f"{'validation' if found.split == 'valid' else 'test'} of {rule}, "
+        f"{'full catalogue' if found.candidates == 'full' else negatives}, "
+        f"data {card['data']} {card['data_hash'][:12]}, {part['targets']:,} targets of {part['users']:,} users, "
+        f"{found.resamples:,} resamples"
+    )
 
 
 def _print_card(card: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,21 @@ def test_the_measures_of_lists_equal_plain_loops_over_what_is_recommended(run: P
     assert found["novelty"] > details(run)["lists"]["popularity"]["novelty"], (
         "nothing is less novel than popularity"
     )
+
+
+def test_novelty_and_the_ratio_of_popularity_equal_plain_loops_over_users(run: Path) -> None:
+    """Novelty counts users, each once; the ratio is over what users had before the test target, validation too."""
+    found, lists, data = details(run)["lists"]["model"], lists_of_users(run), sasrec.load(run).data
+    whole = [[data.item_ids[int(i) - 1] for i in data.history(user)] for user in range(data.num_users)]
+    training = [row[:-2] for row in whole]
+    assert any(len(set(row)) < len(row) for row in training), "somebody had an item twice"
+    had = {item: sum(item in row for row in training) for row in lists for item in row}
+    people = sum(map(bool, training))
+    bits = [np.mean([np.log2(people) - np.log2(max(had[item], 1)) for item in row]) for row in lists]
+    assert found["novelty"] == pytest.approx(np.mean(bits))
+    counts = Counter(item for row in training for item in row)
+    before = np.mean([np.mean([counts[item] for item in row[:-1]]) for row in whole])
+    assert found["popularity_ratio"] == pytest.approx(found["popularity"] / before)
 
 
 def test_the_slices_put_the_model_beside_the_best_baseline_and_hold_every_target(run: Path) -> None:
