@@ -140,9 +140,45 @@ def row_leaks(data: Dataset, split: Split, part: EvaluationSplit, drawn: np.ndar
     return leaks
 
 
+LOSSES = (
+    LossConfig(loss="bce", num_negatives=5),
+    LossConfig(loss="softmax", num_negatives=5, negatives="popularity"),
+    LossConfig(loss="gbce", num_negatives=50, share_negatives=True),
+    LossConfig(loss="softmax", num_negatives=50, negatives="in_batch"),
+    LossConfig(),
+)
+
+
+def batch_leaks(data: Dataset, split: Split, seed: int) -> dict[str, int]:
+    """Of the first two batches of an epoch."""
+    loss, windows, stride = LOSSES[seed % len(LOSSES)], ("last", "random")[seed // 2 % 2], data.num_items + 1
+    options = {"maxlen": 1 + seed % 20, "batch_size": 100, "loss": loss, "seed": seed, "windows": windows}
+    batches = TrainingBatches(split.training, data.num_items, known_V=split.known_V, **options)
+    row, _, item = contents(split.training)
+    follows = row[1:] == row[:-1]
+    steps = (row[1:] * stride + item[:-1]) * stride + item[1:]
+    own, leaks = np.unique(row * stride + item), {"a step is none of training": 0, "an own item is a negative": 0}
+    leaks |= {"a negative is unknown": 0, "an item that is skipped is no training item": 0}
+    for step, users in enumerate(batches.plan(0)[:2] if len(batches) else []):
+        batch = batches.batch(0, step)
+        user_P = np.repeat(users, batch.lengths_B)
+        learned = (user_P * stride + batch.items_BL.ravel()[batch.real_P]) * stride + batch.targets_P
+        leaks["a step is none of training"] += (~np.isin(learned, steps[follows])).sum()
+        drawn = batch.negatives_PN if batch.shared_N is None else batch.shared_N[None, :]
+        leaks["a negative is unknown"] += (~split.known_V[drawn] & (drawn > 0)).sum()
+        if batch.own_BK is None:
+            leaks["an own item is a negative"] += np.isin(user_P[:, None] * stride + drawn, own).sum()
+        else:
+            skipped = np.unique(users[:, None] * stride + batch.own_BK)
+            leaks["an item that is skipped is no training item"] += len(
+                np.setxor1d(skipped, own[np.isin(own // stride, users)])
+            )
+    return leaks
+
+
 def check(data: Dataset, split: Split, seed: int, negatives: int = 5) -> int:
     """The number of rows, when there is no leak in any."""
-    found = training_leaks(data, split)
+    found = training_leaks(data, split) | batch_leaks(data, split, seed)
     for part in (split.valid, split.test):
         drawn = sampled_negatives(part, data.num_items, negatives, seed)
         found |= {f"{part.name}: {leak}": count for leak, count in row_leaks(data, split, part, drawn).items()}
@@ -250,7 +286,7 @@ def test_a_million_random_rows_hold_no_leak() -> None:
 
 
 def random_rows(wanted: int) -> int:
-    """Rows of random splits of random data with five negatives each, all checked."""
+    """Rows of random splits of random data with five negatives each, and batches of training, all checked."""
     random, rows, seed = np.random.default_rng(0), 0, 0
     while rows < wanted:
         seed += 1
@@ -262,21 +298,3 @@ def random_rows(wanted: int) -> int:
             continue
         rows += check(data, split, seed)
     return rows
-
-
-def test_negatives_of_training_are_known_items_and_none_of_the_training_part() -> None:
-    random = np.random.default_rng(1)
-    data = random_data(random, users=500, items=80, longest=30, moments=500)
-    split = split_of(data, "temporal:0.7")
-    assert not split.known_V[1:].all()
-    loss = LossConfig(loss="bce", num_negatives=20)
-    batches = TrainingBatches(
-        split.training, data.num_items, maxlen=50, batch_size=32, loss=loss, seed=0, known_V=split.known_V
-    )
-    for step, users in enumerate(batches.plan(0)):
-        batch = batches.batch(0, step)
-        assert split.known_V[batch.negatives_PN].all()
-        row_P = np.repeat(np.arange(len(users)), batch.lengths_B)
-        for row, user in enumerate(users):
-            own = split.training.items[split.training.starts[user] : split.training.ends[user]]
-            assert not np.isin(batch.negatives_PN[row_P == row], own).any()
