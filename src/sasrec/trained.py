@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from sasrec.checkpoint import store
@@ -21,6 +24,7 @@ from sasrec.training.distributed import device_number, joined, rank
 from sasrec.training.run_log import RunLog
 
 CHECKPOINTS, METRICS, RANKS = "checkpoints", "metrics.json", "ranks.parquet"
+KNOWN_ITEMS = "known_items"  # of an export's checkpoint: packed bits, one an item and padding, in base 64
 
 
 def load(
@@ -42,7 +46,7 @@ def load(
     found = checkpoint_at(Path(checkpoint) if checkpoint else folder)
     check_data(found, data)
     model = model_of(found, data).to(pick_device(device)).eval()
-    return Recommender(model, data, config_of(found).evaluation.split)
+    return Recommender(model, data, config_of(found).evaluation.split, exported_items(found, data))
 
 
 def evaluate(
@@ -126,6 +130,19 @@ def check_data(found: store.Checkpoint, data: Dataset) -> None:
             f"{found.path} was trained on other data (hash {found.need('data_hash')[:12]}, "
             f"this data set has {data.data_hash[:12]}): name the right one with --dataset"
         )
+
+
+def exported_items(found: store.Checkpoint, data: Dataset) -> npt.NDArray[np.bool_] | None:
+    """(V,) which items are known, from the checkpoint of an export (exporting.py); None if it does not say."""
+    if KNOWN_ITEMS not in found.state:
+        return None
+    try:
+        bits = np.frombuffer(b64decode(found.state[KNOWN_ITEMS], validate=True), np.uint8)
+    except (ValueError, TypeError):
+        bits = np.zeros(0, np.uint8)
+    if len(bits) != len(np.packbits(np.zeros(data.num_items + 1, bool))):
+        raise CheckpointError(f"{found.path} has {KNOWN_ITEMS} that do not fit its items: export the run again")
+    return np.unpackbits(bits, count=data.num_items + 1).astype(bool)
 
 
 def config_of(found: store.Checkpoint) -> RunConfig:
