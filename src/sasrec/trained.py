@@ -15,8 +15,8 @@ import torch
 from sasrec.checkpoint import store
 from sasrec.config import RunConfig, write_whole
 from sasrec.data.dataset import Dataset, open_dataset
-from sasrec.errors import CheckpointError, ConfigError
-from sasrec.evaluation.protocol import evaluate_scorer
+from sasrec.errors import CheckpointError, ConfigError, EvaluationError
+from sasrec.evaluation.protocol import evaluate_scorer, nobody
 from sasrec.evaluation.ranking import ModelScorer
 from sasrec.models import SequenceModel, build_model
 from sasrec.recommend import Recommender
@@ -64,11 +64,16 @@ def evaluate(
     `details`: also measure what lies beyond accuracy, and slices of users and targets, on test.
 
     Returns {split: {"full" | "sampled": {"ndcg@10": …}}, "baselines": …, "protocol": the card that
-    evaluation/card.py describes, and, if asked for, "details": as evaluation/details.py says}.
+    evaluation/card.py describes, and, if asked for, "details": as evaluation/details.py says}. A split without
+    targets is not there.
+
+    Raises: EvaluationError for an export, which has no events, or if neither split has a target; as `load`.
     """
     with joined(pick_device(device).type):
         log = RunLog.of_run(None, log or RunLog(None))
         recommender = load(run, device=device, dataset=dataset, checkpoint=checkpoint)
+        if not recommender.data.num_events:
+            raise EvaluationError(f"{run} is an export, which has no events: evaluate the run that it was made of")
         return _measure(recommender, None if checkpoint else Path(run), log, details=details)
 
 
@@ -171,12 +176,11 @@ def put_weights(found: store.Checkpoint, model: SequenceModel) -> None:
 def measured(folder: Path, device: torch.device, log: RunLog) -> Recommender:
     """The recommender of a run, whose metrics are written to it if there is anybody to measure on."""
     recommender = load(folder, device=str(device))
-    parts = (recommender.split.valid, recommender.split.test)
-    if empty := [part for part in parts if not len(part.targets)]:
-        reason = f"nobody has a {empty[0].name} target ({empty[0].why_skipped})"
-        log.say(f"note: {reason}, so nothing is measured: no metrics.json is written")
-    else:
+    valid, test = recommender.split.valid, recommender.split.test
+    if len(valid.targets) or len(test.targets):
         _measure(recommender, folder, log)
+    else:
+        log.say(f"note: {nobody(valid)}, and {nobody(test)}: nothing is measured, and no metrics.json is written")
     return recommender
 
 
@@ -191,5 +195,5 @@ def _measure(
         measured.ranks.write_parquet(ranks)
         write_whole(folder / RANKS, ranks.getvalue())
         write_whole(folder / METRICS, json.dumps(metrics, indent=2))
-    log.event("metrics", **{split: metrics[split] for split in ("valid", "test")})
+    log.event("metrics", **{split: metrics[split] for split in ("valid", "test") if split in metrics})
     return metrics
