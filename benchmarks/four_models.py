@@ -2,15 +2,15 @@
 
     python benchmarks/four_models.py FOLDER SETTINGS...     as in: ... runs/four --dataset ml-100k --maxlen 100
 
-For each model and seed: `sasrec train`, `sasrec evaluate` and `sasrec recommend` in FOLDER/MODEL-SEED. A run that
-is there already is not made again, so that several processes, each with its own --seeds, can fill one folder.
+For each model and seed: `sasrec train`, `sasrec evaluate` and `sasrec recommend` in FOLDER/MODEL-SEED. What is
+done already is not done again, and an interrupted run is gone on with, so several processes can fill one folder if
+each has its own --seeds.
 The second table is `sasrec compare`: what models are worth beside the best baseline, and beside the first model.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -18,6 +18,9 @@ from pathlib import Path
 
 import sasrec as package
 from sasrec.comparison import number, p_value
+from sasrec.reproduction import ending, events
+from sasrec.run import holds_checkpoints
+from sasrec.trained import saved_metrics
 
 MODELS = {
     "SASRec": ["--no_time", "--no_mhc"],
@@ -29,35 +32,38 @@ MODELS = {
 
 def sasrec(*words: str) -> None:
     """Run the command line, and stop if it fails."""
-    subprocess.run([sys.executable, "-m", "sasrec", *words], check=True, stdout=subprocess.DEVNULL)
+    status = subprocess.run([sys.executable, "-m", "sasrec", *words], stdout=subprocess.DEVNULL).returncode
+    if status:
+        sys.exit(status)
 
 
 def run(folder: Path, model: str, seed: int, settings: list[str]) -> None:
     """Train, evaluate, recommend: the weights are loaded again from the run folder by the last two."""
-    if folder.exists():
+    if is_done(folder):
         return
-    sasrec("train", "--train_dir", str(folder), "--seed", str(seed), *MODELS[model], *settings)
-    trained = json.loads((folder / "metrics.json").read_text())
+    resume = ["--resume"] if holds_checkpoints(folder) else []
+    sasrec("train", "--train_dir", str(folder), *resume, "--seed", str(seed), *MODELS[model], *settings)
+    trained = saved_metrics(folder)
     sasrec("evaluate", str(folder))
-    if json.loads((folder / "metrics.json").read_text()) != trained:
+    if saved_metrics(folder) != trained:
         sys.exit(f"{folder}: the reloaded model has other metrics")
     sasrec("recommend", str(folder), "--all", "--k", "10", "--output", str(folder / "top.parquet"))
 
 
 def figures(folder: Path) -> dict[str, float]:
     """What the table shows of one run."""
-    events = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    epochs = [event for event in events if event["event"] == "epoch"]
-    (stopped,) = (event for event in events if event["event"] == "stopped")
-    metrics = json.loads((folder / "metrics.json").read_text())
+    ended, written, metrics = ending(folder), events(folder), saved_metrics(folder)
+    assert ended is not None, "only runs that are done are shown"
+    # A run that was resumed may have gone through an epoch twice, but its seconds count one of them.
+    epochs = max(event["epoch"] for event in written if event["event"] == "epoch")
     return {
         "valid": metrics["valid"]["full"]["ndcg@10"],
         "ndcg": metrics["test"]["full"]["ndcg@10"],
         "hr": metrics["test"]["full"]["hr@10"],
-        "epochs": len(epochs),
-        "best": stopped["best_epoch"],
-        "seconds": stopped["seconds"] / len(epochs),
-        "parameters": next(event["parameters"] for event in events if event["event"] == "model"),
+        "epochs": epochs,
+        "best": ended.best_epoch,
+        "seconds": ended.seconds / epochs,
+        "parameters": next(event["parameters"] for event in written if event["event"] == "model"),
     }
 
 
@@ -86,7 +92,7 @@ def table(folder: Path) -> str:
 def baselines(folder: Path) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
     """Their metrics, which are the same in every run of the folder."""
     runs = [run for model in runs_of(folder).values() for run in model]
-    return json.loads((runs[0] / "metrics.json").read_text())["baselines"] if runs else {}
+    return saved_metrics(runs[0])["baselines"] if runs else {}
 
 
 def margins(folder: Path) -> str:
@@ -113,11 +119,15 @@ def slug(model: str) -> str:
     return model.lower().replace(" + ", "-")
 
 
+def is_done(folder: Path) -> bool:
+    """Whether a run has ended, and the last of the three commands too."""
+    return ending(folder) is not None and (folder / "top.parquet").exists()
+
+
 def runs_of(folder: Path) -> dict[str, list[Path]]:
-    """Of each model that has any, the runs of which the last of the three commands is done."""
+    """Of each model that has any, the runs that are done."""
     done = {
-        model: [run for run in sorted(folder.glob(f"{slug(model)}-[0-9]*")) if (run / "top.parquet").exists()]
-        for model in MODELS
+        model: [run for run in sorted(folder.glob(f"{slug(model)}-[0-9]*")) if is_done(run)] for model in MODELS
     }
     return {model: runs for model, runs in done.items() if runs}
 

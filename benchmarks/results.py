@@ -3,57 +3,103 @@
     python benchmarks/results.py [--folder runs/reproduce] [--models runs/models] > docs/results.md
 
 A row for each recipe and protocol that has runs of `sasrec reproduce` in the first folder; seeds that are missing
-are said to be. Two tables for each folder of four_models.py in the second one, under the folder's name.
+are said to be. Two tables for each folder of four_models.py in the second one, under the folder's name. Runs that
+have not ended, or not with the recipe's settings and data, are named on stderr and left out.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import four_models
 
 from sasrec.config import RunConfig
-from sasrec.reproduction import Recipe, metric_of, read_recipe, recipe_names
+from sasrec.errors import SasrecError
+from sasrec.reproduction import Ending, Recipe, best_baseline, metric_of, read_recipe, recipe_names, result_of
+from sasrec.trained import saved_metrics
 
 HEAD = """# Results
 
-Made by `python benchmarks/results.py` from runs of `sasrec reproduce NAME`, {date}, and, farther down, of
-`python benchmarks/four_models.py`. Means over seeds ± standard deviation; the checkpoint is chosen on
-validation, figures are of test. "Best baseline" is the best of popularity, recent popularity, item-to-item
-and Markov under the same protocol. Published values are of the same data and protocol, by their sources.
-Minutes are of training, on one thread of a shared CPU with other work beside it. Rows that fall short stay;
-what was tried is in [lab.md](lab.md).
+Made by `python benchmarks/results.py` from runs of `sasrec reproduce NAME` that ended, {dates}. Means over
+seeds ± standard deviation; the checkpoint is chosen on validation, figures are of test. "Best baseline" is the
+best of popularity, recent popularity, item-to-item and Markov under the same protocol, by NDCG@10. Published
+values are of the same data and protocol, by their sources. Seconds are of training, on one thread of a shared CPU
+with other work beside it. Rows are in order of NDCG@10 within a data set; those that fall short stay; what was
+tried is in [lab.md](lab.md).
 """
 
+TITLES = {
+    "full": "Full catalogue, without the items a user has had",
+    "sampled": "The papers' protocol: the target among 100 sampled negatives; not comparable with the above",
+}
+
+COLUMNS = (
+    "data",
+    "recipe",
+    "model and loss",
+    "seeds",
+    "NDCG@10",
+    "HR@10",
+    "best baseline",
+    "published",
+    "seconds a seed",
+)
 
 MODELS_HEAD = """## SASRec and TiSASRec, leave-one-out and temporal
 
-Full catalogue, without the items a user has had; both models with the same settings, chosen for SASRec. The
-second table of each is `sasrec compare` on test NDCG@10: differences of means over seeds, intervals over users
-and seeds, p of each line by itself; [evaluation.md](evaluation.md#comparing-runs) says how to read them.
+Made by `python benchmarks/four_models.py`, added here by results.py. Full catalogue, without the items a user has
+had; both models with the same settings, chosen for SASRec. The second table of each is `sasrec compare` on test
+NDCG@10: differences of means over seeds, intervals over users and seeds, p of each line by itself;
+[evaluation.md](evaluation.md#comparing-runs) says how to read them.
 """
 
 
-def of_models(folder: Path) -> str:
-    """The tables of a folder of four_models.py, under what its runs share."""
-    runs = four_models.runs_of(folder)
-    first = next(iter(runs.values()))[0]
-    protocol = json.loads((first / "metrics.json").read_text())["protocol"]
-    changed = RunConfig().differences(RunConfig.load(first / "config.toml"))
-    settings = " ".join(
-        f"--{name}" if value is True else f"--{name} {value}"
-        for name, (_, value) in changed.items()
-        if name not in ("dataset", "seed", "time", "device")
-    )
-    return (
-        f"### {protocol['data']}, {RunConfig.load(first / 'config.toml').evaluation.split}\n\n"
-        f"{protocol['test']['targets']:,} test targets; `{settings}`\n\n"
-        f"{four_models.table(folder)}\n\n{four_models.margins(folder)}\n"
-    )
+@dataclass(frozen=True)
+class Made:
+    """A recipe and its runs that have ended."""
+
+    recipe: Recipe
+    metrics: list[dict[str, Any]]
+    endings: list[Ending]
+
+    def values(self, metric: str) -> list[float]:
+        """Of a metric, one a seed."""
+        return [metric_of(each, metric) for each in self.metrics]
+
+
+def left_out(why: object) -> None:
+    """Say it on stderr: stdout is the page."""
+    print(f"left out: {why}", file=sys.stderr)
+
+
+def made(recipe: Recipe, folder: Path) -> Made | None:
+    """The runs of a recipe that are there and are what it asks for, or None if there are none."""
+    results = []
+    for seed in recipe.expected.seeds:
+        run = folder / f"{recipe.name}-{seed}"
+        if run.exists():
+            try:
+                results.append(result_of(run, recipe, seed))
+            except SasrecError as error:
+                left_out(error)
+    if not results:
+        return None
+    return Made(recipe, [metrics for metrics, _ in results], [ended for _, ended in results])
+
+
+def model_and_loss(config: RunConfig) -> str:
+    """In a few words: `bce, 1 uniform negative, 50 units, maxlen 200`."""
+    model, loss = config.model, config.loss
+    words = ["TiSASRec"] * model.time + ["mHC"] * model.mhc + [loss.loss]
+    if loss.loss != "ce":
+        kind = f"{'shared ' if loss.share_negatives else ''}{loss.negatives.replace('_', '-')}"
+        words.append(f"{loss.num_negatives:,} {kind} negative{'s' * (loss.num_negatives > 1)}")
+    return ", ".join([*words, f"{model.hidden_units} units", f"maxlen {model.maxlen}"])
 
 
 def both(values: list[float]) -> str:
@@ -62,71 +108,79 @@ def both(values: list[float]) -> str:
     return f"{statistics.mean(values):.4f}{spread}"
 
 
-def row(recipe: Recipe, runs: list[Path], candidates: str) -> str:
+def row(of: Made, candidates: str) -> str:
     """One line of the table of a protocol."""
-    found: list[dict[str, Any]] = [json.loads((run / "metrics.json").read_text()) for run in runs]
-    shown = []
-    for metric in ("ndcg@10", "hr@10"):
-        name = f"test.{candidates}.{metric}"
-        said = [f"{each.value:.4f} ({each.source})" for each in recipe.published if each.metric == name]
-        shown.append((both([metric_of(each, name) for each in found]), "; ".join(said)))
-    best = max(
-        found[0]["baselines"],
-        key=lambda name: metric_of(found[0], f"baselines.{name}.test.{candidates}.ndcg@10"),
-    )
-    baseline = metric_of(found[0], f"baselines.{best}.test.{candidates}.ndcg@10")
-    seconds = [
-        json.loads(line)["seconds"]
-        for run in runs
-        for line in (run / "log.jsonl").read_text().splitlines()
-        if '"stopped"' in line
+    recipe, protocol = of.recipe, of.metrics[0]["protocol"]
+    names = [f"test.{candidates}.{metric}" for metric in ("ndcg@10", "hr@10")]
+    said = [
+        f"{each.value:.4f} ({each.source})" for name in names for each in recipe.published if each.metric == name
     ]
-    missing = len(recipe.expected.seeds) - len(runs)
-    seeds = f"{len(runs)}" + (f" ({missing} to come)" if missing else "")
-    protocol = found[0]["protocol"]
-    published = " / ".join(said for _, said in shown if said)
+    baseline, value = best_baseline(of.metrics[0], names[0])
+    missing = len(recipe.expected.seeds) - len(of.metrics)
     cells = [
         f"{protocol['data']} {protocol['data_hash'][:8]}",
         f"[{recipe.name}](../recipes/{recipe.name}.toml)",
-        seeds,
-        *(value for value, _ in shown),
-        f"{best} {baseline:.4f}",
-        published,
-        f"{statistics.mean(seconds) / 60:.0f}",
+        model_and_loss(recipe.config),
+        f"{len(of.metrics)}" + (f" ({missing} to come)" if missing else ""),
+        *(both(of.values(name)) for name in names),
+        f"{baseline} {value:.4f}",
+        " / ".join(said),
+        f"{statistics.mean(each.seconds for each in of.endings):.0f}",
     ]
     return f"| {' | '.join(cells)} |"
 
 
+def table(found: list[Made], candidates: str) -> str:
+    """Of a protocol: data sets by name, and within one the best first."""
+
+    def order(of: Made) -> tuple[str, str, float]:
+        protocol, values = of.metrics[0]["protocol"], of.values(f"test.{candidates}.ndcg@10")
+        return protocol["data"], protocol["data_hash"], -statistics.mean(values)
+
+    head = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}"
+    return "\n".join([head, *(row(of, candidates) for of in sorted(found, key=order))])
+
+
+def of_models(folder: Path) -> str:
+    """The tables of a folder of four_models.py, under what its runs share; nothing if none of them is done."""
+    runs = four_models.runs_of(folder)
+    done = {run for of_model in runs.values() for run in of_model}
+    for run in sorted(each for each in folder.iterdir() if each.is_dir() and each not in done):
+        left_out(f"{run} is no run of four_models.py that is done")
+    if not runs:
+        return ""
+    first = next(iter(runs.values()))[0]
+    protocol, config = saved_metrics(first)["protocol"], RunConfig.load(first / "config.toml")
+    settings = " ".join(
+        f"--{name}" if value is True else f"--{name} {value}"
+        for name, (_, value) in RunConfig().differences(config).items()
+        if name not in ("dataset", "seed", "time", "device")
+    )
+    return (
+        f"### {protocol['data']}, {config.evaluation.split}\n\n"
+        f"{protocol['test']['targets']:,} test targets; `{settings}`\n\n"
+        f"{four_models.table(folder)}\n\n{four_models.margins(folder)}\n"
+    )
+
+
 def main() -> None:
-    """Print the page."""
+    """Print the page, when all of it is made."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/reproduce"))
     parser.add_argument("--models", type=Path, default=Path("runs/models"))
     options = parser.parse_args()
-    folder = options.folder
-    made = {}
-    for name in recipe_names():
-        recipe = read_recipe(name)
-        runs = [folder / f"{name}-{seed}" for seed in recipe.expected.seeds]
-        if runs := [run for run in runs if (run / "metrics.json").exists()]:
-            made[name] = (recipe, runs)
-    dates = [
-        json.loads((runs[0] / "log.jsonl").read_text().splitlines()[0])["time"][:10] for _, runs in made.values()
-    ]
-    print(HEAD.format(date=f"{min(dates)} to {max(dates)}" if dates else "no runs"))
-    for candidates, title in (
-        ("full", "Full catalogue, without the items a user has had"),
-        ("sampled", "The papers' protocol: the target among 100 sampled negatives; not comparable with the above"),
-    ):
-        print(f"## {title}\n\n| data | recipe | seeds | NDCG@10 | HR@10 | best baseline | published | minutes |")
-        print("|---|---|---|---|---|---|---|---|")
-        for recipe, runs in made.values():
-            print(row(recipe, runs, candidates))
-        print()
-    print(MODELS_HEAD)
-    for each in sorted(options.models.iterdir()) if options.models.exists() else ():
-        print(of_models(each))
+    found = [of for name in recipe_names() if (of := made(read_recipe(name), options.folder))]
+    dates = sorted(each.time[:10] for of in found for each in of.endings)
+    page = [HEAD.format(dates=f"{dates[0]} to {dates[-1]}" if dates else "no runs")]
+    page += [f"## {title}\n\n{table(found, candidates)}\n" for candidates, title in TITLES.items()]
+    folders = sorted(each for each in options.models.glob("*") if each.is_dir())
+    if models := list(filter(None, map(of_models, folders))):
+        page += [MODELS_HEAD, *models]
+    print("\n".join(page).rstrip())
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SasrecError as error:
+        sys.exit(f"error: {error}")

@@ -1,11 +1,17 @@
-"""How often `sasrec compare` tells one model from itself: many seeds of it, compared as if they were two models.
+r"""How often `sasrec compare` tells one model from itself: many seeds of it, compared as if they were two models.
 
     python benchmarks/seeds.py FOLDER --data FILE --runs 21 --maxlen 50 --hidden_units 32 --num_epochs 12
 
-Trains the runs (those that are there already are kept). Every comparison is then between runs of one model, so at
-most 5 % of them should come out as different; prints the share that does, by the chance of users alone, which is
-all that `compare` has with one run a side, and with that of the seeds. Up to 40 runs, comparisons share runs: all
-pairs, or 200 draws; with more they are disjoint.
+Trains the runs (those that are there already are kept, and interrupted ones gone on with). Every comparison is
+then between runs of one model, so at most 5 % of them should come out as different; prints the share that does, by
+the chance of users alone, which is all that `compare` has with one run a side, and with that of the seeds. Up to
+40 runs, comparisons share runs: all pairs, or 200 draws; with more they are disjoint.
+
+With the made data and the settings of the slow test:
+
+    python -c "from tests.synthetic import chain_frame as made; made(200, 40, longest=12).write_csv('made.csv')"
+    python benchmarks/seeds.py FOLDER --data made.csv --runs 400 --maxlen 12 --hidden_units 16 --dropout_rate 0.2 \
+        --batch_size 32 --lr 1e-2 --num_epochs 10 --eval_every 1 --patience 3
 """
 
 from __future__ import annotations
@@ -21,15 +27,29 @@ import polars as pl
 import sasrec
 from sasrec.evaluation.metrics import of_targets
 from sasrec.evaluation.significance import paired_bootstrap, seed_noise
+from sasrec.reproduction import ending
+from sasrec.run import holds_checkpoints
 
-SETTINGS = {"maxlen": 50, "hidden_units": 32, "dropout_rate": 0.3, "batch_size": 16, "lr": 2e-3, "num_epochs": 12}
+SETTINGS = {
+    "maxlen": 50,
+    "hidden_units": 32,
+    "dropout_rate": 0.3,
+    "batch_size": 16,
+    "lr": 2e-3,
+    "num_epochs": 12,
+    "eval_every": 2,
+    "patience": 10,
+}
 
 
 def ranks(folder: Path, data: str, seed: int, settings: dict[str, float]) -> np.ndarray:
     """(rows,) of the model on test, full catalogue; trains it if it is not there."""
     run = folder / str(seed)
-    if not (run / "ranks.parquet").exists():
-        sasrec.train(data, run, seed=seed, device="cpu", eval_every=2, **settings)
+    if ending(run) is None or not (run / "ranks.parquet").exists():
+        if holds_checkpoints(run):
+            sasrec.resume(run, seed=seed, **settings)
+        else:
+            sasrec.train(data, run, seed=seed, device="cpu", **settings)
     frame = pl.read_parquet(run / "ranks.parquet")
     frame = frame.filter(pl.col("scorer") == "model", pl.col("split") == "test").sort("event")
     return frame["full"].cast(pl.Float64).to_numpy()
@@ -55,6 +75,8 @@ def main() -> None:
     for name, value in SETTINGS.items():
         parser.add_argument(f"--{name}", type=type(value), default=value)
     options = parser.parse_args()
+    if options.runs < 6:
+        parser.error("three a side need --runs 6 or more")
     settings = {name: getattr(options, name) for name in SETTINGS}
     found = [ranks(options.folder, options.data, seed, settings) for seed in range(options.runs)]
     for metric in ("ndcg@10", "hr@10"):
@@ -64,7 +86,7 @@ def main() -> None:
         for size in (1, 2, 3):
             users_only, with_seeds = [], []
             for first, second in sides(options.runs, size, np.random.default_rng(0)):
-                noise = seed_noise([means[list(side)].tolist() for side in (first, second)], [size, size])
+                noise = seed_noise([means[list(side)].tolist() for side in (first, second)])
                 differences = values[list(second)].mean(0) - values[list(first)].mean(0)
                 users = np.arange(len(differences))
                 users_only.append(paired_bootstrap(differences, users, 1000).p_value <= 0.05)

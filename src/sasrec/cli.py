@@ -239,7 +239,7 @@ class Recommend:
 class Reproduce:
     """Train a recipe with each of its seeds, and hold what comes out against what the recipe says.
 
-    Exit status 1 if a mean is outside its band. Interrupted, the same command goes on.
+    Exit status 1 if a mean is outside its band; a recipe may state none. Interrupted, the same command goes on.
 
     Example: sasrec reproduce ml-100k
 
@@ -247,7 +247,7 @@ class Reproduce:
     """
 
     recipe: tyro.conf.Positional[str] = ""
-    """Name of a recipe, or a file of one; without it, the names there are."""
+    """Name of a recipe, or a file of one, which ends in .toml; without it, the names there are."""
     dataset: Path | None = None
     """The data, where the recipe names none or it cannot be fetched."""
     seeds: tuple[int, ...] = ()
@@ -261,7 +261,11 @@ class Reproduce:
             out.print("\n".join(recipe_names()))
             return
         seeds, log = list(self.seeds) or None, RunLog(None, err)
-        outcome = reproduce(self.recipe, self.train_dir, dataset=self.dataset, seeds=seeds, log=log)
+        try:
+            outcome = reproduce(self.recipe, self.train_dir, dataset=self.dataset, seeds=seeds, log=log)
+        except (KeyboardInterrupt, SystemExit):
+            err.print("interrupted; the same command goes on")
+            raise
         print_outcome(outcome)
         if outside := outcome.outside():
             raise ReproductionError("; ".join(outside) + ": compare versions and data with the recipe's header")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -67,6 +68,9 @@ class Comparison:
     others: tuple[Against, ...]
     notes: tuple[str, ...]
     """What to bear in mind when reading the figures."""
+    protocol: dict[str, Any]
+    """The first run's card (evaluation/card.py); the others agree with it in what must."""
+    resamples: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +81,7 @@ class _Scored:
     seed: int | None
     """None for a baseline, which has none."""
     settings: str
-    """Equal for runs of one model."""
+    """Equal for runs of one model, unless other code or another device made them."""
     protocol: dict[str, Any]
     rows: pl.DataFrame
     """In order of event."""
@@ -96,15 +100,13 @@ def compare(
     `runs`: folders, or "RUN:BASELINE" for a baseline that was measured with the run, as in "runs/a:popularity";
     the beginning of its name will do. Runs whose settings differ in nothing but the seed are one side, of which
     the means over runs are compared. The interval (95 %) and p-value are of `paired_bootstrap` over users and,
-    where a side has several runs, over seeds; docs/evaluation.md says how to read them.
+    where a model has several runs, over seeds; docs/evaluation.md says how to read them.
 
-    Raises: ConfigError for what cannot be asked; EvaluationError naming the fields of the protocol card that
-    differ, or a run without ranks.
+    Raises: ConfigError for what cannot be asked, or too few resamples; EvaluationError naming the fields of the
+    protocol card that differ, or a run without ranks.
     """
     if metric not in METRICS:
         raise ConfigError(f"there is no metric {metric!r}; the metrics are: {', '.join(METRICS)}")
-    if resamples < 100:
-        raise ConfigError(f"resamples must be at least 100, not {resamples}")
     names = [str(run) for run in runs]
     if len(names) < 2 or len(set(names)) < len(names):
         raise ConfigError(
@@ -113,17 +115,28 @@ def compare(
     scored = [_scored(name, candidates, split) for name in names]
     for other in scored[1:]:
         _check_alike(scored[0], other, candidates)
-    models, of = _models(scored), _Of(candidates, metric)
+    models, of = _models(scored), _Of(candidates, split, metric)
     # Of one model alone, the runs are what there is to compare.
     groups = models if len(models) > 1 else [[each] for each in scored]
+    _check_resamples(resamples, len(groups) - 1)
     sides = [of.side(group) for group in groups]
     found = [_difference(groups[0], group, models, of, resamples) for group in groups[1:]]
     adjusted = holm([each.p_value for each in found]).tolist()
-    against = [
-        _against(sides[0], side, difference, p, metric, "p" if len(found) == 1 else "Holm's p")
+    against = tuple(
+        _against(sides[0], side, difference, p, of, "p" if len(found) == 1 else "Holm's p")
         for side, difference, p in zip(sides[1:], found, adjusted, strict=True)
-    ]
-    return Comparison(metric, candidates, split, sides[0], tuple(against), _notes(models))
+    )
+    notes = (*_notes(models), *_on_intervals(against))
+    return Comparison(metric, candidates, split, sides[0], against, notes, scored[0].protocol, resamples)
+
+
+def _check_resamples(resamples: int, comparisons: int) -> None:
+    """The smallest p-value there can be is 2 / (resamples + 1), which Holm multiplies by their number."""
+    least = max(100, round(2 * comparisons / LEVEL))
+    if resamples < least:
+        raise ConfigError(
+            f"resamples must be at least {least}, not {resamples}: with fewer, no difference could be told"
+        )
 
 
 def _scored(name: str, candidates: Candidates, split: SplitName) -> _Scored:
@@ -136,30 +149,49 @@ def _scored(name: str, candidates: Candidates, split: SplitName) -> _Scored:
     again = f"measure it again: sasrec evaluate {folder}"
     if not (folder / RANKS).exists():
         raise EvaluationError(f"{folder} was measured by a version that kept no ranks: {again}")
+    metrics = saved_metrics(folder)
+    scorer = _scorer_named(asked, ["model", *metrics["baselines"]], folder)
     try:
-        metrics, frame = saved_metrics(folder), pl.read_parquet(folder / RANKS)
-    except (ValueError, pl.exceptions.PolarsError):
-        raise EvaluationError(f"{folder}/{METRICS_FILE} or {RANKS} is damaged: {again}") from None
-    known = ["model", *metrics["baselines"]]
-    chosen = [scorer for scorer in known if scorer == asked] or [s for s in known if s.startswith(asked)]
-    if len(chosen) != 1:
-        raise ConfigError(f"{folder} has no scorer {asked!r}; it has: {', '.join(known)}")
-    (scorer,) = chosen
-    rows = frame.filter(pl.col("scorer") == scorer, pl.col("split") == split).sort("event")
+        of_scorer = (pl.col("scorer") == scorer) & (pl.col("split") == split)
+        ranks = pl.col("full", "sampled").cast(pl.Float64)
+        rows = pl.read_parquet(folder / RANKS).filter(of_scorer).sort("event").select("user", "event", ranks)
+    except pl.exceptions.PolarsError:
+        raise EvaluationError(f"{folder}/{RANKS} is damaged: {again}") from None
     kept = (metrics if scorer == "model" else metrics["baselines"][scorer])[split][candidates]["mrr"]
-    if abs(float(np.mean(of_targets(_ranks(rows, candidates), "mrr"))) - kept) > 1e-9:
+    found = of_targets(_ranks(rows, candidates), "mrr").sum() / max(len(rows), 1)
+    if not abs(found - kept) <= 1e-9:  # nor if it is NaN
         raise EvaluationError(f"{folder}/{RANKS} and {METRICS_FILE} are not of one measurement: {again}")
+    if scorer != "model":
+        return _Scored(name, None, name, metrics["protocol"], rows)
     config = RunConfig.load(folder / "config.toml")
-    fitted = scorer == "model"
-    settings = _settings(config) if fitted else name
-    return _Scored(name, config.training.seed if fitted else None, settings, metrics["protocol"], rows)
+    return _Scored(name, config.training.seed, _settings(config, folder), metrics["protocol"], rows)
 
 
-def _settings(config: RunConfig) -> str:
-    """What decides the weights, but for the data, whose hash is in the card, and the seed."""
+def _scorer_named(asked: str, known: list[str], folder: Path) -> str:
+    """The scorer of that name, or the only one that begins so."""
+    found = [asked] if asked in known else [scorer for scorer in known if scorer.startswith(asked)]
+    if not found:
+        raise ConfigError(f"{folder} has no scorer {asked!r}; it has: {', '.join(known)}")
+    if len(found) > 1:
+        raise ConfigError(f"{folder}:{asked} is ambiguous: {' or '.join(found)}?")
+    return found[0]
+
+
+def _settings(config: RunConfig, folder: Path) -> str:
+    """What decides the weights, but for the seed, and for data and split, which the card has."""
     parts = dataclasses.asdict(config)
     training = {name: value for name, value in parts["training"].items() if name not in ("seed", *_NO_WEIGHT)}
-    return json.dumps([parts["model"], parts["loss"], training, parts["evaluation"]])
+    return json.dumps([parts["model"], parts["loss"], training, _started_from(folder)])
+
+
+def _started_from(folder: Path) -> str | None:
+    """The checkpoint whose weights a run began with, if its log names one."""
+    found, log = None, folder / "log.jsonl"
+    for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else []:
+        with suppress(ValueError):  # a line that a kill cut short
+            event = json.loads(line)
+            found = event.get("start_from") if event["event"] == "start" else found
+    return found
 
 
 def _check_alike(first: _Scored, other: _Scored, candidates: Candidates) -> None:
@@ -175,16 +207,38 @@ def _check_alike(first: _Scored, other: _Scored, candidates: Candidates) -> None
 
 
 def _models(scored: list[_Scored]) -> list[list[_Scored]]:
-    """Runs of one model together, in order of the first of each."""
-    models: dict[str, list[_Scored]] = {}
+    """Runs of one model together, in order of the first of each.
+
+    Of runs with equal settings and seed but unequal ranks, other code or another device made one: where the code
+    that measured them does not say which runs belong together, each is a side of its own.
+    """
+    models: list[list[_Scored]] = []
+    for model in _grouped(scored, lambda each: each.settings):
+        if _seeds_differ(model):
+            models.append(model)
+            continue
+        by_code = _grouped(model, lambda each: each.protocol["sasrec"])
+        models += by_code if all(map(_seeds_differ, by_code)) else [[each] for each in model]
+    return models
+
+
+def _grouped(scored: list[_Scored], key: Callable[[_Scored], str]) -> list[list[_Scored]]:
+    groups: dict[str, list[_Scored]] = {}
     for each in scored:
-        model = models.setdefault(each.settings, [])
-        if twice := [run.name for run in model if run.seed == each.seed and run.rows.equals(each.rows)]:
+        groups.setdefault(key(each), []).append(each)
+    return list(groups.values())
+
+
+def _seeds_differ(model: list[_Scored]) -> bool:
+    """Raises: ConfigError if two runs are one and the same."""
+    first: dict[int | None, _Scored] = {}
+    for each in model:
+        twin = first.setdefault(each.seed, each)
+        if twin is not each and twin.rows.equals(each.rows):
             raise ConfigError(
-                f"{twice[0]} and {each.name} have the same settings, seed and ranks: name one of them"
+                f"{twin.name} and {each.name} have the same settings, seed and ranks: name one of them"
             )
-        model.append(each)
-    return list(models.values())
+    return len(first) == len(model)
 
 
 def _ranks(rows: pl.DataFrame, candidates: Candidates) -> npt.NDArray[np.float64]:
@@ -193,10 +247,16 @@ def _ranks(rows: pl.DataFrame, candidates: Candidates) -> npt.NDArray[np.float64
 
 @dataclass(frozen=True)
 class _Of:
-    """Which figures are looked at."""
+    """Which figure is looked at."""
 
     candidates: Candidates
+    split: SplitName
     metric: str
+
+    def __str__(self) -> str:
+        """As sentences have it; full and test go without saying."""
+        sampled = "sampled " if self.candidates == "sampled" else ""
+        return f"{'validation ' if self.split == 'valid' else ''}{sampled}{self.metric.upper()}"
 
     def runs(self, group: list[_Scored], metric: str | None = None) -> npt.NDArray[np.float64]:
         """(runs, rows)"""
@@ -213,25 +273,25 @@ def _difference(
     first: list[_Scored], other: list[_Scored], models: list[list[_Scored]], of: _Of, resamples: int
 ) -> Difference:
     fitted = [side for side in (first, other) if side[0].seed is not None]
-    estimated = [model for model in models if any(run in side for side in fitted for run in model)]
-    means = [of.runs(model).mean(1).tolist() for model in estimated]
+    others = [model for model in models if model not in fitted]
+    means = [[of.runs(each).mean(1).tolist() for each in group] for group in (fitted, others)]
     users = first[0].rows["user"].rank("dense").to_numpy().astype(np.int64)
     differences = of.runs(other).mean(0) - of.runs(first).mean(0)
-    return paired_bootstrap(differences, users, resamples, noise=seed_noise(means, [len(side) for side in fitted]))
+    found = paired_bootstrap(differences, users, resamples, noise=seed_noise(*means) if fitted else None)
+    # A metric lies between 0 and 1, which the noise of few seeds does not know.
+    return dataclasses.replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0))
 
 
-def _against(
-    first: Side, side: Side, difference: Difference, adjusted_p: float, metric: str, p_is: str
-) -> Against:
+def _against(first: Side, side: Side, difference: Difference, adjusted_p: float, of: _Of, p_is: str) -> Against:
     verdict: Literal["better", "worse", "no difference"] = "no difference"
     said = f"no difference can be told between {side.name} and {first.name}"
     if adjusted_p <= LEVEL:
         verdict = "better" if difference.mean > 0 else "worse"
         said = f"{side.name} is {verdict} than {first.name}"
+    own, theirs = (each.metrics[of.metric] for each in (side, first))
     figures = (
-        f"{metric.upper()} {number(side.metrics[metric])} against {number(first.metrics[metric])}, difference "
-        f"{number(difference.mean)} (95 % interval {number(difference.low)} to {number(difference.high)}, "
-        f"{p_is} {p_value(adjusted_p)})"
+        f"{of} {number(own)} against {number(theirs)}, difference {number(difference.mean)} "
+        f"(95 % interval {number(difference.low)} to {number(difference.high)}, {p_is} {p_value(adjusted_p)})"
     )
     return Against(side, difference, adjusted_p, verdict, f"{said}: {figures}")
 
@@ -246,19 +306,41 @@ def p_value(p: float) -> str:
     return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
-def _notes(models: list[list[_Scored]]) -> tuple[str, ...]:
-    notes = []
+def _notes(models: list[list[_Scored]]) -> list[str]:
     fitted = [model for model in models if model[0].seed is not None]
+    single, notes = [model[0].name for model in fitted if len(model) == 1], []
     if len(models) == 1:
         notes.append(
             "these runs differ in nothing but the seed, so their spread is the seed's: it is in the intervals"
         )
-    elif fitted and all(len(model) == 1 for model in fitted):
+    elif single and len(single) == len(fitted):
         notes.append(
             "the intervals are of the users' chance alone: what another seed would give is not in them; "
             "train with other seeds too, and name those runs as well"
         )
+    elif single:
+        notes.append(
+            f"one run does not say how far seeds lie apart, so for {', '.join(single)} that is taken from the "
+            "models with several runs; where it is more, the intervals are too narrow: train with other seeds too"
+        )
+    for alike in _grouped([model[0] for model in fitted], lambda each: each.settings):
+        if len(alike) > 1:
+            notes.append(
+                f"{', '.join(each.name for each in alike)} have equal settings: other code or another device made "
+                "unequal weights of an equal seed, so they are compared as different models"
+            )
     versions = sorted({each.protocol["sasrec"] for model in models for each in model})
     if len(versions) > 1:
         notes.append(f"measured by different versions of sasrec: {', '.join(versions)}")
-    return tuple(notes)
+    return notes
+
+
+def _on_intervals(others: tuple[Against, ...]) -> list[str]:
+    """Where a reader of the intervals would call a difference that Holm's p does not."""
+    open_ = [each for each in others if each.verdict == "no difference" and len(others) > 1]
+    if not any(each.difference.low > 0 or each.difference.high < 0 for each in open_):
+        return []
+    return [
+        "an interval that leaves out 0 is not enough here: the intervals are each for itself, and of several "
+        "comparisons one may leave it out by chance; Holm's p counts them"
+    ]

@@ -6,6 +6,7 @@ Field names are unique across the parts, so an override is just `maxlen=50` or `
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -279,7 +280,7 @@ def _contradictions(config: RunConfig) -> list[tuple[bool, str]]:
     return [
         # Not `<`, which lets NaN pass.
         *(
-            (not values[name] >= low, f"{name} must be at least {low}, not {values[name]}")
+            (not low <= values[name] < math.inf, f"{name} must be at least {low} and finite, not {values[name]}")
             for name, low in _AT_LEAST.items()
         ),
         *_contradictions_of_model(config.model),
@@ -305,6 +306,7 @@ def _contradictions_of_model(model: ModelConfig) -> list[tuple[bool, str]]:
             "mhc_expansion_rate, mhc_projection, mhc_sinkhorn_iter and mhc_init_gate do nothing without mHC: "
             "use --mhc (mhc=True)",
         ),
+        (not math.isfinite(model.mhc_init_gate), f"mhc_init_gate must be finite, not {model.mhc_init_gate}"),
         (
             model.mhc_projection == "birkhoff" and model.mhc_expansion_rate > 4,
             f"{model.mhc_expansion_rate} streams have too many permutations for birkhoff: "
@@ -329,6 +331,10 @@ def _contradictions_of_loss(loss: LossConfig) -> list[tuple[bool, str]]:
             "use --loss bce, gbce or softmax",
         ),
         (
+            loss.loss != "ce" and loss.shared and loss.num_negatives == 1,
+            "one negative for a whole batch teaches next to nothing: give --num_negatives, such as 256",
+        ),
+        (
             loss.loss != "gbce" and loss.gbce_t != 0.75,
             f"gbce_t does nothing with loss {loss.loss}: use --loss gbce",
         ),
@@ -348,7 +354,7 @@ def _contradictions_of_loss(loss: LossConfig) -> list[tuple[bool, str]]:
 
 def _contradictions_of_training(training: TrainingConfig) -> list[tuple[bool, str]]:
     return [
-        (not training.lr > 0, f"lr must be above 0, not {training.lr}"),
+        (not 0 < training.lr < math.inf, f"lr must be above 0 and finite, not {training.lr}"),
         (
             training.weight_decay > 0 and training.optimizer != "adamw",
             "weight_decay is for optimizer adamw: use --optimizer adamw",

@@ -78,7 +78,8 @@ def _sampled_loss(
     """The loss of a slice of the positions, from their states, the embeddings of their targets, and those of the
     negatives: (N, D) shared, (C, N, D) of each position, or the table (V, D) to look them up in."""
     shared, count = negatives.dim() == 1, negatives.shape[-1]
-    beta = gbce_beta(count, model.num_items, config.gbce_t) if config.loss == "gbce" else 1.0
+    drawable = model.num_items - (0 if batch.unknown_U is None else len(batch.unknown_U))
+    beta = gbce_beta(count, drawable, config.gbce_t) if config.loss == "gbce" else 1.0
     log_expected = None
     if config.loss == "softmax" and config.logq:
         log_q_V = model.to_device(torch.as_tensor(batch.log_q_V).to(model.item_embedding.weight.dtype))

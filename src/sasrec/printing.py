@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from sasrec.comparison import Comparison, number, p_value
 from sasrec.evaluation.baselines import against_baselines
 from sasrec.recommend import Recommender
-from sasrec.reproduction import Outcome
+from sasrec.reproduction import Outcome, best_baseline
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -62,7 +62,7 @@ def print_metrics(metrics: dict[str, Any]) -> None:
 
 
 def print_comparison(found: Comparison) -> None:
-    """What `compare` returns: a table, a sentence for each side against the first, and what to bear in mind."""
+    """What `compare` returns: a table and its protocol, a sentence for each side, and what to bear in mind."""
     several = len(found.others) > 1
     figures = list(found.first.metrics)
     headings = [*figures, "difference", "95 % interval", "Holm's p" if several else "p"]
@@ -79,10 +79,24 @@ def print_comparison(found: Comparison) -> None:
             p_value(each.adjusted_p),
         )
     out.print(table)
+    out.print(escape(_measured_how(found)))
     for sentence in [each.sentence for each in found.others]:
         out.print(escape(sentence))
     for note in found.notes:
         out.print(f"note: {escape(note)}")
+
+
+def _measured_how(found: Comparison) -> str:
+    """Without it the figures of one protocol pass for those of another."""
+    card, part = found.protocol, found.protocol[found.split]
+    rule = card["split"].partition(":")[0]
+    negatives = f"{card['sampled_negatives']} sampled negatives, seed {card['sampled_seed']}"
+    return (
+        f"{'validation' if found.split == 'valid' else 'test'} of {rule}, "
+        f"{'full catalogue' if found.candidates == 'full' else negatives}, "
+        f"data {card['data']} {card['data_hash'][:12]}, {part['targets']:,} targets of {part['users']:,} users, "
+        f"{found.resamples:,} resamples"
+    )
 
 
 def _print_card(card: dict[str, Any]) -> None:
@@ -98,7 +112,8 @@ def _print_card(card: dict[str, Any]) -> None:
         skipped = ", ".join(f"{users} ({reason})" for reason, users in part["skipped"].items() if users)
         out.print(
             f"{split}: {part['targets']} targets of {part['users']} users; users skipped: {skipped or 'none'}; "
-            f"{part['history_events_left_out']} events left out of histories"
+            f"{part['history_events_left_out']} events left out of histories; "
+            f"{part['repeats_left_out']} targets left out as the user has had them"
         )
     trained_on = f"{card['training_events']} events trained on"
     items = f"{card['items']} items, {card['items_not_candidates']} of them no candidates"
@@ -127,17 +142,28 @@ def _print_details(details: dict[str, Any]) -> None:
 
 
 def print_outcome(outcome: Outcome) -> None:
-    """Each metric that a recipe has a band for: mean and spread over the seeds, the band, what was published."""
-    table = Table("metric", "mean", "standard deviation", "expected", "published", box=None)
-    for metric, (low, high) in outcome.recipe.expected.bands.items():
+    """Each metric that a recipe speaks of: mean and spread over the seeds, the band, the best baseline. Then what
+    was published, and what was checked."""
+    expected, published = outcome.recipe.expected, outcome.recipe.published
+    stated = [*expected.bands, *(each.metric for each in published)] or ["test.full.ndcg@10", "test.full.hr@10"]
+    table = Table("metric", "mean", "st. dev.", "expected", "best baseline", box=None)
+    for metric in dict.fromkeys(stated):
         values = outcome.values(metric)
         spread = f"{statistics.stdev(values):.4f}" if len(values) > 1 else "one seed"
-        published = [
-            f"{each.value:.4f} ({each.source})" for each in outcome.recipe.published if each.metric == metric
-        ]
-        table.add_row(
-            metric, f"{statistics.mean(values):.4f}", spread, f"{low:g} to {high:g}", "; ".join(published)
-        )
+        low_high = expected.bands.get(metric)
+        band = f"{low_high[0]:g} to {low_high[1]:g}" if low_high else ""
+        name, value = best_baseline(outcome.metrics[0], metric)
+        table.add_row(metric, f"{statistics.mean(values):.4f}", spread, band, f"{name} {value:.4f}")
     out.print(table)
-    minutes = statistics.mean(outcome.seconds) / 60
-    out.print(f"{len(outcome.seconds)} seeds, {minutes:.1f} minutes of training each")
+    for each in published:
+        out.print(f"published: {each.metric} {each.value:.4f} ({escape(each.source)})")
+    ran = len(outcome.endings)
+    seconds = statistics.mean(each.seconds for each in outcome.endings)
+    out.print(f"{ran} seed{'s' * (ran > 1)}, {seconds:.0f} seconds of training each")
+    if not expected.bands:
+        out.print("no band is stated: nothing was checked")
+        return
+    if ran < len(expected.seeds):
+        out.print(f"the bands are for the mean over {len(expected.seeds)} seeds; this is the mean over {ran}")
+    if not outcome.outside():
+        out.print("all bands hold")

@@ -3,7 +3,7 @@
 [expected]                       # beside the settings, in recipes/NAME.toml
 data_hash = "0123456789ab"       # of the data the bands are for; at least 12 digits
 seeds = [0, 1, 2]
-"test.full.ndcg@10" = [0.180, 0.192]
+"test.full.ndcg@10" = [0.180, 0.192]    # the mean over these seeds; without any band nothing is checked
 
 [[published]]                    # as many as there are
 metric = "test.full.ndcg@10"
@@ -18,19 +18,18 @@ import json
 import re
 import statistics
 import tomllib
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sasrec import run
 from sasrec.config import DataConfig, RunConfig
 from sasrec.data.dataset import Dataset
 from sasrec.data.prepare import resolve
-from sasrec.errors import ConfigError, DataError, SasrecError
-from sasrec.trained import METRICS, saved_metrics
+from sasrec.errors import ConfigError, DataError, EvaluationError, SasrecError
+from sasrec.trained import METRICS, dataset_of, saved_metrics
 from sasrec.training.run_log import RunLog
 
 _METRIC = re.compile(r"(test|valid)\.(full|sampled)\.((ndcg|hr|mrr)@(1|5|10|20|50)|mrr)")
@@ -51,10 +50,11 @@ class Expected(BaseModel):
     seeds: list[int] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _check_bands(self) -> Expected:
+    def _check(self) -> Expected:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"a seed is named twice in {self.seeds}")
         for metric, (low, high) in self.bands.items():
-            if not _METRIC.fullmatch(metric):
-                raise ValueError(f"{metric} is no metric; one is test.full.ndcg@10")
+            _check_metric(metric)
             if not low < high:
                 raise ValueError(f"the band of {metric} goes from {low} to {high}")
         return self
@@ -73,6 +73,16 @@ class Published(BaseModel):
     value: float
     source: str
 
+    @field_validator("metric")
+    @classmethod
+    def _check(cls, metric: str) -> str:
+        return _check_metric(metric)
+
+
+class _Stated(BaseModel):
+    expected: Expected
+    published: list[Published] = []
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -83,6 +93,23 @@ class Recipe:
     expected: Expected
     published: list[Published]
 
+    def settings(self, seed: int) -> RunConfig:
+        """Of the run with that seed. Where the data lies is no part of them: its hash is compared."""
+        return dataclasses.replace(self.config, data=DataConfig()).replace(seed=seed)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run came to its end."""
+
+    reason: str
+    """As the trainer words it."""
+    best_epoch: int
+    seconds: float
+    """Of training, all parts of an interrupted run together."""
+    time: str
+    """When, ISO 8601."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -91,20 +118,26 @@ class Outcome:
     recipe: Recipe
     metrics: list[dict[str, Any]]
     """metrics.json of each seed."""
-    seconds: list[float]
-    """Of training, of each seed."""
+    endings: list[Ending]
+    """Of each seed."""
 
     def values(self, metric: str) -> list[float]:
         """Of a metric, one a seed."""
         return [metric_of(each, metric) for each in self.metrics]
 
     def outside(self) -> list[str]:
-        """A sentence for each metric whose mean is not in its band."""
-        return [
+        """A sentence for each metric whose mean is not in its band, and one if the clock may be why."""
+        missed = [
             f"{metric} is {mean:.4f}, and {low:g} to {high:g} was expected"
             for metric, (low, high) in self.recipe.expected.bands.items()
             if not low <= (mean := statistics.mean(self.values(metric))) <= high
         ]
+        cut = sum(each.reason.endswith("minutes are over") for each in self.endings)
+        if missed and cut:
+            missed.append(
+                f"max_minutes ended {cut} of {len(self.endings)} runs, so on a slower machine they learn less"
+            )
+        return missed
 
 
 def recipe_names() -> list[str]:
@@ -117,18 +150,21 @@ def read_recipe(name: str | Path) -> Recipe:
 
     Raises: ConfigError if there is none of that name, or it does not say what it gives.
     """
-    path = Path(name) if str(name).endswith(".toml") else _folder() / f"{name}.toml"
-    if path.stem not in recipe_names() and not str(name).endswith(".toml"):
-        raise ConfigError(f"there is no recipe {str(name)!r} to reproduce; there are: {', '.join(recipe_names())}")
+    path = Path(name)
+    if path.suffix != ".toml":
+        if str(name) not in recipe_names():
+            raise ConfigError(
+                f"there is no recipe {str(name)!r} to reproduce; there are: {', '.join(recipe_names())}; "
+                "the name of a file ends in .toml"
+            )
+        path = _folder() / f"{name}.toml"
     config = RunConfig.load(path)
     parts = tomllib.loads(path.read_text(encoding="utf-8"))
     try:
-        expected = Expected.model_validate(parts.get("expected", {}))
-        published = [Published.model_validate(each) for each in parts.get("published", [])]
+        stated = _Stated.model_validate({key: parts[key] for key in ("expected", "published") if key in parts})
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"{path}: expected or published: {first['loc']}: {first['msg']}") from None
-    return Recipe(path.stem, config, expected, published)
+        raise ConfigError(f"{path} {_in_words(error)}") from None
+    return Recipe(path.stem, config, stated.expected, stated.published)
 
 
 def reproduce(
@@ -144,22 +180,71 @@ def reproduce(
     `dataset`: where the data is, if the recipe names none or it cannot be fetched. `seeds`: others than the
     recipe's. A run that is there already is gone on with, or measured if it has ended.
 
-    Raises: DataError if the data is not that of the recipe; ConfigError; what `train` raises.
+    Raises: before anything is trained, DataError if the data, or that of a run that is there, is not the recipe's,
+    and ConfigError if such a run has other settings; what `train` raises.
     """
     recipe = read_recipe(name)
+    seeds = recipe.expected.seeds if seeds is None else seeds
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"name at least one seed, and none twice: not {seeds}")
+    settings = {seed: recipe.settings(seed) for seed in seeds}
+    folders = {seed: Path(folder) / f"{recipe.name}-{seed}" for seed in seeds}
     data = _data_of(recipe, dataset)
-    config = dataclasses.replace(recipe.config, data=DataConfig())
-    metrics, seconds = [], []
-    for seed in recipe.expected.seeds if seeds is None else seeds:
-        train_dir = Path(folder) / f"{recipe.name}-{seed}"
+    for seed, train_dir in folders.items():
+        if run.holds_checkpoints(train_dir):
+            _check_run(train_dir, recipe, seed)
+    results = []
+    for seed, train_dir in folders.items():
         if not run.holds_checkpoints(train_dir):
-            run.train(data, train_dir, recipe=config, seed=seed, log=log)
-        elif _ended(train_dir) is None or not (train_dir / METRICS).exists():
-            run.resume(train_dir, recipe=config.replace(seed=seed), log=log)
-        _check_run(train_dir, config.replace(seed=seed), data)
-        metrics.append(saved_metrics(train_dir))
-        seconds.append(_ended(train_dir) or 0.0)
-    return Outcome(recipe, metrics, seconds)
+            run.train(data, train_dir, recipe=settings[seed], log=log)
+        elif not _finished(train_dir):
+            run.resume(train_dir, recipe=settings[seed], log=log)
+        results.append(result_of(train_dir, recipe, seed))
+    return Outcome(recipe, [metrics for metrics, _ in results], [ended for _, ended in results])
+
+
+def result_of(train_dir: Path, recipe: Recipe, seed: int) -> tuple[dict[str, Any], Ending]:
+    """The metrics.json of a run of that recipe and seed, and how it ended.
+
+    Raises: ConfigError or DataError if it is another run; ReproductionError if it has not ended or has no metrics.
+    """
+    _check_run(train_dir, recipe, seed)
+    ended = ending(train_dir)
+    if ended is None or not (train_dir / METRICS).exists():
+        raise ReproductionError(f"{train_dir} has not ended, or was not measured (no metrics.json)")
+    return saved_metrics(train_dir), ended
+
+
+def ending(train_dir: Path) -> Ending | None:
+    """How a run ended, or None if it has not: it was interrupted, has been taken up again, or left no word."""
+    last = [each for each in events(train_dir) if each["event"] in ("start", "resume", "stopped")][-1:]
+    if not last or last[0]["event"] != "stopped" or last[0].get("reason") == "interrupted":
+        return None
+    try:
+        reason, best_epoch, seconds, time = (last[0][key] for key in ("reason", "best_epoch", "seconds", "time"))
+        return Ending(str(reason), int(best_epoch), float(seconds), str(time))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def events(train_dir: Path) -> list[dict[str, Any]]:
+    """What a run wrote to log.jsonl; lines that are no events, as a kill leaves one, are passed over."""
+    found = []
+    path = train_dir / "log.jsonl"
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and "event" in event:
+            found.append(event)
+    return found
+
+
+def best_baseline(metrics: dict[str, Any], metric: str) -> tuple[str, float]:
+    """Of those in a metrics.json: its name and what it has."""
+    found = {name: metric_of(metrics, f"baselines.{name}.{metric}") for name in metrics["baselines"]}
+    return max(found.items(), key=lambda each: each[1])
 
 
 def metric_of(metrics: dict[str, Any], name: str) -> float:
@@ -172,7 +257,7 @@ def metric_of(metrics: dict[str, Any], name: str) -> float:
         for key in name.split("."):
             found = found[key]
         return float(found)
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError):
         raise ConfigError(f"there is no metric {name!r}; one is test.full.ndcg@10") from None
 
 
@@ -187,26 +272,50 @@ def _data_of(recipe: Recipe, dataset: str | Path | None) -> Dataset:
     return data
 
 
-def _check_run(train_dir: Path, config: RunConfig, data: Dataset) -> None:
-    """Whether the run that is there is one of this recipe and data."""
-    own = dataclasses.replace(RunConfig.load(train_dir / "config.toml"), data=DataConfig())
-    if other := sorted(own.differences(config).keys() - {"device"}):
+def _check_run(train_dir: Path, recipe: Recipe, seed: int) -> None:
+    """Whether the run that is there, ended or not, is one of this recipe and data."""
+    own = RunConfig.load(train_dir / "config.toml")
+    other = dataclasses.replace(own, data=DataConfig()).differences(recipe.settings(seed)).keys() - {"device"}
+    if other:
         raise ConfigError(
-            f"{train_dir} was trained with another {', '.join(other)}: remove it, or name another folder"
+            f"{train_dir} was trained with another {', '.join(sorted(other))}: remove it, or name another folder"
         )
-    if saved_metrics(train_dir)["protocol"]["data_hash"] != data.data_hash:
+    if _finished(train_dir):
+        data_hash = _measured_on(train_dir)
+    else:  # there may be no metrics.json yet; this is what it would go on with
+        data_hash = dataset_of(train_dir, own).data_hash
+    if not data_hash.startswith(recipe.expected.data_hash):
         raise DataError(f"{train_dir} was trained on other data: remove it, or name another folder")
 
 
-def _ended(train_dir: Path) -> float | None:
-    """The seconds of a run that came to its end, or None."""
-    stopped: dict[str, Any] = {}
-    for line in (train_dir / "log.jsonl").read_text(encoding="utf-8").splitlines():
-        with suppress(ValueError):  # a line that a kill cut short
-            event = json.loads(line)
-            stopped = event if event["event"] in ("stopped", "start", "resume") else stopped
-    ended = stopped.get("event") == "stopped" and stopped["reason"] != "interrupted"
-    return float(stopped["seconds"]) if ended else None
+def _measured_on(train_dir: Path) -> str:
+    """The hash of the data in a run's metrics.json."""
+    try:
+        return str(saved_metrics(train_dir)["protocol"]["data_hash"])
+    except (KeyError, TypeError):
+        raise EvaluationError(
+            f"{train_dir / METRICS} does not say of which data it is: sasrec evaluate {train_dir} writes it anew"
+        ) from None
+
+
+def _finished(train_dir: Path) -> bool:
+    return ending(train_dir) is not None and (train_dir / METRICS).exists()
+
+
+def _check_metric(name: str) -> str:
+    if not _METRIC.fullmatch(name):
+        raise ValueError(f"{name} is no metric; one is test.full.ndcg@10")
+    return name
+
+
+def _in_words(error: ValidationError) -> str:
+    """What is wrong with the two tables of a recipe that are no settings."""
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    if where == "expected" and first["type"] == "missing":
+        return "does not say what it gives: it has no [expected] with data_hash and seeds"
+    wrong = "is missing" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
+    return f"does not say well what it gives: {where}: {wrong}"
 
 
 def _folder() -> Path:

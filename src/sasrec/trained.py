@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from base64 import b64decode
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from sasrec.checkpoint import store
 from sasrec.config import RunConfig, write_whole
 from sasrec.data.dataset import Dataset, open_dataset
 from sasrec.errors import CheckpointError, ConfigError, EvaluationError
+from sasrec.evaluation import metrics as figures
 from sasrec.evaluation.protocol import evaluate_scorer, nobody
 from sasrec.evaluation.ranking import ModelScorer
 from sasrec.models import SequenceModel, build_model
@@ -78,9 +80,28 @@ def evaluate(
 
 
 def saved_metrics(run: str | Path) -> dict[str, Any]:
-    """The metrics.json of a run, as `evaluate` returns it."""
-    metrics: dict[str, Any] = json.loads((Path(run) / METRICS).read_text(encoding="utf-8"))
+    """The metrics.json of a run, as `evaluate` returns it.
+
+    Raises: EvaluationError if it is not what `evaluate` writes.
+    """
+    try:
+        metrics: dict[str, Any] = json.loads((Path(run) / METRICS).read_text(encoding="utf-8"))
+        _check_metrics(metrics)
+    except (ValueError, TypeError, LookupError, AttributeError):
+        raise EvaluationError(f"{run}/{METRICS} is damaged: measure it again: sasrec evaluate {run}") from None
     return metrics
+
+
+def _check_metrics(metrics: Any) -> None:
+    """Raises what the use of a part that is missing or of another kind raises."""
+    for scorer in (metrics, *metrics["baselines"].values()):
+        for split, candidates, name in product(("valid", "test"), ("full", "sampled"), figures.METRICS):
+            float(scorer[split][candidates][name])
+    card = metrics["protocol"]
+    for field in ("data", "data_hash", "split", "sasrec"):
+        card[field].split()
+    for split, field in product(("valid", "test"), ("targets", "users")):
+        int(card[split][field])
 
 
 def pick_device(name: str) -> torch.device:

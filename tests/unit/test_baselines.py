@@ -87,14 +87,18 @@ def test_one_transition_counts_more_than_any_popularity() -> None:
     assert scores[1, 1:].argmax() == 3  # no history: the most popular
 
 
+@pytest.mark.parametrize("since", [0, -3650, 20_000])
 @pytest.mark.parametrize("days", [1, 7, 100])
-def test_recent_popularity_counts_the_last_days_of_the_training_part(days: int) -> None:
+def test_recent_popularity_counts_the_last_days_of_the_training_part(days: int, since: int) -> None:
+    """Also where all of it is before 1970."""
     data = with_times(dataset(lists(), ITEMS))
+    data = dataclasses.replace(data, times=data.times + since * DAY)
     training = split_events(data).training
     scores = every_row(RecentPopularity(training, ITEMS, data.times, days), training)
     inside = [p for s, e in zip(training.starts, training.ends, strict=True) for p in range(s, e)]
     newest = max(data.times[p] for p in inside)
     recent = [int(data.items[p]) for p in inside if newest - data.times[p] < days * DAY]
+    assert recent
     assert scores[:, 1:].tolist() == [[recent.count(i) for i in range(1, ITEMS + 1)]] * len(training)
 
 

@@ -26,7 +26,7 @@ def test_leave_one_out_takes_the_last_event_for_test_and_the_one_before_for_vali
     split = split_events(data)
     valid, test, training = split.valid, split.test, split.training
     assert valid.users.tolist() == test.users.tolist() == [0, 3]
-    assert valid.skipped == test.skipped == {"fewer than 3 events": 2}
+    assert valid.skipped == test.skipped == {"fewer than 3 events": 2, "the user has had the target before": 0}
     assert valid.targets.tolist() == [4, 8]
     assert test.targets.tolist() == [5, 7]
     shown = [data.items[a:b].tolist() for a, b in zip(test.histories.starts, test.histories.ends, strict=True)]
@@ -135,7 +135,10 @@ def test_a_loss_that_skips_own_items_gets_all_of_the_training_part_and_nothing_h
             batch, mine = batches.batch(0, step, part, parts), users[part::parts]
             assert len(batch.own_BK) == len(mine)
             for user, own in zip(mine, batch.own_BK, strict=True):
-                assert set(own) == set(training.items[training.starts[user] : training.ends[user]])
+                items = set(training.items[training.starts[user] : training.ends[user]])
+                assert set(own) == items
+                assert len(own) == max(len(items), batch.own_BK.shape[1])
+        assert batch.own_BK.shape[1] <= 500
     without = LossConfig(skip_own_items=False)
     assert TrainingBatches(training, 500, loss=without, **options).batch(0, 0).own_BK is None
 

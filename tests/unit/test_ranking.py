@@ -58,10 +58,13 @@ def test_sampled_negatives_are_seeded_and_exclude_history_and_target() -> None:
         assert not np.isin(negatives[row], [*data.history(split.users[row]), target]).any()
 
 
-def test_a_target_that_repeats_an_item_of_the_history_is_still_a_candidate() -> None:
-    split = split_events(dataset([[1, 2, 3, 1]], 4)).test
-    scores = np.array([[9, 5, 6, 7, 1]], np.float32)
-    assert target_ranks(TableScorer(scores), split).full.tolist() == [1.0]
+def test_what_lists_cannot_hold_is_no_target() -> None:
+    split = split_events(dataset([[1, 2, 3, 1], [1, 2, 2, 3]], 4))
+    assert (split.test.targets.tolist(), split.test.users.tolist()) == ([3], [1])
+    assert (split.valid.targets.tolist(), split.valid.users.tolist()) == ([3], [0])
+    assert split.test.skipped["the user has had the target before"] == split.test.repeats_left_out == 1
+    scores = np.array([[9, 5, 6, 7, 8]], np.float32)
+    assert target_ranks(TableScorer(scores), split.test).full.tolist() == [2.0]
 
 
 def test_a_score_that_is_not_a_number_is_an_error() -> None:

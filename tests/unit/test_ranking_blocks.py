@@ -48,6 +48,7 @@ def made_split(
         known_V=known_V,
         skipped={},
         events_left_out=0,
+        repeats_left_out=0,
     )
 
 

@@ -20,7 +20,7 @@ from sasrec.checkpoint import store
 from sasrec.config import RunConfig
 from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationError, TrainingError
 from sasrec.training import trainer
-from tests.synthetic import chain_frame
+from tests.synthetic import chain_frame, dataset, random_lists
 
 SMALL = {"maxlen": 12, "hidden_units": 16, "batch_size": 32, "lr": 1e-2, "device": "cpu"}
 
@@ -39,8 +39,21 @@ def test_it_learns_what_there_is_to_learn_and_beats_popularity(learned: Path) ->
     assert metrics["test"]["sampled"]["ndcg@10"] > metrics["test"]["full"]["ndcg@10"] - 0.3
     assert metrics == json.loads((learned / "metrics.json").read_text())
     protocol = metrics["protocol"]
-    assert protocol["users_evaluated"] == 150
+    repeats = protocol["test"]["repeats_left_out"]
+    assert 0 < repeats == protocol["users_skipped"] == 150 - protocol["users_evaluated"]
     assert protocol["data_hash"] == sasrec.load(learned).data.data_hash
+
+
+@pytest.mark.parametrize("loss", ["ce", "bce"])
+def test_nothing_is_gained_by_knowing_what_a_user_has_had(loss: str, tmp_path: Path) -> None:
+    """Items drawn alike, so that nothing is to be learned, and often again: a model that skips a user's own items
+    as negatives ranks them high, which must not show."""
+    data = dataset(random_lists(500, 40, seed=3, longest=40), 40)
+    sasrec.train(data, tmp_path / "run", loss=loss, num_epochs=10, **SMALL)
+    metrics = sasrec.evaluate(tmp_path / "run", device="cpu")
+    assert metrics["protocol"]["test"]["repeats_left_out"] > 100
+    model, popularity = (each["test"]["full"]["ndcg@10"] for each in (metrics, metrics["baselines"]["popularity"]))
+    assert model < popularity + 0.05
 
 
 def test_the_next_item_of_a_chain_is_recommended_to_a_new_user(learned: Path) -> None:

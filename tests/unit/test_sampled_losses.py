@@ -180,6 +180,24 @@ def test_gbce_with_t_zero_is_bce_and_with_all_items_as_negatives_too(few: int, m
     assert gbce_beta(ITEMS - 1, ITEMS, 1.0) == gbce_beta(5 * ITEMS, ITEMS, 0.5) == 1.0
 
 
+def test_gbce_is_calibrated_by_what_can_be_drawn_and_how_many_are(model: SequenceModel) -> None:
+    """Of known items only, and in batch of fewer targets than were asked for."""
+    config = LossConfig(loss="gbce", num_negatives=5, gbce_t=1.0)
+    batch = made(config).batch(0, 0)
+    few = dataclasses.replace(batch, unknown_U=np.arange(21, ITEMS + 1))
+    positive = scores(model, batch).gather(1, torch.from_numpy(batch.targets_P)[:, None])
+    difference = training_loss(model, few, config) - training_loss(model, batch, config)
+    expected = (5 / 19 - 5 / 29) * F.softplus(-positive).mean()
+    assert abs(difference - expected) < 1e-12
+    config = LossConfig(loss="gbce", negatives="in_batch", num_negatives=1000, gbce_t=1.0)
+    assert len(made(config, batch_size=2).batch(0, 0).shared_N) < ITEMS
+    batch = made(config, batch_size=2).batch(0, 0)
+    assert_equal(
+        value_and_gradients(model, lambda: training_loss(model, batch, config)),
+        value_and_gradients(model, lambda: plain(model, batch, config)),
+    )
+
+
 def test_gbce_with_t_one_is_least_where_the_sigmoid_is_the_probability_and_bce_where_it_is_overconfident() -> None:
     share = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
     # Ten targets in those shares, each with each of the other items as its one negative.

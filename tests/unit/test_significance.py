@@ -167,7 +167,7 @@ def test_with_the_noise_of_seeds_one_model_is_not_told_from_itself_and_without_i
     random, simulations, with_noise, without = np.random.default_rng(seeds), 300, 0, 0
     for seed in range(simulations):
         first, second = fits(random, seeds, 0.2), fits(random, seeds, 0.2)
-        noise = seed_noise([first.mean(1).tolist(), second.mean(1).tolist()], [seeds, seeds])
+        noise = seed_noise([first.mean(1).tolist(), second.mean(1).tolist()])
         differences, users = second.mean(0) - first.mean(0), np.arange(150)
         with_noise += paired_bootstrap(differences, users, 500, seed=seed, noise=noise).p_value <= 0.05
         without += paired_bootstrap(differences, users, 500, seed=seed).p_value <= 0.05
@@ -175,10 +175,40 @@ def test_with_the_noise_of_seeds_one_model_is_not_told_from_itself_and_without_i
     assert without / simulations > 0.2
 
 
+@pytest.mark.parametrize(
+    ("runs", "common", "at_most"),
+    [((5, 2), (0.1, 1), 0.11), ((5, 2), (1, 0.1), 0.08), ((3, 3), (0.1, 1), 0.08)],
+)
+def test_a_model_that_varies_more_than_the_other_is_not_told_from_it_much_more_often(
+    runs: tuple[int, int], common: tuple[float, float], at_most: float
+) -> None:
+    """One variance for both, which is what the first version took, called .35 of the first case different."""
+    random, simulations, calls = np.random.default_rng(10), 400, 0
+    for seed in range(simulations):
+        first, second = (fits(random, *each) for each in zip(runs, common, strict=True))
+        noise = seed_noise([first.mean(1).tolist(), second.mean(1).tolist()])
+        differences = second.mean(0) - first.mean(0)
+        calls += paired_bootstrap(differences, np.arange(150), 400, seed=seed, noise=noise).p_value <= 0.05
+    assert calls / simulations <= at_most
+
+
 def test_the_noise_of_seeds_equals_an_example_by_hand() -> None:
-    # Squares about the means: 2 and 8, with 1 and 2 degrees of freedom.
-    noise = seed_noise([[1, 3], [4, 6, 8]], [2, 3])
-    assert (noise.freedom, noise.deviation) == (3, pytest.approx(math.sqrt(10 / 3 * (1 / 2 + 1 / 3))))
-    assert seed_noise([[1, 3]], [2]).deviation == pytest.approx(1), "a baseline has no seeds"
-    assert seed_noise([[1], [2]], [1, 1]) is None, "one run each says nothing"
-    assert seed_noise([], []) is None
+    # Variances 2 and 4, so 2 / 2 + 4 / 3, with 1 and 2 degrees of freedom.
+    noise = seed_noise([[1, 3], [4, 6, 8]])
+    assert noise.deviation == pytest.approx(math.sqrt(1 + 4 / 3))
+    assert noise.freedom == pytest.approx((1 + 4 / 3) ** 2 / (1 / 1 + (4 / 3) ** 2 / 2))
+    assert seed_noise([[1, 3]]).deviation == pytest.approx(1), "a baseline has no seeds"
+    assert seed_noise([[5, 5], [5, 5]]).deviation == 0, "runs that agree to the bit"
+    assert seed_noise([[1], [2]]) is None, "one run each says nothing"
+    assert seed_noise([]) is None
+
+
+def test_a_side_of_one_run_is_taken_to_vary_as_the_models_with_more_do() -> None:
+    alone = seed_noise([[7], [4, 6, 8]])
+    assert (alone.deviation, alone.freedom) == (pytest.approx(math.sqrt(4 + 4 / 3)), pytest.approx(2))
+    # Against a baseline, from two other models: squares 2 and 8, with 1 and 2 degrees of freedom.
+    others = seed_noise([[7]], [[1, 3], [4, 6, 8]])
+    assert (others.deviation, others.freedom) == (pytest.approx(math.sqrt(10 / 3)), pytest.approx(100 / (4 + 32)))
+    # Two runs of the three of one model.
+    same = seed_noise([[4], [8]], [[4, 6, 8]])
+    assert (same.deviation, same.freedom) == (pytest.approx(math.sqrt(8)), pytest.approx(2))

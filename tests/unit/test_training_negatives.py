@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +26,8 @@ def counts(rows: list[list[int]]) -> npt.NDArray[np.int64]:
 
 
 def drawer(**settings: Any) -> TrainingNegatives:
-    targets = np.array([item for row in TARGETS for item in row])
-    return TrainingNegatives(split_events(dataset(LISTS, ITEMS)).training, targets, ITEMS, LossConfig(**settings))
+    training = split_events(dataset(LISTS, ITEMS)).training
+    return TrainingNegatives(training, counts(TARGETS).astype(float), ITEMS, LossConfig(**settings))
 
 
 def assert_drawn_by(weights: npt.NDArray[Any], drawn: npt.NDArray[np.int64]) -> None:
@@ -85,21 +85,53 @@ def test_in_batch_negatives_are_the_batchs_own_targets_each_at_most_once() -> No
     assert sorted(few.tolist()) == [5, 5, 6], "no more than there are"
 
 
-def test_in_batch_negatives_are_corrected_by_how_often_items_are_targets() -> None:
+@pytest.mark.parametrize("windows", ["last", "random"])
+def test_in_batch_negatives_are_corrected_by_how_often_items_are_targets(
+    windows: Literal["last", "random"],
+) -> None:
+    """Long histories, whose early items are targets of random windows only, and others the more often."""
+    lists = [[*range(1, 13), *([12] * user), 1, 1] for user in range(8)] if windows == "random" else LISTS
     batches = TrainingBatches(
-        split_events(dataset(LISTS, ITEMS)).training,
+        split_events(dataset(lists, ITEMS)).training,
         ITEMS,
         maxlen=MAXLEN,
-        batch_size=4,
-        loss=LossConfig(loss="softmax", negatives="in_batch", num_negatives=3),
+        batch_size=len(lists),
+        loss=LossConfig(loss="softmax", negatives="in_batch", num_negatives=10**6),
         seed=0,
+        windows=windows,
     )
-    made = [batches.batch(epoch, step) for epoch in range(400) for step in range(len(batches.plan(epoch)))]
-    weights = counts(TARGETS)
-    drawn = np.concatenate([batch.shared_N for batch in made])
-    found = np.bincount(drawn, minlength=ITEMS + 1) / len(drawn)
-    assert abs(found - weights / weights.sum()).max() < 0.02, "but for batches of unequal size"
-    assert np.allclose(np.exp(made[0].log_q_V)[weights > 0], (weights / weights.sum())[weights > 0], rtol=1e-14)
+    drawn = np.concatenate(
+        [batches.batch(epoch, 0).shared_N for epoch in range(3000 if windows == "random" else 1)]
+    )
+    found, q = np.bincount(drawn, minlength=ITEMS + 1) / len(drawn), np.exp(batches.batch(0, 0).log_q_V)
+    assert abs(q[found > 0].sum() - 1) < 1e-12
+    assert abs(found[found > 0] / q[found > 0] - 1).max() < (0.05 if windows == "random" else 1e-12)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("negatives", ["uniform", "popularity"])
+@pytest.mark.parametrize("loss", ["bce", "softmax"])
+@pytest.mark.parametrize("skip", [True, False])
+def test_items_that_are_not_known_are_never_drawn_and_the_others_alike(
+    loss: str, negatives: str, shared: bool, skip: bool
+) -> None:
+    """As under a temporal split, where training, and so popularity, holds known items only."""
+    known_V = np.arange(ITEMS + 1) % 3 == 1
+    training = split_events(dataset([[1, 4, 7, 4, 1, 1]] * 4 + [[10, 10, 1, 7, 1, 1]], ITEMS)).training
+    loss_config = LossConfig(
+        loss=loss, negatives=negatives, share_negatives=shared, num_negatives=5000, skip_own_items=skip
+    )
+    made = TrainingNegatives(training, np.zeros(ITEMS + 1), ITEMS, loss_config, known_V=known_V)
+    drawn = made.draw(np.array([4, 4]), np.array([1, 1]), np.random.default_rng(0))
+    own = {1, 7, 10} if skip and not shared else set()
+    assert set(np.unique(drawn)) - {0} == {1, 4, 7, 10} - own
+    if loss == "softmax":
+        weights = (
+            np.bincount(training.items[training.flat()], minlength=ITEMS + 1)
+            if negatives == "popularity"
+            else known_V
+        )
+        assert np.allclose(np.exp(made.log_q_V)[known_V], (weights / weights.sum())[known_V])
 
 
 @pytest.mark.parametrize("negatives", ["uniform", "popularity"])

@@ -52,8 +52,8 @@ class TrainingBatch(Batch):
     log_q_V: npt.NDArray[np.float64] | None = None
     """Log of the probability that a draw of a negative is that item, where draws do not depend on the user."""
     own_BK: npt.NDArray[np.int64] | None = None
-    """The training items of each row's user, the last repeated to one length, where they are no negatives and the
-    draws do not know that."""
+    """The distinct training items of each row's user, the last repeated to one length, where they are no negatives
+    and the draws do not know that."""
     unknown_U: npt.NDArray[np.int64] | None = None
     """The items that are no candidates, where there are any and all others are negatives."""
 
@@ -99,12 +99,14 @@ class TrainingBatches:
         self._lengths = self._length_of[self._users]
         self._num_batches = max(1, round(len(self._users) / batch_size))
         self._maxlen, self._seed, self._windows = maxlen, seed, windows
-        self._training = training if loss.skip_own_items and (loss.loss == "ce" or loss.shared) else None
+        skips = loss.skip_own_items and (loss.loss == "ce" or loss.shared)
+        self._own = _distinct(training, num_items) if skips else None
         self._unknown_U = None if known_V is None or known_V[1:].all() else np.flatnonzero(~known_V[1:]) + 1
         self._negatives = None
         if loss.loss != "ce":
-            targets = self._targets(self._inputs, self._users)
-            self._negatives = TrainingNegatives(training, targets, num_items, loss, known_V=known_V)
+            targets, expected = self._expected_targets()
+            often_V = np.bincount(targets, expected, minlength=num_items + 1).astype(np.float64)
+            self._negatives = TrainingNegatives(training, often_V, num_items, loss, known_V=known_V)
         self._planned: tuple[int, list[npt.NDArray[np.int64]], Histories] = (-1, [], self._inputs)
 
     def __len__(self) -> int:
@@ -174,14 +176,36 @@ class TrainingBatches:
 
     def _own_items(self, users: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
         """Of the whole training part, whatever the window."""
-        if self._training is None:
+        if self._own is None:
             return None
-        lengths = self._training.lengths[users]
+        lengths = self._own.lengths[users]
         place = np.minimum(np.arange(lengths.max(initial=1)), lengths[:, None] - 1)
-        return self._training.items[self._training.starts[users][:, None] + place].astype(np.int64)
+        return self._own.items[self._own.starts[users][:, None] + place].astype(np.int64)
+
+    def _expected_targets(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Items, and how often an epoch is expected to have each of these as a target."""
+        if self._windows == "last":
+            targets = self._targets(self._inputs, self._users)
+            return targets, np.ones(len(targets))
+        inputs = Histories(
+            self._inputs.items, None, self._inputs.starts[self._users], self._inputs.ends[self._users]
+        )
+        window_P = np.repeat(self._lengths, inputs.lengths)
+        left_out_P = np.repeat(inputs.lengths, inputs.lengths) - window_P
+        place_P = inputs.flat() - np.repeat(inputs.starts, inputs.lengths)
+        covering_P = np.minimum(place_P, left_out_P) - np.maximum(0, place_P - window_P + 1) + 1
+        return inputs.items[inputs.flat() + 1].astype(np.int64), covering_P / (left_out_P + 1)
 
     def _targets(self, inputs: Histories, users: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The item after each input of those users, user after user."""
         ends = inputs.ends[users] + 1
         last = Histories(inputs.items, None, ends - self._length_of[users], ends)
         return last.items[last.flat()].astype(np.int64)
+
+
+def _distinct(histories: Histories, num_items: int) -> Histories:
+    """The items of each row, each once, in ascending order."""
+    row = np.repeat(np.arange(len(histories)), histories.lengths)
+    row, items = np.divmod(np.unique(row * (num_items + 1) + histories.items[histories.flat()]), num_items + 1)
+    ends = np.cumsum(np.bincount(row, minlength=len(histories)))
+    return Histories(items.astype(np.int32), None, np.concatenate([[0], ends[:-1]]), ends)

@@ -75,13 +75,14 @@ class TrainingNegatives:
     def __init__(
         self,
         training: Histories,
-        targets: npt.NDArray[np.int64],
+        often_V: npt.NDArray[np.float64],
         num_items: int,
         config: LossConfig,
         *,
         known_V: npt.NDArray[np.bool_] | None = None,
     ) -> None:
-        """`targets`: every target of an epoch; `known_V`: the items that may be drawn, by default all."""
+        """`often_V`: how often an epoch is expected to have each item as a target, for in_batch; `known_V`: the
+        items that may be drawn, by default all."""
         kind = config.negatives
         skips = config.skip_own_items and not config.shared
         self._config = config
@@ -91,11 +92,11 @@ class TrainingNegatives:
         self._events = training.items[training.flat()] if kind == "popularity" else training.items[:0]
         self.log_q_V: npt.NDArray[np.float64] | None = None
         if config.loss == "softmax":
-            counted = targets if kind == "in_batch" else self._events
-            if kind == "uniform":
-                counted = self._drawable
-            counts_V = np.bincount(counted, minlength=num_items + 1)
-            self.log_q_V = np.log(np.maximum(counts_V, 1) / max(1, len(counted)))  # what has 0 is never drawn
+            if kind != "in_batch":
+                pool = self._drawable if kind == "uniform" else self._events
+                often_V = np.bincount(pool, minlength=num_items + 1).astype(np.float64)
+            never_V = often_V == 0  # such an item is never drawn, whatever stands there
+            self.log_q_V = np.log((often_V + never_V) / max(1.0, often_V.sum()))
 
     def draw(
         self, users_P: npt.NDArray[np.int64], targets_P: npt.NDArray[np.int64], random: np.random.Generator

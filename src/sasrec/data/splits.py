@@ -70,6 +70,8 @@ class EvaluationSplit:
     """Why users have no row -> how many; each of them counts once."""
     events_left_out: int
     """Events before a target that its history lacks, as their items are not known."""
+    repeats_left_out: int
+    """Events that would be targets, but of items the user has had: lists leave those out."""
 
     @property
     def why_skipped(self) -> str:
@@ -136,11 +138,12 @@ def split_events(data: Dataset, how: str = "leave-one-out", model: ModelConfig |
         valid, test = _last(data, long, rule.last, 2 * rule.last), _last(data, long, rule.last, rule.last)
     times = data_times(data, model or ModelConfig(), training_ends)
     views = _views(data, times, known_V)
+    new_E = _new_to_user(data)
     return Split(
         how=how,
         training=views(starts, training_ends),
-        valid=_evaluation_split("valid", data, valid, known_V, views),
-        test=_evaluation_split("test", data, test, known_V, views),
+        valid=_evaluation_split("valid", data, valid, new_E, known_V, views),
+        test=_evaluation_split("test", data, test, new_E, known_V, views),
         known_V=known_V,
         times=times,
         event_times=None if data.times is None else data.times[known_V[data.items]],
@@ -157,10 +160,14 @@ def _evaluation_split(
     name: SplitName,
     data: Dataset,
     rows: _Rows,
+    new_E: npt.NDArray[np.bool_],
     known_V: npt.NDArray[np.bool_],
     views: Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], Histories],
 ) -> EvaluationSplit:
-    users, events, skipped = rows
+    every_user, every_event, skipped = rows
+    new = new_E[every_event]
+    users, events = every_user[new], every_event[new]
+    had = len(np.unique(every_user)) - len(np.unique(users))
     histories = views(data.offsets[users], events)
     return EvaluationSplit(
         name=name,
@@ -169,9 +176,19 @@ def _evaluation_split(
         histories=histories,
         targets=data.items[events].astype(np.int64),
         known_V=known_V,
-        skipped=skipped,
+        skipped=skipped | {"the user has had the target before": had},
         events_left_out=int((events - data.offsets[users] - histories.lengths).sum()),
+        repeats_left_out=len(every_event) - len(events),
     )
+
+
+def _new_to_user(data: Dataset) -> npt.NDArray[np.bool_]:
+    """(events,) whether the event is the first of its user with its item."""
+    user_E = np.repeat(np.arange(data.num_users), np.diff(data.offsets))
+    _, first = np.unique(user_E * (data.num_items + 1) + data.items, return_index=True)
+    new_E = np.zeros(data.num_events, bool)
+    new_E[first] = True
+    return new_E
 
 
 def _views(

@@ -81,7 +81,8 @@ class RecentPopularity(Popularity):
         self.num_items = num_items
         _, position_E = _flat(training.starts, training.ends)
         times_E = event_times[position_E]
-        recent_E = position_E[times_E > times_E.max(initial=0) - days * _DAY]
+        newest = times_E.max() if len(times_E) else 0
+        recent_E = position_E[times_E > newest - days * _DAY]
         self._counts_V = torch.from_numpy(np.bincount(training.items[recent_E], minlength=num_items + 1)).float()
 
 

@@ -5,8 +5,10 @@ It is the part "protocol" of metrics.json. A figure without it cannot be compare
 
 from __future__ import annotations
 
+import hashlib
 from importlib.metadata import version
-from textwrap import shorten
+from itertools import takewhile
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypedDict
 
 import numpy as np
@@ -14,11 +16,12 @@ import numpy as np
 from sasrec.data.dataset import Dataset
 from sasrec.data.splits import EvaluationSplit, Split, iso
 from sasrec.evaluation.metrics import CUTOFFS, DEFINITIONS
+from sasrec.split_rule import split_rule
 
 Candidates: TypeAlias = Literal["full", "sampled"]
 
 # Raised when a field of the card changes its meaning.
-CARD = 1
+CARD = 2
 SAMPLED_NEGATIVES = 100
 SAMPLED_SEED = 0
 
@@ -49,6 +52,8 @@ class Rows(TypedDict):
     """Why users have no target -> how many."""
     history_events_left_out: int
     """Events before a target that the model was not shown, as their items are not known."""
+    repeats_left_out: int
+    """Events that would be targets, but of items the user has had."""
 
 
 class Card(TypedDict):
@@ -57,7 +62,7 @@ class Card(TypedDict):
     card: int
     """Version of this list of fields."""
     split: str
-    """The setting, and in words what it does."""
+    """The rule in words, the same for every way to write the setting."""
     boundaries: dict[str, str] | None
     """Where validation and test begin (temporal only), ISO 8601."""
     cutoffs: list[int]
@@ -84,7 +89,7 @@ class Card(TypedDict):
     data: str
     data_hash: str
     sasrec: str
-    """Version of the code that measured."""
+    """Version of the code that measured, as `code_version` gives it."""
     must_agree: dict[Candidates, list[str]]
     """The fields in which two results have to be equal to be compared."""
 
@@ -105,7 +110,7 @@ def card(data: Dataset, split: Split) -> Card:
         "sampled": f"the target and {catalogue} drawn uniformly with replacement, a draw for each target",
         "sampled_negatives": SAMPLED_NEGATIVES,
         "sampled_seed": SAMPLED_SEED,
-        "seen": "items of the user's whole history are no candidates; a target among them stays one",
+        "seen": "items of the user's whole history are no candidates, and no targets",
         "ties": "half: rank = 1 + number above + half the number equal",
         "metrics": DEFINITIONS,
         "training_events": int(split.training.lengths.sum()),
@@ -117,18 +122,48 @@ def card(data: Dataset, split: Split) -> Card:
         "items_not_candidates": data.num_items - int(split.known_V.sum()),
         "data": data.name,
         "data_hash": data.data_hash,
-        "sasrec": version("sasrec"),
+        "sasrec": code_version(),
         "must_agree": {name: list(fields) for name, fields in MUST_AGREE.items()},
     }
+
+
+def source_hash(package: Path) -> str:
+    """Of the names and contents of a package's modules."""
+    found = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        found.update(f"{path.relative_to(package).as_posix()}\n".encode())
+        found.update(hashlib.sha256(path.read_bytes()).digest())
+    return found.hexdigest()
+
+
+# Read when it is imported: a file edited while a run trains is not the code of that run.
+_SOURCE = source_hash(Path(__file__).parents[1])
+
+
+def code_version() -> str:
+    """The version of the package, and of its source, which tells commits apart: "0.1.0+89abcdef"."""
+    return f"{version('sasrec')}+{_SOURCE[:8]}"
 
 
 def differences(one: dict[str, Any], other: dict[str, Any], candidates: Candidates) -> list[str]:
     """The fields that must agree and do not, each with both values, for a sentence."""
     return [
-        f"{field} ({shorten(str(one.get(field)), 50)} | {shorten(str(other.get(field)), 50)})"
+        f"{field} ({' | '.join(_where_apart(str(one.get(field)), str(other.get(field))))})"
         for field in MUST_AGREE[candidates]
         if one.get(field) != other.get(field)
     ]
+
+
+def _where_apart(one: str, other: str) -> tuple[str, str]:
+    """The start of each text, from the word on in which they begin to differ; of a hash, the first digits."""
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+    start = one.rfind(" ", 0, same) + 1
+    return _excerpt(one, start), _excerpt(other, start)
+
+
+def _excerpt(text: str, start: int) -> str:
+    length = 12 if " " not in text else 50
+    return f"{'… ' if start else ''}{text[start : start + length]}{' …' if len(text) > start + length else ''}"
 
 
 def _rows(part: EvaluationSplit) -> Rows:
@@ -137,6 +172,7 @@ def _rows(part: EvaluationSplit) -> Rows:
         "users": len(np.unique(part.users)),
         "skipped": part.skipped,
         "history_events_left_out": part.events_left_out,
+        "repeats_left_out": part.repeats_left_out,
     }
 
 
@@ -144,12 +180,13 @@ def _description(split: Split) -> str:
     if split.boundaries is not None:
         valid, test = map(iso, split.boundaries)
         return (
-            f"{split.how}: trained on what is before {valid}; a user's first event from there on, and before "
+            f"temporal: trained on what is before {valid}; a user's first event from there on, and before "
             f"{test}, is validation, the first from {test} on test; new users and new items are skipped"
         )
-    if split.how == "leave-one-out":
+    last = split_rule(split.how).last
+    if last == 1:
         return "leave-one-out: last event test, last but one validation; test history includes validation"
     return (
-        f"{split.how}: so many last events of a user are test, as many before them validation; "
+        f"last-{last}: so many last events of a user are test, as many before them validation; "
         "a history has all before its target"
     )

@@ -34,22 +34,35 @@ class SeedNoise:
 
     deviation: float
     """Standard deviation of the difference of the two means over seeds."""
-    freedom: int
+    freedom: float
     """Degrees of freedom of its estimate."""
 
 
-def seed_noise(means: Sequence[Sequence[float]], runs: Sequence[int]) -> SeedNoise | None:
-    """The noise of a difference between sides of so many `runs`; None where no model has two runs.
+def seed_noise(sides: Sequence[Sequence[float]], others: Sequence[Sequence[float]] = ()) -> SeedNoise | None:
+    """The noise of a difference between one or two fitted sides; None where no model has two runs.
 
-    `means`: for each model, the mean over all rows of each of its runs. The models are taken to vary alike, so one
-    variance s² is estimated from all of them, with as many degrees of freedom as there are runs more than models.
-    The variance of the difference is s² times the sum of 1 / runs; a side without seeds, a baseline, is left out.
+    `sides`: for each, the mean over all rows of each of its runs; a side without seeds, a baseline, is left out.
+    `others`: the same of further models. One model may be more stable than another, so the variance is the sum of
+    s² / runs over sides, each with its own s², and the degrees of freedom are Satterthwaite's (Welch 1947). Of a
+    side of one run nothing is known: its s² is taken to be that of all models with more runs, pooled.
     """
-    freedom = sum(len(each) - 1 for each in means)
-    if not freedom:
+    models = [*sides, *others]
+    freedom_M = np.array([len(each) - 1 for each in models], np.float64)
+    if not freedom_M.any():
         return None
-    squares = sum(float(np.square(np.subtract(each, np.mean(each))).sum()) for each in means)
-    return SeedNoise(math.sqrt(squares / freedom * sum(1 / count for count in runs)), freedom)
+    variance_M = np.array([np.var(each, ddof=1) if len(each) > 1 else 0.0 for each in models])
+    weight_M = np.zeros(len(models))
+    for place, side in enumerate(sides):
+        if len(side) > 1:
+            weight_M[place] += 1 / len(side)
+        else:
+            weight_M += freedom_M / freedom_M.sum()
+    part_M = weight_M * variance_M
+    total = float(part_M.sum())
+    if not total:
+        return SeedNoise(0.0, float(freedom_M.sum()))
+    several = freedom_M > 0
+    return SeedNoise(math.sqrt(total), total**2 / float((part_M[several] ** 2 / freedom_M[several]).sum()))
 
 
 def paired_bootstrap(
