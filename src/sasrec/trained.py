@@ -94,10 +94,11 @@ def saved_metrics(run: str | Path) -> dict[str, Any]:
 
 def _check_metrics(metrics: Any) -> None:
     """Raises what the use of a part that is missing or of another kind raises."""
-    for scorer in (metrics, *metrics["baselines"].values()):
-        for split, candidates, name in product(("valid", "test"), ("full", "sampled"), figures.METRICS):
-            float(scorer[split][candidates][name])
     card = metrics["protocol"]
+    there = [split for split in ("valid", "test") if card[split]["targets"]]
+    for scorer in (metrics, *metrics["baselines"].values()):
+        for split, candidates, name in product(there, ("full", "sampled"), figures.METRICS):
+            float(scorer[split][candidates][name])
     for field in ("data", "data_hash", "split", "sasrec"):
         card[field].split()
     for split, field in product(("valid", "test"), ("targets", "users")):

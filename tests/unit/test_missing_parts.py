@@ -11,6 +11,7 @@ import pytest
 
 import sasrec
 from sasrec.cli import main
+from sasrec.config import RunConfig
 from sasrec.errors import EvaluationError
 from tests.synthetic import chain_frame
 
@@ -52,7 +53,7 @@ def test_the_part_that_has_targets_is_measured_and_printed(
     ranks = pl.read_parquet(run / "ranks.parquet")
     assert ranks["split"].unique().to_list() == [there]
     assert ranks.height == 5 * metrics["protocol"][there]["targets"]
-    assert sasrec.evaluate(run) == metrics
+    assert sasrec.evaluate(run) == metrics == sasrec.trained.saved_metrics(run)
     capsys.readouterr()
     assert main(["evaluate", str(run), "--details"]) == 0
     captured = capsys.readouterr()
@@ -60,6 +61,10 @@ def test_the_part_that_has_targets_is_measured_and_printed(
     assert f"{missing}, popularity" not in captured.out
     assert f"{missing}: 0 targets of 0 users" in captured.out
     with_details = json.loads((run / "metrics.json").read_text())
+    flags = [f"--{name}={value}" for name, value in SMALL.items()]
+    again = ["train", "--dataset", str(run / "dataset"), "--train_dir", str(tmp_path / "again"), *flags]
+    assert main([*again, "--split", RunConfig.load(run / "config.toml").evaluation.split]) == 0
+    assert f"{there}, popularity" in capsys.readouterr().out, "train prints it too"
     assert ("details" in with_details) == (there == "test") == ("coverage" in captured.out)
     assert ("details are of test" in captured.err) == (there == "valid")
 
