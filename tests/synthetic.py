@@ -22,6 +22,16 @@ def chain_frame(users: int = 60, items: int = 25, seed: int = 0, longest: int = 
     return pl.DataFrame(rows, schema=["user", "item", "time"], orient="row")
 
 
+def late_frame() -> pl.DataFrame:
+    """Users begin at various times; some come after training, and so does an item."""
+    frame = chain_frame(users=80).with_columns(
+        time=pl.col("time") + pl.col("user").str.slice(1).cast(pl.Int64) * 1800
+    )
+    late = pl.col("time") > frame["time"].quantile(0.7)
+    fresh = late & pl.col("item").is_in([f"item-{n:02d}" for n in range(7, 13)])
+    return frame.with_columns(item=pl.when(fresh).then(pl.lit("late")).otherwise("item"))
+
+
 def write_csv(path: Path, **options: int) -> Path:
     """`chain_frame` as a CSV file with ISO times."""
     frame = chain_frame(**options)

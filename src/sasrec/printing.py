@@ -46,7 +46,7 @@ def print_metrics(metrics: dict[str, Any]) -> None:
     columns = ("ndcg@10", "hr@10", "mrr@10", "ndcg@20", "hr@20")
     for candidates, title in titles.items():
         table = Table("", *columns, title=f"{candidates}: {title}", title_justify="left")
-        for split in ("valid", "test"):
+        for split in [name for name in ("valid", "test") if name in metrics]:
             rows = {
                 "model": metrics[split],
                 **{name: each[split] for name, each in metrics["baselines"].items()},
@@ -54,7 +54,8 @@ def print_metrics(metrics: dict[str, Any]) -> None:
             for name, measured in rows.items():
                 table.add_row(f"{split}, {name}", *(f"{measured[candidates][column]:.4f}" for column in columns))
         out.print(table)
-    out.print(against_baselines(metrics))
+    if "test" in metrics:
+        out.print(against_baselines(metrics))
     _print_card(card)
     if "details" in metrics:
         _print_details(metrics["details"])

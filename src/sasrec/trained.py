@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+from base64 import b64decode
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from sasrec.checkpoint import store
@@ -15,7 +18,7 @@ from sasrec.config import RunConfig, write_whole
 from sasrec.data.dataset import Dataset, open_dataset
 from sasrec.errors import CheckpointError, ConfigError, EvaluationError
 from sasrec.evaluation import metrics as figures
-from sasrec.evaluation.protocol import evaluate_scorer
+from sasrec.evaluation.protocol import evaluate_scorer, nobody
 from sasrec.evaluation.ranking import ModelScorer
 from sasrec.models import SequenceModel, build_model
 from sasrec.recommend import Recommender
@@ -23,6 +26,7 @@ from sasrec.training.distributed import device_number, joined, rank
 from sasrec.training.run_log import RunLog
 
 CHECKPOINTS, METRICS, RANKS = "checkpoints", "metrics.json", "ranks.parquet"
+KNOWN_ITEMS = "known_items"  # of an export's checkpoint: packed bits, one an item and padding, in base 64
 
 
 def load(
@@ -44,7 +48,7 @@ def load(
     found = checkpoint_at(Path(checkpoint) if checkpoint else folder)
     check_data(found, data)
     model = model_of(found, data).to(pick_device(device)).eval()
-    return Recommender(model, data, config_of(found).evaluation.split)
+    return Recommender(model, data, config_of(found).evaluation.split, exported_items(found, data))
 
 
 def evaluate(
@@ -62,11 +66,16 @@ def evaluate(
     `details`: also measure what lies beyond accuracy, and slices of users and targets, on test.
 
     Returns {split: {"full" | "sampled": {"ndcg@10": …}}, "baselines": …, "protocol": the card that
-    evaluation/card.py describes, and, if asked for, "details": as evaluation/details.py says}.
+    evaluation/card.py describes, and, if asked for, "details": as evaluation/details.py says}. A split without
+    targets is not there.
+
+    Raises: EvaluationError for an export, which has no events, or if neither split has a target; as `load`.
     """
     with joined(pick_device(device).type):
         log = RunLog.of_run(None, log or RunLog(None))
         recommender = load(run, device=device, dataset=dataset, checkpoint=checkpoint)
+        if not recommender.data.num_events:
+            raise EvaluationError(f"{run} is an export, which has no events: evaluate the run that it was made of")
         return _measure(recommender, None if checkpoint else Path(run), log, details=details)
 
 
@@ -85,10 +94,11 @@ def saved_metrics(run: str | Path) -> dict[str, Any]:
 
 def _check_metrics(metrics: Any) -> None:
     """Raises what the use of a part that is missing or of another kind raises."""
-    for scorer in (metrics, *metrics["baselines"].values()):
-        for split, candidates, name in product(("valid", "test"), ("full", "sampled"), figures.METRICS):
-            float(scorer[split][candidates][name])
     card = metrics["protocol"]
+    there = [split for split in ("valid", "test") if card[split]["targets"]]
+    for scorer in (metrics, *metrics["baselines"].values()):
+        for split, candidates, name in product(there, ("full", "sampled"), figures.METRICS):
+            float(scorer[split][candidates][name])
     for field in ("data", "data_hash", "split", "sasrec"):
         card[field].split()
     for split, field in product(("valid", "test"), ("targets", "users")):
@@ -149,6 +159,19 @@ def check_data(found: store.Checkpoint, data: Dataset) -> None:
         )
 
 
+def exported_items(found: store.Checkpoint, data: Dataset) -> npt.NDArray[np.bool_] | None:
+    """(V,) which items are known, from the checkpoint of an export (exporting.py); None if it does not say."""
+    if KNOWN_ITEMS not in found.state:
+        return None
+    try:
+        bits = np.frombuffer(b64decode(found.state[KNOWN_ITEMS], validate=True), np.uint8)
+    except (ValueError, TypeError):
+        bits = np.zeros(0, np.uint8)
+    if len(bits) != len(np.packbits(np.zeros(data.num_items + 1, bool))):
+        raise CheckpointError(f"{found.path} has {KNOWN_ITEMS} that do not fit its items: export the run again")
+    return np.unpackbits(bits, count=data.num_items + 1).astype(bool)
+
+
 def config_of(found: store.Checkpoint) -> RunConfig:
     """The settings it was trained with."""
     return RunConfig.from_parts(found.need("config"), f"{found.path}/state.json")
@@ -175,12 +198,11 @@ def put_weights(found: store.Checkpoint, model: SequenceModel) -> None:
 def measured(folder: Path, device: torch.device, log: RunLog) -> Recommender:
     """The recommender of a run, whose metrics are written to it if there is anybody to measure on."""
     recommender = load(folder, device=str(device))
-    parts = (recommender.split.valid, recommender.split.test)
-    if empty := [part for part in parts if not len(part.targets)]:
-        reason = f"nobody has a {empty[0].name} target ({empty[0].why_skipped})"
-        log.say(f"note: {reason}, so nothing is measured: no metrics.json is written")
-    else:
+    valid, test = recommender.split.valid, recommender.split.test
+    if len(valid.targets) or len(test.targets):
         _measure(recommender, folder, log)
+    else:
+        log.say(f"note: {nobody(valid)}, and {nobody(test)}: nothing is measured, and no metrics.json is written")
     return recommender
 
 
@@ -195,5 +217,5 @@ def _measure(
         measured.ranks.write_parquet(ranks)
         write_whole(folder / RANKS, ranks.getvalue())
         write_whole(folder / METRICS, json.dumps(metrics, indent=2))
-    log.event("metrics", **{split: metrics[split] for split in ("valid", "test")})
+    log.event("metrics", **{split: metrics[split] for split in ("valid", "test") if split in metrics})
     return metrics

@@ -89,6 +89,10 @@ def test_the_report_counts_ties_repeats_and_disorder() -> None:
     assert (report["length_min"], report["length_max"], report["length_median"]) == (1, 4, 2.0)
     assert any("share their time" in warning for warning in report["warnings"])
     assert any("out of order" in warning for warning in report["warnings"])
+    assert (
+        "2 users have fewer than 3 events: leave-one-out trains on them and cannot evaluate them"
+        in report["warnings"]
+    )
 
 
 def test_saved_and_opened_a_data_set_is_the_same_and_mapped(tmp_path: Path) -> None:

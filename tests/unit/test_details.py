@@ -10,11 +10,15 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 import sasrec
 from sasrec.cli import main
+from sasrec.data.splits import Histories, split_events
 from sasrec.errors import ConfigError, DataError
 from sasrec.evaluation.metrics import metrics_from_ranks
+from sasrec.evaluation.protocol import evaluate_scorer
+from sasrec.training.run_log import RunLog
 from tests.synthetic import chain_frame
 
 SMALL = {"maxlen": 12, "hidden_units": 16, "batch_size": 32, "lr": 1e-2, "device": "cpu", "num_epochs": 3}
@@ -142,14 +146,35 @@ def test_without_groups_and_without_times_there_is_no_diversity_and_no_gap(tmp_p
     assert not any("gap" in name for name in found["slices"])
 
 
-def test_under_a_temporal_split_items_that_are_not_in_training_are_in_no_list(tmp_path: Path) -> None:
+class Rising:
+    """Scores an item by its number, so that the last ones lead every list."""
+
+    num_items = ITEMS + 3
+
+    def scores(self, histories: Histories, rows: np.ndarray) -> torch.Tensor:
+        return torch.arange(self.num_items + 1.0).repeat(len(rows), 1)
+
+
+def test_under_a_temporal_split_lists_and_coverage_are_of_the_items_in_training() -> None:
     late = pl.DataFrame(
-        {"user": ["u000"] * 3, "item": ["late"] * 3, "time": [1_700_000_000 + i for i in range(3)]}
+        {
+            "user": ["u000"] * 3,
+            "item": ["late-0", "late-1", "late-2"],
+            "time": [1_700_000_000 + i for i in range(3)],
+        }
     )
     data = sasrec.prepare(pl.concat([chain_frame(), late]))
-    sasrec.train(data, tmp_path / "run", split="temporal:0.7", **SMALL)
-    found = sasrec.evaluate(tmp_path / "run", details=True)["details"]["lists"]
-    assert 0 < found["popularity"]["coverage"] <= ITEMS / (ITEMS + 1)
+    assert data.item_numbers(late["item"])[0].tolist() == [26, 27, 28], "the best for the scorer"
+    split = split_events(data, "temporal:0.7")
+    part, counts_V = split.test, np.bincount(split.training.items[split.training.flat()])
+    lists = []
+    for start, end in zip(part.histories.starts, part.histories.ends, strict=True):
+        seen = part.histories.items[start:end].tolist()
+        lists.append([item for item in range(ITEMS, 0, -1) if item not in seen][:10])
+    found = evaluate_scorer(Rising(), data, split, log=RunLog(None), details=True).metrics["details"]["lists"]
+    assert found["model"]["coverage"] == len({item for row in lists for item in row}) / ITEMS
+    expected = np.mean([np.mean([counts_V[item] for item in row]) for row in lists])
+    assert found["model"]["popularity"] == pytest.approx(expected)
 
 
 def test_groups_are_kept_as_given_and_come_back_from_disk(tmp_path: Path) -> None:

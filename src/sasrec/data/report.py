@@ -86,5 +86,5 @@ def _doubts(report: dict[str, Any]) -> list[str]:
         doubts.append(f"{report['unsorted']:.1%} of rows were out of order and have been sorted by time")
     if report["users_below_3_events"]:
         doubts.append(f"{report['users_below_3_events']} users have fewer than 3 events: "
-                      "they are trained on, not evaluated")  # fmt: skip
+                      "leave-one-out trains on them and cannot evaluate them")  # fmt: skip
     return doubts

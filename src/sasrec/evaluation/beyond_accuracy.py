@@ -21,7 +21,10 @@ _GAPS = ("shortest gaps to the target", "middle gaps to the target", "longest ga
 
 
 def coverage(lists_BK: Items, num_items: int) -> float:
-    """Share of the catalogue that is in somebody's list (Ge, Delgado-Battenfeld & Jannach, RecSys 2010)."""
+    """Share of the catalogue that is in somebody's list (Ge, Delgado-Battenfeld & Jannach, RecSys 2010).
+
+    `num_items`: how many could be.
+    """
     return float(np.count_nonzero(np.unique(lists_BK)) / num_items)
 
 

@@ -65,7 +65,7 @@ def _of_lists(
     pairs = np.unique(row_E * (data.num_items + 1) + item_E)
     users_V = np.bincount(pairs % (data.num_items + 1), minlength=data.num_items + 1)
     found = {
-        "coverage": coverage(lists_BK, data.num_items),
+        "coverage": coverage(lists_BK, int(split.known_V.sum())),
         **popularity(lists_BK, split.test.histories, counts_V),
         "novelty": novelty(lists_BK, users_V, len(trained)),
     }

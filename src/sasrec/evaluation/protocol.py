@@ -10,6 +10,7 @@ import polars as pl
 
 from sasrec.data.dataset import Dataset
 from sasrec.data.splits import EvaluationSplit, Split
+from sasrec.errors import EvaluationError
 from sasrec.evaluation.baselines import baselines
 from sasrec.evaluation.card import SAMPLED_NEGATIVES, SAMPLED_SEED, card
 from sasrec.evaluation.details import details_on_test
@@ -27,8 +28,8 @@ class Measured:
 
     metrics: dict[str, Any]
     """{split: {"full" | "sampled": {"ndcg@10": …}}, "baselines": {name: {split: …}}, "protocol": the card,
-    and, if asked for, "details": …}. Full and sampled metrics are of one model on the same users, and differ
-    several times: never compare one with the other."""
+    and, if asked for, "details": …}; a split without targets is not there. Full and sampled metrics are of one
+    model on the same users, and differ several times: never compare one with the other."""
     ranks: pl.DataFrame
     """A row for each scorer ("model" and the baselines) and target: `scorer`, `split`, `user` (the user's own id),
     `event` (the target's place in the data set), `full` and `sampled` (its ranks; null where not drawn)."""
@@ -37,15 +38,25 @@ class Measured:
 def evaluate_scorer(
     scorer: Scorer, data: Dataset, split: Split, *, log: RunLog, details: bool = False
 ) -> Measured:
-    """Rank validation and test targets by a scorer and by the baselines.
+    """Rank validation and test targets by a scorer and by the baselines; a part without targets is not there.
 
-    `details` adds what is beyond accuracy, and slices (evaluation/details.py).
+    `details` adds what is beyond accuracy, and slices (evaluation/details.py), where test has targets.
+
+    Raises: EvaluationError if neither part has a target.
     """
+    parts = [part for part in (split.valid, split.test) if len(part.targets)]
+    if not parts:
+        raise EvaluationError(
+            f"nobody can be measured: {nobody(split.valid)}, and {nobody(split.test)}: train with another --split"
+        )
+    for part in (split.valid, split.test):
+        if part not in parts:
+            log.say(f"note: {nobody(part)}: only {parts[0].name} is measured")
     counted = baselines(split.training, data.num_items, split.event_times)
     scorers: dict[str, Scorer] = {"model": scorer, **counted}
     measured: dict[str, dict[str, Any]] = {name: {} for name in scorers}
     found: dict[tuple[str, str], TargetRanks] = {}
-    for part in (split.valid, split.test):
+    for part in parts:
         negatives = sampled_negatives(part, data.num_items, SAMPLED_NEGATIVES, SAMPLED_SEED)
         for name, each in scorers.items():
             with log.bar(f"{name}, {part.name}", len(part.targets)) as bar:
@@ -55,13 +66,18 @@ def evaluate_scorer(
             if ranks.sampled is not None:
                 measured[name][part.name]["sampled"] = metrics_from_ranks(ranks.sampled)
     metrics = {**measured.pop("model"), "baselines": measured, "protocol": card(data, split)}
-    if details:
+    if details and split.test not in parts:
+        log.say("note: details are of test alone, so there are none")
+    elif details:
         on_test = {name: found[name, "test"].full for name in scorers}
         metrics["details"] = details_on_test(scorers, on_test, data, split, log)
-    frames = [
-        _rows(name, data, part, found[name, part.name]) for name in scorers for part in (split.valid, split.test)
-    ]
+    frames = [_rows(name, data, part, found[name, part.name]) for name in scorers for part in parts]
     return Measured(metrics, pl.concat(frames))
+
+
+def nobody(part: EvaluationSplit) -> str:
+    """That a part has no target, and why."""
+    return f"nobody has a {part.name} target ({part.why_skipped})"
 
 
 def _rows(scorer: str, data: Dataset, part: EvaluationSplit, ranks: TargetRanks) -> pl.DataFrame:

@@ -203,7 +203,9 @@ def target_ranks(
     if a signal is pending on one.
     """
     if not len(split.targets):
-        raise EvaluationError(f"no user has a {split.name} target ({split.why_skipped}): choose another --split")
+        raise EvaluationError(
+            f"no user has a {split.name} target ({split.why_skipped}): train with another --split"
+        )
     full = np.zeros(len(split.targets))
     sampled = None if negatives is None else np.zeros(len(split.targets))
     known_V = None if split.known_V[1:].all() else torch.from_numpy(split.known_V)
