@@ -157,6 +157,10 @@ def _scored(name: str, candidates: Candidates, split: SplitName) -> _Scored:
         rows = pl.read_parquet(folder / RANKS).filter(of_scorer).sort("event").select("user", "event", ranks)
     except pl.exceptions.PolarsError:
         raise EvaluationError(f"{folder}/{RANKS} is damaged: {again}") from None
+    if split not in metrics:
+        raise EvaluationError(
+            f"{folder} has no {split} targets (its protocol card says why): take the other --split"
+        )
     kept = (metrics if scorer == "model" else metrics["baselines"][scorer])[split][candidates]["mrr"]
     found = of_targets(_ranks(rows, candidates), "mrr").sum() / max(len(rows), 1)
     if not abs(found - kept) <= 1e-9:  # nor if it is NaN

@@ -54,6 +54,10 @@ def test_the_part_that_has_targets_is_measured_and_printed(
     assert ranks["split"].unique().to_list() == [there]
     assert ranks.height == 5 * metrics["protocol"][there]["targets"]
     assert sasrec.evaluate(run) == metrics == sasrec.trained.saved_metrics(run)
+    sides = [run, f"{run}:popularity"]
+    assert sasrec.compare(sides, split=there).others
+    with pytest.raises(EvaluationError, match=f"has no {missing} targets"):
+        sasrec.compare(sides, split=missing)
     capsys.readouterr()
     assert main(["evaluate", str(run), "--details"]) == 0
     captured = capsys.readouterr()
