@@ -192,7 +192,7 @@ def _started_from(folder: Path) -> str | None:
     """The checkpoint whose weights a run began with, if its log names one."""
     found, log = None, folder / "log.jsonl"
     for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else []:
-        with suppress(ValueError):  # a line that a kill cut short
+        with suppress(ValueError, TypeError, LookupError):  # a line that a kill cut short, or no event
             event = json.loads(line)
             found = event.get("start_from") if event["event"] == "start" else found
     return found

@@ -156,8 +156,8 @@ class TrainingConfig:
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes an accelerator where there is one."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """What the layers compute in, by autocast; weights, the maps of mHC and the loss stay in fp32. fp16 scales the
-    loss against underflow."""
+    """What the layers compute in, by autocast, and, with bf16, the matrix products of ce; weights, the maps of mHC
+    and all else of the loss stay in fp32. fp16 scales the loss against underflow."""
     compile: bool = False
     """Train through torch.compile, which needs a C++ compiler: half a minute at the start, then, with mHC, faster
     steps."""

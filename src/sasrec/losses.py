@@ -17,8 +17,9 @@ from sasrec.config import LossConfig
 from sasrec.data.batches import TrainingBatch
 from sasrec.models import SequenceModel
 
-# Logits held at a time: 16 MB in fp32, which stays near the CPU's cache.
-_LOGITS_AT_ONCE = 2**22
+# Logits held at a time: 4 MB in fp32, which stay near a CPU's cache; other devices want larger products.
+_LOGITS_AT_ONCE = 2**20
+_TIMES_MORE = 64
 # So many negatives of its own a position may have to be looked up at once, together with inputs and targets.
 _FEW = 8
 
@@ -31,11 +32,12 @@ def training_loss(model: SequenceModel, batch: TrainingBatch, config: LossConfig
     table_VD = model.item_embedding.weight
     if config.loss == "ce":
         states_PD = model(items_BL, positions_BL, times_BL).flatten(0, 1)[real_P]
-        with torch.autocast(model.device.type, enabled=False):  # logits and sums need the digits
+        products = _products_in(model.device.type, table_VD.dtype)
+        with torch.autocast(model.device.type, enabled=False):  # sums need the digits
             states_PD = _tempered(states_PD.to(table_VD.dtype), config.temperature)
             left_out = _left_out(model, batch)
             return full_cross_entropy(
-                states_PD, table_VD, targets_P, batch.positions, config.label_smoothing, left_out
+                states_PD, table_VD, targets_P, batch.positions, config.label_smoothing, left_out, products
             )
     negatives = model.to_device(batch.negatives_PN if batch.shared_N is None else batch.shared_N)
     few = batch.shared_N is not None or negatives.shape[-1] <= _FEW
@@ -55,13 +57,24 @@ def training_loss(model: SequenceModel, batch: TrainingBatch, config: LossConfig
         if vectors.dim() == 3:
             return loss_of(slice(None), states_PD, targets_PD, vectors)
         if negatives.dim() == 1:
-            chunk = _LOGITS_AT_ONCE // len(negatives)
+            chunk = _logits_at_once(model.device) // len(negatives)
         else:  # each chunk costs a gradient of the table, and may well be as large
-            chunk = max(_LOGITS_AT_ONCE, table_VD.numel()) // (negatives.shape[1] * width)
+            chunk = max(_logits_at_once(model.device), table_VD.numel()) // (negatives.shape[1] * width)
         loss: Tensor = _InChunks.apply(  # type: ignore[no-untyped-call]
             loss_of, max(1, chunk), states_PD, targets_PD, vectors
         )
         return loss
+
+
+def _logits_at_once(device: torch.device) -> int:
+    return _LOGITS_AT_ONCE * (1 if device.type == "cpu" else _TIMES_MORE)
+
+
+def _products_in(device: str, full: torch.dtype) -> torch.dtype:
+    """What scores of the whole catalogue are multiplied in: they are most of the work. Not in fp16, whose smallest
+    probabilities would vanish from the gradients."""
+    half = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16
+    return torch.bfloat16 if half else full
 
 
 def _tempered(states_PD: Tensor, temperature: float) -> Tensor:
@@ -208,18 +221,20 @@ def full_cross_entropy(
     positions: int | None = None,
     label_smoothing: float = 0.0,
     left_out: LeftOut | None = None,
+    products: torch.dtype | None = None,
 ) -> Tensor:
     """Sum of the cross-entropy of each position's target among items 1..V-1 / positions (default: their mean).
 
     With `label_smoothing` that share of the target's probability is spread evenly over all items, the target too.
-    Row 0 of the table, padding, takes no part, nor does what is `left_out`.
+    Row 0 of the table, padding, takes no part, nor does what is `left_out`. `products`: what factors and results
+    of the three matrix products are rounded to, by default nothing less precise than all else.
 
     Exact, in memory of a few chunks of logits, whatever P is: gradients are formed chunk by chunk in the
     forward pass, as they are known up to the scale that arrives in the backward pass. Differentiable once.
     """
     count = len(states_PD) if positions is None else positions
     loss: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        states_PD, item_embedding_VD, targets_P, count, label_smoothing, left_out
+        states_PD, item_embedding_VD, targets_P, count, label_smoothing, left_out, products
     )
     return loss
 
@@ -234,15 +249,18 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         positions: int,
         smoothing: float,
         left_out: LeftOut | None,
+        products: torch.dtype | None,
     ) -> Tensor:
         states_PD, table_VD = states_PD.detach(), item_embedding_VD.detach()
+        items_VD = table_VD[1:].to(products)
         grad_states_PD, grad_table_VD = torch.empty_like(states_PD), torch.zeros_like(table_VD)
         total = states_PD.new_zeros(())
-        chunk = max(1, _LOGITS_AT_ONCE // len(table_VD))
+        chunk = max(1, _logits_at_once(table_VD.device) // len(table_VD))
         for start in range(0, len(states_PD), chunk):
             part = slice(start, start + chunk)
             target_C1 = targets_P[part].unsqueeze(1) - 1
-            logits_CV = states_PD[part] @ table_VD[1:].T
+            states_CD = states_PD[part].to(products)
+            logits_CV = (states_CD @ items_VD.T).to(table_VD.dtype)
             at_target_C1 = logits_CV.gather(1, target_C1)
             if left_out is not None:
                 left_out.fill(logits_CV, part)
@@ -256,8 +274,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             if smoothing > 0:
                 grad_logits_CV.sub_(even, alpha=smoothing)
             grad_logits_CV.scatter_add_(1, target_C1, torch.full_like(at_target_C1, smoothing - 1.0))
-            grad_states_PD[part] = grad_logits_CV @ table_VD[1:]
-            grad_table_VD[1:].addmm_(grad_logits_CV.T, states_PD[part])
+            factor_CV = grad_logits_CV.to(products)
+            grad_states_PD[part] = factor_CV @ items_VD
+            if factor_CV.dtype == grad_table_VD.dtype:
+                grad_table_VD[1:].addmm_(factor_CV.T, states_CD)
+            else:
+                grad_table_VD[1:].add_(factor_CV.T @ states_CD)
         ctx.save_for_backward(grad_states_PD, grad_table_VD)
         ctx.positions = positions
         return total / positions
@@ -266,7 +288,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         grad_states_PD, grad_table_VD = ctx.saved_tensors
         scale = grad_outputs[0] / ctx.positions
-        return grad_states_PD * scale, grad_table_VD * scale, None, None, None, None
+        return grad_states_PD * scale, grad_table_VD * scale, None, None, None, None, None
 
 
 def _evenly(logits_CV: Tensor, some_left_out: bool) -> tuple[Tensor, Tensor | float]:

@@ -59,6 +59,23 @@ def test_what_is_left_out_of_cross_entropy_is_as_if_it_were_not_there(
         assert torch.allclose(one, other, atol=1e-14)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_products_in_bf16_give_nearly_the_loss_and_the_gradients(smoothing: float) -> None:
+    torch.manual_seed(0)
+    states, table = torch.randn(300, 64, requires_grad=True), (0.3 * torch.randn(2001, 64)).requires_grad_()
+    targets = torch.randint(1, 2001, (300,))
+    left_out = LeftOut(torch.randint(1, 2001, (30, 20)), torch.arange(300) // 10, torch.tensor([5, 6]))
+    exact = full_cross_entropy(states, table, targets, None, smoothing, left_out)
+    expected = torch.autograd.grad(exact, (states, table))
+    rounded = full_cross_entropy(states, table, targets, None, smoothing, left_out, torch.bfloat16)
+    found = torch.autograd.grad(rounded, (states, table))
+    assert rounded.dtype == found[0].dtype == found[1].dtype == torch.float32
+    assert 0 < abs(rounded - exact) < 2e-3 * exact
+    for one, other in zip(found, expected, strict=True):
+        assert 0 < (one - other).norm() < 0.01 * other.norm()
+        assert torch.equal(one == 0, other == 0), "what is left out of the sum has no gradient"
+
+
 def test_cross_entropy_never_holds_all_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(losses, "_LOGITS_AT_ONCE", 5000)
     sizes = []

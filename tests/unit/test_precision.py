@@ -48,6 +48,7 @@ def test_bf16_follows_fp32_and_keeps_maps_and_loss_in_fp32(
 
     def watched_loss(first: torch.Tensor, *others: Any) -> torch.Tensor:
         out = original(first, *others)
+        seen["products"] = {others[-1]}
         seen["loss"].update({first.dtype, out.dtype})
         return out
 
@@ -60,12 +61,25 @@ def test_bf16_follows_fp32_and_keeps_maps_and_loss_in_fp32(
     seen["layer"].clear()
     sasrec.train(data, tmp_path / "bf16", num_epochs=8, eval_every=8, precision="bf16", **settings)
     assert torch.bfloat16 in seen["layer"]
+    assert loss != "ce" or seen["products"] == {torch.bfloat16}
     assert seen["loss"] == {torch.float32}
     assert seen["maps"] == ({torch.float32} if mhc else set())
     full, half = logged_losses(tmp_path / "fp32"), logged_losses(tmp_path / "bf16")
     assert len(full) >= 30
     assert full != half
     assert half == pytest.approx(full, rel=0.02)
+
+
+def test_fp16_multiplies_scores_of_the_catalogue_in_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    products, original = set(), losses.full_cross_entropy
+
+    def watched(*arguments: Any) -> torch.Tensor:
+        products.add(arguments[-1])
+        return original(*arguments)
+
+    monkeypatch.setattr(losses, "full_cross_entropy", watched)
+    sasrec.train(sasrec.prepare(chain_frame()), tmp_path / "run", num_epochs=1, precision="fp16", **SMALL)
+    assert products == {torch.float32}
 
 
 def test_fp16_skips_a_step_that_overflows_and_lowers_its_scale(
