@@ -16,6 +16,7 @@ from sasrec.data.batches import Batch
 from sasrec.data.splits import EvaluationSplit, Histories, split_events
 from sasrec.errors import EvaluationError
 from sasrec.evaluation import ranking
+from sasrec.evaluation.metrics import metrics_from_ranks
 from sasrec.evaluation.ranking import ModelScorer, own_blocks, sampled_negatives, target_ranks
 from sasrec.models import SequenceModel, build_model
 from sasrec.recommend import Recommender
@@ -175,6 +176,22 @@ def test_blocks_have_the_scores_that_the_model_gives_row_by_row(
             assert torch.allclose(scores_V, alone_V, rtol=0, atol=1e-12)
         rows_done.extend(rows.tolist())
     assert sorted(rows_done) == list(range(len(split.histories)))
+
+
+@pytest.mark.parametrize("time", [False, True])
+def test_in_double_precision_a_models_metrics_are_the_same_to_the_last_bit_whatever_the_sizes(
+    time: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In single precision sizes decide how scores are rounded, so they are constants there."""
+    split, scorer = timed_split(), ModelScorer(model_of(time=time).double())
+    negatives, found = sampled_negatives(split, ITEMS, 9, seed=0), []
+    for chunk, block, positions in ((512, 512, 2**12), (20, 6, 70), (1, 1, 1), (7, 100, 10**6)):
+        monkeypatch.setattr(ranking, "_SCORES_AT_ONCE", chunk * (ITEMS + 1))
+        monkeypatch.setattr(ranking, "_SCORES_IN_CACHE", block * (ITEMS + 1))
+        monkeypatch.setattr(ranking, "_POSITIONS_AT_ONCE", positions)
+        ranks = target_ranks(scorer, split, negatives=negatives)
+        found.append([metrics_from_ranks(each) for each in (ranks.full, ranks.sampled)])
+    assert all(metrics == found[0] for metrics in found[1:])
 
 
 @pytest.mark.parametrize("training", [True, False])
