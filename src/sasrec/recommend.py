@@ -186,7 +186,10 @@ class Recommender:
                 "this model needs the times of the history: give times (--times), or say assume_regular "
                 "(--assume_regular)"
             )
-        seconds = np.arange(len(history), dtype=np.float64) if times is None else np.asarray(times, np.float64)
+        try:
+            seconds = np.arange(len(history), dtype=np.float64) if times is None else np.asarray(times, np.float64)
+        except (TypeError, ValueError):
+            raise DataError("times must be numbers, of seconds since any moment") from None
         if len(seconds) != len(history) or not np.isfinite(seconds).all() or (np.diff(seconds) < 0).any():
             raise DataError(f"times must be one for each of the {len(history)} items, in seconds and ascending")
         known = [len(self._numbers([item])[0]) > 0 for item in history]

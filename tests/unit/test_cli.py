@@ -13,7 +13,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+import sasrec
 from sasrec.cli import main
+from sasrec.errors import DataError
 from tests.synthetic import chain_frame, write_csv
 
 SMALL = ["--maxlen=12", "--hidden_units=16", "--batch_size=32", "--lr=1e-2", "--device=cpu", "--num_epochs=2"]
@@ -195,6 +197,8 @@ def test_a_model_with_time_trains_evaluates_and_recommends_by_the_same_commands(
         status, _, err = run(capsys, *asked, "--times", wrong)
         assert status == 1
         assert "times must be" in err
+    with pytest.raises(DataError, match="times must be numbers"):
+        sasrec.load(trained, device="cpu").recommend(["item-03", "item-04"], times=["2020-09-13", "2020-09-14"])
 
 
 def test_data_without_times_and_a_model_with_time_is_a_clear_error(

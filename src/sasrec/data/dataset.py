@@ -57,14 +57,17 @@ class Dataset:
 
     @property
     def num_users(self) -> int:
+        """Users with an event."""
         return len(self.offsets) - 1
 
     @property
     def num_items(self) -> int:
+        """Items of the catalogue, without padding."""
         return len(self.item_ids)
 
     @property
     def num_events(self) -> int:
+        """Events of all users."""
         return len(self.items)
 
     @cached_property

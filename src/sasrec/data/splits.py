@@ -41,6 +41,7 @@ class Histories:
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
+        """(rows,) how many events each history has."""
         return self.ends - self.starts
 
     def flat(self) -> npt.NDArray[np.int64]:

@@ -64,6 +64,7 @@ class SequenceModel(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return self.item_embedding.weight.device
 
     def to_device(self, array: object) -> Tensor:
