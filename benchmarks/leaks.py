@@ -23,13 +23,13 @@ SPLITS = ("leave-one-out", "last-2", "temporal:0.8")
 
 
 def made() -> Dataset:
-    """Nine users who come and go within a hundred days, and have three items."""
+    """Nine users who come and go within a hundred days, and have other items each time."""
     random = np.random.default_rng(5)
     rows = []
     for user in range(9):
         first = random.uniform(0, 60)
         days = np.sort(random.uniform(first, min(100, first + random.uniform(20, 70)), random.integers(6, 11)))
-        rows += [(f"u{user}", f"i{each % 3}", int(86_400 * day)) for each, day in enumerate(days)]
+        rows += [(f"u{user}", f"i{each}", int(86_400 * day)) for each, day in enumerate(days)]
     frame = pl.DataFrame(rows, schema=["user", "item", "time"], orient="row")
     return sasrec.prepare(frame, time_unit="s")
 
@@ -47,7 +47,7 @@ def draw(path: Path) -> None:
     for panel, how in zip(panels, SPLITS, strict=True):
         split = split_events(data, how)
         kind = np.full(data.num_events, "only shown, or unused", dtype=object)
-        kind[split.training.flat()] = "training"
+        kind[np.flatnonzero(split.known_V[data.items])[split.training.flat()]] = "training"
         kind[split.valid.events], kind[split.test.events] = "validation target", "test target"
         earliest = days[split.test.events].min()
         later = (kind == "training") & (days > earliest)
@@ -77,6 +77,9 @@ def measure(path: Path) -> None:
         split = split_events(data, how)
         training = np.sort(split.event_times[split.training.flat()])
         targets = data.times[split.test.events]
+        if not len(targets):
+            print(f"{how}: nobody has a target")
+            continue
         share = 1 - np.searchsorted(training, targets, side="right") / len(training)
         print(
             f"{how}: {len(targets):,} targets; of {len(training):,} training events later than a target: "

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from sasrec.config import RunConfig
+from sasrec.config import NO_WEIGHT, RunConfig
 from sasrec.data.splits import SplitName
 from sasrec.errors import ConfigError, EvaluationError
 from sasrec.evaluation.card import Candidates, differences
@@ -28,8 +28,6 @@ from sasrec.trained import METRICS as METRICS_FILE
 from sasrec.trained import RANKS, saved_metrics
 
 LEVEL = 0.05
-# Settings by which no weight changes: runs that differ in these and the seed alone are seeds of one model.
-_NO_WEIGHT = ("device", "save_minutes", "detect_anomaly", "show_shapes", "tensorboard", "diagnose_every")
 
 
 @dataclass(frozen=True)
@@ -184,14 +182,14 @@ def _scorer_named(asked: str, known: list[str], folder: Path) -> str:
 def _settings(config: RunConfig, folder: Path) -> str:
     """What decides the weights, but for the seed, and for data and split, which the card has."""
     parts = dataclasses.asdict(config)
-    training = {name: value for name, value in parts["training"].items() if name not in ("seed", *_NO_WEIGHT)}
+    training = {name: value for name, value in parts["training"].items() if name not in ("seed", *NO_WEIGHT)}
     return json.dumps([parts["model"], parts["loss"], training, _started_from(folder)])
 
 
 def _started_from(folder: Path) -> str | None:
     """The checkpoint whose weights a run began with, if its log names one."""
     found, log = None, folder / "log.jsonl"
-    for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else []:
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []:
         with suppress(ValueError, TypeError, LookupError):  # a line that a kill cut short, or no event
             event = json.loads(line)
             found = event.get("start_from") if event["event"] == "start" else found

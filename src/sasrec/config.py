@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
@@ -93,16 +93,17 @@ class LossConfig:
     num_negatives: int = 1
     """Negatives per position, or of a whole batch where they are shared (not ce)."""
     negatives: Literal["uniform", "popularity", "in_batch"] = "uniform"
-    """Drawn alike from all items, in proportion to their training events, or from the batch's own targets, without
+    """Drawn alike from the items, in proportion to their training events, or from the batch's own targets, without
     replacement, which are always shared (not ce)."""
     share_negatives: bool = False
     """One draw of num_negatives for all positions of a batch, so that thousands are cheap (not ce)."""
     gbce_t: float = 0.75
-    """Calibration: 0 is bce, 1 takes back all that sampling adds to the scores (gbce only)."""
+    """Calibration: 0 is bce; 1, with own items drawn too, takes back all that sampling adds to the scores (gbce
+    only)."""
     temperature: float = 1.0
     """What scores are divided by in the loss."""
     label_smoothing: float = 0.0
-    """Share of the target's probability that is spread over all items, in [0, 1) (ce only)."""
+    """Share of the target's probability that is spread over all candidates, in [0, 1) (ce only)."""
     skip_own_items: bool = True
     """The user's other training items are no negatives: what one has had is not recommended again, so its score
     need not fall. For lists that may repeat (`recommend --include_seen`) train without."""
@@ -206,7 +207,7 @@ class RunConfig:
         Raises: ConfigError for a name that is no field (the closest ones are named) or a bad value.
         """
         parts = cast(dict[str, dict[str, Any]], dataclasses.asdict(self))
-        home = {name: part for part, fields in parts.items() for name in fields}
+        home = {name: part for part, values in parts.items() for name in values}
         for name, value in overrides.items():
             if name not in home:
                 raise ConfigError(f"there is no setting named {name!r}; the settings are: {', '.join(home)}")
@@ -218,8 +219,8 @@ class RunConfig:
         mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
         return {
             name: (value, theirs[part][name])
-            for part, fields in mine.items()
-            for name, value in fields.items()
+            for part, values in mine.items()
+            for name, value in values.items()
             if value != theirs[part][name]
         }
 
@@ -263,6 +264,9 @@ def write_whole(path: Path, content: str | bytes) -> None:
     temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     temporary.replace(path)
 
+
+# Settings by which no weight changes: runs that differ in these and the seed alone are seeds of one model.
+NO_WEIGHT = ("device", "save_minutes", "detect_anomaly", "show_shapes", "tensorboard", "diagnose_every")
 
 _AT_LEAST = {
     "max_rejects": -1,
@@ -369,6 +373,13 @@ def _contradictions_of_training(training: TrainingConfig) -> list[tuple[bool, st
 
 
 def _validated(parts: dict[str, Any], source: str) -> RunConfig:
+    loss = parts.get("loss", {})
+    # Settings that a run of before skip_own_items kept, which has all but that: it did what was done then.
+    if isinstance(loss, dict) and {each.name for each in fields(LossConfig)} - loss.keys() == {"skip_own_items"}:
+        own_draws = (
+            loss["loss"] in ("bce", "gbce") and not loss["share_negatives"] and loss["negatives"] != "in_batch"
+        )
+        parts = parts | {"loss": loss | {"skip_own_items": own_draws}}
     try:
         # extra="forbid" at every level: a misspelt key must not pass as a default.
         return _ADAPTER.validate_python(parts, strict=False, extra="forbid")

@@ -17,9 +17,11 @@ from sasrec.config import LossConfig
 from sasrec.data.batches import TrainingBatch
 from sasrec.models import SequenceModel
 
-# Logits held at a time: 4 MB in fp32, which stay near a CPU's cache; other devices want larger products.
+# Logits held at a time: 4 MB in fp32, which stay near a CPU's cache; other devices want larger products. So few
+# positions at a time that the table is read oftener than it must be cost more than they save.
 _LOGITS_AT_ONCE = 2**20
 _TIMES_MORE = 64
+_POSITIONS_AT_LEAST = 32
 # So many negatives of its own a position may have to be looked up at once, together with inputs and targets.
 _FEW = 8
 
@@ -225,7 +227,7 @@ def full_cross_entropy(
 ) -> Tensor:
     """Sum of the cross-entropy of each position's target among items 1..V-1 / positions (default: their mean).
 
-    With `label_smoothing` that share of the target's probability is spread evenly over all items, the target too.
+    With `label_smoothing` that share of the target's probability is spread evenly over them, the target too.
     Row 0 of the table, padding, takes no part, nor does what is `left_out`. `products`: what factors and results
     of the three matrix products are rounded to, by default nothing less precise than all else.
 
@@ -255,7 +257,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         items_VD = table_VD[1:].to(products)
         grad_states_PD, grad_table_VD = torch.empty_like(states_PD), torch.zeros_like(table_VD)
         total = states_PD.new_zeros(())
-        chunk = max(1, _logits_at_once(table_VD.device) // len(table_VD))
+        chunk = max(_POSITIONS_AT_LEAST, _logits_at_once(table_VD.device) // len(table_VD))
         for start in range(0, len(states_PD), chunk):
             part = slice(start, start + chunk)
             target_C1 = targets_P[part].unsqueeze(1) - 1

@@ -63,6 +63,7 @@ class Recommender:
         Ids come out as they went in: text, or integers where the data's column was of integers. Fewer than
         k come out where fewer are left. `allow` restricts the candidates, `deny` removes some; ids unknown
         to the data, and under a temporal split to its training part, are ignored with a warning that names them.
+        With `exclude_seen` off, own items come out high if the model was trained with skip_own_items.
         A model with time also needs `times`, in seconds, one an item and ascending, or `assume_regular`: events at
         equal intervals. Other models ignore both.
 

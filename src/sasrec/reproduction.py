@@ -25,7 +25,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sasrec import run
-from sasrec.config import DataConfig, RunConfig
+from sasrec.config import NO_WEIGHT, DataConfig, RunConfig
 from sasrec.data.dataset import Dataset
 from sasrec.data.prepare import resolve
 from sasrec.errors import ConfigError, DataError, EvaluationError, SasrecError
@@ -250,9 +250,12 @@ def best_baseline(metrics: dict[str, Any], metric: str) -> tuple[str, float]:
 def metric_of(metrics: dict[str, Any], name: str) -> float:
     """`test.full.ndcg@10`, or `baselines.markov.test.full.ndcg@10`, of a metrics.json.
 
-    Raises: ConfigError if there is none of that name.
+    Raises: ConfigError if there is none of that name; EvaluationError if nobody has a target there.
     """
     found: Any = metrics
+    for part in ("valid", "test"):
+        if part in name.split(".") and part not in metrics:
+            raise EvaluationError(f"there is no {name}: nobody has a {part} target, the protocol card says why")
     try:
         for key in name.split("."):
             found = found[key]
@@ -275,8 +278,8 @@ def _data_of(recipe: Recipe, dataset: str | Path | None) -> Dataset:
 def _check_run(train_dir: Path, recipe: Recipe, seed: int) -> None:
     """Whether the run that is there, ended or not, is one of this recipe and data."""
     own = RunConfig.load(train_dir / "config.toml")
-    other = dataclasses.replace(own, data=DataConfig()).differences(recipe.settings(seed)).keys() - {"device"}
-    if other:
+    differing = dataclasses.replace(own, data=DataConfig()).differences(recipe.settings(seed)).keys()
+    if other := differing - set(NO_WEIGHT):
         raise ConfigError(
             f"{train_dir} was trained with another {', '.join(sorted(other))}: remove it, or name another folder"
         )

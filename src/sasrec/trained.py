@@ -87,7 +87,7 @@ def saved_metrics(run: str | Path) -> dict[str, Any]:
     try:
         metrics: dict[str, Any] = json.loads((Path(run) / METRICS).read_text(encoding="utf-8"))
         _check_metrics(metrics)
-    except (ValueError, TypeError, LookupError, AttributeError):
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError):
         raise EvaluationError(f"{run}/{METRICS} is damaged: measure it again: sasrec evaluate {run}") from None
     return metrics
 
@@ -101,6 +101,7 @@ def _check_metrics(metrics: Any) -> None:
             float(scorer[split][candidates][name])
     for field in ("data", "data_hash", "split", "sasrec"):
         card[field].split()
+    int(card["sampled_negatives"] + card["sampled_seed"])
     for split, field in product(("valid", "test"), ("targets", "users")):
         int(card[split][field])
 

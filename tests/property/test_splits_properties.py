@@ -164,6 +164,9 @@ def batch_leaks(data: Dataset, split: Split, seed: int) -> dict[str, int]:
         user_P = np.repeat(users, batch.lengths_B)
         learned = (user_P * stride + batch.items_BL.ravel()[batch.real_P]) * stride + batch.targets_P
         leaks["a step is none of training"] += (~np.isin(learned, steps[follows])).sum()
+        unknown = np.flatnonzero(~split.known_V[1:]) + 1
+        given = np.zeros(0, int) if batch.unknown_U is None else batch.unknown_U
+        leaks["a negative is unknown"] += len(np.setxor1d(unknown, given))
         drawn = batch.negatives_PN if batch.shared_N is None else batch.shared_N[None, :]
         leaks["a negative is unknown"] += (~split.known_V[drawn] & (drawn > 0)).sum()
         if batch.own_BK is None:

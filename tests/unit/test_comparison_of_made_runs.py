@@ -181,8 +181,8 @@ def test_runs_from_other_initial_weights_are_another_model(tmp_path: Path) -> No
         for number, start in enumerate((None, None, "there", "there"))
     ]
     (tmp_path / "0/log.jsonl").unlink()
-    with (tmp_path / "1/log.jsonl").open("a") as log:
-        log.write('{"event": "metrics"}\n{"event": "start", "start_')  # cut short by a kill
+    with (tmp_path / "1/log.jsonl").open("ab") as log:
+        log.write(b'{"event": "metrics"}\nnull\n\xff\n{"event": "start", "start_')  # cut short by a kill
     found = sasrec.compare(names)
     assert (found.first.runs, found.others[0].side.runs) == (tuple(names[:2]), tuple(names[2:]))
 

@@ -16,6 +16,7 @@ def test_chunked_cross_entropy_equals_the_plain_one_and_so_do_its_gradients(
     at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(losses, "_LOGITS_AT_ONCE", at_once)
+    monkeypatch.setattr(losses, "_POSITIONS_AT_LEAST", 1)
     torch.manual_seed(0)
     states = torch.randn(23, 8, dtype=torch.float64, requires_grad=True)
     table = torch.randn(31, 8, dtype=torch.float64, requires_grad=True)
@@ -38,6 +39,7 @@ def test_what_is_left_out_of_cross_entropy_is_as_if_it_were_not_there(
 ) -> None:
     """Position by position, on the rows of the table that remain; the target remains though it is left out."""
     monkeypatch.setattr(losses, "_LOGITS_AT_ONCE", at_once)
+    monkeypatch.setattr(losses, "_POSITIONS_AT_LEAST", 1)
     torch.manual_seed(0)
     states = torch.randn(23, 8, dtype=torch.float64, requires_grad=True)
     table = torch.randn(31, 8, dtype=torch.float64, requires_grad=True)
@@ -78,6 +80,7 @@ def test_products_in_bf16_give_nearly_the_loss_and_the_gradients(smoothing: floa
 
 def test_cross_entropy_never_holds_all_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(losses, "_LOGITS_AT_ONCE", 5000)
+    monkeypatch.setattr(losses, "_POSITIONS_AT_LEAST", 1)
     sizes = []
     original = torch.Tensor.logsumexp
     monkeypatch.setattr(
@@ -88,6 +91,16 @@ def test_cross_entropy_never_holds_all_logits(monkeypatch: pytest.MonkeyPatch) -
     full_cross_entropy(torch.randn(1000, 4), torch.randn(501, 4), torch.ones(1000, dtype=torch.int64))
     assert max(sizes) <= 5000
     assert sum(sizes) == 1000 * 500
+
+
+def test_a_large_catalogue_is_not_read_anew_for_every_few_positions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "_LOGITS_AT_ONCE", 1000)
+    rows, original = [], torch.Tensor.logsumexp
+    monkeypatch.setattr(
+        torch.Tensor, "logsumexp", lambda self, *a, **k: (rows.append(len(self)), original(self, *a, **k))[1]
+    )
+    full_cross_entropy(torch.randn(100, 4), torch.randn(501, 4), torch.ones(100, dtype=torch.int64))
+    assert rows == [32, 32, 32, 4]
 
 
 def test_bce_is_that_of_the_papers_with_one_negative_and_sums_more() -> None:

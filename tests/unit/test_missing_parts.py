@@ -13,6 +13,7 @@ import sasrec
 from sasrec.cli import main
 from sasrec.config import RunConfig
 from sasrec.errors import EvaluationError
+from sasrec.reproduction import metric_of
 from tests.synthetic import chain_frame
 
 SMALL: dict[str, Any] = {
@@ -54,6 +55,9 @@ def test_the_part_that_has_targets_is_measured_and_printed(
     assert ranks["split"].unique().to_list() == [there]
     assert ranks.height == 5 * metrics["protocol"][there]["targets"]
     assert sasrec.evaluate(run) == metrics == sasrec.trained.saved_metrics(run)
+    with pytest.raises(EvaluationError, match=f"nobody has a {missing} target"):
+        metric_of(metrics, f"baselines.markov.{missing}.full.mrr")
+    assert metric_of(metrics, f"{there}.full.mrr") == metrics[there]["full"]["mrr"]
     sides = [run, f"{run}:popularity"]
     assert sasrec.compare(sides, split=there).others
     with pytest.raises(EvaluationError, match=f"has no {missing} targets"):

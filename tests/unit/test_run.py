@@ -48,12 +48,12 @@ def test_it_learns_what_there_is_to_learn_and_beats_popularity(learned: Path) ->
 def test_nothing_is_gained_by_knowing_what_a_user_has_had(loss: str, tmp_path: Path) -> None:
     """Items drawn alike, so that nothing is to be learned, and often again: a model that skips a user's own items
     as negatives ranks them high, which must not show."""
-    data = dataset(random_lists(500, 40, seed=3, longest=40), 40)
-    sasrec.train(data, tmp_path / "run", loss=loss, num_epochs=10, **SMALL)
+    data = dataset(random_lists(1500, 60, seed=3, longest=60), 60)
+    sasrec.train(data, tmp_path / "run", loss=loss, num_epochs=6, eval_every=3, **SMALL)
     metrics = sasrec.evaluate(tmp_path / "run", device="cpu")
-    assert metrics["protocol"]["test"]["repeats_left_out"] > 100
+    assert metrics["protocol"]["test"]["repeats_left_out"] > 500
     model, popularity = (each["test"]["full"]["ndcg@10"] for each in (metrics, metrics["baselines"]["popularity"]))
-    assert model < popularity + 0.05
+    assert model < popularity + 0.018, "with such targets .03 above"
 
 
 def test_the_next_item_of_a_chain_is_recommended_to_a_new_user(learned: Path) -> None:

@@ -55,7 +55,7 @@ class TrainingBatch(Batch):
     """The distinct training items of each row's user, the last repeated to one length, where they are no negatives
     and the draws do not know that."""
     unknown_U: npt.NDArray[np.int64] | None = None
-    """The items that are no candidates, where there are any and all others are negatives."""
+    """The items that are no candidates, where there are any."""
 
 
 def pad(histories: Histories, rows: npt.NDArray[np.int64], maxlen: int) -> Batch:
