@@ -18,9 +18,10 @@ from pathlib import Path
 
 import sasrec as package
 from sasrec.comparison import number, p_value
-from sasrec.reproduction import ending, events
+from sasrec.reproduction import ending
 from sasrec.run import holds_checkpoints
 from sasrec.trained import saved_metrics
+from sasrec.training.run_log import events_of
 
 MODELS = {
     "SASRec": ["--no_time", "--no_mhc"],
@@ -52,7 +53,7 @@ def run(folder: Path, model: str, seed: int, settings: list[str]) -> None:
 
 def figures(folder: Path) -> dict[str, float]:
     """What the table shows of one run."""
-    ended, written, metrics = ending(folder), events(folder), saved_metrics(folder)
+    ended, written, metrics = ending(folder), events_of(folder), saved_metrics(folder)
     assert ended is not None, "only runs that are done are shown"
     # A run that was resumed may have gone through an epoch twice, but its seconds count one of them.
     epochs = max(event["epoch"] for event in written if event["event"] == "epoch")

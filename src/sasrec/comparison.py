@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +25,7 @@ from sasrec.evaluation.metrics import METRICS, of_targets
 from sasrec.evaluation.significance import Difference, holm, paired_bootstrap, seed_noise
 from sasrec.trained import METRICS as METRICS_FILE
 from sasrec.trained import RANKS, saved_metrics
+from sasrec.training.run_log import events_of
 
 LEVEL = 0.05
 
@@ -188,11 +188,9 @@ def _settings(config: RunConfig, folder: Path) -> str:
 
 def _started_from(folder: Path) -> str | None:
     """The checkpoint whose weights a run began with, if its log names one."""
-    found, log = None, folder / "log.jsonl"
-    for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []:
-        with suppress(ValueError, TypeError, LookupError):  # a line that a kill cut short, or no event
-            event = json.loads(line)
-            found = event.get("start_from") if event["event"] == "start" else found
+    found = None
+    for event in events_of(folder):
+        found = event.get("start_from") if event["event"] == "start" else found
     return found
 
 

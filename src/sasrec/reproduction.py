@@ -14,7 +14,6 @@ source = "author-year, and what it is there"
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import statistics
 import tomllib
@@ -30,7 +29,7 @@ from sasrec.data.dataset import Dataset
 from sasrec.data.prepare import resolve
 from sasrec.errors import ConfigError, DataError, EvaluationError, SasrecError
 from sasrec.trained import METRICS, dataset_of, saved_metrics
-from sasrec.training.run_log import RunLog
+from sasrec.training.run_log import RunLog, events_of
 
 _METRIC = re.compile(r"(test|valid)\.(full|sampled)\.((ndcg|hr|mrr)@(1|5|10|20|50)|mrr)")
 _SHIPPED = Path(__file__).parent / "recipes"
@@ -217,7 +216,7 @@ def result_of(train_dir: Path, recipe: Recipe, seed: int) -> tuple[dict[str, Any
 
 def ending(train_dir: Path) -> Ending | None:
     """How a run ended, or None if it has not: it was interrupted, has been taken up again, or left no word."""
-    last = [each for each in events(train_dir) if each["event"] in ("start", "resume", "stopped")][-1:]
+    last = [each for each in events_of(train_dir) if each["event"] in ("start", "resume", "stopped")][-1:]
     if not last or last[0]["event"] != "stopped" or last[0].get("reason") == "interrupted":
         return None
     try:
@@ -225,20 +224,6 @@ def ending(train_dir: Path) -> Ending | None:
         return Ending(str(reason), int(best_epoch), float(seconds), str(time))
     except (KeyError, TypeError, ValueError):
         return None
-
-
-def events(train_dir: Path) -> list[dict[str, Any]]:
-    """What a run wrote to log.jsonl; lines that are no events, as a kill leaves one, are passed over."""
-    found = []
-    path = train_dir / "log.jsonl"
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict) and "event" in event:
-            found.append(event)
-    return found
 
 
 def best_baseline(metrics: dict[str, Any], metric: str) -> tuple[str, float]:

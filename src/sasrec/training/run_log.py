@@ -96,3 +96,17 @@ class RunLog:
                 self.say(f"{what}: {reached:,} of {total:,}{'  ' if note else ''}{note}")
 
         return advance
+
+
+def events_of(run: Path) -> list[dict[str, Any]]:
+    """What a run wrote to log.jsonl; lines that are no events, as a kill leaves one, are passed over."""
+    found = []
+    path = run / "log.jsonl"
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and "event" in event:
+            found.append(event)
+    return found
