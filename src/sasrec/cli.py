@@ -67,6 +67,8 @@ class Train:
             return
         if self.resume and self.state_dict_path is not None:
             raise ConfigError("--resume goes on with the run's own weights: leave --state_dict_path away")
+        if self.resume and self.from_:
+            raise ConfigError("--resume goes on with the run's own data: leave --from away")
         if not dataset and not self.resume:
             raise DataError("no data set was named: give --dataset a public name, a prepared folder or a file")
         try:

@@ -10,7 +10,7 @@ import pytest
 import sasrec
 from sasrec.data import catalog
 from sasrec.data.catalog import Located
-from sasrec.errors import DataError
+from sasrec.errors import ConfigError, DataError
 from tests.synthetic import chain_frame
 
 SMALL = {"maxlen": 12, "hidden_units": 16, "lr": 1e-2, "device": "cpu", "num_epochs": 1}
@@ -55,3 +55,26 @@ def test_a_public_data_set_is_prepared_once_and_then_taken_from_the_cache(
 def test_a_column_that_the_public_data_set_does_not_have_is_an_error(events: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'nope'"):
         sasrec.train("ml-100k", tmp_path / "run", local_copy=events, user_column="nope", **SMALL)
+
+
+@pytest.mark.parametrize("setting", [{"user_column": "who"}, {"time_unit": "ms"}])
+def test_reading_a_download_otherwise_than_it_is_written_is_an_error(
+    events: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: dict[str, str]
+) -> None:
+    columns = {"user_column": "user", "time_unit": "s"}
+    monkeypatch.setattr(catalog, "locate", lambda *_, **__: Located(events, columns, None, None, None, "the test"))
+    with pytest.raises(ConfigError, match=f"known: leave {next(iter(setting))} away"):
+        sasrec.train("ml-100k", tmp_path / "run", **setting, **SMALL)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_local_copy_of_what_is_not_a_public_data_set_is_an_error(
+    events: Path, tmp_path: Path, kind: str
+) -> None:
+    other = tmp_path / "other"
+    if kind == "file":
+        chain_frame().write_csv(other)
+    else:
+        sasrec.prepare(events).save(other)
+    with pytest.raises(ConfigError, match=r"--from stands in for .*/other is none"):
+        sasrec.train(other, tmp_path / "run", local_copy=events, **SMALL)

@@ -26,15 +26,21 @@ def resolve(
     """The data set that `config.dataset` names: a prepared folder is mapped, a file is read and checked, a
     public name is downloaded once into the cache (or read from `local_copy`).
 
-    Raises: DataError or DownloadError, each with its remedy.
+    Raises: DataError or DownloadError, each with its remedy; ConfigError for settings that do nothing here.
     """
     if not config.dataset:
         raise DataError("no data set was named: give --dataset a public name, a prepared folder or a file")
     path = Path(config.dataset)
+    public = config.dataset in catalog.CATALOG and not path.exists()
+    if local_copy is not None and not public:
+        raise ConfigError(
+            f"--from stands in for the download of a public data set, and {path} is none: "
+            f"leave one of them away; `--dataset {local_copy}` reads that file"
+        )
     if (path / "manifest.json").exists():
         refuse_reading_options(config)
         return open_dataset(path)
-    if config.dataset in catalog.CATALOG and not path.exists():
+    if public:
         return _public(config, local_copy, say)
     if not path.exists():
         names = ", ".join(catalog.CATALOG)
@@ -46,16 +52,17 @@ def resolve(
 
 def refuse_reading_options(config: DataConfig) -> None:
     """For data that is already prepared. Raises: ConfigError naming the settings that come too late."""
-    defaults = DataConfig()
-    late = [
-        f.name
-        for f in fields(config)
-        if f.name != "dataset" and getattr(config, f.name) != getattr(defaults, f.name)
-    ]
+    late = [name for name in _given(config) if name != "dataset"]
     if late:
         raise ConfigError(
             f"the data is prepared already, so {', '.join(late)} would do nothing: give it to `prepare`"
         )
+
+
+def _given(config: DataConfig) -> list[str]:
+    """Settings that are not the default."""
+    defaults = DataConfig()
+    return [f.name for f in fields(config) if getattr(config, f.name) != getattr(defaults, f.name)]
 
 
 def from_source(
@@ -97,14 +104,17 @@ def item_texts(path: Path, id_column: str | None, text_column: str | None) -> di
 
 
 def _public(config: DataConfig, local_copy: Path | None, say: Callable[[str], None]) -> Dataset:
-    plain = config == DataConfig(dataset=config.dataset)
+    plain = _given(config) == ["dataset"]
     prepared = catalog.cache_root() / config.dataset / "prepared"
     if plain and local_copy is None and (prepared / "manifest.json").exists():
         return open_dataset(prepared)
     located = catalog.locate(config.dataset, cache=catalog.cache_root(), local_copy=local_copy)
     say(f"{config.dataset}: {located.source}")
     titles = item_texts(located.items, located.item_column, located.title_column) if located.items else None
-    options = replace(config, **located.data_config_overrides)
+    known = located.data_config_overrides
+    if given := [name for name in _given(config) if name in known and known[name] != getattr(config, name)]:
+        raise ConfigError(f"the columns of {config.dataset} are known: leave {', '.join(given)} away")
+    options = replace(config, **known)
     data = from_source(located.events, options, titles=titles, name=config.dataset)
     if plain and local_copy is None:
         data.save(prepared)
