@@ -25,9 +25,9 @@ from sasrec.trained import saved_metrics
 
 HEAD = """# Results
 
-Made by `python benchmarks/results.py` from runs of `sasrec reproduce NAME` that ended, {dates}. Means over
-seeds ± standard deviation; the checkpoint is chosen on validation, figures are of test. "Best baseline" is the
-best of popularity, recent popularity, item-to-item and Markov under the same protocol, by NDCG@10. Published
+Made by `python benchmarks/results.py` from runs of recipes (`sasrec reproduce NAME`) that ended, {dates}. Means
+over seeds ± standard deviation; the checkpoint is chosen on validation, figures are of test. "Best baseline" is
+the best of popularity, recent-7-days, item-to-item and Markov under the same protocol, by NDCG@10. Published
 values are of the same data and protocol, by their sources. Seconds are of training, on one thread of a shared CPU
 with other work beside it. Rows are in order of NDCG@10 within a data set; those that fall short stay; what was
 tried is in [lab.md](lab.md).

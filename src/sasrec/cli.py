@@ -46,7 +46,8 @@ class Train:
     """
 
     train_dir: Path
-    """Folder of the run, made here: config.toml, log.jsonl, metrics.json, checkpoints/."""
+    """Folder of the run, made here: config.toml, log.jsonl, metrics.json, ranks.parquet, checkpoints/ and, unless
+    a prepared folder was named, dataset/."""
     recipe: Path | None = None
     """TOML file of settings; the settings given on the command line override it."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
@@ -56,7 +57,8 @@ class Train:
     state_dict_path: Path | None = None
     """Start from the weights of this checkpoint, or of the best of this run."""
     inference_only: bool = False
-    """Do not train: measure the run in train_dir, or with it the checkpoint of state_dict_path."""
+    """Do not train: measure the best checkpoint of the run in train_dir or, instead, that of state_dict_path,
+    whose figures are printed only."""
     config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
 
     def run(self) -> None:

@@ -69,7 +69,8 @@ class ModelConfig:
     time_span: int = 256
     """Longest personal interval that is told apart, in units of the user's own shortest gap (time only)."""
     interval_unit: Literal["training", "history"] = "training"
-    """Where a user's shortest gap is taken from: the training part, or, as the authors do, the whole history."""
+    """Where a user's shortest gap is taken from: the training part, or, as the authors do, the whole history
+    (time only)."""
     mhc: bool = False
     """Manifold-constrained hyper-connections instead of plain residuals; norm must be pre."""
     mhc_expansion_rate: int = 4
@@ -91,7 +92,7 @@ class LossConfig:
     """ce: cross-entropy over the whole catalogue. Against sampled negatives: bce, binary cross-entropy; gbce, the
     same, calibrated against overconfidence; softmax, which estimates ce. docs/losses.md has the formulas."""
     num_negatives: int = 1
-    """Negatives per position, or of a whole batch where they are shared (not ce)."""
+    """Negatives per position, or of a whole batch where they are shared, which takes more than one (not ce)."""
     negatives: Literal["uniform", "popularity", "in_batch"] = "uniform"
     """Drawn alike from the items, in proportion to their training events, or from the batch's own targets, without
     replacement, which are always shared (not ce)."""
