@@ -170,8 +170,8 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=Path("runs/models"))
     options = parser.parse_args()
     found = [of for name in recipe_names() if (of := made(read_recipe(name), options.folder))]
-    dates = sorted(each.time[:10] for of in found for each in of.endings)
-    page = [HEAD.format(dates=f"{dates[0]} to {dates[-1]}" if dates else "no runs")]
+    dates = sorted({each.time[:10] for of in found for each in of.endings})
+    page = [HEAD.format(dates=" to ".join(dates[:1] + dates[1:][-1:]) or "no runs")]
     page += [f"## {title}\n\n{table(found, candidates)}\n" for candidates, title in TITLES.items()]
     folders = sorted(each for each in options.models.glob("*") if each.is_dir())
     if models := list(filter(None, map(of_models, folders))):

@@ -56,3 +56,31 @@ def test_every_file_that_the_documents_name_exists() -> None:
     for document in [README, *sorted((README.parent / "docs").glob("*.md"))]:
         for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8")):
             assert (document.parent / link).exists(), f"{document.name} links to {link}"
+
+
+def rows_by_recipe(text: str) -> dict[str, list[str]]:
+    """The cells of each row that links to a recipe; of several rows of one recipe one after the other."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if line.startswith("|") and (recipe := re.search(r"recipes/([\w-]+)\.toml\)", line)):
+            found.setdefault(recipe[1], []).extend(cell.strip() for cell in line.strip("|").split("|"))
+    return found
+
+
+def test_figures_in_readme_and_recipes_are_those_of_the_results() -> None:
+    root = README.parent
+    results = rows_by_recipe((root / "docs/results.md").read_text(encoding="utf-8"))
+    shown = rows_by_recipe(README.read_text(encoding="utf-8"))
+    assert shown
+    for name, made in results.items():
+        measured = [cell.split(" ± ") for cell in made if re.fullmatch(r"0\.\d{4}( ± 0\.\d{4})?", cell)]
+        assert len(measured) == 4, "NDCG@10 and HR@10, full and sampled"
+        header = (root / f"recipes/{name}.toml").read_text(encoding="utf-8").split("[model]")[0]
+        for figure in measured:
+            assert " ± ".join(value.removeprefix("0") for value in figure) in header, name
+        if name in shown:
+            _, _, seeds, *figures, baseline = shown[name]
+            assert figures == [figure[0].removeprefix("0") for figure in measured], name
+            assert seeds == made[3], name
+            assert baseline.lower().replace(" ", " 0") == made[6].lower(), name
+    assert shown.keys() <= results.keys()
