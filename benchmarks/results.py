@@ -28,9 +28,9 @@ HEAD = """# Results
 Made by `python benchmarks/results.py` from runs of recipes (`sasrec reproduce NAME`) that ended, {dates}. Means
 over seeds ± standard deviation; the checkpoint is chosen on validation, figures are of test. "Best baseline" is
 the best of popularity, recent-7-days, item-to-item and Markov under the same protocol, by NDCG@10. Published
-values are of the same data and protocol, by their sources. Seconds are of training, on one thread of a shared CPU
-with other work beside it. Rows are in order of NDCG@10 within a data set; those that fall short stay; what was
-tried is in [lab.md](lab.md).
+values are of the same data and protocol, by their sources. Seconds are of training with its validations, on one
+thread of a shared CPU with other work beside it. Rows are in order of NDCG@10 within a data set; those that fall
+short stay; what was tried is in [lab.md](lab.md).
 """
 
 TITLES = {
@@ -53,7 +53,10 @@ COLUMNS = (
 MODELS_HEAD = """## SASRec and TiSASRec, leave-one-out and temporal
 
 Made by `python benchmarks/four_models.py`, added here by results.py. Full catalogue, without the items a user has
-had; both models with the same settings, chosen for SASRec. The second table of each is `sasrec compare` on test
+had; both models with the same settings, chosen for SASRec; those not shown are the defaults. A best epoch near the
+last means that training had not converged. Seconds include validation and other work on the machine, not alike for
+both models: no measure of speed. ml-1m-first2999 is the raw ratings of users 1 to 2,999 of MovieLens 1M, not to be
+compared with ml-1m. The second table of each is `sasrec compare` on test
 NDCG@10: differences of means over seeds, intervals over users and seeds, p of each line by itself;
 [evaluation.md](evaluation.md#comparing-runs) says how to read them.
 """

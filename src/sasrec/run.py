@@ -249,6 +249,8 @@ def _prepare_run(data: Any, config: RunConfig, folder: Path, log: RunLog, local_
     """Keep data and settings where `load` finds them: RUN/dataset, or the prepared folder named; config.toml."""
     rejects = folder / "rejects.csv"
     prepared = None
+    if local_copy is not None and not isinstance(data, str | Path):
+        raise ConfigError("local_copy stands in for the download of a public data set: give its name, not data")
     if isinstance(data, str | Path):
         prepared = prepared_folder(data)
         config = config.replace(dataset=str(prepared or data))

@@ -11,7 +11,9 @@ import polars as pl
 import pytest
 
 from sasrec.cli import main
+from sasrec.reproduction import read_recipe
 
+FIGURES = [f"test.{candidates}.{metric}@10" for candidates in ("full", "sampled") for metric in ("ndcg", "hr")]
 README = Path(__file__).parents[2] / "README.md"
 
 
@@ -76,8 +78,11 @@ def test_figures_in_readme_and_recipes_are_those_of_the_results() -> None:
         measured = [cell.split(" ± ") for cell in made if re.fullmatch(r"0\.\d{4}( ± 0\.\d{4})?", cell)]
         assert len(measured) == 4, "NDCG@10 and HR@10, full and sampled"
         header = (root / f"recipes/{name}.toml").read_text(encoding="utf-8").split("[model]")[0]
-        for figure in measured:
-            assert " ± ".join(value.removeprefix("0") for value in figure) in header, name
+        said = re.findall(r"(?:NDCG|HR)@10 (\.\d{4} ± \.\d{4})", header.replace("\n# ", " "))
+        assert said == [" ± ".join(value.removeprefix("0") for value in each) for each in measured], name
+        bands = read_recipe(root / f"recipes/{name}.toml").expected.bands
+        for metric, (low, high) in bands.items():
+            assert low <= float(measured[FIGURES.index(metric)][0]) <= high, (name, metric)
         if name in shown:
             _, _, seeds, *figures, baseline = shown[name]
             assert figures == [figure[0].removeprefix("0") for figure in measured], name

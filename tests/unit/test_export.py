@@ -112,6 +112,9 @@ def test_the_flags_of_the_seed_document_on_the_command_line(
     assert "leave --state_dict_path" in said(
         "train", "--train_dir", one, "--resume", "--state_dict_path", two, status=1
     )
+    assert "leave --from" in said(
+        "train", "--train_dir", one, "--resume", "--from", tmp_path / "events.csv", status=1
+    )
     said("export", one, "--output", model)
     recommend = [["recommend", run, "--history", "item-03,item-04", "--k=3"] for run in (one, model)]
     assert said(*recommend[0]) == said(*recommend[1])

@@ -61,10 +61,22 @@ def test_a_column_that_the_public_data_set_does_not_have_is_an_error(events: Pat
 def test_reading_a_download_otherwise_than_it_is_written_is_an_error(
     events: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: dict[str, str]
 ) -> None:
-    columns = {"user_column": "user", "time_unit": "s"}
-    monkeypatch.setattr(catalog, "locate", lambda *_, **__: Located(events, columns, None, None, None, "the test"))
+    monkeypatch.setattr(catalog, "locate", lambda *_, **__: pytest.fail("it was fetched before it was refused"))
     with pytest.raises(ConfigError, match=f"known: leave {next(iter(setting))} away"):
         sasrec.train("ml-100k", tmp_path / "run", **setting, **SMALL)
+
+
+def test_with_a_local_copy_a_public_name_means_the_data_set_though_a_folder_has_that_name(
+    events: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ml-100k").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert sasrec.train("ml-100k", tmp_path / "run", local_copy=events, **SMALL).data.name == "ml-100k"
+
+
+def test_a_local_copy_of_an_unknown_data_set_is_an_error_that_has_the_names(events: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="ml-100k"):
+        sasrec.train("ML-100K", tmp_path / "run", local_copy=events, **SMALL)
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
@@ -76,5 +88,12 @@ def test_a_local_copy_of_what_is_not_a_public_data_set_is_an_error(
         chain_frame().write_csv(other)
     else:
         sasrec.prepare(events).save(other)
-    with pytest.raises(ConfigError, match=r"--from stands in for .*/other is none"):
+    with pytest.raises(ConfigError, match=r"--from stands in for .*/other needs none"):
         sasrec.train(other, tmp_path / "run", local_copy=events, **SMALL)
+
+
+def test_a_local_copy_beside_data_is_an_error(events: Path, tmp_path: Path) -> None:
+    for data in (chain_frame(), sasrec.prepare(events)):
+        with pytest.raises(ConfigError, match="give its name, not data"):
+            sasrec.train(data, tmp_path / "run", local_copy=events, **SMALL)
+    assert not (tmp_path / "run").exists()

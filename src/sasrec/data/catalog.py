@@ -31,6 +31,8 @@ Form: TypeAlias = Literal["tab", "comma", "colons", "pipe", "inter", "json", "li
 CONNECT_TIMEOUT = 10.0
 """Seconds to wait for an official address, then for each of its blocks."""
 _COLUMNS = {"user_column": "user", "item_column": "item"}
+# How the events of a downloaded data set are read, once converted.
+DOWNLOADED = {**_COLUMNS, "time_column": "time", "time_unit": "s"}
 _SEPARATORS = {"tab": b"\t", "inter": b"\t", "comma": b",", "colons": b"::", "pipe": b"|"}
 _RECORDS: dict[str, tuple[Callable[[str], Any], tuple[str, str, str]]] = {
     "json": (json.loads, ("reviewerID", "asin", "unixReviewTime")),
@@ -251,8 +253,7 @@ def _kept(into: Path, told: str) -> Located | None:
     events, items = _table(into, "events"), _table(into, "items")
     if not events.exists():
         return None
-    overrides = {**_COLUMNS, "time_column": "time", "time_unit": "s"}
-    return Located(events, overrides, *_titled(items if items.exists() else None, "item"), told)
+    return Located(events, DOWNLOADED, *_titled(items if items.exists() else None, "item"), told)
 
 
 def _from_local_copy(dataset: PublicDataset, copy: Path, raw: Path, console: Console) -> Located:

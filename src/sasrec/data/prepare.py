@@ -31,13 +31,12 @@ def resolve(
     if not config.dataset:
         raise DataError("no data set was named: give --dataset a public name, a prepared folder or a file")
     path = Path(config.dataset)
-    public = config.dataset in catalog.CATALOG and not path.exists()
+    public = config.dataset in catalog.CATALOG and (local_copy is not None or not path.exists())
     if local_copy is not None and not public:
-        raise ConfigError(
-            f"--from stands in for the download of a public data set, and {path} is none: "
-            f"leave one of them away; `--dataset {local_copy}` reads that file"
-        )
-    if (path / "manifest.json").exists():
+        if not path.exists():
+            catalog.find(config.dataset)
+        raise ConfigError(f"--from stands in for a download, and {path} needs none: leave one of the two away")
+    if not public and (path / "manifest.json").exists():
         refuse_reading_options(config)
         return open_dataset(path)
     if public:
@@ -108,14 +107,20 @@ def _public(config: DataConfig, local_copy: Path | None, say: Callable[[str], No
     prepared = catalog.cache_root() / config.dataset / "prepared"
     if plain and local_copy is None and (prepared / "manifest.json").exists():
         return open_dataset(prepared)
+    if local_copy is None:
+        _refuse_other(catalog.DOWNLOADED, config)  # before the download
     located = catalog.locate(config.dataset, cache=catalog.cache_root(), local_copy=local_copy)
     say(f"{config.dataset}: {located.source}")
     titles = item_texts(located.items, located.item_column, located.title_column) if located.items else None
-    known = located.data_config_overrides
-    if given := [name for name in _given(config) if name in known and known[name] != getattr(config, name)]:
-        raise ConfigError(f"the columns of {config.dataset} are known: leave {', '.join(given)} away")
-    options = replace(config, **known)
+    _refuse_other(located.data_config_overrides, config)
+    options = replace(config, **located.data_config_overrides)
     data = from_source(located.events, options, titles=titles, name=config.dataset)
     if plain and local_copy is None:
         data.save(prepared)
     return data
+
+
+def _refuse_other(known: dict[str, Any], config: DataConfig) -> None:
+    """Raises: ConfigError naming settings that are not how the events of a public data set are read."""
+    if given := [name for name in _given(config) if name in known and known[name] != getattr(config, name)]:
+        raise ConfigError(f"how {config.dataset} is read is known: leave {', '.join(given)} away")
