@@ -46,7 +46,7 @@ def test_personal_times_equal_their_definition(gaps: list[list[int]], cut: int) 
     ends = np.minimum(offsets[:-1] + cut, offsets[1:])
     found = personal_times(np.concatenate(rows) * 10**6, offsets, ends)
     for u, row in enumerate(rows):
-        steps = [b - a for a, b in itertools.pairwise(row[:cut]) if b > a]
-        unit = min(steps, default=1)
+        steps = [b - a for a, b in itertools.pairwise(row) if b > a]
+        unit = min((b - a for a, b in itertools.pairwise(row[:cut]) if b > a), default=steps[0] if steps else 1)
         expected = [round((t - row[0]) / unit) + 1 for t in row]
         assert found[offsets[u] : offsets[u + 1]].tolist() == expected

@@ -165,10 +165,11 @@ def test_items_outside_training_are_no_candidates() -> None:
 
 
 def test_personal_times_have_their_unit_from_the_training_part_of_the_split() -> None:
+    """Under last-2 the first user's has one event, so their first gap after it is the unit."""
     data = timed([[(1, 0), (2, 8), (1, 12), (2, 14), (1, 15)], [(1, 13), (2, 14), (1, 16)]])
     model = ModelConfig(time=True)
-    for how, unit in {"leave-one-out": 4, "last-2": 1, "temporal:1970-01-11,1970-01-15": 8}.items():
-        expected = [round(day * 86_400 / (unit * 86_400 if unit > 1 else 1)) + 1 for day in (0, 8, 12, 14, 15)]
+    for how, unit in {"leave-one-out": 4, "last-2": 8, "temporal:1970-01-11,1970-01-15": 8}.items():
+        expected = [round(day / unit) + 1 for day in (0, 8, 12, 14, 15)]
         assert split_events(data, how, model).times[:5].tolist() == expected, how
     history = replace(model, interval_unit="history")
     assert split_events(data, "temporal:1970-01-11,1970-01-15", history).times[:5].tolist() == [1, 9, 13, 15, 16]

@@ -24,7 +24,7 @@ def data_times(
     """(events,) personal times of a data set for a model that asks for them, else None.
 
     `training_ends`: (users,) where the training part of each ends, exclusive: with `interval_unit` training no gap
-    after it decides anything.
+    after it decides anything, but for users without one before it.
 
     Raises: DataError if the data has no times.
     """
@@ -41,17 +41,22 @@ def personal_times(
 ) -> npt.NDArray[np.int64]:
     """(events,) for users that own times[offsets[u]:offsets[u + 1]], in microseconds and ascending.
 
-    The unit of user u is their smallest gap above zero before `unit_ends[u]`; 1 second without any.
+    The unit of user u is their smallest gap above zero before `unit_ends[u]`; without any, their first one after it,
+    which tells no history of its future: until that gap all intervals are 0, whatever the unit.
     """
     seconds = np.asarray(times) // _MICROSECONDS
     lengths = np.diff(offsets)
     row = np.repeat(np.arange(len(lengths)), lengths)
     gaps = np.diff(seconds, prepend=seconds[:1])
     at = np.arange(len(seconds))
-    counted = (at > offsets[:-1][row]) & (at < unit_ends[row]) & (gaps > 0)
-    unit = np.full(len(lengths), np.iinfo(np.int64).max)
+    above_zero = (at > offsets[:-1][row]) & (gaps > 0)
+    counted = np.flatnonzero(above_zero & (at < unit_ends[row]))
+    later = np.flatnonzero(above_zero & (at >= unit_ends[row]))
+    unit = np.ones(len(lengths), np.int64)  # of users all of whose times are equal
+    users, first = np.unique(row[later], return_index=True)
+    unit[users] = gaps[later[first]]
+    unit[row[counted]] = np.iinfo(np.int64).max
     np.minimum.at(unit, row[counted], gaps[counted])
-    unit[unit == np.iinfo(np.int64).max] = 1
     since_first = seconds - seconds[np.minimum(offsets[:-1], max(len(seconds) - 1, 0))][row]
     scaled: npt.NDArray[np.int64] = np.rint(since_first / unit[row]).astype(np.int64) + 1
     return scaled
