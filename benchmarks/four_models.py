@@ -18,9 +18,8 @@ from pathlib import Path
 
 import sasrec as package
 from sasrec.comparison import number, p_value
-from sasrec.reproduction import ending
 from sasrec.run import holds_checkpoints
-from sasrec.trained import saved_metrics
+from sasrec.trained import ending, saved_metrics
 from sasrec.training.run_log import events_of
 
 MODELS = {

@@ -20,8 +20,8 @@ import four_models
 
 from sasrec.config import RunConfig
 from sasrec.errors import SasrecError
-from sasrec.reproduction import Ending, Recipe, best_baseline, metric_of, read_recipe, recipe_names, result_of
-from sasrec.trained import saved_metrics
+from sasrec.reproduction import Recipe, best_baseline, metric_of, read_recipe, recipe_names, result_of
+from sasrec.trained import Ending, saved_metrics
 
 HEAD = """# Results
 

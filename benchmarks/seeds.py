@@ -27,8 +27,8 @@ import polars as pl
 import sasrec
 from sasrec.evaluation.metrics import of_targets
 from sasrec.evaluation.significance import paired_bootstrap, seed_noise
-from sasrec.reproduction import ending
 from sasrec.run import holds_checkpoints
+from sasrec.trained import ending
 
 SETTINGS = {
     "maxlen": 50,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,10 +24,11 @@ from sasrec.evaluation.card import Candidates, differences
 from sasrec.evaluation.metrics import METRICS, of_targets
 from sasrec.evaluation.significance import Difference, holm, paired_bootstrap, seed_noise
 from sasrec.trained import METRICS as METRICS_FILE
-from sasrec.trained import RANKS, saved_metrics
+from sasrec.trained import RANKS, ending, saved_metrics
 from sasrec.training.run_log import events_of
 
 LEVEL = 0.05
+_ROUNDING = 1e-12  # means over seeds of equal figures differ by less, which would count as users that differ
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ class _Scored:
     protocol: dict[str, Any]
     rows: pl.DataFrame
     """In order of event."""
+    cautions: tuple[str, ...] = ()
+    """What a reader should know of this run."""
 
 
 def compare(
@@ -164,9 +167,14 @@ def _scored(name: str, candidates: Candidates, split: SplitName) -> _Scored:
     if not abs(found - kept) <= 1e-9:  # nor if it is NaN
         raise EvaluationError(f"{folder}/{RANKS} and {METRICS_FILE} are not of one measurement: {again}")
     if scorer != "model":
-        return _Scored(name, None, name, metrics["protocol"], rows)
+        return _Scored(name, None, f"{folder.resolve()}:{scorer}", metrics["protocol"], rows)
+    ended = ending(folder)
+    if ended is not None and not ended.measured:
+        raise EvaluationError(f"{folder} was trained on since it was measured: {again}")
     config = RunConfig.load(folder / "config.toml")
-    return _Scored(name, config.training.seed, _settings(config, folder), metrics["protocol"], rows)
+    cautions = tuple(_cautions(config, ended is not None or not events_of(folder)))
+    settings = _settings(config, folder, cautions)
+    return _Scored(name, config.training.seed, settings, metrics["protocol"], rows, cautions)
 
 
 def _scorer_named(asked: str, known: list[str], folder: Path) -> str:
@@ -179,11 +187,18 @@ def _scorer_named(asked: str, known: list[str], folder: Path) -> str:
     return found[0]
 
 
-def _settings(config: RunConfig, folder: Path) -> str:
+def _cautions(config: RunConfig, ended: bool) -> Iterator[str]:
+    if not ended:
+        yield "has not ended, so it is no seed of others; its figures are of when it was measured"
+    if config.model.interval_unit == "history":
+        yield "takes the unit of intervals from whole histories, so it knows something of held-out times"
+
+
+def _settings(config: RunConfig, folder: Path, cautions: tuple[str, ...]) -> str:
     """What decides the weights, but for the seed, and for data and split, which the card has."""
     parts = dataclasses.asdict(config)
     training = {name: value for name, value in parts["training"].items() if name not in ("seed", *NO_WEIGHT)}
-    return json.dumps([parts["model"], parts["loss"], training, _started_from(folder)])
+    return json.dumps([parts["model"], parts["loss"], training, _started_from(folder), cautions])
 
 
 def _started_from(folder: Path) -> str | None:
@@ -277,6 +292,7 @@ def _difference(
     means = [[of.runs(each).mean(1).tolist() for each in group] for group in (fitted, others)]
     users = first[0].rows["user"].rank("dense").to_numpy().astype(np.int64)
     differences = of.runs(other).mean(0) - of.runs(first).mean(0)
+    differences[np.abs(differences) < _ROUNDING] = 0
     found = paired_bootstrap(differences, users, resamples, noise=seed_noise(*means) if fitted else None)
     # A metric lies between 0 and 1, which the noise of few seeds does not know.
     return dataclasses.replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0))
@@ -329,6 +345,7 @@ def _notes(models: list[list[_Scored]]) -> list[str]:
                 f"{', '.join(each.name for each in alike)} have equal settings: other code or another device made "
                 "unequal weights of an equal seed, so they are compared as different models"
             )
+    notes += [f"{each.name} {caution}" for model in fitted for each in model for caution in each.cautions]
     versions = sorted({each.protocol["sasrec"] for model in models for each in model})
     if len(versions) > 1:
         notes.append(f"measured by different versions of sasrec: {', '.join(versions)}")

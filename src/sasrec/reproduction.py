@@ -28,8 +28,8 @@ from sasrec.config import NO_WEIGHT, DataConfig, RunConfig
 from sasrec.data.dataset import Dataset
 from sasrec.data.prepare import resolve
 from sasrec.errors import ConfigError, DataError, EvaluationError, SasrecError
-from sasrec.trained import METRICS, dataset_of, saved_metrics
-from sasrec.training.run_log import RunLog, events_of
+from sasrec.trained import METRICS, Ending, dataset_of, ending, saved_metrics
+from sasrec.training.run_log import RunLog
 
 _METRIC = re.compile(r"(test|valid)\.(full|sampled)\.((ndcg|hr|mrr)@(1|5|10|20|50)|mrr)")
 _SHIPPED = Path(__file__).parent / "recipes"
@@ -95,19 +95,6 @@ class Recipe:
     def settings(self, seed: int) -> RunConfig:
         """Of the run with that seed. Where the data lies is no part of them: its hash is compared."""
         return dataclasses.replace(self.config, data=DataConfig()).replace(seed=seed)
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How a run came to its end."""
-
-    reason: str
-    """As the trainer words it."""
-    best_epoch: int
-    seconds: float
-    """Of training, all parts of an interrupted run together."""
-    time: str
-    """When, ISO 8601."""
 
 
 @dataclass(frozen=True)
@@ -209,21 +196,9 @@ def result_of(train_dir: Path, recipe: Recipe, seed: int) -> tuple[dict[str, Any
     """
     _check_run(train_dir, recipe, seed)
     ended = ending(train_dir)
-    if ended is None or not (train_dir / METRICS).exists():
-        raise ReproductionError(f"{train_dir} has not ended, or was not measured (no metrics.json)")
+    if ended is None or not _finished(train_dir):
+        raise ReproductionError(f"{train_dir} has not ended, or was not measured since")
     return saved_metrics(train_dir), ended
-
-
-def ending(train_dir: Path) -> Ending | None:
-    """How a run ended, or None if it has not: it was interrupted, has been taken up again, or left no word."""
-    last = [each for each in events_of(train_dir) if each["event"] in ("start", "resume", "stopped")][-1:]
-    if not last or last[0]["event"] != "stopped" or last[0].get("reason") == "interrupted":
-        return None
-    try:
-        reason, best_epoch, seconds, time = (last[0][key] for key in ("reason", "best_epoch", "seconds", "time"))
-        return Ending(str(reason), int(best_epoch), float(seconds), str(time))
-    except (KeyError, TypeError, ValueError):
-        return None
 
 
 def best_baseline(metrics: dict[str, Any], metric: str) -> tuple[str, float]:
@@ -287,7 +262,8 @@ def _measured_on(train_dir: Path) -> str:
 
 
 def _finished(train_dir: Path) -> bool:
-    return ending(train_dir) is not None and (train_dir / METRICS).exists()
+    ended = ending(train_dir)
+    return ended is not None and ended.measured and (train_dir / METRICS).exists()
 
 
 def _check_metric(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from base64 import b64decode
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,38 @@ from sasrec.evaluation.ranking import ModelScorer
 from sasrec.models import SequenceModel, build_model
 from sasrec.recommend import Recommender
 from sasrec.training.distributed import device_number, joined, rank
-from sasrec.training.run_log import RunLog
+from sasrec.training.run_log import RunLog, events_of
 
 CHECKPOINTS, METRICS, RANKS = "checkpoints", "metrics.json", "ranks.parquet"
 KNOWN_ITEMS = "known_items"  # of an export's checkpoint: packed bits, one an item and padding, in base 64
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run came to its end."""
+
+    reason: str
+    """As the trainer words it."""
+    best_epoch: int
+    seconds: float
+    """Of training, all parts of an interrupted run together."""
+    time: str
+    """When, ISO 8601."""
+    measured: bool
+    """Whether its metrics.json is of after that."""
+
+
+def ending(run: Path) -> Ending | None:
+    """How a run ended, or None if it has not: it was interrupted, has been taken up again, or left no word."""
+    told = [each for each in events_of(run) if each["event"] in ("start", "resume", "stopped", "metrics")]
+    at = max((place for place, each in enumerate(told) if each["event"] != "metrics"), default=-1)
+    if at < 0 or told[at]["event"] != "stopped" or told[at].get("reason") == "interrupted":
+        return None
+    try:
+        reason, best_epoch, seconds, time = (told[at][key] for key in ("reason", "best_epoch", "seconds", "time"))
+        return Ending(str(reason), int(best_epoch), float(seconds), str(time), measured=at < len(told) - 1)
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def load(
@@ -72,7 +101,7 @@ def evaluate(
     Raises: EvaluationError for an export, which has no events, or if neither split has a target; as `load`.
     """
     with joined(pick_device(device).type):
-        log = RunLog.of_run(None, log or RunLog(None))
+        log = RunLog.of_run(None if checkpoint else Path(run) / "log.jsonl", log or RunLog(None))
         recommender = load(run, device=device, dataset=dataset, checkpoint=checkpoint)
         if not recommender.data.num_events:
             raise EvaluationError(f"{run} is an export, which has no events: evaluate the run that it was made of")

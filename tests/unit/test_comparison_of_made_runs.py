@@ -43,7 +43,9 @@ def made(folder: Path, ranks: np.ndarray, *, split: str = "leave-one-out", versi
     whole = {**metrics.pop("model"), "baselines": metrics, "protocol": protocol}
     (folder / "metrics.json").write_text(json.dumps(whole))
     RunConfig().replace(split=split, **settings).save(folder / "config.toml")
-    (folder / "log.jsonl").write_text(json.dumps({"event": "start", "start_from": start_from}) + "\n")
+    end = {"event": "stopped", "reason": "all done", "best_epoch": 1, "seconds": 1, "time": "2026-11-25"}
+    told = [{"event": "start", "start_from": start_from}, end, {"event": "metrics"}]
+    (folder / "log.jsonl").write_text("".join(json.dumps(each) + "\n" for each in told))
     return str(folder)
 
 
@@ -185,6 +187,48 @@ def test_runs_from_other_initial_weights_are_another_model(tmp_path: Path) -> No
         log.write(b'{"event": "metrics"}\nnull\n\xff\n{"event": "start", "start_')  # cut short by a kill
     found = sasrec.compare(names)
     assert (found.first.runs, found.others[0].side.runs) == (tuple(names[:2]), tuple(names[2:]))
+
+
+def test_a_run_that_has_not_ended_is_no_seed_of_others_and_named(tmp_path: Path) -> None:
+    names = seeds(tmp_path, "run", [0.5, 0.5, 0.5])
+    log = tmp_path / "run-2/log.jsonl"
+    log.write_text(log.read_text() + '{"event": "resume"}\n{"event": "stopped", "reason": "interrupted"}\n')
+    found = sasrec.compare([f"{names[0]}:markov", *names])
+    assert [each.side.runs for each in found.others] == [tuple(names[:2]), (names[2],)]
+    assert any(note.startswith(f"{names[2]} has not ended, so it is no seed of others") for note in found.notes)
+
+
+def test_a_run_that_was_trained_on_since_it_was_measured_is_refused_but_not_its_baselines(tmp_path: Path) -> None:
+    names = seeds(tmp_path, "run", [0.5, 0.5])
+    log = tmp_path / "run-1/log.jsonl"
+    log.write_text(log.read_text() + '{"event": "resume"}\n' + log.read_text().splitlines()[1] + "\n")
+    with pytest.raises(EvaluationError, match="run-1 was trained on since it was measured: measure it again"):
+        sasrec.compare(names)
+    assert sasrec.compare([names[0], f"{names[1]}:markov"]).others
+
+
+def test_intervals_that_knew_held_out_times_are_noted(tmp_path: Path) -> None:
+    time = made(tmp_path / "time", hits(0), time=True)
+    whole = made(tmp_path / "whole", hits(1), time=True, interval_unit="history")
+    notes = [note for note in sasrec.compare([time, whole]).notes if "held-out times" in note]
+    assert notes == [f"{whole} takes the unit of intervals from whole histories, so it knows something of held-out times"]  # fmt: skip
+
+
+def test_rounding_is_no_difference(tmp_path: Path) -> None:
+    """Means of three ranks in another order differ by 1e-16 for some users."""
+    ranks = [np.random.default_rng(seed).integers(1, 10, USERS).astype(float) for seed in range(3)]
+    first = [made(tmp_path / f"a-{seed}", each, seed=seed) for seed, each in enumerate(ranks)]
+    last = [made(tmp_path / f"b-{seed}", each, seed=seed, maxlen=9) for seed, each in enumerate([*ranks[1:], ranks[0]])]  # fmt: skip
+    means = [np.stack([ndcg(run) for run in runs]).mean(0) for runs in (first, last)]
+    assert not np.array_equal(*means)
+    (found,) = sasrec.compare([*first, *last]).others
+    assert (found.difference.mean, found.adjusted_p) == (0, 1)
+
+
+def test_a_baseline_of_a_run_counts_once_by_whatever_name(tmp_path: Path) -> None:
+    run = made(tmp_path / "run", hits(0))
+    with pytest.raises(ConfigError, match="name one of them"):
+        sasrec.compare([run, f"{run}:pop", f"{run}/:popularity"])
 
 
 def test_a_beginning_of_two_names_is_ambiguous(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import sasrec
+from sasrec import run
 from sasrec.cli import main
 from sasrec.errors import ConfigError, DataError, EvaluationError
 from sasrec.reproduction import read_recipe, recipe_names, reproduce
@@ -143,6 +144,24 @@ def test_interrupted_it_says_that_the_same_command_goes_on_and_that_does(
     outcome = reproduce(recipe, tmp_path / "runs", dataset=events)
     assert outcome.metrics == whole
     assert [each.reason for each in outcome.endings] == ["all 2 epochs done"] * 2
+
+
+def test_figures_of_before_the_end_are_not_taken_for_those_of_the_end(
+    tmp_path: Path, events: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted, measured, gone on with, and interrupted again when all was trained and nothing measured."""
+    recipe = written(tmp_path, events)
+    whole = reproduce(recipe, tmp_path / "whole", dataset=events, seeds=[0]).metrics
+    assert interrupted_at_step(3, monkeypatch, command(recipe, events, "--seeds", "0")) == 130
+    sasrec.evaluate(tmp_path / "runs/tiny-0", device="cpu")
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "measured", interrupted)
+        assert main(command(recipe, events, "--seeds", "0")) == 130
+    assert reproduce(recipe, tmp_path / "runs", dataset=events, seeds=[0]).metrics == whole
 
 
 def test_an_unfinished_run_of_other_data_or_settings_is_refused_before_anything_is_trained(

@@ -41,8 +41,8 @@ def personal_times(
 ) -> npt.NDArray[np.int64]:
     """(events,) for users that own times[offsets[u]:offsets[u + 1]], in microseconds and ascending.
 
-    The unit of user u is their smallest gap above zero before `unit_ends[u]`; without any, their first one after it,
-    which tells no history of its future: until that gap all intervals are 0, whatever the unit.
+    The unit of user u is their smallest gap above zero before `unit_ends[u]`; without any, their first one after
+    it, which tells no history of its future: until that gap all intervals are 0, whatever the unit.
     """
     seconds = np.asarray(times) // _MICROSECONDS
     lengths = np.diff(offsets)
