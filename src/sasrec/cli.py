@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import tyro
 from rich.markup import escape
 
@@ -210,6 +211,8 @@ class Recommend:
             raise ConfigError("give exactly one of --history, --user and --all")
         if self.output is not None and not self.all:
             raise ConfigError("--output goes with --all: for one history the items are printed")
+        if self.history is None and (self.times is not None or self.assume_regular):
+            raise ConfigError("--times and --assume_regular go with --history: users of the data have times")
         if self.all and (self.output is None or self.output.suffix not in {".parquet", ".csv"}):
             raise ConfigError("--all needs --output FILE.parquet or FILE.csv")
         recommender = trained.load(self.run_dir, device=self.device, dataset=self.dataset)
@@ -316,9 +319,20 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         err.print(f"[red]error:[/red] {escape(str(error))}: check the path")
         return 1
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        remedy = "in training, lower batch_size, maxlen or num_negatives, or raise accumulate"
+        err.print(f"[red]error:[/red] out of memory: {remedy} ({escape(str(error))})", soft_wrap=True)
+        return 1
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """NumPy's, an accelerator's, or PyTorch's on a CPU, which has no class of its own."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _commands(config: RunConfig) -> Any:

@@ -65,7 +65,8 @@ class Recommender:
         to the data, and under a temporal split to its training part, are ignored with a warning that names them.
         With `exclude_seen` off, own items come out high if the model was trained with skip_own_items.
         A model with time also needs `times`, in seconds, one an item and ascending, or `assume_regular`: events at
-        equal intervals. Other models ignore both.
+        equal intervals. Other models ignore both. The unit of its intervals is then the smallest gap in `times`,
+        and for a user of the data (`recommend_user`) that in their training part, so these lists can differ.
 
         Raises: DataError if no item of the history is known, or times are missing or do not fit;
         ConfigError if k < 1.
@@ -113,7 +114,11 @@ class Recommender:
         """Columns user, item, score, rank (from 1) for every user of the data, in order of user, then rank.
 
         Under a temporal split users of whose items none is known are left out, with a warning.
+
+        Raises: DataError for an export, which has no users' events; ConfigError if k < 1.
         """
+        if not self.data.num_events:
+            raise DataError("an export has nobody's events: give histories, or the run that it was made of")
         users, histories = self._everybody()
         shape = (len(histories), min(max(k, 0), self.model.num_items))
         items, scores = np.zeros(shape), np.zeros(shape)
@@ -193,6 +198,8 @@ class Recommender:
             raise DataError("times must be numbers, of seconds since any moment") from None
         if len(seconds) != len(history) or not np.isfinite(seconds).all() or (np.diff(seconds) < 0).any():
             raise DataError(f"times must be one for each of the {len(history)} items, in seconds and ascending")
+        if (np.abs(seconds) >= 2**63 / 1e6).any():
+            raise DataError(f"times must be in seconds, and {seconds[-1]:.3g} are too many: divide by the unit")
         known = [len(self._numbers([item])[0]) > 0 for item in history]
         microseconds = (seconds[known] * 1e6).astype(np.int64)
         ends = np.array([0, len(microseconds)])

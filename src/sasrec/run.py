@@ -7,7 +7,6 @@ RUN/  config.toml  log.jsonl  metrics.json  ranks.parquet  checkpoints/
 from __future__ import annotations
 
 import dataclasses
-import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 
 from sasrec.checkpoint import store
-from sasrec.config import DataConfig, RunConfig
+from sasrec.config import DataConfig, ModelConfig, RunConfig
 from sasrec.data.batches import TrainingBatches
 from sasrec.data.dataset import Dataset
 from sasrec.data.prepare import from_source, item_texts, refuse_reading_options, resolve
@@ -39,7 +38,7 @@ from sasrec.trained import (
     put_weights,
 )
 from sasrec.training.distributed import from_main, joined, launch_id, rank, restarted, world
-from sasrec.training.run_log import RunLog
+from sasrec.training.run_log import RunLog, events_of
 from sasrec.training.trainer import Trainer, TrainingState
 
 # What may differ when a run is resumed: nothing that an update depends on.
@@ -126,7 +125,10 @@ def train(
     saved.
     """
     config = recipe if isinstance(recipe, RunConfig) else RunConfig.load(recipe) if recipe else RunConfig()
-    config = config.replace(**settings)
+    if "dataset" in settings:
+        raise ConfigError("the first argument of train is the data: leave the setting dataset away")
+    # A recipe may be another run's settings, and name its data.
+    config = config.replace(**settings, dataset=str(data) if isinstance(data, str | Path) else "")
     folder = Path(train_dir)
     device = pick_device(config.training.device)
     with joined(device.type):
@@ -188,12 +190,9 @@ def holds_checkpoints(folder: Path) -> bool:
 
 
 def _launch_of(folder: Path) -> str:
-    """The launch that began the run, if it is this one."""
-    for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines():
-        event = json.loads(line)
-        if event["event"] == "start":
-            return launch_id() if event.get("launch") == launch_id() else ""
-    return ""
+    """The launch that began the run, if it is this one. Starts before it came to no checkpoint."""
+    began = [event for event in events_of(folder) if event["event"] == "start"]
+    return launch_id() if began and began[-1].get("launch") == launch_id() else ""
 
 
 def _start_from(found: store.Checkpoint, model: SequenceModel, data: Dataset, config: RunConfig) -> None:
@@ -203,6 +202,10 @@ def _start_from(found: store.Checkpoint, model: SequenceModel, data: Dataset, co
             f"{found.path} was trained under split {theirs}, so it may have seen the targets of "
             f"{config.evaluation.split}: start from weights of the same split"
         )
+    of_model = {each.name for each in dataclasses.fields(ModelConfig)}
+    differing = config_of(found).differences(config).keys() & of_model
+    if other := differing - {"dropout_rate", "mhc_sinkhorn_iter", "mhc_init_gate"}:
+        raise CheckpointError(f"{found.path} is of a model with another {', '.join(sorted(other))}")
     put_weights(found, model)
 
 
@@ -253,7 +256,7 @@ def _prepare_run(data: Any, config: RunConfig, folder: Path, log: RunLog, local_
         raise ConfigError("local_copy stands in for the download of a public data set: give its name, not data")
     if isinstance(data, str | Path):
         prepared = prepared_folder(data)
-        config = config.replace(dataset=str(prepared or data))
+        config = config.replace(dataset=str(prepared)) if prepared else config
         data = resolve(config.data, local_copy=local_copy, rejects_path=rejects, say=log.say)
     elif isinstance(data, Dataset):
         refuse_reading_options(config.data)

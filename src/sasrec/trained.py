@@ -143,6 +143,8 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         name = accelerator.type if accelerator else "cpu"
+    if name == "meta":
+        raise ConfigError("device 'meta' computes nothing: use cpu, cuda, mps or auto")
     if name == "cuda":
         name = f"cuda:{device_number()}"
     try:

@@ -19,7 +19,7 @@ import torch
 
 import sasrec
 from sasrec.checkpoint import store
-from sasrec.errors import CheckpointError, ConfigError
+from sasrec.errors import CheckpointError, ConfigError, TrainingError
 from sasrec.evaluation import ranking
 from sasrec.training import interrupt, trainer
 from tests.synthetic import chain_frame
@@ -326,6 +326,23 @@ def test_under_torchrun_a_repeated_signal_still_saves(tmp_path: Path, monkeypatc
     with pytest.raises(SystemExit):
         sasrec.train(sasrec.prepare(chain_frame()), tmp_path / "run", num_epochs=3, **SMALL)
     assert store.newest(tmp_path / "run/checkpoints", print).state["step"] == 6
+
+
+def test_a_restart_goes_on_though_an_earlier_try_in_the_folder_came_to_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, log = sasrec.prepare(chain_frame()), tmp_path / "run/log.jsonl"
+    with pytest.raises(TrainingError):
+        sasrec.train(data, tmp_path / "run", temperature=1e-38, **SMALL)
+    log.write_text(log.read_text() + '{"event": "sta')  # and a line cut short
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "this")
+    sasrec.train(data, tmp_path / "run", num_epochs=1, **SMALL)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    sasrec.train(data, tmp_path / "run", num_epochs=1, **SMALL)
+    assert '"resume"' in log.read_text()
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "another")
+    with pytest.raises(ConfigError, match="holds a run already"):
+        sasrec.train(data, tmp_path / "run", num_epochs=1, **SMALL)
 
 
 def test_the_loss_of_an_epoch_survives_a_validation_before_training_goes_on(

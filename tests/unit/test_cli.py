@@ -144,6 +144,9 @@ def test_allow_and_deny_lists_come_from_files_too(
         (["--all"], "--output FILE.parquet"),
         (["--all", "--output", "top.xlsx"], "--output FILE.parquet"),
         (["--user", "stranger"], "'stranger'"),
+        (["--user", "u001", "--times", "1,2"], "go with --history"),
+        (["--all", "--output", "top.csv", "--assume_regular"], "go with --history"),
+        (["--history", "item-01", "--device", "meta"], "device 'meta' computes nothing"),
     ],
 )
 def test_a_wrong_question_gets_an_answer(
@@ -197,8 +200,19 @@ def test_a_model_with_time_trains_evaluates_and_recommends_by_the_same_commands(
         status, _, err = run(capsys, *asked, "--times", wrong)
         assert status == 1
         assert "times must be" in err
+    status, _, err = run(capsys, *asked, "--times", "1600000000000000,1600000001000000")
+    assert (status, "must be in seconds, and 1.6e+15 are too many" in err) == (1, True)
     with pytest.raises(DataError, match="times must be numbers"):
         sasrec.load(trained, device="cpu").recommend(["item-03", "item-04"], times=["2020-09-13", "2020-09-14"])
+
+
+def test_what_takes_more_memory_than_there_is_gets_an_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = write_csv(tmp_path / "events.csv")
+    asked = ["train", "--dataset", events, "--train_dir", tmp_path / "run", *SMALL, "--maxlen", 10**14]
+    status, _, err = run(capsys, *asked)
+    assert (status, "out of memory: in training, lower batch_size" in err) == (1, True)
 
 
 def test_data_without_times_and_a_model_with_time_is_a_clear_error(

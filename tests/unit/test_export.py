@@ -71,8 +71,10 @@ def test_weights_of_another_run_are_a_start_and_can_be_measured(tmp_path: Path) 
     (best,) = {path for path in (tmp_path / "first/checkpoints").iterdir() if path == best_of(tmp_path / "first")}
     assert sasrec.evaluate(tmp_path / "third", checkpoint=best)["test"] == first["test"]
     assert (tmp_path / "third/metrics.json").read_text() == written, "metrics.json is of the run's own best"
-    with pytest.raises(CheckpointError, match="another model"):
+    with pytest.raises(CheckpointError, match="of a model with another hidden_units"):
         sasrec.train(frame, tmp_path / "wide", start_from=best, **SMALL | {"hidden_units": 8})
+    with pytest.raises(CheckpointError, match="of a model with another norm, num_heads"):
+        sasrec.train(frame, tmp_path / "heads", start_from=best, **SMALL | {"num_heads": 1, "norm": "post"})
     with pytest.raises(CheckpointError, match="other data"):
         sasrec.train(chain_frame(users=61), tmp_path / "other", start_from=best, **SMALL)
     with pytest.raises(ConfigError, match="may have seen the targets of last-2"):

@@ -185,6 +185,13 @@ def test_a_loss_that_is_not_finite_stops_training_with_the_remedy(
         sasrec.train(sasrec.prepare(chain_frame()), tmp_path / "run", **SMALL)
 
 
+def test_with_anomalies_detected_that_error_also_names_the_operation(tmp_path: Path) -> None:
+    """A temperature so low that the first scores overflow."""
+    settings = SMALL | {"temperature": 1e-38, "detect_anomaly": True}
+    with pytest.raises(TrainingError, match=r"epoch 1, step 0 .*Function '\w+' returned nan.*Lower lr"):
+        sasrec.train(sasrec.prepare(chain_frame()), tmp_path / "run", **settings)
+
+
 def test_users_with_few_events_train_without_validation(tmp_path: Path) -> None:
     data = sasrec.prepare(chain_frame(users=20).group_by("user", maintain_order=True).head(2))
     recommender = sasrec.train(data, tmp_path / "run", num_epochs=2, **SMALL)
@@ -210,6 +217,19 @@ def test_a_recipe_gives_the_settings_that_are_not_overridden(tmp_path: Path) -> 
     trained = sasrec.train(data, tmp_path / "run", recipe=tmp_path / "recipe.toml", hidden_units=8)
     assert (trained.model.config.maxlen, trained.model.config.hidden_units) == (12, 8)
     assert RunConfig.load(tmp_path / "run/config.toml").model == trained.model.config
+
+
+@pytest.mark.parametrize("given", [sasrec.prepare, lambda frame: frame], ids=["dataset", "frame"])
+def test_the_settings_of_another_run_do_not_bring_its_data(given: Callable[..., object], tmp_path: Path) -> None:
+    settings = SMALL | {"num_epochs": 1}
+    sasrec.prepare(chain_frame(users=20, items=10), output=tmp_path / "old")
+    sasrec.train(tmp_path / "old", tmp_path / "first", **settings)
+    data = chain_frame(users=30, items=15)
+    found = sasrec.train(given(data), tmp_path / "second", recipe=tmp_path / "first/config.toml")
+    assert (found.data.num_users, found.data.num_items) == (30, 15)
+    assert sasrec.resume(tmp_path / "second", num_epochs=2).data.num_users == 30
+    with pytest.raises(ConfigError, match="leave the setting dataset away"):
+        sasrec.train(given(data), tmp_path / "third", dataset=str(tmp_path / "old"), **settings)
 
 
 def test_what_is_there_is_never_overwritten_and_what_is_missing_is_named(learned: Path, tmp_path: Path) -> None:

@@ -238,10 +238,11 @@ def _ranks(others_BV: Tensor, target_B1: Tensor) -> npt.NDArray[np.float64]:
     ones_BV = torch.empty_like(others_BV, dtype=torch.promote_types(others_BV.dtype, torch.float32))
     above_B = _row_sums(torch.gt(others_BV, target_B1, out=ones_BV))
     not_below_B = _row_sums(torch.ge(others_BV, target_B1, out=ones_BV))
-    ranks: npt.NDArray[np.float64] = (1 + (above_B + not_below_B) / 2).cpu().numpy()
+    ranks: npt.NDArray[np.float64] = (1 + (above_B + not_below_B) / 2).numpy()
     return ranks
 
 
 def _row_sums(ones_BV: Tensor) -> Tensor:
-    parts = [part_BV.sum(1).double() for part_BV in torch.split(ones_BV, _EXACT, dim=1)]
+    """(B,) float64, on the CPU, as not every accelerator has that."""
+    parts = [part_BV.sum(1).cpu().double() for part_BV in torch.split(ones_BV, _EXACT, dim=1)]
     return torch.stack(parts).sum(0)

@@ -17,8 +17,8 @@ def gradient_norm(model: SequenceModel) -> Tensor:
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:
-    """What tensors took of an accelerator at most, in MB; nothing is counted on a CPU."""
-    if device.type == "cpu":
+    """What tensors took of an accelerator at most, in MB, where that is counted."""
+    if device.type in ("cpu", "mps"):  # PyTorch counts none of these
         return {}
     return {"device_memory_mb": round(torch.accelerator.max_memory_allocated(device) / 2**20, 1)}
 
@@ -35,10 +35,12 @@ def shapes(model: SequenceModel, one_pass: Callable[[], object]) -> list[str]:
     return lines
 
 
-def refuse(model: SequenceModel, pass_again: Callable[[], None], where: str, loss: float) -> None:
+def refuse(
+    model: SequenceModel, pass_again: Callable[[], None], where: str, loss: float, anomaly: str = ""
+) -> None:
     """Raise TrainingError that names the loss, the gradients and the layer in which numbers stop being finite.
 
-    `pass_again` puts the batch through the model once more, as it was.
+    `pass_again` puts the batch through the model once more, as it was; `anomaly` is what PyTorch found backward.
     """
     gradients = [
         name for name, p in model.named_parameters() if p.grad is not None and not bool(p.grad.isfinite().all())
@@ -49,9 +51,11 @@ def refuse(model: SequenceModel, pass_again: Callable[[], None], where: str, los
         clues.append(f"the gradient is not finite in {', '.join(gradients[:3])}{more}")
     if layer := first_non_finite_layer(model, pass_again):
         clues.append(f"the first layer whose output is not finite is {layer}")
+    if anomaly:
+        clues.append(anomaly.rstrip("."))
     raise TrainingError(
         f"{where}: {'; '.join(clues)}. The weights are as they were before this step. "
-        "Lower lr, or set clip_norm; detect_anomaly names the operation"
+        f"Lower lr, or set clip_norm{'' if anomaly else '; detect_anomaly names the operation'}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,8 +49,11 @@ class RunLog:
         if self._path is None:
             return
         line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": name, **fields}
-        with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+        with self._path.open("a+b") as stream:
+            if stream.tell():
+                stream.seek(-1, os.SEEK_END)
+            whole = stream.read(1) in (b"\n", b"")  # a kill can leave a part of a line
+            stream.write((b"" if whole else b"\n") + json.dumps(line).encode() + b"\n")
         if self._board is not None and "step" in fields:
             for field, value in fields.items():
                 if field != "step" and isinstance(value, int | float):

@@ -213,8 +213,7 @@ class Trainer:
                 loss, penalised = self._loss_of(batch, training.l2_emb if part == 0 else 0.0)
                 told[0] += loss
                 self._positions = batch.positions
-                # DistributedDataParallel takes the mean over ranks, and parts are to be summed.
-                self._scaler.scale(penalised * world()).backward()
+                self._backward(penalised, loss)
         told[1] = pending()
         if rank() == 0:
             now = time.monotonic()
@@ -224,8 +223,7 @@ class Trainer:
         self._scaler.unscale_(self._optimizer)
         norm = health.gradient_norm(self.model)
         if not math.isfinite(float(total)) or not (math.isfinite(float(norm)) or self._may_overflow()):
-            where = f"epoch {state.epoch + 1}, step {state.step} (lr {self._optimizer.param_groups[0]['lr']:g})"
-            health.refuse(self.model, self._pass_again, where, float(total))
+            health.refuse(self.model, self._pass_again, self._where(), float(total))
         if training.diagnose_every and state.step % training.diagnose_every == 0 and rank() == 0:
             streams = stream_diagnostics(self.model, self.batches.batch(state.epoch, state.epoch_step))
             event = {"loss": float(total), "gradient_norm": float(norm), **streams}
@@ -235,6 +233,19 @@ class Trainer:
         self._scaler.step(self._optimizer)  # not where fp16 overflowed: then the next scale is lower
         self._scaler.update()
         return told
+
+    def _backward(self, penalised: Tensor, loss: Tensor) -> None:
+        try:
+            # DistributedDataParallel takes the mean over ranks, and parts are to be summed.
+            self._scaler.scale(penalised * world()).backward()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            if not (self.config.training.detect_anomaly and "returned nan values" in str(error)):
+                raise
+            health.refuse(self.model, self._pass_again, self._where(), float(loss), str(error))
+
+    def _where(self) -> str:
+        lr = self._optimizer.param_groups[0]["lr"]
+        return f"epoch {self.state.epoch + 1}, step {self.state.step} (lr {lr:g})"
 
     def _pass_again(self) -> None:
         """This rank's parts of the batch that is under way, forward."""
