@@ -19,7 +19,7 @@ from pathlib import Path
 import sasrec as package
 from sasrec.comparison import number, p_value
 from sasrec.run import holds_checkpoints
-from sasrec.trained import ending, saved_metrics
+from sasrec.trained import ending, is_finished, saved_metrics
 from sasrec.training.run_log import events_of
 
 MODELS = {
@@ -121,7 +121,7 @@ def slug(model: str) -> str:
 
 def is_done(folder: Path) -> bool:
     """Whether a run has ended, and the last of the three commands too."""
-    return ending(folder) is not None and (folder / "top.parquet").exists()
+    return is_finished(folder) and (folder / "top.parquet").exists()
 
 
 def runs_of(folder: Path) -> dict[str, list[Path]]:

@@ -28,7 +28,7 @@ import sasrec
 from sasrec.evaluation.metrics import of_targets
 from sasrec.evaluation.significance import paired_bootstrap, seed_noise
 from sasrec.run import holds_checkpoints
-from sasrec.trained import ending
+from sasrec.trained import is_finished
 
 SETTINGS = {
     "maxlen": 50,
@@ -45,7 +45,7 @@ SETTINGS = {
 def ranks(folder: Path, data: str, seed: int, settings: dict[str, float]) -> np.ndarray:
     """(rows,) of the model on test, full catalogue; trains it if it is not there."""
     run = folder / str(seed)
-    if ending(run) is None or not (run / "ranks.parquet").exists():
+    if not is_finished(run):
         if holds_checkpoints(run):
             sasrec.resume(run, seed=seed, **settings)
         else:

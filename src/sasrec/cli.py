@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import tyro
 from rich.markup import escape
 
@@ -111,7 +110,8 @@ class Train:
 class Evaluate:
     """Measure the best checkpoint of a run: NDCG, HR and MRR, full catalogue and sampled, with the protocol.
 
-    Writes RUN/metrics.json, with the protocol card, and RUN/ranks.parquet, the rank of every target.
+    Writes RUN/metrics.json, with the protocol card, and RUN/ranks.parquet, the rank of every target, and a line to
+    RUN/log.jsonl.
 
     Example: sasrec evaluate runs/first --details
     """
@@ -331,8 +331,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """NumPy's, an accelerator's, or PyTorch's on a CPU, which has no class of its own."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """NumPy's, or PyTorch's, which has a class of its own on some devices only."""
+    return isinstance(error, MemoryError) or any(
+        words in str(error) for words in ("out of memory", "can't allocate memory")
+    )
 
 
 def _commands(config: RunConfig) -> Any:

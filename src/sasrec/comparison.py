@@ -172,8 +172,9 @@ def _scored(name: str, candidates: Candidates, split: SplitName) -> _Scored:
     if ended is not None and not ended.measured:
         raise EvaluationError(f"{folder} was trained on since it was measured: {again}")
     config = RunConfig.load(folder / "config.toml")
-    cautions = tuple(_cautions(config, ended is not None or not events_of(folder)))
-    settings = _settings(config, folder, cautions)
+    unended = ended is None and any(event["event"] != "metrics" for event in events_of(folder))
+    settings = _settings(config, folder) + (str(folder.resolve()) if unended else "")
+    cautions = tuple(_cautions(config, unended))
     return _Scored(name, config.training.seed, settings, metrics["protocol"], rows, cautions)
 
 
@@ -187,18 +188,18 @@ def _scorer_named(asked: str, known: list[str], folder: Path) -> str:
     return found[0]
 
 
-def _cautions(config: RunConfig, ended: bool) -> Iterator[str]:
-    if not ended:
+def _cautions(config: RunConfig, unended: bool) -> Iterator[str]:
+    if unended:
         yield "has not ended, so it is no seed of others; its figures are of when it was measured"
     if config.model.interval_unit == "history":
         yield "takes the unit of intervals from whole histories, so it knows something of held-out times"
 
 
-def _settings(config: RunConfig, folder: Path, cautions: tuple[str, ...]) -> str:
+def _settings(config: RunConfig, folder: Path) -> str:
     """What decides the weights, but for the seed, and for data and split, which the card has."""
     parts = dataclasses.asdict(config)
     training = {name: value for name, value in parts["training"].items() if name not in ("seed", *NO_WEIGHT)}
-    return json.dumps([parts["model"], parts["loss"], training, _started_from(folder), cautions])
+    return json.dumps([parts["model"], parts["loss"], training, _started_from(folder)])
 
 
 def _started_from(folder: Path) -> str | None:

@@ -311,10 +311,6 @@ def _contradictions_of_model(model: ModelConfig) -> list[tuple[bool, str]]:
             "mhc_expansion_rate, mhc_projection, mhc_sinkhorn_iter and mhc_init_gate do nothing without mHC: "
             "use --mhc (mhc=True)",
         ),
-        (
-            model.mhc_expansion_rate == 1 and mhc_settings != (1, "sinkhorn", 20, 0.01),
-            "mhc_expansion_rate 1 is the plain residual, so the other settings of mHC do nothing: leave them",
-        ),
         (not math.isfinite(model.mhc_init_gate), f"mhc_init_gate must be finite, not {model.mhc_init_gate}"),
         (
             model.mhc_projection == "birkhoff" and model.mhc_expansion_rate > 4,
@@ -372,10 +368,6 @@ def _contradictions_of_training(training: TrainingConfig) -> list[tuple[bool, st
             training.schedule != "step" and (training.step_size, training.gamma) != (20, 0.5),
             f"step_size and gamma do nothing with schedule {training.schedule}: use --schedule step",
         ),
-        (
-            training.detect_anomaly and training.precision == "fp16",
-            "detect_anomaly would stop at the overflows by which fp16 finds its scale: use precision bf16 or fp32",
-        ),
         (not 0 < training.gamma <= 1, f"gamma must be above 0 and at most 1, not {training.gamma}"),
         (training.seed >= 2**63, f"seed must be below 2^63, not {training.seed}"),
     ]
@@ -389,7 +381,8 @@ def _validated(parts: dict[str, Any], source: str) -> RunConfig:
             loss["loss"] in ("bce", "gbce") and not loss["share_negatives"] and loss["negatives"] != "in_batch"
         )
         parts = parts | {"loss": loss | {"skip_own_items": own_draws}}
-    try:  # extra="forbid" at every level: a misspelt key must not pass as a default
+    try:
+        # extra="forbid" at every level: a misspelt key must not pass as a default.
         return _ADAPTER.validate_python(parts, strict=False, extra="forbid")
     except ValidationError as error:
         first = error.errors()[0]

@@ -198,8 +198,8 @@ class Recommender:
             raise DataError("times must be numbers, of seconds since any moment") from None
         if len(seconds) != len(history) or not np.isfinite(seconds).all() or (np.diff(seconds) < 0).any():
             raise DataError(f"times must be one for each of the {len(history)} items, in seconds and ascending")
-        if (np.abs(seconds) >= 2**63 / 1e6).any():
-            raise DataError(f"times must be in seconds, and {seconds[-1]:.3g} are too many: divide by the unit")
+        if (most := np.abs(seconds).max(initial=0)) >= 2**63 / 1e6:
+            raise DataError(f"times must be in seconds, and {most:.3g} are too many: divide by the unit")
         known = [len(self._numbers([item])[0]) > 0 for item in history]
         microseconds = (seconds[known] * 1e6).astype(np.int64)
         ends = np.array([0, len(microseconds)])

@@ -28,7 +28,7 @@ from sasrec.config import NO_WEIGHT, DataConfig, RunConfig
 from sasrec.data.dataset import Dataset
 from sasrec.data.prepare import resolve
 from sasrec.errors import ConfigError, DataError, EvaluationError, SasrecError
-from sasrec.trained import METRICS, Ending, dataset_of, ending, saved_metrics
+from sasrec.trained import METRICS, Ending, dataset_of, ending, is_finished, saved_metrics
 from sasrec.training.run_log import RunLog
 
 _METRIC = re.compile(r"(test|valid)\.(full|sampled)\.((ndcg|hr|mrr)@(1|5|10|20|50)|mrr)")
@@ -183,7 +183,7 @@ def reproduce(
     for seed, train_dir in folders.items():
         if not run.holds_checkpoints(train_dir):
             run.train(data, train_dir, recipe=settings[seed], log=log)
-        elif not _finished(train_dir):
+        elif not is_finished(train_dir):
             run.resume(train_dir, recipe=settings[seed], log=log)
         results.append(result_of(train_dir, recipe, seed))
     return Outcome(recipe, [metrics for metrics, _ in results], [ended for _, ended in results])
@@ -196,7 +196,7 @@ def result_of(train_dir: Path, recipe: Recipe, seed: int) -> tuple[dict[str, Any
     """
     _check_run(train_dir, recipe, seed)
     ended = ending(train_dir)
-    if ended is None or not _finished(train_dir):
+    if ended is None or not is_finished(train_dir):
         raise ReproductionError(f"{train_dir} has not ended, or was not measured since")
     return saved_metrics(train_dir), ended
 
@@ -243,7 +243,7 @@ def _check_run(train_dir: Path, recipe: Recipe, seed: int) -> None:
         raise ConfigError(
             f"{train_dir} was trained with another {', '.join(sorted(other))}: remove it, or name another folder"
         )
-    if _finished(train_dir):
+    if is_finished(train_dir):
         data_hash = _measured_on(train_dir)
     else:  # there may be no metrics.json yet; this is what it would go on with
         data_hash = dataset_of(train_dir, own).data_hash
@@ -259,11 +259,6 @@ def _measured_on(train_dir: Path) -> str:
         raise EvaluationError(
             f"{train_dir / METRICS} does not say of which data it is: sasrec evaluate {train_dir} writes it anew"
         ) from None
-
-
-def _finished(train_dir: Path) -> bool:
-    ended = ending(train_dir)
-    return ended is not None and ended.measured and (train_dir / METRICS).exists()
 
 
 def _check_metric(name: str) -> str:

@@ -117,7 +117,7 @@ def train(
 
     `data`: a Dataset, the name of a public data set, a prepared folder, a file, or a frame. `settings` are
     the fields of RunConfig (`maxlen=50`); they override those of `recipe`. `start_from`: a checkpoint, or a run
-    of which the best is taken, with a model of the same shape, data and split: its weights are the initial ones.
+    of which the best is taken, of the same model (but for dropout), data and split: its weights are the first.
     Started again by torchrun after a failure, it goes on with the run that it began.
 
     Raises: CheckpointError if `start_from` does not fit; ConfigError if `train_dir` holds a run already or a
@@ -129,6 +129,7 @@ def train(
         raise ConfigError("the first argument of train is the data: leave the setting dataset away")
     # A recipe may be another run's settings, and name its data.
     config = config.replace(**settings, dataset=str(data) if isinstance(data, str | Path) else "")
+    _refuse_to_train(config, anew=True)
     folder = Path(train_dir)
     device = pick_device(config.training.device)
     with joined(device.type):
@@ -195,6 +196,19 @@ def _launch_of(folder: Path) -> str:
     return launch_id() if began and began[-1].get("launch") == launch_id() else ""
 
 
+def _refuse_to_train(config: RunConfig, *, anew: bool) -> None:
+    """What no training should begin with, or if not `anew` go on with, though a run that has it can be used."""
+    model, training = config.model, config.training
+    of_streams = (model.mhc_projection, model.mhc_sinkhorn_iter, model.mhc_init_gate)
+    if anew and model.mhc_expansion_rate == 1 and of_streams != ("sinkhorn", 20, 0.01):
+        raise ConfigError("mhc_expansion_rate 1 is the plain residual: the other settings of mHC do nothing")
+    if training.detect_anomaly and training.precision == "fp16":
+        raise ConfigError(
+            "detect_anomaly would stop at the overflows by which fp16 finds its scale: "
+            "use --no_detect_anomaly, or --precision bf16 or fp32"
+        )
+
+
 def _start_from(found: store.Checkpoint, model: SequenceModel, data: Dataset, config: RunConfig) -> None:
     check_data(found, data)
     if (theirs := config_of(found).evaluation.split) != config.evaluation.split:
@@ -229,6 +243,7 @@ def _go_on(
             raise ConfigError(
                 f"{name} was {before!r} when this run began and is {now!r} now: leave it, or start anew"
             )
+    _refuse_to_train(config, anew=False)
     data = dataset_of(folder, config)
     check_data(found, data)
     if rank() == 0:

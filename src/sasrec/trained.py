@@ -58,6 +58,12 @@ def ending(run: Path) -> Ending | None:
         return None
 
 
+def is_finished(run: Path) -> bool:
+    """Whether a run has ended and its metrics are of that."""
+    ended = ending(run)
+    return ended is not None and ended.measured and (run / METRICS).exists()
+
+
 def load(
     run: str | Path,
     *,
@@ -91,7 +97,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure the best checkpoint of a run, or the one named, on validation and test.
 
-    The metrics of the best are also written to RUN/metrics.json, and its ranks to RUN/ranks.parquet for `compare`.
+    The metrics of the best are also written to RUN/metrics.json, its ranks to RUN/ranks.parquet for `compare`, and
+    that they were to RUN/log.jsonl.
     `details`: also measure what lies beyond accuracy, and slices of users and targets, on test.
 
     Returns {split: {"full" | "sampled": {"ndcg@10": …}}, "baselines": …, "protocol": the card that
@@ -143,8 +150,6 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         name = accelerator.type if accelerator else "cpu"
-    if name == "meta":
-        raise ConfigError("device 'meta' computes nothing: use cpu, cuda, mps or auto")
     if name == "cuda":
         name = f"cuda:{device_number()}"
     try:
@@ -152,6 +157,8 @@ def pick_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {name!r} is not available here: {str(error).splitlines()[0]}") from None
+    if device.type == "meta":
+        raise ConfigError(f"device {name!r} computes nothing: use cpu, cuda, mps or auto")
     return device
 
 
@@ -249,5 +256,8 @@ def _measure(
         measured.ranks.write_parquet(ranks)
         write_whole(folder / RANKS, ranks.getvalue())
         write_whole(folder / METRICS, json.dumps(metrics, indent=2))
-    log.event("metrics", **{split: metrics[split] for split in ("valid", "test") if split in metrics})
+    try:
+        log.event("metrics", **{split: metrics[split] for split in ("valid", "test") if split in metrics})
+    except OSError as error:  # another user's file, in a folder that both may write to
+        log.say(f"note: that it was measured is not in its log: {error}")
     return metrics

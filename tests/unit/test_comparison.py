@@ -80,6 +80,23 @@ def test_the_card_says_how_it_was_measured_and_which_fields_must_agree(runs: Pat
     }
 
 
+def test_a_run_that_was_trained_on_can_be_compared_again_when_it_was_evaluated(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, log = tmp_path / "mine", tmp_path / "mine/log.jsonl"
+    shutil.copytree(runs / "short-0", mine)
+    with monkeypatch.context() as patched:
+        patched.setattr(sasrec.run, "measured", lambda *_: None)  # as killed when all was trained
+        sasrec.resume(mine, num_epochs=3)
+    with pytest.raises(EvaluationError, match="was trained on since it was measured"):
+        sasrec.compare([runs / "seed-0", mine])
+    before = log.read_text()
+    sasrec.evaluate(mine, checkpoint=next(iter((mine / "checkpoints").iterdir())))
+    assert log.read_text() == before, "another checkpoint's figures are printed only"
+    sasrec.evaluate(mine)
+    assert sasrec.compare([runs / "seed-0", mine]).others
+
+
 def test_a_model_is_found_better_than_popularity_and_popularity_worse_than_it(runs: Path) -> None:
     run = str(runs / "seed-0")
     (found,) = sasrec.compare([f"{run}:popularity", run]).others

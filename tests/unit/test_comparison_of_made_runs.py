@@ -190,12 +190,17 @@ def test_runs_from_other_initial_weights_are_another_model(tmp_path: Path) -> No
 
 
 def test_a_run_that_has_not_ended_is_no_seed_of_others_and_named(tmp_path: Path) -> None:
-    names = seeds(tmp_path, "run", [0.5, 0.5, 0.5])
-    log = tmp_path / "run-2/log.jsonl"
-    log.write_text(log.read_text() + '{"event": "resume"}\n{"event": "stopped", "reason": "interrupted"}\n')
+    names = seeds(tmp_path, "run", [0.5, 0.5, 0.5, 0.5])
+    (tmp_path / "run-0/log.jsonl").write_text('{"event": "metrics"}\n')  # of a run without a log, measured again
+    for seed in (2, 3):
+        log = tmp_path / f"run-{seed}/log.jsonl"
+        log.write_text(log.read_text() + '{"event": "resume"}\n{"event": "stopped", "reason": "interrupted"}\n')
     found = sasrec.compare([f"{names[0]}:markov", *names])
-    assert [each.side.runs for each in found.others] == [tuple(names[:2]), (names[2],)]
-    assert any(note.startswith(f"{names[2]} has not ended, so it is no seed of others") for note in found.notes)
+    assert [each.side.runs for each in found.others] == [tuple(names[:2]), (names[2],), (names[3],)]
+    noted = [
+        note.split(" has not ended, so it is no seed of others")[0] for note in found.notes if "ended" in note
+    ]
+    assert noted == names[2:]
 
 
 def test_a_run_that_was_trained_on_since_it_was_measured_is_refused_but_not_its_baselines(tmp_path: Path) -> None:

@@ -62,12 +62,6 @@ def test_settings_kept_before_own_items_could_be_skipped_say_what_was_done(
         ({"accumulate": 0}, "accumulate must be at least 1"),
         ({"mhc": True, "mhc_projection": "birkhoff", "mhc_expansion_rate": 5}, "too many permutations"),
         ({"mhc": True, "mhc_projection": "birkhoff", "mhc_sinkhorn_iter": 5}, "does nothing with .* birkhoff"),
-        ({"mhc": True, "mhc_expansion_rate": 1, "mhc_sinkhorn_iter": 3}, "mhc_expansion_rate 1 is the plain"),
-        (
-            {"mhc": True, "mhc_expansion_rate": 1, "mhc_projection": "birkhoff"},
-            "mhc_expansion_rate 1 is the plain",
-        ),
-        ({"detect_anomaly": True, "precision": "fp16"}, "detect_anomaly would stop at the overflows"),
         ({"max_rejects": -2}, "max_rejects"),
         ({"loss": "mse"}, "loss"),
         ({"num_negatives": 5}, "do nothing with loss ce.*use --loss bce, gbce or softmax"),

@@ -192,6 +192,20 @@ def test_with_anomalies_detected_that_error_also_names_the_operation(tmp_path: P
         sasrec.train(sasrec.prepare(chain_frame()), tmp_path / "run", **settings)
 
 
+def test_settings_that_no_training_should_have_leave_a_run_usable_that_has_them(tmp_path: Path) -> None:
+    one_stream = SMALL | {"mhc": True, "mhc_expansion_rate": 1, "num_epochs": 1}
+    half = SMALL | {"precision": "fp16", "num_epochs": 1}
+    for settings, idle in ((one_stream, {"mhc_init_gate": 0.7}), (half, {"detect_anomaly": True})):
+        with pytest.raises(ConfigError, match=r"mhc_expansion_rate 1 is the plain|detect_anomaly would stop"):
+            sasrec.train(chain_frame(), tmp_path / "refused", **settings, **idle)
+    sasrec.train(chain_frame(), tmp_path / "run", **half)
+    RunConfig.load(tmp_path / "run/config.toml").replace(detect_anomaly=True).save(tmp_path / "run/config.toml")
+    assert sasrec.load(tmp_path / "run", device="cpu").recommend(["item-03"], k=1)
+    with pytest.raises(ConfigError, match="use --no_detect_anomaly"):
+        sasrec.resume(tmp_path / "run", num_epochs=2, detect_anomaly=True)
+    sasrec.resume(tmp_path / "run", num_epochs=2, detect_anomaly=False)
+
+
 def test_users_with_few_events_train_without_validation(tmp_path: Path) -> None:
     data = sasrec.prepare(chain_frame(users=20).group_by("user", maintain_order=True).head(2))
     recommender = sasrec.train(data, tmp_path / "run", num_epochs=2, **SMALL)
