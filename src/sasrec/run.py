@@ -218,6 +218,7 @@ def _start_from(found: store.Checkpoint, model: SequenceModel, data: Dataset, co
         )
     of_model = {each.name for each in dataclasses.fields(ModelConfig)}
     differing = config_of(found).differences(config).keys() & of_model
+    # With equal shapes too, other settings than these make another function of the same weights.
     if other := differing - {"dropout_rate", "mhc_sinkhorn_iter", "mhc_init_gate"}:
         raise CheckpointError(f"{found.path} is of a model with another {', '.join(sorted(other))}")
     put_weights(found, model)
