@@ -23,12 +23,14 @@ import torch
 from evaluation_recbole import Way, recbole_names, recbole_versions, recbole_ways
 
 import sasrec
-from sasrec.config import RunConfig
+from sasrec.config.settings import RunConfig
 from sasrec.data.dataset import Dataset
 from sasrec.data.splits import split_events
 from sasrec.evaluation.metrics import metrics_from_ranks
-from sasrec.evaluation.ranking import ModelScorer, sampled_negatives, seen_items, target_ranks
+from sasrec.evaluation.target_ranks import sampled_negatives, target_ranks
 from sasrec.models import build_model
+from sasrec.ranking.candidates import seen_items
+from sasrec.ranking.scorers import ModelScorer
 
 DATA = Path(__file__).resolve().parents[1] / "../shared/data/video-kang205.tsv.gz"
 OURS, BARE = "ours", "bare product, 4096 users"

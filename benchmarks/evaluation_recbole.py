@@ -21,8 +21,8 @@ import numpy as np
 import polars as pl
 import torch
 
-from sasrec.config import ModelConfig
-from sasrec.data.batches import pad
+from sasrec.batches.batches import pad
+from sasrec.config.settings import ModelConfig
 from sasrec.data.dataset import Dataset
 from sasrec.data.splits import EvaluationSplit
 

@@ -17,10 +17,9 @@ import sys
 from pathlib import Path
 
 import sasrec as package
-from sasrec.comparison import number, p_value
-from sasrec.run import holds_checkpoints
-from sasrec.trained import ending, is_finished, saved_metrics
-from sasrec.training.run_log import events_of
+from sasrec.runs.folder import ending, holds_checkpoints, is_finished, saved_metrics
+from sasrec.runtime.log import events_of
+from sasrec.studies.sentences import number, p_value
 
 MODELS = {
     "SASRec": ["--no_time", "--no_mhc"],

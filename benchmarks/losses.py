@@ -18,10 +18,11 @@ from pathlib import Path
 import torch
 
 import sasrec
-from sasrec.config import RunConfig
-from sasrec.data.batches import TrainingBatches
-from sasrec.data.splits import Histories, split_events
-from sasrec.losses import training_loss
+from sasrec.batches.batches import TrainingBatches
+from sasrec.config.settings import RunConfig
+from sasrec.data.histories import Histories
+from sasrec.data.splits import split_events
+from sasrec.losses.loss import training_loss
 from sasrec.models import build_model
 from sasrec.training.optimizer import build_optimizer
 

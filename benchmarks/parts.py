@@ -20,10 +20,10 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 import sasrec
-from sasrec.config import RunConfig
-from sasrec.data.batches import TrainingBatches
+from sasrec.batches.batches import TrainingBatches
+from sasrec.config.settings import RunConfig
 from sasrec.data.splits import split_events
-from sasrec.losses import training_loss
+from sasrec.losses.loss import training_loss
 from sasrec.models import build_model
 from sasrec.models.attention import bucket_attention, plain_attention
 from sasrec.models.dropout import Dropout

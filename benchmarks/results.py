@@ -18,10 +18,11 @@ from typing import Any
 
 import four_models
 
-from sasrec.config import RunConfig
+from sasrec.config.recipe import Recipe, read_recipe, recipe_names
+from sasrec.config.settings import RunConfig
 from sasrec.errors import SasrecError
-from sasrec.reproduction import Recipe, best_baseline, metric_of, read_recipe, recipe_names, result_of
-from sasrec.trained import Ending, saved_metrics
+from sasrec.runs.folder import Ending, best_baseline, metric_of, saved_metrics
+from sasrec.studies.reproduce import result_of
 
 HEAD = """# Results
 

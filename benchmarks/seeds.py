@@ -27,8 +27,7 @@ import polars as pl
 import sasrec
 from sasrec.evaluation.metrics import of_targets
 from sasrec.evaluation.significance import paired_bootstrap, seed_noise
-from sasrec.run import holds_checkpoints
-from sasrec.trained import is_finished
+from sasrec.runs.folder import holds_checkpoints, is_finished
 
 SETTINGS = {
     "maxlen": 50,

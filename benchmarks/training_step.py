@@ -29,10 +29,11 @@ import pandas as pd
 import torch
 
 import sasrec
-from sasrec.config import RunConfig
-from sasrec.data.batches import TrainingBatches
-from sasrec.data.splits import Histories, split_events
-from sasrec.losses import training_loss
+from sasrec.batches.batches import TrainingBatches
+from sasrec.config.settings import RunConfig
+from sasrec.data.histories import Histories
+from sasrec.data.splits import split_events
+from sasrec.losses.loss import training_loss
 from sasrec.models import build_model
 from sasrec.training import health
 from sasrec.training.optimizer import build_optimizer

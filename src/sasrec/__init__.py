@@ -1,29 +1,38 @@
-"""Self-attentive sequential recommendation: from a file of events to top-K in your own ids.
+"""Self-attentive sequential recommendation: from a file of events to top-K lists in your own ids.
 
-The stages, in the order the data flows, and the module of each:
+The packages, in the order the data flows; each imports only from those above it and from the last four:
 
-    events       data/events.py       raw files -> checked rows, every bad one named
-    dataset      data/dataset.py      checked rows -> flat arrays and id maps, mapped from disk
-    splits       data/splits.py       what is trained on, the targets, and what is shown before each
-    batches      data/batches.py      (seed, epoch, step) -> a batch
-    model        models/              histories -> states; scores of all items
-    loss         losses.py            states -> a scalar
-    training     training/trainer.py  batch -> loss -> step -> validate -> save
-    evaluation   evaluation/          ranks of targets -> NDCG, HR, MRR, and their protocol
-    recommend    recommend.py         history -> the best items
-    run          run.py, trained.py   a run folder and the verbs on it
-    compare      comparison.py        are two runs different by more than chance?
-    export       exporting.py         a run -> a folder without anybody's events
+    events       raw files and frames -> checked rows, every bad one named
+    data         checked rows -> flat arrays and id maps; splits
+    sources      a name, a file, a folder or a frame -> a Dataset
+    batches      (seed, epoch, step) -> a batch; negatives; personal time ticks
+    models       histories -> states; scores of all items
+    losses       states -> a scalar
+    ranking      scores of candidates -> the best items, for metrics and for users
+    checkpoint   weights, optimizer and settings on disk
+    training     batch -> loss -> step -> validate -> save
+    evaluation   ranks of targets -> NDCG, HR, MRR, and their protocol
+    runs         a run folder: train, resume, evaluate, load, export
+    studies      several runs: compare, reproduce
+    cli          the command line
+
+    config       settings and recipes          runtime   processes, signals, the log, devices
+    files        whole-file writes and hashes  errors    every error a user can cause
 """
 
-from sasrec.comparison import compare
-from sasrec.config import RunConfig
-from sasrec.data.dataset import Dataset, open_dataset
-from sasrec.errors import SasrecError
-from sasrec.exporting import export
-from sasrec.recommend import Recommender
-from sasrec.run import prepare, resume, train
-from sasrec.trained import evaluate, load
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sasrec.config.settings import RunConfig
+    from sasrec.data.dataset import Dataset, open_dataset
+    from sasrec.errors import SasrecError
+    from sasrec.ranking.recommender import Recommender
+    from sasrec.runs.evaluate import evaluate, load
+    from sasrec.runs.export import export
+    from sasrec.runs.train import resume, train
+    from sasrec.sources.resolve import prepare
+    from sasrec.studies.compare import compare
 
 __version__ = "0.1.0"
 
@@ -41,3 +50,31 @@ __all__ = [
     "resume",
     "train",
 ]
+
+# Imported when first used: PyTorch takes seconds, and not every use needs it.
+_HOME = {
+    "Dataset": "data.dataset",
+    "Recommender": "ranking.recommender",
+    "RunConfig": "config.settings",
+    "SasrecError": "errors",
+    "compare": "studies.compare",
+    "evaluate": "runs.evaluate",
+    "export": "runs.export",
+    "load": "runs.evaluate",
+    "open_dataset": "data.dataset",
+    "prepare": "sources.resolve",
+    "resume": "runs.train",
+    "train": "runs.train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'sasrec' has no attribute {name!r}")
+    found = getattr(import_module(f"sasrec.{_HOME[name]}"), name)
+    globals()[name] = found  # the next use finds it without this function
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,7 +2,7 @@
 
 import sys
 
-from sasrec.cli import main
+from sasrec.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from sasrec.batches.batches import Batch, TrainingBatches, pad
 from sasrec.checkpoint import store
-from sasrec.config import LossConfig, ModelConfig
-from sasrec.data.batches import Batch, TrainingBatches, pad
-from sasrec.data.splits import Histories, split_events
-from sasrec.losses import training_loss
+from sasrec.config.settings import LossConfig, ModelConfig
+from sasrec.data.histories import Histories
+from sasrec.data.splits import split_events
+from sasrec.losses.loss import training_loss
 from sasrec.models import SequenceModel, build_model
 from tests.synthetic import dataset, random_lists
 

@@ -39,7 +39,7 @@ if at:
         return loss
     trainer.training_loss = loss
 if record := settings.pop("record", None):
-    from sasrec.data.batches import TrainingBatches
+    from sasrec.batches.batches import TrainingBatches
     made = TrainingBatches.batch
     def batch(self, epoch, step, *part):
         batch = made(self, epoch, step, *part)
@@ -49,7 +49,8 @@ if record := settings.pop("record", None):
         return batch
     TrainingBatches.batch = batch
 from pathlib import Path
-if sasrec.run.holds_checkpoints(Path(sys.argv[2])):
+from sasrec.runs.folder import holds_checkpoints
+if holds_checkpoints(Path(sys.argv[2])):
     sasrec.resume(sys.argv[2])
 else:
     sasrec.train(sys.argv[1], sys.argv[2], **settings)
@@ -215,19 +216,20 @@ SLOW_RANK_0 = """
 import os, signal, sys, time
 sys.argv[1:], what = sys.argv[1:4], sys.argv[4]
 from sasrec.checkpoint import store
-from sasrec.evaluation import ranking
+from sasrec.evaluation import target_ranks
+from sasrec.ranking import candidates
 if os.environ["RANK"] == "0" and what == "slow":
-    original_scores = ranking.candidate_scores
+    original_scores = target_ranks.candidate_scores
     def scores(*arguments, **options):
         time.sleep(6)
         return original_scores(*arguments, **options)
-    ranking.candidate_scores = scores
+    target_ranks.candidate_scores = scores
 if os.environ["RANK"] == "1" and what == "slow":
-    original_ranks = ranking.own_chunks
+    original_ranks = candidates.own_chunks
     def own_chunks(*arguments):
         os.kill(os.getpid(), signal.SIGTERM)
         return original_ranks(*arguments)
-    ranking.own_chunks = own_chunks
+    candidates.own_chunks = own_chunks
 if what == "frozen":
     original_save = store.save
     def save(*arguments):

@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from sasrec.cli import main
-from sasrec.reproduction import read_recipe
+from sasrec.cli.main import main
+from sasrec.config.recipe import read_recipe
 
 FIGURES = [f"test.{candidates}.{metric}@10" for candidates in ("full", "sampled") for metric in ("ndcg", "hr")]
 README = Path(__file__).parents[2] / "README.md"

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from sasrec.config import LossConfig, ModelConfig
-from sasrec.data.batches import TrainingBatch
-from sasrec.losses import training_loss
+from sasrec.batches.batches import TrainingBatch
+from sasrec.config.settings import LossConfig, ModelConfig
+from sasrec.losses.loss import training_loss
 from sasrec.models import build_model
 from sasrec.models.tisasrec import intervals
 

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import sasrec
-from sasrec.config import DataConfig
-from sasrec.data.events import Events, read_events
+from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
+from sasrec.events.events import Events, read_events
 
 FAST = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 FIELD = st.one_of(

@@ -13,13 +13,14 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sasrec.config import LossConfig, ModelConfig
+from sasrec.batches.batches import TrainingBatches
+from sasrec.config.settings import LossConfig, ModelConfig
 from sasrec.data import splits
-from sasrec.data.batches import TrainingBatches
 from sasrec.data.dataset import Dataset
-from sasrec.data.splits import EvaluationSplit, Histories, Split, iso, split_events
+from sasrec.data.histories import Histories
+from sasrec.data.splits import EvaluationSplit, Split, iso, split_events
 from sasrec.errors import DataError
-from sasrec.evaluation.ranking import sampled_negatives
+from sasrec.evaluation.target_ranks import sampled_negatives
 
 SECOND = 10**6
 KINDS = (

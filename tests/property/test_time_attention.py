@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sasrec.data.intervals import personal_times
+from sasrec.batches.ticks import personal_times
 from sasrec.models.attention import bucket_attention, plain_attention
 from sasrec.models.tisasrec import intervals
 

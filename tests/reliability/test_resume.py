@@ -20,8 +20,9 @@ import torch
 import sasrec
 from sasrec.checkpoint import store
 from sasrec.errors import CheckpointError, ConfigError, TrainingError
-from sasrec.evaluation import ranking
-from sasrec.training import interrupt, trainer
+from sasrec.evaluation import target_ranks
+from sasrec.runtime import signals
+from sasrec.training import trainer
 from tests.synthetic import chain_frame
 
 SMALL: dict[str, Any] = {"maxlen": 12, "hidden_units": 16, "batch_size": 16, "lr": 1e-2, "device": "cpu"}
@@ -126,7 +127,7 @@ def test_a_validation_that_was_cut_short_is_made_up_for(
     settings = SMALL | {"num_epochs": 4, "eval_every": 2, "save_minutes": 1e-9 if signals == 2 else 0}
     sasrec.train(data, tmp_path / "whole", **settings)
     for validation in (0, 1):
-        original, count = ranking.candidate_scores, iter(range(10**6))
+        original, count = target_ranks.candidate_scores, iter(range(10**6))
 
         def scores(*arguments: Any, original=original, count=count, at=validation, **options: Any) -> Any:
             if next(count) == at:
@@ -135,7 +136,7 @@ def test_a_validation_that_was_cut_short_is_made_up_for(
             return original(*arguments, **options)
 
         with monkeypatch.context() as patch:
-            patch.setattr(ranking, "candidate_scores", scores)
+            patch.setattr(target_ranks, "candidate_scores", scores)
             run = tmp_path / f"cut-{validation}"
             with pytest.raises(KeyboardInterrupt):
                 sasrec.train(data, run, **settings)
@@ -226,7 +227,8 @@ if moment.startswith("save"):  # in the middle of writing or publishing a checkp
 elif moment != "never":
     threading.Timer(float(moment), os.kill, (os.getpid(), signal.SIGKILL)).start()
 settings = dict(maxlen=12, hidden_units=16, batch_size=16, lr=1e-2, device="cpu", num_epochs=12, save_minutes=1e-4)
-if sasrec.run.holds_checkpoints(__import__("pathlib").Path(run)):
+from sasrec.runs.folder import holds_checkpoints
+if holds_checkpoints(__import__("pathlib").Path(run)):
     sasrec.resume(run)
 else:
     sasrec.train(sys.argv[3], run, **settings)
@@ -306,9 +308,9 @@ def test_a_checkpoint_that_was_being_replaced_is_found_again(tmp_path: Path) -> 
 
 
 def test_a_signal_at_the_very_end_is_not_swallowed() -> None:
-    with pytest.raises(KeyboardInterrupt), interrupt.deferred_interrupt(second_quits=True):
+    with pytest.raises(KeyboardInterrupt), signals.deferred_interrupt(second_quits=True):
         signal.raise_signal(signal.SIGINT)
-    assert interrupt.pending() == 0
+    assert signals.pending() == 0
 
 
 def test_under_torchrun_a_repeated_signal_still_saves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

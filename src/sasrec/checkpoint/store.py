@@ -9,10 +9,8 @@ moved to checkpoints/quarantine/.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from safetensors.torch import save as serialise_tensors
 from torch import Tensor
 
 from sasrec.errors import CheckpointError
+from sasrec.files import sha256_of, sync_folder, write_synced
 
 _WEIGHTS, _OPTIMIZER = "weights.safetensors", "optimizer.safetensors"
 _STATE, _MANIFEST = "state.json", "MANIFEST.json"
@@ -65,15 +64,15 @@ def save(
             _STATE: json.dumps(state, indent=2).encode(),
         }
         for name, data in content.items():
-            _write(temporary / name, data)
-        hashes = {name: {"bytes": len(data), "sha256": _digest(data)} for name, data in content.items()}
-        _write(temporary / _MANIFEST, json.dumps(hashes, indent=2).encode())
-        _sync_directory(temporary)
+            write_synced(temporary / name, data)
+        hashes = {name: {"bytes": len(data), "sha256": sha256_of(data)} for name, data in content.items()}
+        write_synced(temporary / _MANIFEST, json.dumps(hashes, indent=2).encode())
+        sync_folder(temporary)
         before = checkpoints / f".{final.name}.old"
         _delete(before)
         _renamed(final, before.name)
         temporary.rename(final)
-        _sync_directory(checkpoints)
+        sync_folder(checkpoints)
         _delete(before)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -219,25 +218,6 @@ def _verified(path: Path, names: tuple[str, ...]) -> dict[str, bytes]:
             data[name] = (path / name).read_bytes()
         except FileNotFoundError as error:
             raise CheckpointError(f"{path / name} cannot be read: {error.strerror}") from None
-        if _digest(data[name]) != digest:
+        if sha256_of(data[name]) != digest:
             raise CheckpointError(f"{path / name} has changed since it was written: use another checkpoint")
     return data
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -21,10 +21,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from sasrec.config import DataConfig
-from sasrec.data.events import Events
-from sasrec.data.report import describe
+from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
+from sasrec.events.events import Events
+from sasrec.events.report import describe
+from sasrec.files import file_digest
 
 FORMAT = 1
 _ARRAYS = {"items": "<i4", "times": "<i8", "offsets": "<i8"}
@@ -155,7 +156,7 @@ class Dataset:
             "items": self.num_items,
             "events": self.num_events,
             "data_hash": self.data_hash,
-            "files": {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in files},
+            "files": {path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)} for path in files},
         }
         temporary = folder / "manifest.json.tmp"
         temporary.write_text(json.dumps(content, indent=2), encoding="utf-8")
@@ -229,7 +230,7 @@ def open_dataset(folder: str | Path, *, verify: bool = True) -> Dataset:
         path = folder / file
         if not path.is_file() or path.stat().st_size != expected["bytes"]:
             raise DataError(f"{path} is missing or cut: prepare the data set again")
-        if verify and _sha256(path) != expected["sha256"]:
+        if verify and file_digest(path) != expected["sha256"]:
             raise DataError(f"{path} has changed since it was written: prepare the data set again")
     items_frame = pl.read_parquet(folder / "items.parquet")
     lengths = {"items": manifest["events"], "times": manifest["events"], "offsets": users + 1}
@@ -272,8 +273,3 @@ def _filtered(frame: pl.DataFrame, config: DataConfig) -> pl.DataFrame:
             break
         frame = smaller
     return frame
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -15,41 +15,14 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from sasrec.config import ModelConfig
+from sasrec.batches.ticks import data_times
+from sasrec.config.settings import ModelConfig
+from sasrec.config.split_rule import EPOCH, split_rule
 from sasrec.data.dataset import Dataset
-from sasrec.data.intervals import data_times
+from sasrec.data.histories import Histories, exclusive_counts
 from sasrec.errors import DataError
-from sasrec.split_rule import EPOCH, split_rule
 
 SplitName: TypeAlias = Literal["valid", "test"]
-
-
-@dataclass(frozen=True, eq=False)
-class Histories:
-    """Views into one flat array of items: history r is items[starts[r]:ends[r]], oldest first."""
-
-    items: npt.NDArray[np.int32]
-    times: npt.NDArray[np.int64] | None
-    """As `items`: personal times (data/intervals.py), or None where no model asks for them."""
-    starts: npt.NDArray[np.int64]
-    """(rows,)"""
-    ends: npt.NDArray[np.int64]
-    """(rows,) exclusive"""
-
-    def __len__(self) -> int:
-        return len(self.starts)
-
-    @property
-    def lengths(self) -> npt.NDArray[np.int64]:
-        """(rows,) how many events each history has."""
-        return self.ends - self.starts
-
-    def flat(self) -> npt.NDArray[np.int64]:
-        """(events,) where the events of all rows are in `items`, row after row."""
-        lengths: npt.NDArray[np.int64] = self.lengths
-        shift = self.starts - (np.cumsum(lengths) - lengths)
-        found: npt.NDArray[np.int64] = np.arange(int(lengths.sum())) + np.repeat(shift, lengths)
-        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +172,7 @@ def _views(
     if known_V[1:].all():
         return lambda starts, ends: Histories(data.items, times, starts, ends)
     kept = known_V[data.items]
-    place = _exclusive_counts(kept)
+    place = exclusive_counts(kept)
     items, clock = data.items[kept], None if times is None else times[kept]
     return lambda starts, ends: Histories(items, clock, place[starts], place[ends])
 
@@ -217,7 +190,7 @@ def _first_from(data: Dataset, begin: int, end: int | None, known_V: npt.NDArray
     starts = data.offsets[:-1]
     events = starts + _events_before(data, begin)
     limit = data.offsets[1:] if end is None else starts + _events_before(data, end)
-    known_before = _exclusive_counts(known_V[data.items])
+    known_before = exclusive_counts(known_V[data.items])
     target_known = np.zeros(data.num_users, bool)
     inside = events < limit
     target_known[inside] = known_V[data.items[events[inside]]]
@@ -238,13 +211,8 @@ def _first_from(data: Dataset, begin: int, end: int | None, known_V: npt.NDArray
 def _events_before(data: Dataset, moment: int) -> npt.NDArray[np.int64]:
     """(users,) how many events of each user are earlier; these are its first, as events are in order of time."""
     assert data.times is not None
-    before = _exclusive_counts(data.times < moment)
+    before = exclusive_counts(data.times < moment)
     return before[data.offsets[1:]] - before[data.offsets[:-1]]
-
-
-def _exclusive_counts(true: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """(n + 1,) how many of the first i are true."""
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(true, dtype=np.int64)])
 
 
 def _boundaries(times: npt.NDArray[np.int64], asked: tuple[int | float, ...], how: str) -> tuple[int, int]:

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sasrec.data.splits import Histories
-from sasrec.evaluation.ranking import Scorer
+from sasrec.data.histories import Histories
+from sasrec.ranking.scorers import Scorer
 
 RECENT_DAYS = 7
 _DAY = 86_400 * 10**6  # microseconds

@@ -13,10 +13,10 @@ from typing import Any, Literal, TypeAlias, TypedDict
 
 import numpy as np
 
+from sasrec.config.split_rule import split_rule
 from sasrec.data.dataset import Dataset
 from sasrec.data.splits import EvaluationSplit, Split, iso
 from sasrec.evaluation.metrics import CUTOFFS, DEFINITIONS
-from sasrec.split_rule import split_rule
 
 Candidates: TypeAlias = Literal["full", "sampled"]
 

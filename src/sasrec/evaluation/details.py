@@ -12,10 +12,11 @@ import torch
 from sasrec.data.dataset import Dataset
 from sasrec.data.splits import EvaluationSplit, Split
 from sasrec.evaluation.baselines import event_counts
-from sasrec.evaluation.beyond_accuracy import coverage, intra_list_diversity, novelty, popularity, slices
+from sasrec.evaluation.lists import coverage, intra_list_diversity, novelty, popularity, slices
 from sasrec.evaluation.metrics import metrics_from_ranks
-from sasrec.evaluation.ranking import Scorer, candidate_scores, own_chunks, seen_items, summed
-from sasrec.training.run_log import RunLog
+from sasrec.ranking.candidates import candidate_scores, own_chunks, seen_items, summed
+from sasrec.ranking.scorers import Scorer
+from sasrec.runtime.log import RunLog
 
 LENGTH = 10
 

@@ -1,6 +1,6 @@
 """The models. `build_model` is the one place that chooses among them."""
 
-from sasrec.config import ModelConfig
+from sasrec.config.settings import ModelConfig
 from sasrec.models.interface import SequenceModel
 from sasrec.models.sasrec import SASRec
 from sasrec.models.tisasrec import TiSASRec

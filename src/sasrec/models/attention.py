@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from sasrec.config import ModelConfig
+from sasrec.config.settings import ModelConfig
 from sasrec.models.dropout import Dropout
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from sasrec.config import ModelConfig
+from sasrec.config.settings import ModelConfig
 from sasrec.models.dropout import Dropout
 from sasrec.models.residual import build_residual
 

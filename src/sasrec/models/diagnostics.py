@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sasrec.data.batches import Batch
+from sasrec.batches.batches import Batch
 from sasrec.models.interface import SequenceModel
 from sasrec.models.residual import HyperConnection
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name the field uses
 
-from sasrec.config import ModelConfig
-from sasrec.data.batches import Batch
+from sasrec.batches.batches import Batch
+from sasrec.config.settings import ModelConfig
 
 
 class SequenceModel(nn.Module, ABC):

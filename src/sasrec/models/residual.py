@@ -20,7 +20,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from sasrec.config import ModelConfig
+from sasrec.config.settings import ModelConfig
 from sasrec.models.sinkhorn import birkhoff, permutation_matrices, sinkhorn_knopp
 
 _RMS_EPS = 1e-6

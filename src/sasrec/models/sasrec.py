@@ -12,7 +12,7 @@ import math
 
 from torch import Tensor, nn
 
-from sasrec.config import ModelConfig
+from sasrec.config.settings import ModelConfig
 from sasrec.models.attention import CausalSelfAttention
 from sasrec.models.blocks import NORM_EPS, Block
 from sasrec.models.dropout import Dropout

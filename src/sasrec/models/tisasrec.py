@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from sasrec.config import ModelConfig
+from sasrec.config.settings import ModelConfig
 from sasrec.errors import ConfigError
 from sasrec.models.attention import TimeAwareSelfAttention
 from sasrec.models.blocks import NORM_EPS, Block

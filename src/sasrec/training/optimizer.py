@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from sasrec.config import TrainingConfig
+from sasrec.config.settings import TrainingConfig
 from sasrec.models import SequenceModel
 
 

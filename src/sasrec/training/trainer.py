@@ -15,17 +15,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sasrec.config import RunConfig
-from sasrec.data.batches import TrainingBatch, TrainingBatches
-from sasrec.losses import training_loss
+from sasrec.batches.batches import TrainingBatch, TrainingBatches
+from sasrec.config.settings import RunConfig
+from sasrec.losses.loss import training_loss
 from sasrec.models import SequenceModel
 from sasrec.models.diagnostics import stream_diagnostics
+from sasrec.runtime.log import Bar, RunLog
+from sasrec.runtime.ranks import from_main, progress, rank, sum_over_ranks, under_torchrun, world
+from sasrec.runtime.signals import InterruptedWorkError, deferred_interrupt, pending, raise_for
 from sasrec.training import health
 from sasrec.training.compiled import compile_encoder
-from sasrec.training.distributed import from_main, progress, rank, sum_over_ranks, under_torchrun, world
-from sasrec.training.interrupt import InterruptedWorkError, deferred_interrupt, pending, raise_for
 from sasrec.training.optimizer import build_optimizer, learning_rate, optimizer_tensors, restore_optimizer
-from sasrec.training.run_log import Bar, RunLog
 
 _DROPOUT = 2  # sub-stream of the seed; batches.py has 0 and 1
 

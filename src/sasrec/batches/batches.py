@@ -1,0 +1,211 @@
+"""Histories -> batches, a pure function of (seed, epoch, step, part): nothing to save, nothing to restore.
+
+Sequences are right-padded and cut to the longest of their batch. Batches are made of sequences of like length
+and hold about equal numbers of positions, so padding costs almost nothing and short histories do not outweigh
+long ones in the mean loss. Position ids count from the end: the most recent item always has id `maxlen`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from sasrec.batches.negatives import TrainingNegatives
+from sasrec.config.settings import LossConfig
+from sasrec.data.histories import Histories
+
+# Sub-streams of random numbers: one purpose must not shift the numbers of another.
+_PLAN, _NEGATIVES, _WINDOWS = 0, 1, 3  # 2 is dropout's
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What a model reads. Shapes: B rows, L = longest of the batch."""
+
+    items_BL: npt.NDArray[np.int64]
+    """Item numbers, oldest first, 0 after the end of a row."""
+    positions_BL: npt.NDArray[np.int64]
+    """1..maxlen, the last real item always maxlen; 0 in the padding."""
+    lengths_B: npt.NDArray[np.int64]
+    times_BL: npt.NDArray[np.int64] | None
+    """Personal times, 0 after the end of a row; None where the histories have none."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingBatch(Batch):
+    """A batch with what it is to learn. P = number of real positions, row after row."""
+
+    real_P: npt.NDArray[np.int64]
+    """Index of each real position in the flattened (B·L)."""
+    targets_P: npt.NDArray[np.int64]
+    """The item that follows each position."""
+    negatives_PN: npt.NDArray[np.int64]
+    """Negatives of each position, 0 where there is none; N = 0 for losses that need none, or share them."""
+    positions: int
+    """Real positions of the whole batch, of which this may be a part: what a loss is divided by."""
+    shared_N: npt.NDArray[np.int64] | None = None
+    """Negatives of all positions of the whole batch, where it shares them."""
+    log_q_V: npt.NDArray[np.float64] | None = None
+    """Log of the probability that a draw of a negative is that item, where draws do not depend on the user."""
+    own_BK: npt.NDArray[np.int64] | None = None
+    """The distinct training items of each row's user, the last repeated to one length, where they are no negatives
+    and the draws do not know that."""
+    unknown_U: npt.NDArray[np.int64] | None = None
+    """The items that are no candidates, where there are any."""
+
+
+def pad(histories: Histories, rows: npt.NDArray[np.int64], maxlen: int) -> Batch:
+    """The last `maxlen` items of each row. Rows may be empty; L is at least 1."""
+    ends = histories.ends[rows]
+    lengths = np.minimum(histories.lengths[rows], maxlen)
+    column = np.arange(max(1, int(lengths.max(initial=0))))
+    real = column < lengths[:, None]
+    source = np.where(real, (ends - lengths)[:, None] + column, 0)
+    return Batch(
+        items_BL=np.where(real, histories.items[source], 0).astype(np.int64),
+        positions_BL=np.where(real, maxlen - lengths[:, None] + column + 1, 0),
+        lengths_B=lengths,
+        times_BL=None if histories.times is None else np.where(real, histories.times[source], 0),
+    )
+
+
+class TrainingBatches:
+    """All batches of a training run; `batch(epoch, step)` makes any of them, in any order."""
+
+    def __init__(
+        self,
+        training: Histories,
+        num_items: int,
+        *,
+        maxlen: int,
+        batch_size: int,
+        loss: LossConfig,
+        seed: int,
+        windows: Literal["last", "random"] = "last",
+        known_V: npt.NDArray[np.bool_] | None = None,
+    ) -> None:
+        """`training`: training part of each user. Users with fewer than two events there have no target.
+
+        `windows`: of a longer history, whether an epoch takes the last `maxlen` inputs or a stretch drawn anew. Of
+        `loss`, what it says about negatives; `known_V`: the items that may be negatives, by default all.
+        """
+        self._inputs = Histories(training.items, training.times, training.starts, training.ends - 1)
+        self._users = np.flatnonzero(training.lengths >= 2)
+        self._length_of = np.minimum(self._inputs.lengths, maxlen)
+        self._lengths = self._length_of[self._users]
+        self._num_batches = max(1, round(len(self._users) / batch_size))
+        self._maxlen, self._seed, self._windows = maxlen, seed, windows
+        skips = loss.skip_own_items and (loss.loss == "ce" or loss.shared)
+        self._own = _distinct(training, num_items) if skips else None
+        self._unknown_U = None if known_V is None or known_V[1:].all() else np.flatnonzero(~known_V[1:]) + 1
+        self._negatives = None
+        if loss.loss != "ce":
+            targets, expected = self._expected_targets()
+            often_V = np.bincount(targets, expected, minlength=num_items + 1).astype(np.float64)
+            self._negatives = TrainingNegatives(training, often_V, num_items, loss, known_V=known_V)
+        self._planned: tuple[int, list[npt.NDArray[np.int64]], Histories] = (-1, [], self._inputs)
+
+    def __len__(self) -> int:
+        """Users that are trained on."""
+        return len(self._users)
+
+    def plan(self, epoch: int) -> list[npt.NDArray[np.int64]]:
+        """User numbers of each batch of an epoch; every user once."""
+        if self._planned[0] != epoch:
+            random = np.random.default_rng([self._seed, _PLAN, epoch])
+            order = random.permutation(len(self._users))
+            order = order[np.argsort(self._lengths[order], kind="stable")]
+            # The middle of a row decides its batch, so that all batches hold the same number of positions.
+            middle = np.cumsum(self._lengths[order]) - self._lengths[order] / 2
+            steps = middle * self._num_batches // self._lengths.sum()
+            batches = np.split(self._users[order], np.flatnonzero(np.diff(steps)) + 1)
+            plan = [batches[i] for i in random.permutation(len(batches))]
+            self._planned = (epoch, plan, self._inputs_of(epoch))
+        return self._planned[1]
+
+    def _inputs_of(self, epoch: int) -> Histories:
+        """What rows of an epoch are the ends of."""
+        if self._windows == "last":
+            return self._inputs
+        random = np.random.default_rng([self._seed, _WINDOWS, epoch])
+        left_out = self._inputs.lengths - self._length_of
+        ends = self._inputs.ends - (random.random(len(left_out)) * (left_out + 1)).astype(np.int64)
+        return dataclasses.replace(self._inputs, ends=ends)
+
+    def batch(self, epoch: int, step: int, part: int = 0, parts: int = 1) -> TrainingBatch:
+        """The batch of a step of an epoch, or one of its parts; the same arguments give the same batch.
+
+        Parts share out the users of a batch (a part may get none), and have the negatives that the whole has, so
+        their losses add up to its loss, however many there are.
+        """
+        everyone, inputs = self.plan(epoch)[step], self._planned[2]
+        users = everyone[part::parts]
+        padded = pad(inputs, users, self._maxlen)
+        length = padded.items_BL.shape[1]
+        row_P = np.repeat(np.arange(len(users)), padded.lengths_B)
+        column_P = np.arange(len(row_P)) - np.repeat(
+            np.cumsum(padded.lengths_B) - padded.lengths_B, padded.lengths_B
+        )
+        targets = self._targets(inputs, everyone)
+        row_of_all = np.repeat(np.arange(len(everyone)), self._length_of[everyone])
+        mine = row_of_all % parts == part
+        negatives, shared, log_q_V = np.zeros((len(row_P), 0), np.int64), None, None
+        if self._negatives is not None:
+            random = np.random.default_rng([self._seed, _NEGATIVES, epoch, step])
+            drawn = self._negatives.draw(everyone[row_of_all], targets, random)
+            shared, negatives = (drawn, negatives) if drawn.ndim == 1 else (None, drawn[mine])
+            log_q_V = self._negatives.log_q_V
+        return TrainingBatch(
+            items_BL=padded.items_BL,
+            positions_BL=padded.positions_BL,
+            lengths_B=padded.lengths_B,
+            times_BL=padded.times_BL,
+            real_P=row_P * length + column_P,
+            targets_P=targets[mine],
+            negatives_PN=negatives,
+            positions=len(targets),
+            shared_N=shared,
+            log_q_V=log_q_V,
+            own_BK=self._own_items(users),
+            unknown_U=self._unknown_U,
+        )
+
+    def _own_items(self, users: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
+        """Of the whole training part, whatever the window."""
+        if self._own is None:
+            return None
+        lengths = self._own.lengths[users]
+        place = np.minimum(np.arange(lengths.max(initial=1)), lengths[:, None] - 1)
+        return self._own.items[self._own.starts[users][:, None] + place].astype(np.int64)
+
+    def _expected_targets(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Items, and how often an epoch is expected to have each of these as a target."""
+        if self._windows == "last":
+            targets = self._targets(self._inputs, self._users)
+            return targets, np.ones(len(targets))
+        inputs = Histories(
+            self._inputs.items, None, self._inputs.starts[self._users], self._inputs.ends[self._users]
+        )
+        window_P = np.repeat(self._lengths, inputs.lengths)
+        left_out_P = np.repeat(inputs.lengths, inputs.lengths) - window_P
+        place_P = inputs.flat() - np.repeat(inputs.starts, inputs.lengths)
+        covering_P = np.minimum(place_P, left_out_P) - np.maximum(0, place_P - window_P + 1) + 1
+        return inputs.items[inputs.flat() + 1].astype(np.int64), covering_P / (left_out_P + 1)
+
+    def _targets(self, inputs: Histories, users: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The item after each input of those users, user after user."""
+        ends = inputs.ends[users] + 1
+        last = Histories(inputs.items, None, ends - self._length_of[users], ends)
+        return last.items[last.flat()].astype(np.int64)
+
+
+def _distinct(histories: Histories, num_items: int) -> Histories:
+    """The items of each row, each once, in ascending order."""
+    row = np.repeat(np.arange(len(histories)), histories.lengths)
+    row, items = np.divmod(np.unique(row * (num_items + 1) + histories.items[histories.flat()]), num_items + 1)
+    ends = np.cumsum(np.bincount(row, minlength=len(histories)))
+    return Histories(items.astype(np.int32), None, np.concatenate([[0], ends[:-1]]), ends)

@@ -1,0 +1,62 @@
+"""Personal times: each user's own clock, that ticks once in their shortest gap (Li, Wang & McAuley, WSDM 2020).
+
+    t'_i = round((t_i - t_first) / r_min) + 1       r_min: the smallest gap above zero between consecutive events
+
+Intervals of the model are differences of personal times, so a user who returns by the minute and one who
+returns by the month are told apart by rhythm, not by speed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from sasrec.config.settings import ModelConfig
+from sasrec.data.dataset import Dataset
+from sasrec.errors import DataError
+
+_MICROSECONDS = 10**6  # the paper's times are whole seconds; ties are ties of seconds
+
+
+def data_times(
+    data: Dataset, config: ModelConfig, training_ends: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64] | None:
+    """(events,) personal times of a data set for a model that asks for them, else None.
+
+    `training_ends`: (users,) where the training part of each ends, exclusive: with `interval_unit` training no gap
+    after it decides anything, but for users without one before it.
+
+    Raises: DataError if the data has no times.
+    """
+    if not config.time:
+        return None
+    if data.times is None:
+        raise DataError("time-interval attention needs times, and this data has none: use --no_time (time=False)")
+    ends = data.offsets[1:] if config.interval_unit == "history" else training_ends
+    return personal_times(data.times, data.offsets, ends)
+
+
+def personal_times(
+    times: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64], unit_ends: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """(events,) for users that own times[offsets[u]:offsets[u + 1]], in microseconds and ascending.
+
+    The unit of user u is their smallest gap above zero before `unit_ends[u]`; without any, their first one after
+    it, which tells no history of its future: until that gap all intervals are 0, whatever the unit.
+    """
+    seconds = np.asarray(times) // _MICROSECONDS
+    lengths = np.diff(offsets)
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    gaps = np.diff(seconds, prepend=seconds[:1])
+    at = np.arange(len(seconds))
+    above_zero = (at > offsets[:-1][row]) & (gaps > 0)
+    counted = np.flatnonzero(above_zero & (at < unit_ends[row]))
+    later = np.flatnonzero(above_zero & (at >= unit_ends[row]))
+    unit = np.ones(len(lengths), np.int64)  # of users all of whose times are equal
+    users, first = np.unique(row[later], return_index=True)
+    unit[users] = gaps[later[first]]
+    unit[row[counted]] = np.iinfo(np.int64).max
+    np.minimum.at(unit, row[counted], gaps[counted])
+    since_first = seconds - seconds[np.minimum(offsets[:-1], max(len(seconds) - 1, 0))][row]
+    scaled: npt.NDArray[np.int64] = np.rint(since_first / unit[row]).astype(np.int64) + 1
+    return scaled

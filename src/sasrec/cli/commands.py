@@ -1,0 +1,286 @@
+"""The commands on runs. Each is a dataclass: its docstring and fields are its help, and `run` does the work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from sasrec.checkpoint.restore import CHECKPOINTS
+from sasrec.cli.arguments import ids, seconds
+from sasrec.cli.tables import err, out, print_comparison, print_items, print_metrics, print_outcome
+from sasrec.config.recipe import recipe_names
+from sasrec.config.settings import RunConfig
+from sasrec.data.splits import SplitName
+from sasrec.errors import ConfigError, DataError
+from sasrec.evaluation.card import Candidates
+from sasrec.runs.evaluate import evaluate, load
+from sasrec.runs.export import export
+from sasrec.runs.folder import METRICS, prepared_folder, saved_metrics
+from sasrec.runs.train import resume, train
+from sasrec.runtime.log import RunLog
+from sasrec.runtime.ranks import joined, rank
+from sasrec.studies.compare import compare
+from sasrec.studies.reproduce import ReproductionError, reproduce
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model, keep the best checkpoint by validation NDCG@10, and measure it on test.
+
+    Example: sasrec train --dataset ml-100k --train_dir runs/first
+
+    Example: sasrec train --dataset ratings.csv --train_dir runs/mine --maxlen 50 --loss bce
+
+    Example: sasrec train --train_dir runs/mine --resume
+    """
+
+    train_dir: Path
+    """Folder of the run, made here: config.toml, log.jsonl, metrics.json, ranks.parquet, checkpoints/ and, unless
+    a prepared folder was named, dataset/."""
+    recipe: Path | None = None
+    """TOML file of settings; the settings given on the command line override it."""
+    from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """Local copy of the public data set, where it cannot be downloaded."""
+    resume: bool = False
+    """Go on with the run in train_dir from its newest checkpoint, with its settings."""
+    state_dict_path: Path | None = None
+    """Start from the weights of this checkpoint, or of the best of this run."""
+    inference_only: bool = False
+    """Do not train: measure the best checkpoint of the run in train_dir or, instead, that of state_dict_path,
+    whose figures are printed only."""
+    config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
+
+    def run(self) -> None:
+        """Train, and print the metrics."""
+        log, dataset = RunLog(None, err), self.config.data.dataset
+        if self.inference_only:
+            self._measure(log)
+            return
+        if self.resume and self.state_dict_path is not None:
+            raise ConfigError("--resume goes on with the run's own weights: leave --state_dict_path away")
+        if self.resume and self.from_:
+            raise ConfigError("--resume goes on with the run's own data: leave --from away")
+        if not dataset and not self.resume:
+            raise DataError("no data set was named: give --dataset a public name, a prepared folder or a file")
+        try:
+            if self.resume:
+                resume(self.train_dir, recipe=self.config, log=log)
+            else:
+                train(
+                    dataset,
+                    self.train_dir,
+                    recipe=self.config,
+                    log=log,
+                    local_copy=self.from_,
+                    start_from=self.state_dict_path,
+                )
+        except (KeyboardInterrupt, SystemExit):
+            if (self.train_dir / CHECKPOINTS).exists():
+                err.print(f"interrupted; go on with: sasrec train --train_dir {self.train_dir} --resume")
+            raise
+        if (self.train_dir / METRICS).exists():
+            print_metrics(saved_metrics(self.train_dir))
+        err.print(f"next: sasrec recommend {self.train_dir} --history ITEM,ITEM,… --k 10")
+
+    def _measure(self, log: RunLog) -> None:
+        own = self.train_dir / "config.toml"
+        config = self.config.replace(
+            dataset=str(prepared_folder(self.config.data.dataset) or self.config.data.dataset)
+        )
+        other = RunConfig.load(own).differences(config).keys() - {"device"} if own.exists() else ()
+        if other or self.resume or self.from_:
+            named = ", ".join(other) or ("--resume" if self.resume else "--from")
+            raise ConfigError(f"{named} cannot differ from the run's own, or does nothing, with --inference_only")
+        device, path = self.config.training.device, self.state_dict_path
+        print_metrics(evaluate(self.train_dir, device=device, checkpoint=path, log=log))
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure the best checkpoint of a run: NDCG, HR and MRR, full catalogue and sampled, with the protocol.
+
+    Writes RUN/metrics.json, with the protocol card, and RUN/ranks.parquet, the rank of every target, and a line to
+    RUN/log.jsonl.
+
+    Example: sasrec evaluate runs/first --details
+    """
+
+    run_dir: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    dataset: Path | None = None
+    """Prepared data set, if it has moved since training."""
+    device: str = "auto"
+    """cpu, cuda, mps or auto."""
+    details: bool = False
+    """On test also: coverage, popularity, novelty and diversity of the lists; figures by length of the history, by
+    popularity of the target and by recency."""
+
+    def run(self) -> None:
+        """Evaluate, and print the metrics."""
+        log, data = RunLog(None, err), self.dataset
+        print_metrics(evaluate(self.run_dir, device=self.device, dataset=data, details=self.details, log=log))
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Say whether runs differ from the first by more than chance, on the same test targets.
+
+    RUN is the folder of a run, or RUN:BASELINE for a baseline that was measured with it (popularity,
+    recent-7-days, item-to-item, markov). Runs that differ in nothing but the seed are one side: give several, so
+    that the interval also has the chance of the seed. Runs measured under unlike protocols are refused.
+
+    A table, then a sentence for each: the difference, its 95 % interval from resampled users, and p.
+
+    Example: sasrec compare runs/a runs/b
+
+    Example: sasrec compare runs/a:item-to-item runs/a
+
+    Example: sasrec compare runs/plain-* runs/time-* --metric hr@20
+    """
+
+    runs: tyro.conf.Positional[tuple[str, ...]]
+    """Two or more; the first is the one that the others are compared with."""
+    metric: str = "ndcg@10"
+    """ndcg, hr or mrr @ 1, 5, 10, 20 or 50; or mrr."""
+    candidates: Candidates = "full"
+    """full: the whole catalogue; sampled: 100 negatives."""
+    split: SplitName = "test"
+    """test or valid."""
+    resamples: int = 10_000
+    """How often users are drawn anew."""
+
+    def run(self) -> None:
+        """Compare, and print the table and the sentences."""
+        options: dict[str, Any] = {"candidates": self.candidates, "split": self.split}
+        print_comparison(compare(self.runs, metric=self.metric, resamples=self.resamples, **options))
+
+
+@dataclass(frozen=True)
+class Recommend:
+    """The best items for a history, for a user of the data, or for all of them.
+
+    Example: sasrec recommend runs/first --history 50,181 --k 10
+
+    Example: sasrec recommend runs/first --all --output top.parquet
+    """
+
+    run_dir: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    history: str | None = None
+    """Item ids, oldest first, separated by commas, or @FILE with one id a line: a new user is just this."""
+    times: str | None = None
+    """Times of the history in seconds, separated by commas: for models with time."""
+    assume_regular: bool = False
+    """Take the events of the history as equally spaced, where a model with time is given no times."""
+    user: str | None = None
+    """A user id of the data."""
+    all: bool = False
+    """Every user of the data; needs --output."""
+    output: Path | None = None
+    """File for --all: .parquet or .csv."""
+    k: int = 10
+    """How many items."""
+    include_seen: bool = False
+    """Let items of the history come out again; for models trained with --no_skip_own_items."""
+    allow: str | None = None
+    """Only these items: ids separated by commas, or @FILE with one id a line."""
+    deny: str | None = None
+    """Never these items: ids separated by commas, or @FILE with one id a line."""
+    dataset: Path | None = None
+    """Prepared data set, if it has moved since training."""
+    device: str = "auto"
+    """cpu, cuda, mps or auto."""
+
+    def run(self) -> None:
+        """Recommend, and print or write the result."""
+        asked = [self.history is not None, self.user is not None, self.all]
+        if sum(asked) != 1:
+            raise ConfigError("give exactly one of --history, --user and --all")
+        if self.output is not None and not self.all:
+            raise ConfigError("--output goes with --all: for one history the items are printed")
+        if self.history is None and (self.times is not None or self.assume_regular):
+            raise ConfigError("--times and --assume_regular go with --history: users of the data have times")
+        if self.all and (self.output is None or self.output.suffix not in {".parquet", ".csv"}):
+            raise ConfigError("--all needs --output FILE.parquet or FILE.csv")
+        recommender = load(self.run_dir, device=self.device, dataset=self.dataset)
+        if self.include_seen and RunConfig.load(self.run_dir / "config.toml").loss.skip_own_items:
+            err.print(
+                "note: this model has not learned how likely items come again: train it with --no_skip_own_items"
+            )
+        options: dict[str, Any] = {
+            "k": self.k,
+            "exclude_seen": not self.include_seen,
+            "allow": None if self.allow is None else ids(self.allow),
+            "deny": ids(self.deny or ""),
+        }
+        if self.output is not None and self.all:
+            with joined(recommender.model.device.type):
+                frame = recommender.recommend_all(log=RunLog.of_run(None, RunLog(None, err)), **options)
+                if rank() > 0:
+                    return
+            frame.write_csv(self.output) if self.output.suffix == ".csv" else frame.write_parquet(self.output)
+            err.print(f"{frame.height} rows for {frame['user'].n_unique()} users written to {self.output}")
+        elif self.history is not None:
+            times = None if self.times is None else seconds(self.times)
+            history = ids(self.history)
+            items = recommender.recommend(history, times=times, assume_regular=self.assume_regular, **options)
+            print_items(recommender, items)
+        else:
+            print_items(recommender, recommender.recommend_user(self.user, **options))
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Train a recipe with each of its seeds, and hold what comes out against what the recipe says.
+
+    Exit status 1 if a mean is outside its band; a recipe may state none. Interrupted, the same command goes on.
+
+    Example: sasrec reproduce ml-100k
+
+    Example: sasrec reproduce ml-1m --dataset ml-1m.txt --seeds 0
+    """
+
+    recipe: tyro.conf.Positional[str] = ""
+    """Name of a recipe, or a file of one, which ends in .toml; without it, the names there are."""
+    dataset: Path | None = None
+    """The data, where the recipe names none or it cannot be fetched."""
+    seeds: tuple[int, ...] = ()
+    """Seeds. Default: the recipe's."""
+    train_dir: Path = Path("runs/reproduce")
+    """Folder of the runs, RECIPE-SEED each."""
+
+    def run(self) -> None:
+        """Reproduce, print the table, and say whether it holds."""
+        if not self.recipe:
+            out.print("\n".join(recipe_names()))
+            return
+        seeds, log = list(self.seeds) or None, RunLog(None, err)
+        try:
+            outcome = reproduce(self.recipe, self.train_dir, dataset=self.dataset, seeds=seeds, log=log)
+        except (KeyboardInterrupt, SystemExit):
+            err.print("interrupted; the same command goes on")
+            raise
+        print_outcome(outcome)
+        if outside := outcome.outside():
+            raise ReproductionError("; ".join(outside) + ": compare versions and data with the recipe's header")
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write what recommending needs, the best weights and the items, to a folder without anybody's events.
+
+    Example: sasrec export runs/first --output models/first
+    """
+
+    run_dir: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    output: Path
+    """Folder to write."""
+
+    def run(self) -> None:
+        """Export, and say how to use it."""
+        export(self.run_dir, self.output)
+        err.print(f"written to {self.output}; use it with: sasrec recommend {self.output} --history ITEM,ITEM,…")

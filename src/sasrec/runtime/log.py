@@ -1,0 +1,116 @@
+"""What a run says: one JSON line per event in log.jsonl, and progress for people on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sasrec.errors import ConfigError
+from sasrec.runtime.ranks import rank
+
+_SAY_EVERY = 60.0  # seconds, where there is no terminal for a bar
+
+
+class Bar(Protocol):
+    """Progress on one piece of work."""
+
+    def __call__(self, done: int, note: str = "") -> None:
+        """Report `done` more units, and a short note to show beside the bar."""
+        ...
+
+
+class RunLog:
+    """Writes events and shows progress: a bar on a terminal, elsewhere a line a minute."""
+
+    def __init__(self, path: Path | None, console: Console | None = None) -> None:
+        """`path`: the JSON lines file, or None to write none."""
+        self.console = console or Console(stderr=True)
+        self._path = path
+        self._board: Any = None
+
+    @staticmethod
+    def of_run(path: Path | None, log: RunLog | None) -> RunLog:
+        """The log of a run, on the console of `log`; of several ranks only the first writes and speaks."""
+        if rank() > 0:
+            return RunLog(None, Console(quiet=True))
+        return RunLog(path, log.console if log else None)
+
+    def event(self, name: str, **fields: Any) -> None:
+        """Append one line: the time, the event's name, its fields. Flushed, so a crash loses nothing."""
+        if self._path is None:
+            return
+        line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": name, **fields}
+        with self._path.open("a+b") as stream:
+            if stream.tell():
+                stream.seek(-1, os.SEEK_END)
+            whole = stream.read(1) in (b"\n", b"")  # a kill can leave a part of a line
+            stream.write((b"" if whole else b"\n") + json.dumps(line).encode() + b"\n")
+        if self._board is not None and "step" in fields:
+            for field, value in fields.items():
+                if field != "step" and isinstance(value, int | float):
+                    self._board.add_scalar(f"{name}/{field}", value, fields["step"])
+            self._board.flush()
+
+    def show_in_tensorboard(self, step: int) -> None:
+        """From now on also write the numbers of events that have a step to RUN/tensorboard; what is there of
+        later steps than this one, from a run that was cut short, is not shown.
+
+        Raises: ConfigError if the package tensorboard is not installed.
+        """
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise ConfigError("tensorboard is not installed: pip install tensorboard, or leave it off") from None
+        if self._path is not None:
+            self._board = SummaryWriter(str(self._path.parent / "tensorboard"), purge_step=step + 1)
+
+    def say(self, sentence: str) -> None:
+        """A sentence for people."""
+        self.console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def bar(self, what: str, total: int) -> Iterator[Bar]:
+        """A progress bar for `total` units of work."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        note_column = TextColumn("{task.fields[note]}")
+        if not self.console.is_terminal:
+            yield self._lines(what, total)
+            return
+        with Progress(*columns, note_column, console=self.console, transient=True) as progress:
+            task = progress.add_task(what, total=total, note="")
+            yield lambda done, note="": progress.update(task, advance=done, note=note)
+
+    def _lines(self, what: str, total: int) -> Bar:
+        reached, said = 0, time.monotonic()
+
+        def advance(done: int, note: str = "") -> None:
+            nonlocal reached, said
+            reached += done
+            if time.monotonic() - said > _SAY_EVERY:
+                said = time.monotonic()
+                self.say(f"{what}: {reached:,} of {total:,}{'  ' if note else ''}{note}")
+
+        return advance
+
+
+def events_of(run: Path) -> list[dict[str, Any]]:
+    """What a run wrote to log.jsonl; lines that are no events, as a kill leaves one, are passed over."""
+    found = []
+    path = run / "log.jsonl"
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and "event" in event:
+            found.append(event)
+    return found

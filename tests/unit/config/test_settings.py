@@ -1,0 +1,125 @@
+"""Settings, recipes, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sasrec.config.settings import RunConfig
+from sasrec.errors import ConfigError
+
+
+def test_a_saved_recipe_loads_equal(tmp_path: Path) -> None:
+    config = RunConfig().replace(maxlen=50, loss="bce", user_column="who", lr=3e-4)
+    config.save(tmp_path / "recipe.toml")
+    assert RunConfig.load(tmp_path / "recipe.toml") == config
+
+
+@pytest.mark.parametrize(
+    ("loss", "did"),
+    [
+        ({}, False),
+        ({"loss": "softmax"}, False),
+        ({"loss": "bce"}, True),
+        ({"loss": "gbce", "share_negatives": True, "num_negatives": 9}, False),
+    ],
+)
+def test_settings_kept_before_own_items_could_be_skipped_say_what_was_done(
+    loss: dict[str, object], did: bool, tmp_path: Path
+) -> None:
+    RunConfig().replace(**loss).save(tmp_path / "config.toml")
+    text = (tmp_path / "config.toml").read_text()
+    (tmp_path / "config.toml").write_text(text.replace("skip_own_items = true\n", ""))
+    assert RunConfig.load(tmp_path / "config.toml").loss.skip_own_items is did
+    (tmp_path / "recipe.toml").write_text(f'[loss]\nloss = "{loss.get("loss", "ce")}"\n')
+    assert RunConfig.load(tmp_path / "recipe.toml").loss.skip_own_items, "a recipe takes the default"
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"maxlem": 3}, "no setting named 'maxlem'"),
+        ({"maxlen": "long"}, "maxlen"),
+        ({"maxlen": 0}, "maxlen must be at least 1"),
+        ({"num_heads": 3}, "must divide hidden_units"),
+        ({"dropout_rate": 1.0}, "dropout_rate"),
+        ({"lr": 0.0}, "lr must be above 0"),
+        ({"lr": float("nan")}, "lr must be above 0"),
+        ({"l2_emb": -1.0}, "l2_emb"),
+        ({"max_minutes": -1.0}, "max_minutes"),
+        ({"lr": float("inf")}, "lr must be above 0 and finite"),
+        ({"clip_norm": float("inf")}, "clip_norm must be at least 0 and finite"),
+        ({"mhc": True, "mhc_init_gate": float("nan")}, "mhc_init_gate must be finite"),
+        ({"loss": "softmax", "negatives": "in_batch"}, "one negative for a whole batch"),
+        ({"patience": -1}, "patience"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**64}, "seed"),
+        ({"k_core": -1}, "k_core must be at least 0"),
+        ({"weight_decay": 0.1}, "weight_decay is for optimizer adamw"),
+        ({"gamma": 0.1}, "do nothing with schedule constant"),
+        ({"schedule": "step", "gamma": 0.0}, "gamma must be above 0"),
+        ({"accumulate": 0}, "accumulate must be at least 1"),
+        ({"mhc": True, "mhc_projection": "birkhoff", "mhc_expansion_rate": 5}, "too many permutations"),
+        ({"mhc": True, "mhc_projection": "birkhoff", "mhc_sinkhorn_iter": 5}, "does nothing with .* birkhoff"),
+        ({"max_rejects": -2}, "max_rejects"),
+        ({"loss": "mse"}, "loss"),
+        ({"num_negatives": 5}, "do nothing with loss ce.*use --loss bce, gbce or softmax"),
+        ({"negatives": "popularity"}, "do nothing with loss ce.*use --loss bce, gbce or softmax"),
+        ({"negatives": "in_batch"}, "do nothing with loss ce.*use --loss bce, gbce or softmax"),
+        ({"share_negatives": True}, "do nothing with loss ce.*use --loss bce, gbce or softmax"),
+        ({"gbce_t": 0.5}, "gbce_t does nothing with loss ce: use --loss gbce"),
+        ({"loss": "bce", "gbce_t": 0.5}, "gbce_t does nothing with loss bce: use --loss gbce"),
+        ({"loss": "gbce", "gbce_t": 1.5}, "gbce_t must be from 0 to 1"),
+        (
+            {"loss": "softmax", "label_smoothing": 0.1},
+            "label_smoothing is for loss ce, not softmax: use --loss ce",
+        ),
+        ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\)"),
+        ({"loss": "gbce", "logq": False}, "logq does nothing with loss gbce"),
+        ({"logq": False}, "logq does nothing with loss ce"),
+        ({"temperature": 0.0}, "temperature must be above 0"),
+        ({"temperature": float("nan")}, "temperature must be above 0"),
+        ({"temperature": float("inf")}, "temperature must be above 0"),
+        ({"loss": "softmax", "num_negatives": 0}, "num_negatives must be at least 1"),
+        ({"time_span": 5}, "do nothing without time"),
+        ({"time": True, "time_span": 0}, "time_span must be at least 1"),
+        ({"mhc": True, "norm": "post"}, "mHC is defined for norm pre only, not post"),
+        ({"mhc": True, "mhc_expansion_rate": 0}, "mhc_expansion_rate must be at least 1"),
+        ({"mhc_sinkhorn_iter": 5}, "do nothing without mHC"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_by_name(setting: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RunConfig().replace(**setting)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[model]\nmaxlem = 5", "maxlem"),
+        ("[modle]\nmaxlen = 5", "modle"),
+        ("[model\n", "not valid TOML"),
+        ("[model]\nmaxlen = 5.5", "maxlen"),
+    ],
+)
+def test_a_recipe_with_a_mistake_is_refused_by_file_and_key(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        RunConfig.load(tmp_path / "recipe.toml")
+
+
+def test_a_recipe_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gone\.toml"):
+        RunConfig.load(tmp_path / "gone.toml")
+
+
+@pytest.mark.parametrize("recipe", sorted(Path("recipes").glob("*.toml")), ids=lambda path: path.name)
+def test_every_recipe_loads(recipe: Path) -> None:
+    assert RunConfig.load(recipe).data.dataset or "--dataset" in recipe.read_text()
+
+
+def test_a_recipe_that_is_no_text_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_bytes(b"seed = 1\xff\xfe")
+    with pytest.raises(ConfigError, match=r"recipe\.toml is not UTF-8"):
+        RunConfig.load(tmp_path / "recipe.toml")

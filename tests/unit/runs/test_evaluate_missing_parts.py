@@ -1,0 +1,83 @@
+"""A split may leave nobody for validation, or for test: the other is measured all the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+import sasrec
+from sasrec.cli.main import main
+from sasrec.config.settings import RunConfig
+from sasrec.errors import EvaluationError
+from sasrec.runs.folder import metric_of, saved_metrics
+from tests.synthetic import chain_frame
+
+SMALL: dict[str, Any] = {
+    "maxlen": 12, "hidden_units": 16, "batch_size": 32, "lr": 1e-2, "device": "cpu", "num_epochs": 2
+}  # fmt: skip
+BEGIN = 1_600_000_000
+NEWCOMER = "new user: no event before this period"
+
+
+def trained(folder: Path, begin: int, end: int) -> Path:
+    """A run under temporal:T1,T2, `begin` and `end` in seconds; at each moment a new user comes."""
+    newcomers = {"user": ["new", "newer"], "item": ["item-03", "item-04"], "time": [BEGIN + begin, BEGIN + end]}
+    moments = [pl.from_epoch(pl.Series([BEGIN + at])).dt.to_string("%Y-%m-%dT%H:%M:%S")[0] for at in (begin, end)]
+    data = sasrec.prepare(pl.concat([chain_frame(), pl.DataFrame(newcomers)]))
+    sasrec.train(data, folder / "run", split=f"temporal:{','.join(moments)}", **SMALL)
+    return folder / "run"
+
+
+# `chain_frame` has events in the first minute of every hour, of 20.
+CASES = {"valid": (8 * 3600 + 1800, 8 * 3600 + 1900), "test": (8 * 3600 + 1800, 30 * 3600)}
+
+
+@pytest.mark.parametrize("missing", ["valid", "test"])
+def test_the_part_that_has_targets_is_measured_and_printed(
+    missing: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained(tmp_path, *CASES[missing])
+    there = {"valid": "test", "test": "valid"}[missing]
+    said = capsys.readouterr().err
+    assert f"note: nobody has a {missing} target (" in said
+    assert f"only {there} is measured" in said
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics.keys() == {there, "baselines", "protocol"}
+    assert all(each.keys() == {there} for each in metrics["baselines"].values())
+    assert metrics["protocol"][missing]["targets"] == 0
+    assert metrics["protocol"][missing]["skipped"][NEWCOMER] == 1
+    assert metrics["protocol"][there]["targets"] > 10
+    ranks = pl.read_parquet(run / "ranks.parquet")
+    assert ranks["split"].unique().to_list() == [there]
+    assert ranks.height == 5 * metrics["protocol"][there]["targets"]
+    assert sasrec.evaluate(run) == metrics == saved_metrics(run)
+    with pytest.raises(EvaluationError, match=f"nobody has a {missing} target"):
+        metric_of(metrics, f"baselines.markov.{missing}.full.mrr")
+    assert metric_of(metrics, f"{there}.full.mrr") == metrics[there]["full"]["mrr"]
+    sides = [run, f"{run}:popularity"]
+    assert sasrec.compare(sides, split=there).others
+    with pytest.raises(EvaluationError, match=f"has no {missing} targets"):
+        sasrec.compare(sides, split=missing)
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--details"]) == 0
+    captured = capsys.readouterr()
+    assert f"{there}, popularity" in captured.out
+    assert f"{missing}, popularity" not in captured.out
+    assert f"{missing}: 0 targets of 0 users" in captured.out
+    with_details = json.loads((run / "metrics.json").read_text())
+    flags = [f"--{name}={value}" for name, value in SMALL.items()]
+    again = ["train", "--dataset", str(run / "dataset"), "--train_dir", str(tmp_path / "again"), *flags]
+    assert main([*again, "--split", RunConfig.load(run / "config.toml").evaluation.split]) == 0
+    assert f"{there}, popularity" in capsys.readouterr().out, "train prints it too"
+    assert ("details" in with_details) == (there == "test") == ("coverage" in captured.out)
+    assert ("details are of test" in captured.err) == (there == "valid")
+
+
+def test_an_export_says_why_it_cannot_be_measured(tmp_path: Path) -> None:
+    sasrec.export(trained(tmp_path, *CASES["valid"]), tmp_path / "model")
+    with pytest.raises(EvaluationError, match="is an export, which has no events: evaluate the run"):
+        sasrec.evaluate(tmp_path / "model")

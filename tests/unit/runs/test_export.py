@@ -1,0 +1,122 @@
+"""F5: what is exported gives the same scores, and holds nobody's events."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+import sasrec
+from sasrec.checkpoint import store
+from sasrec.cli.main import main
+from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationError
+from tests.synthetic import chain_frame
+
+SMALL: dict[str, Any] = {"maxlen": 12, "hidden_units": 16, "batch_size": 16, "device": "cpu", "num_epochs": 2}
+
+
+@pytest.mark.parametrize("kind", [{}, {"time": True, "mhc": True}])
+def test_exported_and_loaded_in_another_process_it_gives_the_same_scores_to_the_bit(
+    tmp_path: Path, kind: dict[str, Any]
+) -> None:
+    run = sasrec.train(chain_frame(), tmp_path / "run", **SMALL, **kind)
+    sasrec.export(tmp_path / "run", tmp_path / "model")
+    histories = [["item-03"], ["item-07", "item-01", "item-20"], ["item-24"] * 15]
+    script = (
+        "import json, sys, sasrec; model = sasrec.load(sys.argv[1], device='cpu');"
+        "print(json.dumps([model.recommend(h, 20, assume_regular=True) for h in json.loads(sys.argv[2])]))"
+    )
+    words = [sys.executable, "-c", script, str(tmp_path / "model"), json.dumps(histories)]
+    there = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+    here = [[list(pair) for pair in run.recommend(history, 20, assume_regular=True)] for history in histories]
+    assert there == here
+
+
+def test_what_is_exported_holds_no_user_and_no_event(tmp_path: Path) -> None:
+    run = sasrec.train(chain_frame(), tmp_path / "run", **SMALL)
+    sasrec.export(tmp_path / "run", tmp_path / "model")
+    model = sasrec.load(tmp_path / "model")
+    assert (model.data.num_users, model.data.num_events) == (0, 0)
+    assert model.data.item_ids.equals(run.data.item_ids)
+    dataset = tmp_path / "model/dataset"
+    assert all((dataset / f"{name}.bin").stat().st_size <= 8 for name in ("items", "times", "offsets"))
+    assert pl.read_parquet(dataset / "users.parquet").height == 0
+    assert json.loads((dataset / "report.json").read_text()) == {}
+    assert store.load(best_of(tmp_path / "model")).optimizer == {}
+    with pytest.raises(DataError, match="is not in the data set"):
+        model.recommend_user(run.data.user_ids[0])
+    with pytest.raises(EvaluationError, match="is an export, which has no events: evaluate the run"):
+        sasrec.evaluate(tmp_path / "model")
+    with pytest.raises(ConfigError, match="not empty"):
+        sasrec.export(tmp_path / "run", tmp_path / "model")
+
+
+def test_weights_of_another_run_are_a_start_and_can_be_measured(tmp_path: Path) -> None:
+    """--state_dict_path and --inference_only."""
+    frame = chain_frame()
+    sasrec.train(frame, tmp_path / "first", **SMALL)
+    first = sasrec.evaluate(tmp_path / "first")
+    again = sasrec.train(frame, tmp_path / "second", start_from=tmp_path / "first", **SMALL | {"lr": 1e-12})
+    loaded = sasrec.load(tmp_path / "first")
+    for mine, other in zip(again.model.parameters(), loaded.model.parameters(), strict=True):
+        assert np.allclose(mine.detach(), other.detach(), atol=1e-8), "hardly moved from where it started"
+    sasrec.train(frame, tmp_path / "third", **SMALL | {"seed": 3})
+    written = (tmp_path / "third/metrics.json").read_text()
+    (best,) = {path for path in (tmp_path / "first/checkpoints").iterdir() if path == best_of(tmp_path / "first")}
+    assert sasrec.evaluate(tmp_path / "third", checkpoint=best)["test"] == first["test"]
+    assert (tmp_path / "third/metrics.json").read_text() == written, "metrics.json is of the run's own best"
+    with pytest.raises(CheckpointError, match="of a model with another hidden_units"):
+        sasrec.train(frame, tmp_path / "wide", start_from=best, **SMALL | {"hidden_units": 8})
+    with pytest.raises(CheckpointError, match="of a model with another norm, num_heads"):
+        sasrec.train(frame, tmp_path / "heads", start_from=best, **SMALL | {"num_heads": 1, "norm": "post"})
+    with pytest.raises(CheckpointError, match="other data"):
+        sasrec.train(chain_frame(users=61), tmp_path / "other", start_from=best, **SMALL)
+    with pytest.raises(ConfigError, match="may have seen the targets of last-2"):
+        sasrec.train(frame, tmp_path / "split", start_from=best, split="last-2", **SMALL)
+    with pytest.raises(CheckpointError, match="can run code"):
+        sasrec.train(frame, tmp_path / "pickle", start_from="weights.pth", **SMALL)
+
+
+def best_of(run: Path) -> Path:
+    return store.best(run / "checkpoints")
+
+
+def test_the_flags_of_the_seed_document_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(*words: object, status: int = 0) -> str:
+        capsys.readouterr()
+        assert main([str(word) for word in words]) == status
+        captured = capsys.readouterr()
+        return captured.err if status else captured.out + captured.err
+
+    one, two, model = tmp_path / "one", tmp_path / "two", tmp_path / "model"
+    chain_frame().write_csv(tmp_path / "events.csv")
+    small = [f"--{name}={value}" for name, value in SMALL.items()]
+    train = ["train", "--dataset", tmp_path / "events.csv", *small, "--train_dir"]
+    said(*train, one)
+    shapes = said(*train, two, "--state_dict_path", one, "--show_shapes")
+    assert "blocks.0.attention.query" in shapes
+    assert ", 16) float32" in shapes
+    trained = (one / "metrics.json").read_text()
+    assert "epoch" not in said("train", "--train_dir", one, "--inference_only", "--device=cpu")
+    assert (one / "metrics.json").read_text() == trained
+    other = said("train", "--train_dir", one, "--inference_only", "--state_dict_path", best_of(two))
+    assert f"{json.loads((two / 'metrics.json').read_text())['test']['full']['ndcg@10']:.4f}" in other
+    wrong = said("train", "--train_dir", one, "--inference_only", "--maxlen=13", status=1)
+    assert "maxlen cannot differ" in wrong
+    assert "leave --state_dict_path" in said(
+        "train", "--train_dir", one, "--resume", "--state_dict_path", two, status=1
+    )
+    assert "leave --from" in said(
+        "train", "--train_dir", one, "--resume", "--from", tmp_path / "events.csv", status=1
+    )
+    said("export", one, "--output", model)
+    recommend = [["recommend", run, "--history", "item-03,item-04", "--k=3"] for run in (one, model)]
+    assert said(*recommend[0]) == said(*recommend[1])

@@ -1,0 +1,99 @@
+"""Public data sets by name, without a network: from a local copy, and from the cache."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+import sasrec
+from sasrec.errors import ConfigError, DataError
+from sasrec.sources import public as catalog
+from sasrec.sources.convert import Located
+from tests.synthetic import chain_frame
+
+SMALL = {"maxlen": 12, "hidden_units": 16, "lr": 1e-2, "device": "cpu", "num_epochs": 1}
+
+
+@pytest.fixture
+def events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SASREC_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "ml-100k.tsv.gz"
+    path.write_bytes(gzip.compress(chain_frame().write_csv(separator="\t").encode()))
+    (tmp_path / "titles.tsv").write_text("item\ttitle\nitem-06\tThe Sixth\n")
+    return path
+
+
+def test_a_local_copy_is_used_instead_of_a_download(events: Path, tmp_path: Path) -> None:
+    recommender = sasrec.train("ml-100k", tmp_path / "run", local_copy=events, **SMALL)
+    assert recommender.data.num_users == 60
+    assert recommender.data.name == "ml-100k"
+    assert not (tmp_path / "cache/ml-100k/prepared").exists(), "what a user brought is not the public data set"
+
+
+def test_a_public_data_set_is_prepared_once_and_then_taken_from_the_cache(
+    events: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def locate(name: str, **_: object) -> Located:
+        calls.append(name)
+        return Located(events, {"user_column": "user"}, tmp_path / "titles.tsv", "item", "title", "the test")
+
+    monkeypatch.setattr(catalog, "locate", locate)
+    first = sasrec.train("ml-100k", tmp_path / "a", **SMALL)
+    second = sasrec.train("ml-100k", tmp_path / "b", **SMALL)
+    filtered = sasrec.train("ml-100k", tmp_path / "c", k_core=2, min_user_events=10, **SMALL)
+    assert calls == ["ml-100k"] * 2, "filters are not in the cache"
+    assert first.data.data_hash == second.data.data_hash != filtered.data.data_hash
+    assert first.title("item-06") == second.title("item-06") == "The Sixth"
+    assert first.title("item-07") is None
+    assert sasrec.load(tmp_path / "b").data.data_hash == first.data.data_hash
+
+
+def test_a_column_that_the_public_data_set_does_not_have_is_an_error(events: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="'nope'"):
+        sasrec.train("ml-100k", tmp_path / "run", local_copy=events, user_column="nope", **SMALL)
+
+
+@pytest.mark.parametrize("setting", [{"user_column": "who"}, {"time_unit": "ms"}])
+def test_reading_a_download_otherwise_than_it_is_written_is_an_error(
+    events: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: dict[str, str]
+) -> None:
+    monkeypatch.setattr(catalog, "locate", lambda *_, **__: pytest.fail("it was fetched before it was refused"))
+    with pytest.raises(ConfigError, match=f"known: leave {next(iter(setting))} away"):
+        sasrec.train("ml-100k", tmp_path / "run", **setting, **SMALL)
+
+
+def test_with_a_local_copy_a_public_name_means_the_data_set_though_a_folder_has_that_name(
+    events: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ml-100k").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert sasrec.train("ml-100k", tmp_path / "run", local_copy=events, **SMALL).data.name == "ml-100k"
+
+
+def test_a_local_copy_of_an_unknown_data_set_is_an_error_that_has_the_names(events: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="ml-100k"):
+        sasrec.train("ML-100K", tmp_path / "run", local_copy=events, **SMALL)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_local_copy_of_what_is_not_a_public_data_set_is_an_error(
+    events: Path, tmp_path: Path, kind: str
+) -> None:
+    other = tmp_path / "other"
+    if kind == "file":
+        chain_frame().write_csv(other)
+    else:
+        sasrec.prepare(events).save(other)
+    with pytest.raises(ConfigError, match=r"--from stands in for .*/other needs none"):
+        sasrec.train(other, tmp_path / "run", local_copy=events, **SMALL)
+
+
+def test_a_local_copy_beside_data_is_an_error(events: Path, tmp_path: Path) -> None:
+    for data in (chain_frame(), sasrec.prepare(events)):
+        with pytest.raises(ConfigError, match="give its name, not data"):
+            sasrec.train(data, tmp_path / "run", local_copy=events, **SMALL)
+    assert not (tmp_path / "run").exists()
