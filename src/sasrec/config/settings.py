@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
@@ -368,13 +368,6 @@ def _contradictions_of_training(training: TrainingConfig) -> list[tuple[bool, st
 
 
 def _validated(parts: dict[str, Any], source: str) -> RunConfig:
-    loss = parts.get("loss", {})
-    # Settings that a run of before skip_own_items kept, which has all but that: it did what was done then.
-    if isinstance(loss, dict) and {each.name for each in fields(LossConfig)} - loss.keys() == {"skip_own_items"}:
-        own_draws = (
-            loss["loss"] in ("bce", "gbce") and not loss["share_negatives"] and loss["negatives"] != "in_batch"
-        )
-        parts = parts | {"loss": loss | {"skip_own_items": own_draws}}
     try:
         # extra="forbid" at every level: a misspelt key must not pass as a default.
         return _ADAPTER.validate_python(parts, strict=False, extra="forbid")

@@ -17,7 +17,7 @@ from sasrec.config.settings import ModelConfig
 from sasrec.models.dropout import Dropout
 
 
-class CausalSelfAttention(nn.Module):
+class MultiHeadAttention(nn.Module):
     """Scaled dot-product attention with H heads and an output projection (Vaswani et al. 2017)."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -49,7 +49,7 @@ class CausalSelfAttention(nn.Module):
         return self.weight_dropout(scores_BHLL.softmax(-1)) @ v_BHLK  # type: ignore[no-any-return]
 
 
-class TimeAwareSelfAttention(nn.Module):
+class TimeAwareMultiHeadAttention(nn.Module):
     """Attention to keys by content, position and personal interval (Li, Wang & McAuley 2020, eq. 7 to 10).
 
         e_ij = q_i . (k_j + P_K[j] + E_K[r_ij]) / sqrt(K)        a = softmax(e), j <= i

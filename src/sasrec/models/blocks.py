@@ -11,7 +11,7 @@ from sasrec.models.residual import build_residual
 NORM_EPS = 1e-8  # as published
 
 
-class FeedForward(nn.Module):
+class PointWiseFeedForward(nn.Module):
     """Two D×D layers with ReLU between, dropout after each (the papers' kernel-1 convolutions)."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -30,9 +30,9 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """One block in one of the three norm placements.
 
-    pre:       x = x + Attention(LN(x));            x = x + FeedForward(LN(x))
-    post:      x = LN(x + Attention(x));            x = LN(x + FeedForward(x))
-    original:  q = LN(x); x = q + Attention(q, x);  y = LN(x); x = y + FeedForward(y)
+    pre:       x = x + Attention(LN(x));            x = x + PointWiseFeedForward(LN(x))
+    post:      x = LN(x + Attention(x));            x = LN(x + PointWiseFeedForward(x))
+    original:  q = LN(x); x = q + Attention(q, x);  y = LN(x); x = y + PointWiseFeedForward(y)
     """
 
     def __init__(self, config: ModelConfig, attention: nn.Module, index: int) -> None:
@@ -43,7 +43,7 @@ class Block(nn.Module):
             self.feed_forward_residual = build_residual(config, 2 * index + 1)
         self.norm = config.norm
         self.attention = attention
-        self.feed_forward = FeedForward(config)
+        self.feed_forward = PointWiseFeedForward(config)
         self.attention_norm = nn.LayerNorm(config.hidden_units, eps=NORM_EPS)
         self.feed_forward_norm = nn.LayerNorm(config.hidden_units, eps=NORM_EPS)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sasrec.batches.batches import Batch
 from sasrec.models.interface import SequenceModel
-from sasrec.models.residual import HyperConnection
+from sasrec.models.residual import MHCResidual
 
 
 @torch.no_grad()
@@ -24,7 +24,7 @@ def stream_diagnostics(model: SequenceModel, batch: Batch) -> dict[str, list[flo
     real_BL = model.to_device(batch.items_BL) > 0
     product_NSS: Tensor | None = None
 
-    def watch(connection: HyperConnection, inputs: tuple[Any, ...], out_BLSD: Tensor) -> None:
+    def watch(connection: MHCResidual, inputs: tuple[Any, ...], out_BLSD: Tensor) -> None:
         nonlocal product_NSS
         res_NSS = connection.maps(inputs[0])[2][real_BL]
         product_NSS = res_NSS if product_NSS is None else res_NSS @ product_NSS
@@ -35,7 +35,7 @@ def stream_diagnostics(model: SequenceModel, batch: Batch) -> dict[str, list[flo
         found["diversity"].append(float(apart_NSD.norm() / streams_NSD.norm()))
         found["gain"].append(float(product_NSS.sum(1).max()))
 
-    connections: list[nn.Module] = [m for m in model.modules() if isinstance(m, HyperConnection)]
+    connections: list[nn.Module] = [m for m in model.modules() if isinstance(m, MHCResidual)]
     if not connections:
         return {}
     handles = [connection.register_forward_hook(watch) for connection in connections]

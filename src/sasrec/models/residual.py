@@ -34,7 +34,7 @@ class PlainResidual(nn.Module):
         return x + sub_layer(x)
 
 
-class HyperConnection(nn.Module):
+class MHCResidual(nn.Module):
     """One sub-layer's three maps and the streams around them, in fp32 at least, whatever autocast says.
 
     The paper gives no initial biases. Ours make the network equal to the plain one at the start: phi is 0; H_post
@@ -91,7 +91,7 @@ class HyperConnection(nn.Module):
 
 def build_residual(config: ModelConfig, index: int) -> nn.Module:
     """The residual of sub-layer number `index`; one stream is the plain residual, exactly."""
-    return HyperConnection(config, index) if streams(config) > 1 else PlainResidual()
+    return MHCResidual(config, index) if streams(config) > 1 else PlainResidual()
 
 
 def streams(config: ModelConfig) -> int:

@@ -13,7 +13,7 @@ import math
 from torch import Tensor, nn
 
 from sasrec.config.settings import ModelConfig
-from sasrec.models.attention import CausalSelfAttention
+from sasrec.models.attention import MultiHeadAttention
 from sasrec.models.blocks import NORM_EPS, Block
 from sasrec.models.dropout import Dropout
 from sasrec.models.interface import SequenceModel, initialise
@@ -28,7 +28,7 @@ class SASRec(SequenceModel):
         self.position_embedding = nn.Embedding(config.maxlen + 1, config.hidden_units, padding_idx=0)
         self.input_dropout = Dropout(config.dropout_rate)
         self.blocks = nn.ModuleList(
-            Block(config, CausalSelfAttention(config), index) for index in range(config.num_blocks)
+            Block(config, MultiHeadAttention(config), index) for index in range(config.num_blocks)
         )
         self.last_norm = nn.LayerNorm(config.hidden_units, eps=NORM_EPS)
         initialise(self)

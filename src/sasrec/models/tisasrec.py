@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sasrec.config.settings import ModelConfig
 from sasrec.errors import ConfigError
-from sasrec.models.attention import TimeAwareSelfAttention
+from sasrec.models.attention import TimeAwareMultiHeadAttention
 from sasrec.models.blocks import NORM_EPS, Block
 from sasrec.models.dropout import Dropout
 from sasrec.models.interface import SequenceModel, initialise
@@ -35,7 +35,7 @@ class TiSASRec(SequenceModel):
         self.interval_values = nn.Parameter(torch.empty(config.time_span + 1, width))
         self.dropout = Dropout(config.dropout_rate)
         self.blocks = nn.ModuleList(
-            Block(config, TimeAwareSelfAttention(config), index) for index in range(config.num_blocks)
+            Block(config, TimeAwareMultiHeadAttention(config), index) for index in range(config.num_blocks)
         )
         self.last_norm = nn.LayerNorm(width, eps=NORM_EPS)
         initialise(self)

@@ -17,26 +17,6 @@ def test_a_saved_recipe_loads_equal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("loss", "did"),
-    [
-        ({}, False),
-        ({"loss": "softmax"}, False),
-        ({"loss": "bce"}, True),
-        ({"loss": "gbce", "share_negatives": True, "num_negatives": 9}, False),
-    ],
-)
-def test_settings_kept_before_own_items_could_be_skipped_say_what_was_done(
-    loss: dict[str, object], did: bool, tmp_path: Path
-) -> None:
-    RunConfig().replace(**loss).save(tmp_path / "config.toml")
-    text = (tmp_path / "config.toml").read_text()
-    (tmp_path / "config.toml").write_text(text.replace("skip_own_items = true\n", ""))
-    assert RunConfig.load(tmp_path / "config.toml").loss.skip_own_items is did
-    (tmp_path / "recipe.toml").write_text(f'[loss]\nloss = "{loss.get("loss", "ce")}"\n')
-    assert RunConfig.load(tmp_path / "recipe.toml").loss.skip_own_items, "a recipe takes the default"
-
-
-@pytest.mark.parametrize(
     ("setting", "message"),
     [
         ({"maxlem": 3}, "no setting named 'maxlem'"),

@@ -15,7 +15,7 @@ from sasrec.config.settings import LossConfig, ModelConfig
 from sasrec.data.splits import split_events
 from sasrec.losses.loss import training_loss
 from sasrec.models import SequenceModel, build_model
-from sasrec.models.residual import HyperConnection
+from sasrec.models.residual import MHCResidual
 from sasrec.models.sinkhorn import birkhoff, permutation_matrices, sinkhorn_knopp
 from tests.synthetic import chain_frame, dataset, random_lists
 
@@ -137,7 +137,7 @@ def test_one_stream_is_the_plain_residual_exactly() -> None:
 def test_every_parameter_of_the_maps_learns(projection: str) -> None:
     model = trained(models(4, projection=projection)[0], steps=3)
     for name, parameter in model.named_parameters():
-        # See HyperConnection on the first sub-layer and the last.
+        # See MHCResidual on the first sub-layer and the last.
         idle = name.startswith("blocks.0.attention_residual.") and name.endswith(("b_pre", "b_res"))
         idle |= projection == "birkhoff" and name == "blocks.1.feed_forward_residual.b_res"
         if "_residual." in name and not idle:
@@ -153,14 +153,14 @@ def test_streams_part_company_and_their_mixing_matters_after_training(
         models(4, projection=projection)[0],
     )
     seen = []
-    original = HyperConnection.forward
+    original = MHCResidual.forward
 
     def watched(self, x_BLSD, sub_layer):
         out = original(self, x_BLSD, sub_layer)
         seen.append((out - out.mean(2, keepdim=True)).norm() / out.norm())
         return out
 
-    monkeypatch.setattr(HyperConnection, "forward", watched)
+    monkeypatch.setattr(MHCResidual, "forward", watched)
     before = states(model)
     assert min(seen) > 1e-3, "stream diversity"
     initial = dict(start.named_parameters())
@@ -172,13 +172,13 @@ def test_streams_part_company_and_their_mixing_matters_after_training(
 
 def stop_mixing(monkeypatch: pytest.MonkeyPatch) -> None:
     """H_res = I, for every connection of four streams."""
-    maps = HyperConnection.maps
+    maps = MHCResidual.maps
 
     def without_mixing(self, x_BLSD):
         pre, post, res = maps(self, x_BLSD)
         return pre, post, torch.eye(4).expand_as(res)
 
-    monkeypatch.setattr(HyperConnection, "maps", without_mixing)
+    monkeypatch.setattr(MHCResidual, "maps", without_mixing)
 
 
 @pytest.mark.slow
@@ -192,7 +192,7 @@ def test_on_movielens_too_streams_differ_and_mixing_matters(
     events = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     last = [event for event in events if event["event"] == "diagnostics"][-1]
     assert min(last["diversity"]) > 1e-3
-    # The last sub-layer's too, but by next to nothing: see HyperConnection.
+    # The last sub-layer's too, but by next to nothing: see MHCResidual.
     res = [p for name, p in recommender.model.named_parameters() if name.endswith("b_res")][1:]
     assert max((p - 5 * (torch.eye(4) - 1)).abs().max() for p in res) > 1e-3
     mixed = recommender.recommend_user("196", k=10)
@@ -206,7 +206,7 @@ def test_the_gain_over_many_layers_stays_bounded() -> None:
     config = ModelConfig(hidden_units=8, mhc=True, mhc_init_gate=1.0)
     product = torch.eye(4, dtype=torch.float64)
     for index in range(60):
-        connection = HyperConnection(config, index).double()
+        connection = MHCResidual(config, index).double()
         torch.nn.init.normal_(connection.phi, std=0.3)
         product = connection.maps(torch.randn(1, 1, 4, 8, dtype=torch.float64))[2][0, 0] @ product
     assert (product.sum(1) - 1).abs().max() < 1e-9
@@ -214,7 +214,7 @@ def test_the_gain_over_many_layers_stays_bounded() -> None:
 
 
 def test_the_maps_stay_in_fp32_under_autocast() -> None:
-    connection = HyperConnection(ModelConfig(hidden_units=8, mhc=True), 0)
+    connection = MHCResidual(ModelConfig(hidden_units=8, mhc=True), 0)
     torch.nn.init.normal_(connection.phi)
     x_BLSD = torch.randn(2, 3, 4, 8)
     expected = connection.maps(x_BLSD)

@@ -14,7 +14,7 @@ from sasrec.checkpoint import store
 from sasrec.errors import TrainingError
 from sasrec.losses import loss as loss_module
 from sasrec.losses import sampled
-from sasrec.models.residual import HyperConnection
+from sasrec.models.residual import MHCResidual
 from sasrec.runs import train as train_module
 from sasrec.training import trainer
 from tests.synthetic import chain_frame
@@ -34,12 +34,12 @@ def test_bf16_follows_fp32_and_keeps_maps_and_loss_in_fp32(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, time: bool, mhc: bool, loss: str
 ) -> None:
     seen: dict[str, set[torch.dtype]] = {"layer": set(), "maps": set(), "loss": set()}
-    maps, linear = HyperConnection.maps, torch.nn.Linear.forward
+    maps, linear = MHCResidual.maps, torch.nn.Linear.forward
     name = "full_cross_entropy" if loss == "ce" else "binary_cross_entropy"
     home = loss_module if loss == "ce" else sampled
     original = getattr(home, name)
 
-    def watched_maps(self: HyperConnection, x_BLSD: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def watched_maps(self: MHCResidual, x_BLSD: torch.Tensor) -> tuple[torch.Tensor, ...]:
         out = maps(self, x_BLSD)
         seen["maps"].update(each.dtype for each in out)
         return out
@@ -55,7 +55,7 @@ def test_bf16_follows_fp32_and_keeps_maps_and_loss_in_fp32(
         seen["loss"].update({first.dtype, out.dtype})
         return out
 
-    monkeypatch.setattr(HyperConnection, "maps", watched_maps)
+    monkeypatch.setattr(MHCResidual, "maps", watched_maps)
     monkeypatch.setattr(torch.nn.Linear, "forward", watched_linear)
     monkeypatch.setattr(home, name, watched_loss)
     data, settings = sasrec.prepare(chain_frame()), SMALL | {"time": time, "mhc": mhc, "loss": loss}
