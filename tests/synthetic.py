@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from sasrec.data.dataset import Dataset
+from sasrec.data.items import Items
 
 
 def chain_frame(users: int = 60, items: int = 25, seed: int = 0, longest: int = 20) -> pl.DataFrame:
@@ -48,7 +49,7 @@ def dataset(lists: list[list[int]], num_items: int | None = None) -> Dataset:
         times=None,
         offsets=np.concatenate([[0], np.cumsum([len(row) for row in lists])]).astype(np.int64),
         user_ids=pl.Series([str(user) for user in range(len(lists))]),
-        item_ids=pl.Series([str(item) for item in range(1, count + 1)]),
+        catalogue=Items(pl.Series([str(item) for item in range(1, count + 1)])),
     )
 
 

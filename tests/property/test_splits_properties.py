@@ -17,6 +17,7 @@ from sasrec.batches.batches import TrainingBatches
 from sasrec.config.settings import LossConfig, ModelConfig
 from sasrec.data import splits
 from sasrec.data.dataset import Dataset
+from sasrec.data.items import Items
 from sasrec.data.histories import Histories
 from sasrec.data.splits import EvaluationSplit, Split, iso, split_events
 from sasrec.errors import DataError
@@ -47,7 +48,7 @@ def random_data(random: np.random.Generator, users: int, items: int, longest: in
         times=times * SECOND,
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         user_ids=pl.Series(np.arange(users)),
-        item_ids=pl.Series(np.arange(1, items + 1)),
+        catalogue=Items(pl.Series(np.arange(1, items + 1))),
     )
 
 

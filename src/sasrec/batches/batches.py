@@ -8,14 +8,14 @@ long ones in the mean loss. Position ids count from the end: the most recent ite
 from __future__ import annotations
 
 import dataclasses
+import threading
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from sasrec.batches.negatives import TrainingNegatives
-from sasrec.config.settings import LossConfig
+from sasrec.batches.negatives import NegativePlan, TrainingNegatives
 from sasrec.data.histories import Histories
 
 # Sub-streams of random numbers: one purpose must not shift the numbers of another.
@@ -31,7 +31,7 @@ class Batch:
     positions_BL: npt.NDArray[np.int64]
     """1..maxlen, the last real item always maxlen; 0 in the padding."""
     lengths_B: npt.NDArray[np.int64]
-    times_BL: npt.NDArray[np.int64] | None
+    ticks_BL: npt.NDArray[np.int64] | None
     """Personal times, 0 after the end of a row; None where the histories have none."""
 
 
@@ -43,19 +43,13 @@ class TrainingBatch(Batch):
     """Index of each real position in the flattened (B·L)."""
     targets_P: npt.NDArray[np.int64]
     """The item that follows each position."""
-    negatives_PN: npt.NDArray[np.int64]
-    """Negatives of each position, 0 where there is none; N = 0 for losses that need none, or share them."""
+    negatives: npt.NDArray[np.int64] | None
+    """(P, N) of each position, 0 where a draw was dropped; (N,) if the batch shares them; None for full losses."""
+    own_BK: npt.NDArray[np.int64] | None
+    """The distinct training items of each row's user, the last one repeated to a common length; None unless the
+    plan of negatives has the loss mask them."""
     positions: int
-    """Real positions of the whole batch, of which this may be a part: what a loss is divided by."""
-    shared_N: npt.NDArray[np.int64] | None = None
-    """Negatives of all positions of the whole batch, where it shares them."""
-    log_q_V: npt.NDArray[np.float64] | None = None
-    """Log of the probability that a draw of a negative is that item, where draws do not depend on the user."""
-    own_BK: npt.NDArray[np.int64] | None = None
-    """The distinct training items of each row's user, the last repeated to one length, where they are no negatives
-    and the draws do not know that."""
-    unknown_U: npt.NDArray[np.int64] | None = None
-    """The items that are no candidates, where there are any."""
+    """Real positions of the whole batch, of which this may be a part: the divisor of a loss."""
 
 
 def pad(histories: Histories, rows: npt.NDArray[np.int64], maxlen: int) -> Batch:
@@ -69,7 +63,7 @@ def pad(histories: Histories, rows: npt.NDArray[np.int64], maxlen: int) -> Batch
         items_BL=np.where(real, histories.items[source], 0).astype(np.int64),
         positions_BL=np.where(real, maxlen - lengths[:, None] + column + 1, 0),
         lengths_B=lengths,
-        times_BL=None if histories.times is None else np.where(real, histories.times[source], 0),
+        ticks_BL=None if histories.ticks is None else np.where(real, histories.ticks[source], 0),
     )
 
 
@@ -83,7 +77,7 @@ class TrainingBatches:
         *,
         maxlen: int,
         batch_size: int,
-        loss: LossConfig,
+        plan: NegativePlan,
         seed: int,
         windows: Literal["last", "random"] = "last",
         known_V: npt.NDArray[np.bool_] | None = None,
@@ -93,21 +87,29 @@ class TrainingBatches:
         `windows`: of a longer history, whether an epoch takes the last `maxlen` inputs or a stretch drawn anew. Of
         `loss`, what it says about negatives; `known_V`: the items that may be negatives, by default all.
         """
-        self._inputs = Histories(training.items, training.times, training.starts, training.ends - 1)
+        self._inputs = Histories(training.items, training.ticks, training.starts, training.ends - 1)
         self._users = np.flatnonzero(training.lengths >= 2)
         self._length_of = np.minimum(self._inputs.lengths, maxlen)
         self._lengths = self._length_of[self._users]
         self._num_batches = max(1, round(len(self._users) / batch_size))
         self._maxlen, self._seed, self._windows = maxlen, seed, windows
-        skips = loss.skip_own_items and (loss.loss == "ce" or loss.shared)
-        self._own = _distinct(training, num_items) if skips else None
-        self._unknown_U = None if known_V is None or known_V[1:].all() else np.flatnonzero(~known_V[1:]) + 1
+        self.negative_plan = plan
+        self._own = _distinct(training, num_items) if plan.own == "masked" else None
+        unknown_U = np.zeros(0, np.int64) if known_V is None else np.flatnonzero(~known_V[1:]) + 1
+        self.unknown_U = unknown_U if len(unknown_U) else None
+        """The items that are not candidates, or None if all are."""
         self._negatives = None
-        if loss.loss != "ce":
+        if plan.pool != "none":
             targets, expected = self._expected_targets()
             often_V = np.bincount(targets, expected, minlength=num_items + 1).astype(np.float64)
-            self._negatives = TrainingNegatives(training, often_V, num_items, loss, known_V=known_V)
+            self._negatives = TrainingNegatives(training, often_V, num_items, plan, known_V=known_V)
+        self._lock = threading.Lock()
         self._planned: tuple[int, list[npt.NDArray[np.int64]], Histories] = (-1, [], self._inputs)
+
+    @property
+    def log_q_V(self) -> npt.NDArray[np.float64] | None:  # noqa: N802
+        """Log of the probability that a draw of a negative is that item, if the plan needs it."""
+        return None if self._negatives is None else self._negatives.log_q_V
 
     def __len__(self) -> int:
         """Users that are trained on."""
@@ -115,17 +117,24 @@ class TrainingBatches:
 
     def plan(self, epoch: int) -> list[npt.NDArray[np.int64]]:
         """User numbers of each batch of an epoch; every user once."""
-        if self._planned[0] != epoch:
-            random = np.random.default_rng([self._seed, _PLAN, epoch])
-            order = random.permutation(len(self._users))
-            order = order[np.argsort(self._lengths[order], kind="stable")]
-            # The middle of a row decides its batch, so that all batches hold the same number of positions.
-            middle = np.cumsum(self._lengths[order]) - self._lengths[order] / 2
-            steps = middle * self._num_batches // self._lengths.sum()
-            batches = np.split(self._users[order], np.flatnonzero(np.diff(steps)) + 1)
-            plan = [batches[i] for i in random.permutation(len(batches))]
-            self._planned = (epoch, plan, self._inputs_of(epoch))
-        return self._planned[1]
+        return self._plan_of(epoch)[1]
+
+    def _plan_of(self, epoch: int) -> tuple[int, list[npt.NDArray[np.int64]], Histories]:
+        """The epoch, its batches, and the histories whose ends are the rows' inputs."""
+        with self._lock:  # the loader's thread asks too
+            if self._planned[0] != epoch:
+                self._planned = (epoch, self._new_plan(epoch), self._inputs_of(epoch))
+            return self._planned
+
+    def _new_plan(self, epoch: int) -> list[npt.NDArray[np.int64]]:
+        random = np.random.default_rng([self._seed, _PLAN, epoch])
+        order = random.permutation(len(self._users))
+        order = order[np.argsort(self._lengths[order], kind="stable")]
+        # The middle of a row decides its batch, so that all batches hold the same number of positions.
+        middle = np.cumsum(self._lengths[order]) - self._lengths[order] / 2
+        steps = middle * self._num_batches // self._lengths.sum()
+        batches = np.split(self._users[order], np.flatnonzero(np.diff(steps)) + 1)
+        return [batches[i] for i in random.permutation(len(batches))]
 
     def _inputs_of(self, epoch: int) -> Histories:
         """What rows of an epoch are the ends of."""
@@ -142,7 +151,8 @@ class TrainingBatches:
         Parts share out the users of a batch (a part may get none), and have the negatives that the whole has, so
         their losses add up to its loss, however many there are.
         """
-        everyone, inputs = self.plan(epoch)[step], self._planned[2]
+        _, batches, inputs = self._plan_of(epoch)
+        everyone = batches[step]
         users = everyone[part::parts]
         padded = pad(inputs, users, self._maxlen)
         length = padded.items_BL.shape[1]
@@ -153,25 +163,21 @@ class TrainingBatches:
         targets = self._targets(inputs, everyone)
         row_of_all = np.repeat(np.arange(len(everyone)), self._length_of[everyone])
         mine = row_of_all % parts == part
-        negatives, shared, log_q_V = np.zeros((len(row_P), 0), np.int64), None, None
+        negatives = None
         if self._negatives is not None:
             random = np.random.default_rng([self._seed, _NEGATIVES, epoch, step])
-            drawn = self._negatives.draw(everyone[row_of_all], targets, random)
-            shared, negatives = (drawn, negatives) if drawn.ndim == 1 else (None, drawn[mine])
-            log_q_V = self._negatives.log_q_V
+            negatives = self._negatives.draw(everyone[row_of_all], targets, random)
+            negatives = negatives if negatives.ndim == 1 else negatives[mine]
         return TrainingBatch(
             items_BL=padded.items_BL,
             positions_BL=padded.positions_BL,
             lengths_B=padded.lengths_B,
-            times_BL=padded.times_BL,
+            ticks_BL=padded.ticks_BL,
             real_P=row_P * length + column_P,
             targets_P=targets[mine],
-            negatives_PN=negatives,
-            positions=len(targets),
-            shared_N=shared,
-            log_q_V=log_q_V,
+            negatives=negatives,
             own_BK=self._own_items(users),
-            unknown_U=self._unknown_U,
+            positions=len(targets),
         )
 
     def _own_items(self, users: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:

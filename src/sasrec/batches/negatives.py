@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
 
@@ -64,36 +67,71 @@ class NegativeSampler:
         return found
 
 
-class TrainingNegatives:
-    """What LossConfig asks for, one draw a step.
+@dataclass(frozen=True)
+class NegativePlan:
+    """How a loss gets its negatives. Decided once from the settings; batches and losses read only this plan."""
 
-    With `skip_own_items`, negatives of a position are never a training item of its user: uniform ones of bce and
-    gbce are drawn from the others; popular ones, and those of softmax, which must know how likely a draw is, are
-    drawn from all and dropped if they are. All else that does not count is left out by the loss.
-    """
+    pool: Literal["none", "catalogue", "events", "batch"]
+    """Where negatives come from: nowhere (full cross-entropy); all items with equal probability; the training
+    events, so in proportion to popularity; or the targets of the batch, without replacement."""
+    count: int
+    """Negatives of a position, or of a whole batch if they are shared."""
+    shared: bool
+    """Whether all positions of a batch have the same negatives."""
+    own: Literal["kept", "avoided", "dropped", "masked"]
+    """What becomes of the user's own training items. They may be negatives; or they are never drawn; or a draw of
+    one becomes 0; or the loss masks them, as it must where draws do not depend on the user."""
+    needs_log_q: bool
+    """Whether the loss corrects scores by how likely a draw is."""
+
+    @staticmethod
+    def of(loss: LossConfig) -> NegativePlan:
+        """The plan of a loss."""
+        if loss.loss == "ce":
+            return NegativePlan("none", 0, False, "masked" if loss.skip_own_items else "kept", False)
+        pools: dict[str, Literal["catalogue", "events", "batch"]]
+        pools = {"uniform": "catalogue", "popularity": "events", "in_batch": "batch"}
+        pool, softmax = pools[loss.negatives], loss.loss == "softmax"
+        shared = loss.share_negatives or pool == "batch"
+        own: Literal["kept", "avoided", "dropped", "masked"] = "kept"
+        if loss.skip_own_items:
+            # Softmax has to know how likely a draw is, so there draws cannot depend on the user.
+            own = "masked" if shared else "avoided" if pool == "catalogue" and not softmax else "dropped"
+        return NegativePlan(pool, loss.num_negatives, shared, own, softmax and loss.logq)
+
+    @property
+    def may_hit_target(self) -> bool:
+        """Whether a draw can be the target of its position, so that the loss has to leave it out."""
+        return self.own in ("kept", "masked")
+
+
+class TrainingNegatives:
+    """Draws what a plan asks for, once a step."""
 
     def __init__(
         self,
         training: Histories,
         often_V: npt.NDArray[np.float64],
         num_items: int,
-        config: LossConfig,
+        plan: NegativePlan,
         *,
         known_V: npt.NDArray[np.bool_] | None = None,
     ) -> None:
-        """`often_V`: how often an epoch is expected to have each item as a target, for in_batch; `known_V`: the
-        items that may be drawn, by default all."""
-        kind = config.negatives
-        skips = config.skip_own_items and not config.shared
-        self._config = config
-        self._sampler = NegativeSampler(training, num_items, known_V=known_V) if skips else None
+        """`often_V`: how often an epoch is expected to have each item as a target, for draws from the batch.
+
+        `known_V`: the items that may be drawn, by default all.
+        """
+        self._plan = plan
+        knows_user = plan.own in ("avoided", "dropped")
+        self._sampler = NegativeSampler(training, num_items, known_V=known_V) if knows_user else None
         self._drawable = np.arange(1, num_items + 1) if known_V is None else np.flatnonzero(known_V)
-        # Of popular items: one of these, each alike. int32, as there may be as many as events.
-        self._events = training.items[training.flat()] if kind == "popularity" else training.items[:0]
+        # One of these events, each alike, is a popular item. int32, as there may be as many as events.
+        self._events = training.items[training.flat()] if plan.pool == "events" else training.items[:0]
         self.log_q_V: npt.NDArray[np.float64] | None = None
-        if config.loss == "softmax":
-            if kind != "in_batch":
-                pool = self._drawable if kind == "uniform" else self._events
+        """Log of the probability that a draw is that item, if the plan needs it."""
+        if plan.needs_log_q:
+            if plan.pool != "batch":
+                pool = self._drawable if plan.pool == "catalogue" else self._events
                 often_V = np.bincount(pool, minlength=num_items + 1).astype(np.float64)
             never_V = often_V == 0  # such an item is never drawn, whatever stands there
             self.log_q_V = np.log((often_V + never_V) / max(1.0, often_V.sum()))
@@ -101,14 +139,14 @@ class TrainingNegatives:
     def draw(
         self, users_P: npt.NDArray[np.int64], targets_P: npt.NDArray[np.int64], random: np.random.Generator
     ) -> npt.NDArray[np.int64]:
-        """(P, N), 0 where there is none; (N,) if they are shared, fewer if in-batch of fewer than N targets."""
-        config, count = self._config, self._config.num_negatives
-        if config.negatives == "in_batch":
-            return random.choice(targets_P, min(count, len(targets_P)), replace=False)
-        if config.negatives == "uniform" and config.loss != "softmax" and self._sampler is not None:
-            return self._sampler.draw(users_P, count, random)
-        pool = self._events if config.negatives == "popularity" else self._drawable
-        shape = (count,) if config.shared else (len(users_P), count)
+        """(P, N), 0 where a negative was dropped; or (N,) if shared, fewer for a batch of fewer than N targets."""
+        plan = self._plan
+        if plan.pool == "batch":
+            return random.choice(targets_P, min(plan.count, len(targets_P)), replace=False)
+        if plan.own == "avoided" and self._sampler is not None:
+            return self._sampler.draw(users_P, plan.count, random)
+        pool = self._events if plan.pool == "events" else self._drawable
+        shape = (plan.count,) if plan.shared else (len(users_P), plan.count)
         drawn = pool[random.integers(len(pool), size=shape)].astype(np.int64)
         return drawn if self._sampler is None else drawn * ~self._sampler.is_positive(users_P, drawn)
 

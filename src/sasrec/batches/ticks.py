@@ -8,32 +8,58 @@ returns by the month are told apart by rhythm, not by speed.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
 from sasrec.config.settings import ModelConfig
 from sasrec.data.dataset import Dataset
+from sasrec.data.histories import Histories
+from sasrec.data.splits import Split, TrainingPart
 from sasrec.errors import DataError
 
 _MICROSECONDS = 10**6  # the paper's times are whole seconds; ties are ties of seconds
 
 
-def data_times(
-    data: Dataset, config: ModelConfig, training_ends: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64] | None:
-    """(events,) personal times of a data set for a model that asks for them, else None.
+def with_ticks(split: Split, data: Dataset, config: ModelConfig) -> Split:
+    """The split whose histories also have ticks, if the model asks for them.
 
-    `training_ends`: (users,) where the training part of each ends, exclusive: with `interval_unit` training no gap
-    after it decides anything, but for users without one before it.
+    With `interval_unit` training, a user's unit comes from the training part. A later gap decides it only for
+    users without a gap there.
+
+    Raises: DataError if the model needs times and the data has none.
+    """
+    if not config.time:
+        return split
+    ticks = user_ticks(data, config, split.training_part, data.offsets)
+    known_V = split.known_V
+    flat = ticks if known_V[1:].all() else ticks[known_V[data.items]]
+
+    def timed(histories: Histories) -> Histories:
+        return replace(histories, ticks=flat)
+
+    return replace(
+        split,
+        training=timed(split.training),
+        valid=replace(split.valid, histories=timed(split.valid.histories)),
+        test=replace(split.test, histories=timed(split.test.histories)),
+    )
+
+
+def user_ticks(
+    data: Dataset, config: ModelConfig, part: TrainingPart, offsets: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """(events,) ticks of the events offsets[0]:offsets[-1] of users who own offsets[u]:offsets[u + 1].
 
     Raises: DataError if the data has no times.
     """
-    if not config.time:
-        return None
     if data.times is None:
-        raise DataError("time-interval attention needs times, and this data has none: use --no_time (time=False)")
-    ends = data.offsets[1:] if config.interval_unit == "history" else training_ends
-    return personal_times(data.times, data.offsets, ends)
+        raise DataError("this model needs times, and this data has none; use --no_time (time=False)")
+    times = data.times[offsets[0] : offsets[-1]]
+    offsets = offsets - offsets[0]
+    ends = offsets[1:] if config.interval_unit == "history" else part.ends(times, offsets)
+    return personal_times(times, offsets, ends)
 
 
 def personal_times(

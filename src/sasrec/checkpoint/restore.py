@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from base64 import b64decode
+import dataclasses
+from base64 import b64decode, b64encode
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +14,12 @@ import torch
 from sasrec.checkpoint import store
 from sasrec.config.settings import RunConfig
 from sasrec.data.dataset import Dataset
+from sasrec.data.splits import Split, TrainingPart
 from sasrec.errors import CheckpointError
 from sasrec.models import SequenceModel, build_model
 
 CHECKPOINTS = "checkpoints"
-KNOWN_ITEMS = "known_items"  # of an export's checkpoint: packed bits, one an item and padding, in base 64
+_KNOWN_ITEMS, _TRAINING_PART = "known_items", "training_part"
 
 
 def checkpoint_at(path: Path) -> store.Checkpoint:
@@ -43,17 +46,40 @@ def check_data(found: store.Checkpoint, data: Dataset) -> None:
         )
 
 
-def exported_items(found: store.Checkpoint, data: Dataset) -> npt.NDArray[np.bool_] | None:
-    """(V,) which items are known, from the checkpoint of an export (exporting.py); None if it does not say."""
-    if KNOWN_ITEMS not in found.state:
+def serving_state(split: Split) -> dict[str, Any]:
+    """What serving needs to know of the split, for the state of a checkpoint."""
+    known_V = split.known_V
+    # One bit an item and padding, packed, in base 64; None if all items are known.
+    packed = None if known_V[1:].all() else b64encode(np.packbits(known_V).tobytes()).decode()
+    return {_KNOWN_ITEMS: packed, _TRAINING_PART: dataclasses.asdict(split.training_part)}
+
+
+def known_items(found: store.Checkpoint, num_items: int) -> npt.NDArray[np.bool_] | None:
+    """(V,) which items were in training, or None if all are candidates.
+
+    Raises: CheckpointError if the checkpoint is of another catalogue.
+    """
+    packed = found.need(_KNOWN_ITEMS)
+    if packed is None:
         return None
     try:
-        bits = np.frombuffer(b64decode(found.state[KNOWN_ITEMS], validate=True), np.uint8)
+        bits = np.frombuffer(b64decode(packed, validate=True), np.uint8)
     except (ValueError, TypeError):
         bits = np.zeros(0, np.uint8)
-    if len(bits) != len(np.packbits(np.zeros(data.num_items + 1, bool))):
-        raise CheckpointError(f"{found.path} has {KNOWN_ITEMS} that do not fit its items: export the run again")
-    return np.unpackbits(bits, count=data.num_items + 1).astype(bool)
+    if len(bits) != (num_items + 8) // 8:  # padding has a bit, too
+        raise CheckpointError(f"{found.path} has {_KNOWN_ITEMS} that do not fit its items; use another checkpoint")
+    return np.unpackbits(bits, count=num_items + 1).astype(bool)
+
+
+def training_part(found: store.Checkpoint) -> TrainingPart:
+    """Where the training part of each history ended.
+
+    Raises: CheckpointError if the checkpoint does not say.
+    """
+    try:
+        return TrainingPart(**found.need(_TRAINING_PART))
+    except TypeError:
+        raise CheckpointError(f"{found.path} has no valid {_TRAINING_PART}; use another checkpoint") from None
 
 
 def config_of(found: store.Checkpoint) -> RunConfig:
@@ -61,10 +87,10 @@ def config_of(found: store.Checkpoint) -> RunConfig:
     return RunConfig.from_parts(found.need("config"), f"{found.path}/state.json")
 
 
-def model_of(found: store.Checkpoint, data: Dataset) -> SequenceModel:
+def model_of(found: store.Checkpoint, num_items: int) -> SequenceModel:
     """The model of a checkpoint, with its weights."""
     with torch.random.fork_rng(devices=[]):  # the initial values drawn here are overwritten at once
-        model = build_model(data.num_items, config_of(found).model)
+        model = build_model(num_items, config_of(found).model)
     put_weights(found, model)
     return model
 

@@ -18,10 +18,11 @@ from sasrec.errors import ConfigError, DataError
 from sasrec.evaluation.card import Candidates
 from sasrec.runs.evaluate import evaluate, load
 from sasrec.runs.export import export
-from sasrec.runs.folder import METRICS, prepared_folder, saved_metrics
+from sasrec.runs.folder import METRICS, saved_metrics
 from sasrec.runs.train import resume, train
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import joined, rank
+from sasrec.sources.resolve import prepared_folder
 from sasrec.studies.compare import compare
 from sasrec.studies.reproduce import ReproductionError, reproduce
 

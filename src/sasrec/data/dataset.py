@@ -7,11 +7,10 @@ Users and items are numbered in the byte order of their ids, so numbers do not d
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
+import html
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,15 +21,16 @@ import numpy.typing as npt
 import polars as pl
 
 from sasrec.config.settings import DataConfig
+from sasrec.data.items import Items
 from sasrec.errors import DataError
 from sasrec.events.events import Events
-from sasrec.events.report import describe
-from sasrec.files import file_digest
+from sasrec.events.report import describe, summary
+from sasrec.files import file_digest, write_whole
 
 FORMAT = 1
 _ARRAYS = {"items": "<i4", "times": "<i8", "offsets": "<i8"}
 _HASHED = {"items.bin", "times.bin", "offsets.bin", "users.parquet", "items.parquet", "report.json"}
-_WRITTEN = {*_HASHED, "manifest.json", "manifest.json.tmp", "rejects.csv"}
+_WRITTEN = {*_HASHED, "manifest.json", "rejects.csv"}
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -46,12 +46,8 @@ class Dataset:
     """(users + 1,) user u owns items[offsets[u]:offsets[u + 1]]."""
     user_ids: pl.Series
     """(users,) id of each user number: String, or Int64 where the source's column was of an integer type."""
-    item_ids: pl.Series
-    """(num_items,) id of item number i at index i - 1."""
-    titles: pl.Series | None = None
-    """(num_items,) a title of each item (null where unknown), or None where no items file was given."""
-    groups: pl.Series | None = None
-    """(num_items,) the group of each item, such as a genre (null where unknown), or None where none were given."""
+    catalogue: Items
+    """The items, in the order of their numbers."""
     name: str = "events"
     report: dict[str, Any] = field(default_factory=dict)
     """What was read and kept, as printed by `sasrec prepare`."""
@@ -64,7 +60,7 @@ class Dataset:
     @property
     def num_items(self) -> int:
         """Items of the catalogue, without padding."""
-        return len(self.item_ids)
+        return len(self.catalogue)
 
     @property
     def num_events(self) -> int:
@@ -78,25 +74,30 @@ class Dataset:
         for name, kind in _ARRAYS.items():
             array = getattr(self, name)
             digest.update(name.encode() + (b"none" if array is None else np.asarray(array, kind).tobytes()))
-        for ids in (self.user_ids, self.item_ids):
+        for ids in (self.user_ids, self.catalogue.ids):
             digest.update("\n".join(ids.cast(pl.String)).encode())
         return digest.hexdigest()
 
-    def without_events(self) -> Dataset:
-        """The items and their titles, and nothing about anybody."""
-        nothing = np.zeros(0, np.int64)
-        return dataclasses.replace(
-            self,
-            items=nothing.astype(np.int32),
-            times=None if self.times is None else nothing,
-            offsets=np.zeros(1, np.int64),
-            user_ids=self.user_ids.clear(),
-            report={},
-        )
-
-    def history(self, user: int) -> npt.NDArray[np.int32]:
+    def item_numbers_of(self, user: int) -> npt.NDArray[np.int32]:
         """(length,) item numbers of user number `user`, oldest first."""
         return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+    def history(self, user_id: object) -> list[str | int]:
+        """The item ids of a user, oldest first.
+
+        Raises: DataError if the user id is not in the data.
+        """
+        return [
+            self.catalogue.id_of(number) for number in self.item_numbers_of(self.user_number(user_id)).tolist()
+        ]
+
+    def __repr__(self) -> str:
+        size = f"{self.num_users:,} users, {self.num_items:,} items, {self.num_events:,} events"
+        return f"Dataset({self.name}: {size}{'' if self.times is not None else ', no times'})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the report of `sasrec prepare`."""
+        return "".join(f"<div>{html.escape(line)}</div>" for line in summary(self.report) or [repr(self)])
 
     def user_number(self, user_id: object) -> int:
         """The number of a user id. Raises: DataError if the id is not in the data."""
@@ -107,24 +108,9 @@ class Dataset:
                 f"user {str(user_id)!r} is not in the data set; for a new user give a history of item ids"
             ) from None
 
-    def item_numbers(self, item_ids: Iterable[object]) -> tuple[npt.NDArray[np.int64], list[str]]:
-        """The numbers of those ids that the data set knows, in order; and the ids that it does not."""
-        known, unknown = [], []
-        for item_id in map(str, item_ids):
-            number = self._item_numbers.get(item_id)
-            if number is None:
-                unknown.append(item_id)
-            else:
-                known.append(number)
-        return np.asarray(known, np.int64), unknown
-
     @cached_property
     def _user_numbers(self) -> dict[str, int]:
         return {user_id: number for number, user_id in enumerate(self.user_ids.cast(pl.String))}
-
-    @cached_property
-    def _item_numbers(self) -> dict[str, int]:
-        return {item_id: number for number, item_id in enumerate(self.item_ids.cast(pl.String), start=1)}
 
     def save(self, folder: str | Path) -> None:
         """Write the folder that `open_dataset` maps: arrays, id maps, report, and a manifest of hashes, last.
@@ -134,7 +120,8 @@ class Dataset:
         folder = Path(folder)
         manifest = folder / "manifest.json"
         # What an interrupted save left may be written over; anything else is somebody's.
-        others = {path.name for path in folder.iterdir()} - _WRITTEN if folder.exists() else set()
+        present = {path.name for path in folder.iterdir()} if folder.exists() else set()
+        others = {name for name in present - _WRITTEN if not name.endswith(".tmp")}
         if others and not manifest.exists():
             raise DataError(f"{folder} is not empty and holds no data set: name another folder")
         folder.mkdir(parents=True, exist_ok=True)
@@ -144,9 +131,7 @@ class Dataset:
             if getattr(self, name) is not None:
                 (folder / f"{name}.bin").write_bytes(np.asarray(getattr(self, name), kind).tobytes())
         self.user_ids.rename("id").to_frame().write_parquet(folder / "users.parquet")
-        columns = {"id": self.item_ids, "title": self.titles, "group": self.groups}
-        given = {column: series for column, series in columns.items() if series is not None}
-        pl.DataFrame(given).write_parquet(folder / "items.parquet")
+        self.catalogue.save(folder / "items.parquet")
         (folder / "report.json").write_text(json.dumps(self.report, indent=2), encoding="utf-8")
         files = [folder / name for name in sorted(_HASHED) if (folder / name).exists()]
         content = {
@@ -158,9 +143,7 @@ class Dataset:
             "data_hash": self.data_hash,
             "files": {path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)} for path in files},
         }
-        temporary = folder / "manifest.json.tmp"
-        temporary.write_text(json.dumps(content, indent=2), encoding="utf-8")
-        temporary.replace(manifest)
+        write_whole(manifest, json.dumps(content, indent=2))
 
 
 def build(
@@ -200,9 +183,11 @@ def build(
         times=ordered["time"].to_numpy() if has_times else None,
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         user_ids=user_ids.cast(pl.Int64) if events.integer_users else user_ids,
-        item_ids=item_ids.cast(pl.Int64) if events.integer_items else item_ids,
-        titles=None if titles is None else pl.Series([titles.get(i) for i in item_ids], dtype=pl.String),
-        groups=None if groups is None else pl.Series([groups.get(i) for i in item_ids], dtype=pl.String),
+        catalogue=Items(
+            item_ids.cast(pl.Int64) if events.integer_items else item_ids,
+            None if titles is None else pl.Series([titles.get(i) for i in item_ids], dtype=pl.String),
+            None if groups is None else pl.Series([groups.get(i) for i in item_ids], dtype=pl.String),
+        ),
         name=name if _NAME.fullmatch(name) else "events",
         report=describe(events, numbered, lengths, item_ids, config),
     )
@@ -232,7 +217,6 @@ def open_dataset(folder: str | Path, *, verify: bool = True) -> Dataset:
             raise DataError(f"{path} is missing or cut: prepare the data set again")
         if verify and file_digest(path) != expected["sha256"]:
             raise DataError(f"{path} has changed since it was written: prepare the data set again")
-    items_frame = pl.read_parquet(folder / "items.parquet")
     lengths = {"items": manifest["events"], "times": manifest["events"], "offsets": users + 1}
     arrays = {
         name: np.memmap(folder / f"{name}.bin", dtype=kind, mode="r", shape=(lengths[name],))
@@ -246,9 +230,7 @@ def open_dataset(folder: str | Path, *, verify: bool = True) -> Dataset:
         times=arrays.get("times"),
         offsets=arrays["offsets"],
         user_ids=pl.read_parquet(folder / "users.parquet")["id"],
-        item_ids=items_frame["id"],
-        titles=items_frame["title"] if "title" in items_frame.columns else None,
-        groups=items_frame["group"] if "group" in items_frame.columns else None,
+        catalogue=Items.read(folder / "items.parquet"),
         name=manifest["name"],
         report=json.loads((folder / "report.json").read_text(encoding="utf-8")),
     )

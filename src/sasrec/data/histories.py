@@ -13,8 +13,8 @@ class Histories:
     """Views into one flat array of items: history r is items[starts[r]:ends[r]], oldest first."""
 
     items: npt.NDArray[np.int32]
-    times: npt.NDArray[np.int64] | None
-    """As `items`: personal times (data/intervals.py), or None where no model asks for them."""
+    ticks: npt.NDArray[np.int64] | None
+    """Beside `items`, each event's personal time (batches/ticks.py), or None for models without time."""
     starts: npt.NDArray[np.int64]
     """(rows,)"""
     ends: npt.NDArray[np.int64]

@@ -15,14 +15,31 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from sasrec.batches.ticks import data_times
-from sasrec.config.settings import ModelConfig
 from sasrec.config.split_rule import EPOCH, split_rule
 from sasrec.data.dataset import Dataset
 from sasrec.data.histories import Histories, exclusive_counts
 from sasrec.errors import DataError
 
 SplitName: TypeAlias = Literal["valid", "test"]
+
+
+@dataclass(frozen=True)
+class TrainingPart:
+    """Where the training part of a history ends. It travels in checkpoints, so serving splits nothing again."""
+
+    held_out: int = 0
+    """How many last events of a user are held out, if the user has more events than that."""
+    until: int | None = None
+    """The first moment that is held out, in microseconds since 1970 UTC (temporal only)."""
+
+    def ends(self, times: npt.NDArray[np.int64] | None, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """(users,) exclusive ends, for users who own the events offsets[u]:offsets[u + 1]."""
+        starts, ends = offsets[:-1], offsets[1:]
+        if self.until is None:
+            return np.where(ends - starts > self.held_out, ends - self.held_out, ends)
+        assert times is not None, "a temporal split was made of data with times"
+        before = exclusive_counts(times < self.until)
+        return starts + before[ends] - before[starts]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +84,8 @@ class Split:
     known_V: npt.NDArray[np.bool_]
     """Which items are candidates and may be drawn as negatives; padding is not. Under a temporal split those that
     occur in training, else all, so that figures of leave-one-out stay comparable with published ones."""
-    times: npt.NDArray[np.int64] | None
-    """(events,) personal times of all events of the data set, or None where the model asks for none."""
+    training_part: TrainingPart
+    """The rule by which a history's training part ends."""
     event_times: npt.NDArray[np.int64] | None
     """Beside `training.items`, which may lack events of items that are not known: microseconds since 1970 UTC, or
     None for data without times."""
@@ -80,8 +97,8 @@ class Split:
 _Rows: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], dict[str, int]]
 
 
-def split_events(data: Dataset, how: str = "leave-one-out", model: ModelConfig | None = None) -> Split:
-    """Split as the setting `split` says; `model` decides whether there are personal times, and their unit.
+def split_events(data: Dataset, how: str = "leave-one-out") -> Split:
+    """Split as the setting `split` says.
 
     Raises: ConfigError for a malformed `how`; DataError, with the remedy, where this data cannot be split so.
     """
@@ -95,7 +112,7 @@ def split_events(data: Dataset, how: str = "leave-one-out", model: ModelConfig |
                 "name the column of times (--time_column), or use --split leave-one-out"
             )
         boundaries = _boundaries(data.times, rule.boundaries, how)
-        training_ends = starts + _events_before(data, boundaries[0])
+        part = TrainingPart(until=boundaries[0])
         known_V = np.zeros(data.num_items + 1, bool)
         known_V[data.items[data.times < boundaries[0]]] = True
         valid = _first_from(data, boundaries[0], boundaries[1], known_V)
@@ -107,19 +124,18 @@ def split_events(data: Dataset, how: str = "leave-one-out", model: ModelConfig |
                 f"split {how} needs users with {2 * rule.last + 1} events, and the longest history here has "
                 f"{int((ends - starts).max(initial=0))}: use a smaller N"
             )
-        training_ends = np.where(long, ends - 2 * rule.last, ends)
+        part = TrainingPart(held_out=2 * rule.last)
         known_V = np.arange(data.num_items + 1) > 0
         valid, test = _last(data, long, rule.last, 2 * rule.last), _last(data, long, rule.last, rule.last)
-    times = data_times(data, model or ModelConfig(), training_ends)
-    views = _views(data, times, known_V)
+    views = _views(data, known_V)
     new_E = _new_to_user(data)
     return Split(
         how=how,
-        training=views(starts, training_ends),
+        training=views(starts, part.ends(data.times, data.offsets)),
         valid=_evaluation_split("valid", data, valid, new_E, known_V, views),
         test=_evaluation_split("test", data, test, new_E, known_V, views),
         known_V=known_V,
-        times=times,
+        training_part=part,
         event_times=None if data.times is None else data.times[known_V[data.items]],
         boundaries=boundaries,
     )
@@ -166,15 +182,15 @@ def _new_to_user(data: Dataset) -> npt.NDArray[np.bool_]:
 
 
 def _views(
-    data: Dataset, times: npt.NDArray[np.int64] | None, known_V: npt.NDArray[np.bool_]
+    data: Dataset, known_V: npt.NDArray[np.bool_]
 ) -> Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], Histories]:
     """Ranges of events -> histories of the known items in them."""
     if known_V[1:].all():
-        return lambda starts, ends: Histories(data.items, times, starts, ends)
+        return lambda starts, ends: Histories(data.items, None, starts, ends)
     kept = known_V[data.items]
     place = exclusive_counts(kept)
-    items, clock = data.items[kept], None if times is None else times[kept]
-    return lambda starts, ends: Histories(items, clock, place[starts], place[ends])
+    items = data.items[kept]
+    return lambda starts, ends: Histories(items, None, place[starts], place[ends])
 
 
 def _last(data: Dataset, long: npt.NDArray[np.bool_], last: int, back: int) -> _Rows:

@@ -70,9 +70,9 @@ def _of_lists(
         **popularity(lists_BK, split.test.histories, counts_V),
         "novelty": novelty(lists_BK, users_V, len(trained)),
     }
-    if data.groups is not None:
+    if data.catalogue.groups is not None:
         # A null, which is an item without a group, becomes 0; such items count in no pair.
-        numbers = data.groups.rank("dense").fill_null(0).cast(int).to_numpy()
+        numbers = data.catalogue.groups.rank("dense").fill_null(0).cast(int).to_numpy()
         groups_V = np.concatenate([np.zeros(1, np.int64), numbers])
         found["diversity"] = intra_list_diversity(np.where(groups_V[lists_BK] > 0, lists_BK, 0), groups_V)
     return {name: None if math.isnan(value) else value for name, value in found.items()}  # JSON has no NaN

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sasrec.batches.batches import TrainingBatch
-from sasrec.models import SequenceModel
+from sasrec.batches.loader import DeviceTrainingBatch
 
 # Logits held at a time: 4 MB in fp32, which stay near a CPU's cache; other devices want larger products. So few
 # positions at a time that the table is read oftener than it must be cost more than they save.
@@ -45,14 +44,16 @@ class LeftOut(NamedTuple):
         logits_CV.index_fill_(1, self.unknown_U - 1, -torch.inf)
 
 
-def left_out_of(model: SequenceModel, batch: TrainingBatch) -> LeftOut | None:
-    """The candidates that the softmax of a batch omits, or None if it omits none."""
-    if batch.own_BK is None and batch.unknown_U is None:
+def left_out_of(batch: DeviceTrainingBatch) -> LeftOut | None:
+    """The items that the softmax of a batch leaves out, or None if it leaves out none."""
+    own_BK, unknown_U = batch.own_BK, batch.run.unknown_U
+    if own_BK is None and unknown_U is None:
         return None
-    own_BK = batch.items_BL[:, :0] if batch.own_BK is None else batch.own_BK
-    unknown_U = batch.targets_P[:0] if batch.unknown_U is None else batch.unknown_U
-    row_P = batch.real_P // batch.items_BL.shape[1]
-    return LeftOut(model.to_device(own_BK), model.to_device(row_P), model.to_device(unknown_U))
+    return LeftOut(
+        batch.items_BL[:, :0] if own_BK is None else own_BK,
+        batch.row_P,
+        batch.targets_P[:0] if unknown_U is None else unknown_U,
+    )
 
 
 def full_cross_entropy(
@@ -129,7 +130,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         grad_states_PD, grad_table_VD = ctx.saved_tensors
         scale = grad_outputs[0] / ctx.positions
-        return grad_states_PD * scale, grad_table_VD * scale, None, None, None, None, None
+        # In place: the table's gradient is as large as the table, and nobody else reads these.
+        return grad_states_PD.mul_(scale), grad_table_VD.mul_(scale), None, None, None, None, None
 
 
 def _evenly(logits_CV: Tensor, some_left_out: bool) -> tuple[Tensor, Tensor | float]:

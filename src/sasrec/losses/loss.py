@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sasrec.batches.batches import TrainingBatch
+from sasrec.batches.loader import DeviceTrainingBatch
 from sasrec.config.settings import LossConfig
 from sasrec.losses.full import full_cross_entropy, left_out_of, logits_at_once, products_in
 from sasrec.losses.sampled import InChunks, sampled_loss
@@ -18,23 +18,22 @@ from sasrec.models import SequenceModel
 _FEW = 8
 
 
-def training_loss(model: SequenceModel, batch: TrainingBatch, config: LossConfig) -> Tensor:
+def training_loss(model: SequenceModel, batch: DeviceTrainingBatch, config: LossConfig) -> Tensor:
     """The mean loss of a batch, a scalar; of a part of one, its share: sum / positions of the whole batch."""
-    items_BL, positions_BL = model.to_device(batch.items_BL), model.to_device(batch.positions_BL)
-    times_BL = model.times_of(batch)
-    real_P, targets_P = model.to_device(batch.real_P), model.to_device(batch.targets_P)
+    items_BL, positions_BL, ticks_BL, real_P = batch.items_BL, batch.positions_BL, batch.ticks_BL, batch.real_P
+    targets_P = batch.targets_P
     table_VD = model.item_embedding.weight
-    if config.loss == "ce":
-        states_PD = model(items_BL, positions_BL, times_BL).flatten(0, 1)[real_P]
+    if batch.negatives is None:
+        states_PD = model(items_BL, positions_BL, ticks_BL).flatten(0, 1)[real_P]
         products = products_in(model.device.type, table_VD.dtype)
         with torch.autocast(model.device.type, enabled=False):  # sums need the digits
             states_PD = _tempered(states_PD.to(table_VD.dtype), config.temperature)
-            left_out = left_out_of(model, batch)
+            left_out = left_out_of(batch)
             return full_cross_entropy(
                 states_PD, table_VD, targets_P, batch.positions, config.label_smoothing, left_out, products
             )
-    negatives = model.to_device(batch.negatives_PN if batch.shared_N is None else batch.shared_N)
-    few = batch.shared_N is not None or negatives.shape[-1] <= _FEW
+    negatives = batch.negatives
+    few = negatives.dim() == 1 or negatives.shape[-1] <= _FEW
     looked_up = negatives if few else negatives[:0]
     # One lookup for inputs, targets and negatives: each lookup costs a dense gradient of the whole table.
     ids = torch.cat([items_BL.flatten(), targets_P, looked_up.flatten()])
@@ -43,11 +42,11 @@ def training_loss(model: SequenceModel, batch: TrainingBatch, config: LossConfig
     )
     width = inputs.shape[-1]  # not -1: a part of a batch may be empty
     vectors_BLD = inputs.view(*items_BL.shape, width)
-    states_PD = model.encode(vectors_BLD, positions_BL, times_BL).flatten(0, 1)[real_P].to(targets_PD.dtype)
+    states_PD = model.encode(vectors_BLD, positions_BL, ticks_BL).flatten(0, 1)[real_P].to(targets_PD.dtype)
     with torch.autocast(model.device.type, enabled=False):
         states_PD = _tempered(states_PD, config.temperature)
         vectors = vectors.view(*negatives.shape, width) if few else table_VD
-        loss_of = sampled_loss(model, batch, config, targets_P, negatives)
+        loss_of = sampled_loss(model, batch, config, negatives)
         if vectors.dim() == 3:
             return loss_of(slice(None), states_PD, targets_PD, vectors)
         if negatives.dim() == 1:

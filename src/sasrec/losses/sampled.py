@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from sasrec.batches.batches import TrainingBatch
+from sasrec.batches.loader import DeviceTrainingBatch
 from sasrec.config.settings import LossConfig
 from sasrec.models import SequenceModel
 
@@ -18,21 +18,20 @@ _LossOf = Callable[[slice, Tensor, Tensor, Tensor], Tensor]
 
 
 def sampled_loss(
-    model: SequenceModel, batch: TrainingBatch, config: LossConfig, targets_P: Tensor, negatives: Tensor
+    model: SequenceModel, batch: DeviceTrainingBatch, config: LossConfig, negatives: Tensor
 ) -> _LossOf:
     """The loss of a slice of the positions, from their states, the embeddings of their targets, and those of the
     negatives: (N, D) shared, (C, N, D) of each position, or the table (V, D) to look them up in."""
-    shared, count = negatives.dim() == 1, negatives.shape[-1]
-    drawable = model.num_items - (0 if batch.unknown_U is None else len(batch.unknown_U))
+    run, targets_P = batch.run, batch.targets_P
+    shared, count, may_hit_target = negatives.dim() == 1, negatives.shape[-1], run.plan.may_hit_target
+    drawable = model.num_items - (0 if run.unknown_U is None else len(run.unknown_U))
     beta = gbce_beta(count, drawable, config.gbce_t) if config.loss == "gbce" else 1.0
     log_expected = None
-    if config.loss == "softmax" and config.logq:
-        log_q_V = model.to_device(torch.as_tensor(batch.log_q_V).to(model.item_embedding.weight.dtype))
-        log_expected = log_q_V[negatives] + math.log(count)
+    if run.log_q_V is not None:
+        log_expected = run.log_q_V[negatives] + math.log(count)
     row_P = own_BN = None
-    if shared and batch.own_BK is not None:
-        row_P = model.to_device(batch.real_P // batch.items_BL.shape[1])
-        own_BN = _own_among(model.to_device(batch.own_BK), negatives)
+    if batch.own_BK is not None:
+        row_P, own_BN = batch.row_P, _own_among(batch.own_BK, negatives)
 
     def loss_of(part: slice, states_CD: Tensor, targets_CD: Tensor, vectors: Tensor) -> Tensor:
         ids = negatives if shared else negatives[part]
@@ -43,7 +42,7 @@ def sampled_loss(
             negative_CN = (states_CD.unsqueeze(1) * vectors_CND).sum(-1)
         positive_C = (states_CD * targets_CD).sum(-1)
         counts_CN = ids > 0
-        if shared or not config.skip_own_items:  # else the draws know the user, whose items include the target
+        if may_hit_target:
             counts_CN = counts_CN & (ids != targets_P[part].unsqueeze(1))
         if row_P is not None and own_BN is not None:
             counts_CN = counts_CN & ~own_BN[row_P[part]]
@@ -120,4 +119,5 @@ class InChunks(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of the forward pass, scaled."""
-        return None, None, *(grad * grad_outputs[0] for grad in ctx.saved_tensors)
+        # In place: the table's gradient is as large as the table, and nobody else reads these.
+        return None, None, *(grad.mul_(grad_outputs[0]) for grad in ctx.saved_tensors)

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sasrec.batches.batches import Batch
+from sasrec.batches.loader import DeviceBatch
 from sasrec.models.interface import SequenceModel
 from sasrec.models.residual import MHCResidual
 
 
 @torch.no_grad()
-def stream_diagnostics(model: SequenceModel, batch: Batch) -> dict[str, list[float]]:
+def stream_diagnostics(model: SequenceModel, batch: DeviceBatch) -> dict[str, list[float]]:
     """One number for each sub-layer, in order, over the real positions of a batch; {} without mHC.
 
     rows, columns: the largest |sum - 1| of H_res. diversity: how far the streams are from their mean, as a share
@@ -21,7 +21,7 @@ def stream_diagnostics(model: SequenceModel, batch: Batch) -> dict[str, list[flo
     back can have grown (forward, rows are the bound, and they sum to 1).
     """
     found: dict[str, list[float]] = {"rows": [], "columns": [], "diversity": [], "gain": []}
-    real_BL = model.to_device(batch.items_BL) > 0
+    real_BL = batch.items_BL > 0
     product_NSS: Tensor | None = None
 
     def watch(connection: MHCResidual, inputs: tuple[Any, ...], out_BLSD: Tensor) -> None:
@@ -42,7 +42,7 @@ def stream_diagnostics(model: SequenceModel, batch: Batch) -> dict[str, list[flo
     was_training = model.training
     try:
         model.eval()
-        model(model.to_device(batch.items_BL), model.to_device(batch.positions_BL), model.times_of(batch))
+        model(batch.items_BL, batch.positions_BL, batch.ticks_BL)
     finally:
         model.train(was_training)
         for handle in handles:

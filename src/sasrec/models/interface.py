@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name the field uses
 
-from sasrec.batches.batches import Batch
+from sasrec.batches.loader import DeviceBatch
 from sasrec.config.settings import ModelConfig
 
 
@@ -44,17 +44,11 @@ class SequenceModel(nn.Module, ABC):
         """Item numbers, position ids and personal times as a Batch has them -> states_BLD."""
         return self.encode(self.embed(items_BL), positions_BL, times_BL)
 
-    def last_states(self, batch: Batch) -> Tensor:
+    def last_states(self, batch: DeviceBatch) -> Tensor:
         """states_BD after the last real item of each row; a row without items gets the state of padding."""
-        states_BLD: Tensor = self(
-            self.to_device(batch.items_BL), self.to_device(batch.positions_BL), self.times_of(batch)
-        )
-        last_B = self.to_device(batch.lengths_B).sub(1).clamp(min=0)
+        states_BLD: Tensor = self(batch.items_BL, batch.positions_BL, batch.ticks_BL)
+        last_B = batch.lengths_B.sub(1).clamp(min=0)
         return states_BLD[torch.arange(len(last_B), device=last_B.device), last_B]
-
-    def times_of(self, batch: Batch) -> Tensor | None:
-        """The personal times of a batch where the model is, or None where it has none."""
-        return None if batch.times_BL is None else self.to_device(batch.times_BL)
 
     def scores(self, states_BD: Tensor) -> Tensor:
         """scores_BV of every item; column 0 (padding) is -inf."""
@@ -66,10 +60,6 @@ class SequenceModel(nn.Module, ABC):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.item_embedding.weight.device
-
-    def to_device(self, array: object) -> Tensor:
-        """A NumPy array as a tensor where the model is."""
-        return torch.as_tensor(array, device=self.device)
 
 
 def initialise(model: SequenceModel) -> None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import html
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 import torch
 
-from sasrec.batches.ticks import personal_times
-from sasrec.config.split_rule import split_rule
+from sasrec.batches.ticks import personal_times, user_ticks
 from sasrec.data.dataset import Dataset
 from sasrec.data.histories import Histories
-from sasrec.data.splits import Split, split_events
+from sasrec.data.items import Items
+from sasrec.data.splits import TrainingPart
 from sasrec.errors import ConfigError, DataError
 from sasrec.models import SequenceModel
 from sasrec.ranking.candidates import candidate_scores, own_blocks, summed
@@ -27,27 +27,30 @@ from sasrec.runtime.ranks import rank
 
 @dataclass(frozen=True, eq=False)
 class Recommender:
-    """A trained model and the data set whose ids it speaks."""
+    """A trained model and the items that it ranks; with a data set, also its users."""
 
     model: SequenceModel
-    data: Dataset
-    how: str = "leave-one-out"
-    """The split that the model was trained under, which decides what items are known, and the unit of personal
-    times. Histories are whole, with what came after training."""
-    exported_V: npt.NDArray[np.bool_] | None = None
-    """(V,) which items are known, where the data has no events left that would tell."""
+    items: Items
+    data: Dataset | None = None
+    """Whose users `recommend_user` and `recommend_all` serve; None for an export."""
+    known_items: npt.NDArray[np.bool_] | None = None
+    """(V,) which items were in training: only these are recommended and count in histories. None: all."""
+    training_part: TrainingPart = field(default_factory=lambda: TrainingPart(held_out=2))
+    """Where the training part of a user's history ended, which gives the unit of ticks. Histories are whole."""
 
-    @cached_property
-    def split(self) -> Split:
-        """What the model was trained on, and what it may be measured on."""
-        return split_events(self.data, self.how, self.model.config)
+    def __post_init__(self) -> None:
+        # Made now, so that the first request is as fast as the next.
+        self.items.numbers(())
+        if self.data is not None and self.data.num_users:
+            self.data.user_number(self.data.user_ids[0])
 
-    @cached_property
-    def known_items(self) -> npt.NDArray[np.bool_] | None:
-        """(V,) which items come out and count in histories, as in evaluation (data/splits.py); None: all."""
-        if self.exported_V is not None or not self.data.num_events or not split_rule(self.how).boundaries:
-            return self.exported_V
-        return None if self.split.known_V[1:].all() else self.split.known_V
+    def __repr__(self) -> str:
+        users = f", {self.data.num_users:,} users" if self.data is not None else ""
+        return f"Recommender({type(self.model).__name__}, {len(self.items):,} items{users})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return f"<code>{html.escape(repr(self))}</code>"
 
     def recommend(
         self,
@@ -93,9 +96,10 @@ class Recommender:
 
         Raises: DataError if the user is not in the data, or none of their items is known; ConfigError if k < 1.
         """
-        number = self.data.user_number(user)
-        numbers, times = self.data.history(number).astype(np.int64), self._times
-        clock = None if times is None else times[self.data.offsets[number] : self.data.offsets[number + 1]]
+        data = self._users()
+        number = data.user_number(user)
+        numbers = data.item_numbers_of(number).astype(np.int64)
+        clock = self._ticks(data, data.offsets[number : number + 2])
         if self.known_items is not None:
             kept = self.known_items[numbers]
             _warn([self._not_in_training(item) for item in numbers[~kept].tolist()], "history")
@@ -119,9 +123,8 @@ class Recommender:
 
         Raises: DataError for an export, which has no users' events; ConfigError if k < 1.
         """
-        if not self.data.num_events:
-            raise DataError("an export has nobody's events: give histories, or the run that it was made of")
-        users, histories = self._everybody()
+        data = self._users()
+        users, histories = self._everybody(data)
         shape = (len(histories), min(max(k, 0), self.model.num_items))
         items, scores = np.zeros(shape), np.zeros(shape)
         allowed_V = self._allowed(allow, deny)
@@ -134,8 +137,8 @@ class Recommender:
         user_E, place_E = np.nonzero(np.isfinite(scores))
         return pl.DataFrame(
             {
-                "user": self.data.user_ids.gather(users[user_E]),
-                "item": self.data.item_ids.gather(items[user_E, place_E].astype(np.int64) - 1),
+                "user": data.user_ids.gather(users[user_E]),
+                "item": self.items.ids.gather(items[user_E, place_E].astype(np.int64) - 1),
                 "score": scores[user_E, place_E].astype(np.float32),
                 "rank": place_E + 1,
             }
@@ -143,23 +146,30 @@ class Recommender:
 
     def title(self, item_id: object) -> str | None:
         """The title of an item, where an items file was given."""
-        numbers, _ = self.data.item_numbers([item_id])
-        return None if self.data.titles is None or not len(numbers) else self.data.titles[int(numbers[0]) - 1]
+        return self.items.title(item_id)
 
-    @property
-    def _times(self) -> npt.NDArray[np.int64] | None:
-        return self.split.times if self.model.config.time and self.data.num_events else None
+    def _users(self) -> Dataset:
+        """The data set. Raises: DataError for an export."""
+        if self.data is None:
+            raise DataError("an export holds no users; give a history, or use the run that the export came from")
+        return self.data
 
-    def _everybody(self) -> tuple[npt.NDArray[np.int64], Histories]:
-        """Users who have events of known items, and all these events of each."""
-        items, times, offsets = self.data.items, self._times, self.data.offsets
+    def _ticks(self, data: Dataset, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
+        """Ticks of the events of consecutive users, or None for models without time."""
+        config = self.model.config
+        return user_ticks(data, config, self.training_part, offsets) if config.time else None
+
+    def _everybody(self, data: Dataset) -> tuple[npt.NDArray[np.int64], Histories]:
+        """The users who have events of known items, and all these events of each."""
+        items, offsets = data.items, data.offsets
+        times = self._ticks(data, offsets)
         if self.known_items is None:
-            return np.arange(self.data.num_users), Histories(items, times, offsets[:-1], offsets[1:])
+            return np.arange(data.num_users), Histories(items, times, offsets[:-1], offsets[1:])
         kept = self.known_items[items]
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])[offsets]
         users = np.flatnonzero(np.diff(offsets))
         if (gone := int((~kept).sum())) and rank() == 0:
-            nothing = self.data.num_users - len(users)
+            nothing = data.num_users - len(users)
             nobody = f"; {nothing:,} users have no others, and get no recommendations" if nothing else ""
             warnings.warn(
                 f"{gone:,} events of items that are not in training are left out of histories{nobody}",
@@ -183,7 +193,7 @@ class Recommender:
         one = [(np.zeros(1, np.int64), ModelScorer(self.model))]
         ((_, item_BK, score_BK),) = self._best(histories, one, k, exclude_seen, allowed_V)
         pairs = zip(item_BK[0].tolist(), score_BK[0].tolist(), strict=True)
-        return [(self.data.item_ids[item - 1], score) for item, score in pairs if np.isfinite(score)]
+        return [(self.items.id_of(item), score) for item, score in pairs if np.isfinite(score)]
 
     def _clock(
         self, history: Sequence[object], times: Sequence[float] | None, assume_regular: bool
@@ -228,7 +238,7 @@ class Recommender:
         denied = self._known(deny, "deny list")
         if allow is None and not len(denied) and self.known_items is None:
             return None
-        allowed_V = torch.full((self.data.num_items + 1,), allow is None)
+        allowed_V = torch.full((len(self.items) + 1,), allow is None)
         if allow is not None:
             allowed_V[torch.from_numpy(self._known(allow, "allow list"))] = True
         elif self.known_items is not None:
@@ -245,14 +255,14 @@ class Recommender:
 
     def _numbers(self, item_ids: Iterable[object]) -> tuple[npt.NDArray[np.int64], list[str]]:
         """The numbers of the known items, in order; and what to call the others."""
-        numbers, unknown = self.data.item_numbers(item_ids)
+        numbers, unknown = self.items.numbers(item_ids)
         if self.known_items is None:
             return numbers, unknown
         kept = self.known_items[numbers]
         return numbers[kept], [*unknown, *(self._not_in_training(item) for item in numbers[~kept].tolist())]
 
     def _not_in_training(self, item: int) -> str:
-        return f"{self.data.item_ids[item - 1]} (not in training)"
+        return f"{self.items.id_of(item)} (not in training)"
 
 
 def _warn(unknown: list[str], where: str) -> None:

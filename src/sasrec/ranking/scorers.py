@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sasrec.batches.batches import pad
+from sasrec.batches.loader import on_device
 from sasrec.data.histories import Histories
 from sasrec.models import SequenceModel
 
@@ -52,7 +53,7 @@ class ModelScorer:
         try:
             made = []
             for group in _few_positions(rows, np.minimum(histories.lengths[rows], maxlen)):
-                made.append(self.model.last_states(pad(histories, group, maxlen)))
+                made.append(self.model.last_states(on_device(pad(histories, group, maxlen), self.model.device)))
             return torch.cat(made)
         finally:
             self.model.train(was_training)

@@ -7,20 +7,25 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from sasrec.checkpoint.restore import check_data, checkpoint_at, config_of, exported_items, model_of
+from sasrec.batches.ticks import with_ticks
+from sasrec.checkpoint import store
+from sasrec.checkpoint.restore import check_data, checkpoint_at, config_of, known_items, model_of, training_part
 from sasrec.config.settings import RunConfig
-from sasrec.data.dataset import open_dataset
-from sasrec.errors import CheckpointError, EvaluationError
-from sasrec.evaluation.measure import evaluate_scorer, nobody
-from sasrec.files import write_whole
+from sasrec.data.dataset import Dataset, open_dataset
+from sasrec.data.items import Items
+from sasrec.data.splits import Split, split_events
+from sasrec.errors import CheckpointError, DataError, EvaluationError
+from sasrec.evaluation.measure import evaluate_scorer
+from sasrec.files import file_digest, write_whole
+from sasrec.models import SequenceModel
 from sasrec.ranking.recommender import Recommender
 from sasrec.ranking.scorers import ModelScorer
-from sasrec.runs.folder import METRICS, RANKS, dataset_of
+from sasrec.runs.folder import ITEMS, METRICS, RANKS, dataset_of
 from sasrec.runtime.device import pick_device
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import joined, rank
+
+ITEMS_DIGEST = "items_sha256"  # in the state of an export's checkpoint
 
 
 def load(
@@ -34,15 +39,36 @@ def load(
 
     Raises: CheckpointError or DataError if anything is missing, damaged, or belongs to other data.
     """
-    folder = Path(run)
+    return _loaded(Path(run), device, dataset, checkpoint)[0]
+
+
+def _loaded(
+    folder: Path, device: str, dataset: str | Path | None, checkpoint: str | Path | None
+) -> tuple[Recommender, str]:
+    """The recommender of a run, and the split that it was trained under."""
     if not (folder / "config.toml").exists():
-        raise CheckpointError(f"{folder} is not a run folder (no config.toml): name one that `sasrec train` made")
-    config = RunConfig.load(folder / "config.toml")
-    data = open_dataset(dataset) if dataset else dataset_of(folder, config)
+        raise CheckpointError(f"{folder} is not a run (it has no config.toml); name a folder that `train` made")
     found = checkpoint_at(Path(checkpoint) if checkpoint else folder)
-    check_data(found, data)
-    model = model_of(found, data).to(pick_device(device)).eval()
-    return Recommender(model, data, config_of(found).evaluation.split, exported_items(found, data))
+    data: Dataset | None = None
+    if dataset is not None or not (folder / ITEMS).exists():
+        data = open_dataset(dataset) if dataset else dataset_of(folder, RunConfig.load(folder / "config.toml"))
+        check_data(found, data)
+    items = data.catalogue if data is not None else _exported_items(folder / ITEMS, found)
+    model = model_of(found, len(items)).to(pick_device(device))
+    return recommender_of(found, model, items, data), config_of(found).evaluation.split
+
+
+def recommender_of(
+    found: store.Checkpoint, model: SequenceModel, items: Items, data: Dataset | None
+) -> Recommender:
+    """The recommender of a checkpoint, whose weights the model has."""
+    return Recommender(model.eval(), items, data, known_items(found, len(items)), training_part(found))
+
+
+def _exported_items(path: Path, found: store.Checkpoint) -> Items:
+    if file_digest(path) != found.need(ITEMS_DIGEST):
+        raise DataError(f"{path} has changed since the export; export the run again")
+    return Items.read(path)
 
 
 def evaluate(
@@ -68,28 +94,25 @@ def evaluate(
     """
     with joined(pick_device(device).type):
         log = RunLog.of_run(None if checkpoint else Path(run) / "log.jsonl", log or RunLog(None))
-        recommender = load(run, device=device, dataset=dataset, checkpoint=checkpoint)
-        if not recommender.data.num_events:
-            raise EvaluationError(f"{run} is an export, which has no events: evaluate the run that it was made of")
-        return _measure(recommender, None if checkpoint else Path(run), log, details=details)
+        recommender, how = _loaded(Path(run), device, dataset, checkpoint)
+        data = recommender.data
+        if data is None:
+            raise EvaluationError(f"{run} is an export, which has no events; evaluate the run that it came from")
+        split = with_ticks(split_events(data, how), data, recommender.model.config)
+        return measure(recommender.model, data, split, None if checkpoint else Path(run), log, details=details)
 
 
-def measured(folder: Path, device: torch.device, log: RunLog) -> Recommender:
-    """The recommender of a run, whose metrics are written to it if there is anybody to measure on."""
-    recommender = load(folder, device=str(device))
-    valid, test = recommender.split.valid, recommender.split.test
-    if len(valid.targets) or len(test.targets):
-        _measure(recommender, folder, log)
-    else:
-        log.say(f"note: {nobody(valid)}, and {nobody(test)}: nothing is measured, and no metrics.json is written")
-    return recommender
-
-
-def _measure(
-    recommender: Recommender, folder: Path | None, log: RunLog, *, details: bool = False
+def measure(
+    model: SequenceModel,
+    data: Dataset,
+    split: Split,
+    folder: Path | None,
+    log: RunLog,
+    *,
+    details: bool = False,
 ) -> dict[str, Any]:
-    scorer = ModelScorer(recommender.model)
-    measured = evaluate_scorer(scorer, recommender.data, recommender.split, log=log, details=details)
+    """Measure a model on a split; with a folder, also write metrics.json, ranks.parquet and an event in the log."""
+    measured = evaluate_scorer(ModelScorer(model), data, split, log=log, details=details)
     metrics = measured.metrics
     if rank() == 0 and folder is not None:
         ranks = io.BytesIO()
@@ -97,7 +120,7 @@ def _measure(
         write_whole(folder / RANKS, ranks.getvalue())
         write_whole(folder / METRICS, json.dumps(metrics, indent=2))
     try:
-        log.event("metrics", **{split: metrics[split] for split in ("valid", "test") if split in metrics})
+        log.event("metrics", **{name: metrics[name] for name in ("valid", "test") if name in metrics})
     except OSError as error:  # another user's file, in a folder that both may write to
-        log.say(f"note: that it was measured is not in its log: {error}")
+        log.say(f"note: the log of the run cannot be written, so it does not list this measurement ({error})")
     return metrics

@@ -16,6 +16,7 @@ from sasrec.errors import ConfigError, EvaluationError
 from sasrec.evaluation import metrics as figures
 from sasrec.runtime.log import events_of
 from sasrec.runtime.ranks import launch_id
+from sasrec.sources.resolve import prepared_folder
 
 
 def best_baseline(metrics: dict[str, Any], metric: str) -> tuple[str, float]:
@@ -54,6 +55,7 @@ def launch_of(folder: Path) -> str:
 
 METRICS = "metrics.json"
 RANKS = "ranks.parquet"
+ITEMS = "items.parquet"  # of an export, which has no data set
 
 
 @dataclass(frozen=True)
@@ -115,12 +117,6 @@ def _check_metrics(metrics: Any) -> None:
     int(card["sampled_negatives"] + card["sampled_seed"])
     for split, field in product(("valid", "test"), ("targets", "users")):
         int(card[split][field])
-
-
-def prepared_folder(source: str | Path) -> Path | None:
-    """The absolute path of a data set that `prepare` wrote, or None if the source is something else."""
-    there = bool(str(source)) and (Path(source) / "manifest.json").exists()
-    return Path(source).absolute() if there else None
 
 
 def dataset_of(folder: Path, config: RunConfig) -> Dataset:

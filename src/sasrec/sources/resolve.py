@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,51 +19,65 @@ from sasrec.sources.registry import CATALOG, DOWNLOADED, find
 
 
 def resolve(
+    source: Any,
     config: DataConfig,
     *,
     local_copy: Path | None = None,
     rejects_path: Path | None = None,
     say: Callable[[str], None] = lambda sentence: None,
-) -> Dataset:
-    """The data set that `config.dataset` names: a prepared folder is mapped, a file is read and checked, a
-    public name is downloaded once into the cache (or read from `local_copy`).
+) -> tuple[Dataset, Path | None]:
+    """The data set that a source names, and the folder that it is mapped from, if it was prepared before.
 
-    Raises: DataError or DownloadError, each with its remedy; ConfigError for settings that do nothing here.
+    `source`: a Dataset; a Polars or pandas frame; a list of files; or a text or path. A text names a public data
+    set (downloaded once, or read from `local_copy`), a prepared folder (mapped) or a file of events.
+
+    Raises: DataError or DownloadError, each with its remedy; ConfigError for settings that would do nothing.
     """
-    if not config.dataset:
+    if local_copy is not None and not isinstance(source, str | Path):
+        raise ConfigError("local_copy replaces the download of a public data set; pass the name of one, not data")
+    if isinstance(source, Dataset):
+        _refuse_reading_options(config)
+        return source, None
+    if not isinstance(source, str | Path):
+        return from_source(source, config, rejects_path=rejects_path), None
+    if not str(source):
         raise DataError("no data set was named: give --dataset a public name, a prepared folder or a file")
-    path = Path(config.dataset)
-    known = config.dataset in CATALOG and (local_copy is not None or not path.exists())
-    if local_copy is not None and not known:
+    path, name = Path(source), str(source)
+    public_name = name in CATALOG and (local_copy is not None or not path.exists())
+    if local_copy is not None and not public_name:
         if not path.exists():
-            find(config.dataset)
-        raise ConfigError(f"--from stands in for a download, and {path} needs none: leave one of the two away")
-    if not known and (path / "manifest.json").exists():
-        refuse_reading_options(config)
-        return open_dataset(path)
-    if known:
-        return _public(config, local_copy, say)
+            find(name)
+        raise ConfigError(f"--from is only for public data sets, and {path} is a local path; remove --from")
+    if public_name:
+        return _public(name, config, local_copy, say), None
+    if (prepared := prepared_folder(path)) is not None:
+        _refuse_reading_options(config)
+        return open_dataset(prepared), prepared
     if not path.exists():
-        names = ", ".join(CATALOG)
-        raise DataError(f"there is no file or folder {path}, and the public data sets are: {names}")
+        raise DataError(f"{path} does not exist, and is not a public data set ({', '.join(CATALOG)})")
     if path.is_dir():
-        raise DataError(f"{path} is a folder without a manifest.json: name a file, or `sasrec prepare` it first")
-    return from_source(path, config, rejects_path=rejects_path)
+        raise DataError(f"{path} is a folder without a manifest.json; name a file, or run `sasrec prepare` first")
+    return from_source(path, config, rejects_path=rejects_path), None
 
 
-def refuse_reading_options(config: DataConfig) -> None:
+def prepared_folder(source: str | Path) -> Path | None:
+    """The absolute path of a folder that `prepare` wrote, or None for any other source."""
+    prepared = bool(str(source)) and (Path(source) / "manifest.json").exists()
+    return Path(source).absolute() if prepared else None
+
+
+def _refuse_reading_options(config: DataConfig) -> None:
     """For data that is already prepared. Raises: ConfigError naming the settings that come too late."""
-    late = [name for name in _given(config) if name != "dataset"]
-    if late:
+    if late := _given(config):
         raise ConfigError(
             f"the data is prepared already, so {', '.join(late)} would do nothing: give it to `prepare`"
         )
 
 
 def _given(config: DataConfig) -> list[str]:
-    """Settings that are not the default."""
-    defaults = DataConfig()
-    return [f.name for f in fields(config) if getattr(config, f.name) != getattr(defaults, f.name)]
+    """Settings of reading that are not the default."""
+    own, defaults = asdict(config), asdict(DataConfig())
+    return [name for name, value in own.items() if name != "dataset" and value != defaults[name]]
 
 
 def from_source(
@@ -104,28 +118,28 @@ def item_texts(path: Path, id_column: str | None, text_column: str | None) -> di
     return {str(i): t for i, t in zip(ids, texts, strict=True) if i is not None and t is not None}
 
 
-def _public(config: DataConfig, local_copy: Path | None, say: Callable[[str], None]) -> Dataset:
-    plain = _given(config) == ["dataset"]
-    prepared = public.cache_root() / config.dataset / "prepared"
+def _public(name: str, config: DataConfig, local_copy: Path | None, say: Callable[[str], None]) -> Dataset:
+    plain = not _given(config)
+    prepared = public.cache_root() / name / "prepared"
     if plain and local_copy is None and (prepared / "manifest.json").exists():
         return open_dataset(prepared)
     if local_copy is None:
-        _refuse_other(DOWNLOADED, config)  # before the download
-    located = public.locate(config.dataset, cache=public.cache_root(), local_copy=local_copy)
-    say(f"{config.dataset}: {located.source}")
+        _refuse_other(name, DOWNLOADED, config)  # before the download
+    located = public.locate(name, cache=public.cache_root(), local_copy=local_copy)
+    say(f"{name}: {located.source}")
     titles = item_texts(located.items, located.item_column, located.title_column) if located.items else None
-    _refuse_other(located.data_config_overrides, config)
+    _refuse_other(name, located.data_config_overrides, config)
     options = replace(config, **located.data_config_overrides)
-    data = from_source(located.events, options, titles=titles, name=config.dataset)
+    data = from_source(located.events, options, titles=titles, name=name)
     if plain and local_copy is None:
         data.save(prepared)
     return data
 
 
-def _refuse_other(known: dict[str, Any], config: DataConfig) -> None:
+def _refuse_other(name: str, known: dict[str, Any], config: DataConfig) -> None:
     """Raises: ConfigError naming settings that are not how the events of a public data set are read."""
-    if given := [name for name in _given(config) if name in known and known[name] != getattr(config, name)]:
-        raise ConfigError(f"how {config.dataset} is read is known: leave {', '.join(given)} away")
+    if given := [field for field in _given(config) if field in known and known[field] != getattr(config, field)]:
+        raise ConfigError(f"{name} is always read the same way; remove {', '.join(given)}")
 
 
 def prepare(

@@ -110,7 +110,7 @@ def result_of(train_dir: Path, recipe: Recipe, seed: int) -> tuple[dict[str, Any
 
 def _data_of(recipe: Recipe, dataset: str | Path | None) -> Dataset:
     config = recipe.config.data if dataset is None else recipe.config.replace(dataset=str(dataset)).data
-    data = resolve(config)
+    data, _ = resolve(config.dataset, config)
     if not data.data_hash.startswith(recipe.expected.data_hash):
         raise DataError(
             f"the figures of {recipe.name} are for data {recipe.expected.data_hash[:12]}, and {config.dataset} "

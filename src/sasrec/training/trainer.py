@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, NoReturn
 
 import numpy as np
@@ -15,11 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sasrec.batches.batches import TrainingBatch, TrainingBatches
+from sasrec.batches.batches import TrainingBatches
+from sasrec.batches.loader import DeviceTrainingBatch, Loader
 from sasrec.config.settings import RunConfig
 from sasrec.losses.loss import training_loss
 from sasrec.models import SequenceModel
 from sasrec.models.diagnostics import stream_diagnostics
+from sasrec.runtime.device import seed_generators
 from sasrec.runtime.log import Bar, RunLog
 from sasrec.runtime.ranks import from_main, progress, rank, sum_over_ranks, under_torchrun, world
 from sasrec.runtime.signals import InterruptedWorkError, deferred_interrupt, pending, raise_for
@@ -62,7 +65,7 @@ class _Loss(nn.Module):
         super().__init__()
         self.model, self.config = model, config
 
-    def forward(self, batch: TrainingBatch, l2_emb: float) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: DeviceTrainingBatch, l2_emb: float) -> tuple[Tensor, Tensor]:
         """The loss, and with its penalty, which is what to minimise."""
         kind = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.config.training.precision]
         with torch.autocast(self.model.device.type, kind, enabled=kind is not None):
@@ -98,7 +101,7 @@ class Trainer:
         self._began = self._saved = time.monotonic()
         self._saved_step = 0
         self._saves = 0
-        self._positions = 0  # of the last batch
+        self._loader = Loader(batches, model.device, model.item_embedding.weight.dtype)
 
     def restore(self, state: TrainingState, optimizer: dict[str, Tensor]) -> None:
         """Go on from there; the weights are the model's already."""
@@ -120,7 +123,7 @@ class Trainer:
         module = _Loss(self.model, self.config)
 
         def trial() -> Any:
-            _, loss = module(self.batches.batch(0, 0, 0, training.accumulate * world()), 0.0)
+            _, loss = module(self._loader.batch(0, 0, 0, training.accumulate * world()), 0.0)
             return loss
 
         if training.show_shapes:
@@ -168,11 +171,14 @@ class Trainer:
         self.model.train()
         plan = self.batches.plan(state.epoch)
         self._epoch_loss = torch.tensor(state.epoch_loss, device=self.model.device)
+        parts = self.config.training.accumulate * world()
+        batches = self._loader.rest_of(state.epoch, state.epoch_step, range(rank(), parts, world()), parts)
         while state.epoch_step < len(plan):
             progress(state.step)
-            loss, told_to_stop, due, time_over = self._update(len(plan))
+            own_parts = list(islice(batches, self.config.training.accumulate))
+            loss, told_to_stop, due, time_over = self._update(own_parts, len(plan))
             self._epoch_loss += loss
-            positions += self._positions
+            positions += own_parts[0].positions
             state.epoch_step += 1
             state.step += 1
             bar(len(plan[state.epoch_step - 1]), self._note())
@@ -194,25 +200,27 @@ class Trainer:
         if due > 0 and not self._validation_due():
             self._save_now()
 
-    def _update(self, steps_per_epoch: int) -> Tensor:
-        """One update of the weights. Returns, the same on all ranks: the loss of the batch; above 0 if a signal is
-        pending anywhere; above 0 if it is time to save; above 0 if the time is over."""
+    def _update(self, own_parts: list[DeviceTrainingBatch], steps_per_epoch: int) -> Tensor:
+        """One update of the weights from this rank's parts of a batch.
+
+        Returns four numbers, the same on all ranks: the loss of the batch; above 0 if a signal is pending on any
+        rank; above 0 if it is time to save; above 0 if the time is over.
+        """
         training, state = self.config.training, self.state
         # Dropout too is a function of (seed, epoch, step).
         stream = [training.seed, _DROPOUT, state.epoch, state.epoch_step, *([rank()] if rank() else [])]
-        torch.manual_seed(int(np.random.SeedSequence(stream).generate_state(1, np.uint64)[0]) >> 1)
+        seed_generators(
+            self.model.device, int(np.random.SeedSequence(stream).generate_state(1, np.uint64)[0]) >> 1
+        )
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(training, state.step, steps_per_epoch)
         self._optimizer.zero_grad()
         told = torch.zeros(4, device=self.model.device)
-        parts = training.accumulate * world()
-        for part in range(rank(), parts, world()):
-            batch = self.batches.batch(state.epoch, state.epoch_step, part, parts)
-            last = part >= (training.accumulate - 1) * world()
+        for place, batch in enumerate(own_parts):
+            last = place == len(own_parts) - 1
             with nullcontext() if last or world() == 1 else self._loss_of.no_sync():  # type: ignore[operator]
-                loss, penalised = self._loss_of(batch, training.l2_emb if part == 0 else 0.0)
+                loss, penalised = self._loss_of(batch, training.l2_emb if place == rank() == 0 else 0.0)
                 told[0] += loss
-                self._positions = batch.positions
                 self._backward(penalised, loss)
         told[1] = pending()
         if rank() == 0:
@@ -225,7 +233,7 @@ class Trainer:
         if not math.isfinite(float(total)) or not (math.isfinite(float(norm)) or self._may_overflow()):
             health.refuse(self.model, self._pass_again, self._where(), float(total))
         if training.diagnose_every and state.step % training.diagnose_every == 0 and rank() == 0:
-            streams = stream_diagnostics(self.model, self.batches.batch(state.epoch, state.epoch_step))
+            streams = stream_diagnostics(self.model, self._loader.batch(state.epoch, state.epoch_step))
             event = {"loss": float(total), "gradient_norm": float(norm), **streams}
             self._log.event("diagnostics", step=state.step, **event)
         if training.clip_norm > 0:
@@ -251,7 +259,7 @@ class Trainer:
         """This rank's parts of the batch that is under way, forward."""
         parts = self.config.training.accumulate * world()
         for part in range(rank(), parts, world()):
-            batch = self.batches.batch(self.state.epoch, self.state.epoch_step, part, parts)
+            batch = self._loader.batch(self.state.epoch, self.state.epoch_step, part, parts)
             _Loss(self.model, self.config)(batch, 0.0)
 
     def _may_overflow(self) -> bool:

@@ -19,7 +19,7 @@ from tests.synthetic import dataset, random_lists
 def made(lists: list[list[int]], items: int, **changed: int) -> TrainingBatches:
     options = {"maxlen": 10, "batch_size": 8, "seed": 0} | changed
     loss = LossConfig(loss="bce", num_negatives=2)
-    return TrainingBatches(split_events(dataset(lists, items)).training, items, loss=loss, **options)
+    return TrainingBatches(split_events(dataset(lists, items)).training, items, plan=NegativePlan.of(loss), **options)
 
 
 def test_leave_one_out_takes_the_last_event_for_test_and_the_one_before_for_validation() -> None:

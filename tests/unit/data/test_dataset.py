@@ -26,7 +26,7 @@ def small(**options) -> sasrec.Dataset:
 
 
 def ids(data: sasrec.Dataset, user: str) -> list[str]:
-    return [data.item_ids[int(number) - 1] for number in data.history(data.user_number(user))]
+    return [data.catalogue.ids[int(number) - 1] for number in data.item_numbers_of(data.user_number(user))]
 
 
 def test_histories_are_in_order_of_time_then_of_the_file() -> None:
@@ -67,10 +67,10 @@ def test_a_k_core_repeats_until_nothing_is_left_to_drop_and_minimum_events_count
     frame = pl.DataFrame({"user": ["a", "a", "a", "b", "b"], "item": ["x", "x", "y", "y", "z"], "time": range(5)})
     core = sasrec.prepare(frame, k_core=2)
     assert core.user_ids.to_list() == ["a"]
-    assert core.item_ids.to_list() == ["x"]
+    assert core.catalogue.ids.to_list() == ["x"]
     once = sasrec.prepare(frame, min_user_events=2, min_item_events=2)
     assert once.user_ids.to_list() == ["a", "b"]
-    assert once.item_ids.to_list() == ["x", "y"]
+    assert once.catalogue.ids.to_list() == ["x", "y"]
 
 
 def test_filters_that_leave_nothing_are_named() -> None:
@@ -111,9 +111,9 @@ def test_saved_and_opened_a_data_set_is_the_same_and_mapped(tmp_path: Path) -> N
         for name in ("items", "times", "offsets"):
             assert np.array_equal(getattr(opened, name), getattr(data, name)), name
         assert opened.report == data.report
-        assert (opened.titles is None) == (data.titles is None)
+        assert (opened.catalogue.titles is None) == (data.catalogue.titles is None)
         assert opened.user_ids.equals(data.user_ids)
-    assert small(items=titles).titles.to_list() == ["The X", None, "The Z"]
+    assert small(items=titles).catalogue.titles.to_list() == ["The X", None, "The Z"]
 
 
 @pytest.mark.parametrize(
@@ -164,9 +164,9 @@ def test_the_same_rows_give_the_same_hash_however_they_arrive(tmp_path: Path) ->
 def test_integer_columns_come_back_as_integers_and_are_found_as_text_too() -> None:
     data = sasrec.prepare(pl.DataFrame({"user": [7, 7], "item": [30, 4], "time": [1, 2]}))
     assert data.user_ids.to_list() == [7]
-    assert sorted(data.item_ids.to_list()) == [4, 30]
+    assert sorted(data.catalogue.ids.to_list()) == [4, 30]
     assert data.user_number("7") == data.user_number(7) == 0
-    numbers, unknown = data.item_numbers([4, "30", 5])
+    numbers, unknown = data.catalogue.numbers([4, "30", 5])
     assert len(numbers) == 2
     assert unknown == ["5"]
 
@@ -180,7 +180,7 @@ def test_an_unknown_user_and_a_wrong_option_are_named() -> None:
 
 def test_titles_name_their_columns_when_one_is_missing(tmp_path: Path) -> None:
     (tmp_path / "items.csv").write_text('id,"name"\nx,"The, X"\n')
-    assert small(items=tmp_path / "items.csv").titles.to_list()[0] == "The, X"
+    assert small(items=tmp_path / "items.csv").catalogue.titles.to_list()[0] == "The, X"
     with pytest.raises(DataError, match="id, name"):
         small(items=tmp_path / "items.csv", items_title="title")
     with pytest.raises(DataError, match="nowhere"):

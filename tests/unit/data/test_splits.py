@@ -262,7 +262,7 @@ def test_under_a_temporal_split_cross_entropy_learns_nothing_of_items_that_are_n
     last = frame["time"].max()
     late = pl.DataFrame({"user": ["u000", "u001"], "item": ["late", "later"], "time": [last, last]})
     data = sasrec.prepare(pl.concat([frame, late]), time_unit="s")
-    numbers = {item: 1 + place for place, item in enumerate(data.item_ids.to_list())}
+    numbers = {item: 1 + place for place, item in enumerate(data.catalogue.ids.to_list())}
     tables = [
         sasrec.train(data, tmp_path / f"{epochs}", split="temporal:0.7", **(SMALL | loss | {"num_epochs": epochs}))
         .model.item_embedding.weight.detach()

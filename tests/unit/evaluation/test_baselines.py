@@ -37,7 +37,7 @@ def with_times(data: Dataset, seed: int = 0) -> Dataset:
     """Each user's events over some of twenty days."""
     random = np.random.default_rng(seed)
     days = [np.sort(random.integers(0, 20 * 24, n)) for n in np.diff(data.offsets)]
-    return Dataset(data.items, np.concatenate(days) * DAY // 24, data.offsets, data.user_ids, data.item_ids)
+    return Dataset(data.items, np.concatenate(days) * DAY // 24, data.offsets, data.user_ids, data.catalogue)
 
 
 def every_row(scorer: scorers.Scorer, histories: Histories) -> np.ndarray:

@@ -59,7 +59,7 @@ def lists_of_users(run: Path) -> list[list[str]]:
     """What `recommend` gives each user before their test target."""
     recommender = sasrec.load(run, device="cpu")
     data, users = recommender.data, recommender.split.test.users
-    histories = [[data.item_ids[int(i) - 1] for i in data.history(user)[:-1]] for user in users]
+    histories = [[data.catalogue.ids[int(i) - 1] for i in data.item_numbers_of(user)[:-1]] for user in users]
     return [[item for item, _ in recommender.recommend(history)] for history in histories]
 
 
@@ -68,8 +68,8 @@ def test_the_measures_of_lists_equal_plain_loops_over_what_is_recommended(run: P
     training: dict[str, int] = {}
     data = sasrec.load(run).data
     for user, place in itertools.product(range(data.num_users), range(30)):
-        if place < len(data.history(user)) - 2:
-            item = data.item_ids[int(data.history(user)[place]) - 1]
+        if place < len(data.item_numbers_of(user)) - 2:
+            item = data.catalogue.ids[int(data.item_numbers_of(user)[place]) - 1]
             training[item] = training.get(item, 0) + 1
     assert found["coverage"] == len({item for row in lists for item in row}) / ITEMS
     assert found["popularity"] == pytest.approx(np.mean([np.mean([training[i] for i in row]) for row in lists]))
@@ -85,7 +85,7 @@ def test_the_measures_of_lists_equal_plain_loops_over_what_is_recommended(run: P
 def test_novelty_and_the_ratio_of_popularity_equal_plain_loops_over_users(run: Path) -> None:
     """Novelty counts users, each once; the ratio is over what users had before the test target, validation too."""
     found, lists, data = details(run)["lists"]["model"], lists_of_users(run), sasrec.load(run).data
-    whole = [[data.item_ids[int(i) - 1] for i in data.history(user)] for user in range(data.num_users)]
+    whole = [[data.catalogue.ids[int(i) - 1] for i in data.item_numbers_of(user)] for user in range(data.num_users)]
     training = [row[:-2] for row in whole]
     assert any(len(set(row)) < len(row) for row in training), "somebody had an item twice"
     had = {item: sum(item in row for row in training) for row in lists for item in row}
@@ -166,7 +166,7 @@ def test_under_a_temporal_split_lists_and_coverage_are_of_the_items_in_training(
         }
     )
     data = sasrec.prepare(pl.concat([chain_frame(), late]))
-    assert data.item_numbers(late["item"])[0].tolist() == [26, 27, 28], "the best for the scorer"
+    assert data.catalogue.numbers(late["item"])[0].tolist() == [26, 27, 28], "the best for the scorer"
     split = split_events(data, "temporal:0.7")
     part, counts_V = split.test, np.bincount(split.training.items[split.training.flat()])
     lists = []
@@ -182,11 +182,11 @@ def test_under_a_temporal_split_lists_and_coverage_are_of_the_items_in_training(
 def test_groups_are_kept_as_given_and_come_back_from_disk(tmp_path: Path) -> None:
     items = items_file(tmp_path)
     data = sasrec.prepare(chain_frame(), items=items, items_group="genre", output=tmp_path / "data")
-    assert data.groups.to_list()[:8] == ["a", "b", "c", "a", "b", "c", "a", None]
+    assert data.catalogue.groups.to_list()[:8] == ["a", "b", "c", "a", "b", "c", "a", None]
     opened = sasrec.open_dataset(tmp_path / "data")
-    assert opened.groups.to_list() == data.groups.to_list()
-    assert opened.titles.to_list()[0] == "The 0"
-    assert sasrec.prepare(chain_frame(), items=items).groups is None
+    assert opened.catalogue.groups.to_list() == data.catalogue.groups.to_list()
+    assert opened.catalogue.titles.to_list()[0] == "The 0"
+    assert sasrec.prepare(chain_frame(), items=items).catalogue.groups is None
     with pytest.raises(DataError, match="no column 'colour'; its columns are: id, name, genre"):
         sasrec.prepare(chain_frame(), items=items, items_group="colour")
     with pytest.raises(ConfigError, match="items_group"):

@@ -56,7 +56,7 @@ def test_sampled_negatives_are_seeded_and_exclude_history_and_target() -> None:
     assert np.array_equal(negatives, sampled_negatives(split, 20, 100, seed=3))
     assert not np.array_equal(negatives, sampled_negatives(split, 20, 100, seed=4))
     for row, target in enumerate(split.targets):
-        assert not np.isin(negatives[row], [*data.history(split.users[row]), target]).any()
+        assert not np.isin(negatives[row], [*data.item_numbers_of(split.users[row]), target]).any()
 
 
 def test_what_lists_cannot_hold_is_no_target() -> None:

@@ -49,7 +49,7 @@ def test_the_place_in_the_list_before_a_target_is_the_rank_that_was_measured(tmp
     sasrec.train(sasrec.prepare(with_newcomer()), tmp_path / "run", split="temporal:0.8", **SMALL)
     recommender = sasrec.load(tmp_path / "run", device="cpu")
     data, compared = recommender.data, 0
-    ids = data.item_ids.to_list()
+    ids = data.catalogue.ids.to_list()
     rows = pl.read_parquet(tmp_path / "run/ranks.parquet").filter(scorer="model", split="test")
     for user, event, rank in rows.select("user", "event", "full").iter_rows():
         start = data.offsets[data.user_number(user)]
@@ -97,13 +97,13 @@ def test_a_user_is_served_from_all_their_events_of_known_items(run: Path) -> Non
         everybody = recommender.recommend_all(30)
     assert len(said) == 1
     assert everybody["user"].n_unique() == 80
-    late = data.item_numbers(["late"])[0][0]
+    late = data.catalogue.numbers(["late"])[0][0]
     for number, user in enumerate(data.user_ids):
         if user != "newcomer":
             with warnings.catch_warnings(record=True) as said:
                 warnings.simplefilter("always")
                 mine = recommender.recommend_user(user, 30)
-            assert len(said) == (late in data.history(number))
+            assert len(said) == (late in data.item_numbers_of(number))
             ours = everybody.filter(user=user)
             assert [item for item, _ in mine] == ours["item"].to_list()
             assert [score for _, score in mine] == pytest.approx(ours["score"].to_list(), abs=1e-4)

@@ -43,7 +43,7 @@ def test_what_is_exported_holds_no_user_and_no_event(tmp_path: Path) -> None:
     sasrec.export(tmp_path / "run", tmp_path / "model")
     model = sasrec.load(tmp_path / "model")
     assert (model.data.num_users, model.data.num_events) == (0, 0)
-    assert model.data.item_ids.equals(run.data.item_ids)
+    assert model.data.catalogue.ids.equals(run.data.catalogue.ids)
     dataset = tmp_path / "model/dataset"
     assert all((dataset / f"{name}.bin").stat().st_size <= 8 for name in ("items", "times", "offsets"))
     assert pl.read_parquet(dataset / "users.parquet").height == 0

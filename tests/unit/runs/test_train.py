@@ -103,7 +103,7 @@ def test_recommendation_and_evaluation_rank_alike(learned: Path) -> None:
     data = recommender.data
     hits = 0
     for user in range(data.num_users):
-        *history, target = (data.item_ids[int(i) - 1] for i in data.history(user))
+        *history, target = (data.catalogue.ids[int(i) - 1] for i in data.item_numbers_of(user))
         top = [item for item, _ in recommender.recommend(history, k=10, exclude_seen=target not in history)]
         hits += target in top
     measured = sasrec.evaluate(learned, device="cpu")["test"]["full"]["hr@10"]
@@ -214,7 +214,7 @@ def test_users_with_few_events_train_without_validation(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="fewer than 3 events: 20"):
         sasrec.evaluate(tmp_path / "run")
     with pytest.raises(DataError, match="no sequences"):
-        sasrec.train(data.__class__(data.items[:1], None, np.array([0, 1]), data.user_ids[:1], data.item_ids),
+        sasrec.train(data.__class__(data.items[:1], None, np.array([0, 1]), data.user_ids[:1], data.catalogue),
                      tmp_path / "other", **SMALL)  # fmt: skip
 
 
