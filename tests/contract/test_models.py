@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from sasrec.batches.batches import Batch, TrainingBatches, pad
+from sasrec.batches.batches import TrainingBatches, pad
+from sasrec.batches.loader import DeviceBatch, Loader, on_device
+from sasrec.batches.negatives import NegativePlan
 from sasrec.checkpoint import store
 from sasrec.config.settings import LossConfig, ModelConfig
 from sasrec.data.histories import Histories
@@ -61,19 +63,19 @@ def times_for(lists: list[list[int]]) -> np.ndarray:
     return np.concatenate([*steps, np.zeros(0)]).astype(np.int64)
 
 
-def batch(lists: list[list[int]]) -> Batch:
-    return pad(histories(lists), np.arange(len(lists)), MAXLEN)
+def batch(lists: list[list[int]]) -> DeviceBatch:
+    return on_device(pad(histories(lists), np.arange(len(lists)), MAXLEN), torch.device("cpu"))
 
 
-def states(model: SequenceModel, made: Batch) -> torch.Tensor:
+def states(model: SequenceModel, made: DeviceBatch) -> torch.Tensor:
     with torch.no_grad():
-        return model(model.to_device(made.items_BL), model.to_device(made.positions_BL), model.times_of(made))
+        return model(made.items_BL, made.positions_BL, made.ticks_BL)
 
 
 def test_a_state_does_not_depend_on_later_items(model: SequenceModel) -> None:
     made = batch([[3, 5, 7, 9, 11, 13, 15, 17]])
-    changed = dataclasses.replace(made, items_BL=made.items_BL.copy())
-    changed.items_BL[0, 5:] = [30, 31, 32]
+    changed = dataclasses.replace(made, items_BL=made.items_BL.clone())
+    changed.items_BL[0, 5:] = torch.tensor([30, 31, 32])
     before, after = states(model, made), states(model, changed)
     assert torch.equal(before[:, :5], after[:, :5])
     assert not torch.allclose(before[:, 5:], after[:, 5:])
@@ -83,7 +85,7 @@ def test_every_earlier_item_is_seen(model: SequenceModel) -> None:
     made = batch([[3, 5, 7, 9, 11, 13]])
     last = model.last_states(made)
     for position in range(6):
-        changed = dataclasses.replace(made, items_BL=made.items_BL.copy())
+        changed = dataclasses.replace(made, items_BL=made.items_BL.clone())
         changed.items_BL[0, position] = 33
         assert not torch.allclose(last, model.last_states(changed), atol=1e-9)
 
@@ -120,9 +122,10 @@ def test_every_parameter_gets_a_gradient_and_padding_none(model: SequenceModel, 
     lists = [[*range(1, ITEMS + 1)], *random_lists(20, ITEMS, seed=6)]
     data = dataset(lists, ITEMS)
     config = LossConfig(loss=loss)
-    training = dataclasses.replace(split_events(data).training, times=times_for(lists))
-    batches = TrainingBatches(training, ITEMS, maxlen=MAXLEN, batch_size=64, loss=config, seed=0)
-    training_loss(model.train(), batches.batch(0, 0), config).backward()
+    training = dataclasses.replace(split_events(data).training, ticks=times_for(lists))
+    plan = NegativePlan.of(config)
+    batches = TrainingBatches(training, ITEMS, maxlen=MAXLEN, batch_size=64, plan=plan, seed=0)
+    training_loss(model.train(), Loader(batches, model.device).batch(0, 0), config).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         if not name.endswith(WITHOUT_INFLUENCE):
@@ -140,7 +143,8 @@ def test_the_losses_and_gradients_of_parts_add_up_to_those_of_the_batch(
     lists = random_lists(30, ITEMS, seed=4, longest=12)
     training = histories(lists)
     config = LossConfig(loss=loss, num_negatives=2 if loss == "bce" else 1)
-    made = TrainingBatches(training, ITEMS, maxlen=MAXLEN, batch_size=15, loss=config, seed=0)
+    plan = NegativePlan.of(config)
+    made = Loader(TrainingBatches(training, ITEMS, maxlen=MAXLEN, batch_size=15, plan=plan, seed=0), model.device)
     model.double().eval()
     found = []
     for count in (1, parts):

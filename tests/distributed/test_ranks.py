@@ -204,11 +204,11 @@ def test_what_one_rank_finds_wrong_ends_all_and_a_restart_takes_no_other_run_for
     words = ["-m", "sasrec", "train", "--dataset=nowhere.csv", f"--train_dir={run}", "--device=cpu"]
     status, said = finish(start(2, *words, restarts=1), seconds=60)
     assert status != 0
-    assert "holds a run already" in said
+    assert "already holds a run" in said
     words = ["-m", "sasrec", "train", "--dataset=nowhere.csv", f"--train_dir={tmp_path / 'new'}", "--device=cpu"]
     status, said = finish(start(2, *words), seconds=60)
     assert status != 0
-    assert "there is no file or folder nowhere.csv" in said
+    assert "nowhere.csv does not exist" in said
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from sasrec.batches.batches import TrainingBatch
+from sasrec.batches.loader import DeviceTrainingBatch, RunConstants
+from sasrec.batches.negatives import NegativePlan
 from sasrec.config.settings import LossConfig, ModelConfig
 from sasrec.losses.loss import training_loss
 from sasrec.models import build_model
@@ -67,17 +68,19 @@ def tensors(golden: np.lib.npyio.NpzFile, prefix: str) -> dict[str, torch.Tensor
     return found
 
 
-def batch_of(golden: np.lib.npyio.NpzFile) -> TrainingBatch:
+def batch_of(golden: np.lib.npyio.NpzFile) -> DeviceTrainingBatch:
     rows, length = golden["sequence"].shape
-    return TrainingBatch(
-        items_BL=golden["sequence"],
-        positions_BL=np.tile(np.arange(1, length + 1), (rows, 1)),
-        lengths_B=np.full(rows, length),
-        times_BL=golden["scaled_times"] if "scaled_times" in golden.files else None,
-        real_P=np.arange(rows * length),
-        targets_P=golden["positive"].ravel(),
-        negatives_PN=golden["negative"].reshape(-1, 1),
+    return DeviceTrainingBatch(
+        items_BL=torch.from_numpy(golden["sequence"]),
+        positions_BL=torch.arange(1, length + 1).repeat(rows, 1),
+        lengths_B=torch.full((rows,), length),
+        ticks_BL=torch.from_numpy(golden["scaled_times"]) if "scaled_times" in golden.files else None,
+        real_P=torch.arange(rows * length),
+        targets_P=torch.from_numpy(golden["positive"].ravel()),
+        negatives=torch.from_numpy(golden["negative"].reshape(-1, 1)),
+        own_BK=None,
         positions=rows * length,
+        run=RunConstants(NegativePlan.of(LossConfig(loss="bce")), None, None),
     )
 
 
@@ -91,9 +94,7 @@ def test_states_scores_loss_and_gradients_equal_the_published_ones(case: str, dt
     batch = batch_of(golden)
     value, gradient = (1e-9, 1e-8) if dtype == torch.float64 else (1e-4, 1e-4)
 
-    states_BLD = model(
-        torch.from_numpy(batch.items_BL), torch.from_numpy(batch.positions_BL), model.times_of(batch)
-    )
+    states_BLD = model(batch.items_BL, batch.positions_BL, batch.ticks_BL)
     assert np.abs(states_BLD.detach().numpy() - golden["states"]).max() < value
     scores_BV = model.scores(model.last_states(batch)).detach().numpy()
     assert np.abs(scores_BV[:, 1:] - golden["scores_all_items"]).max() < value

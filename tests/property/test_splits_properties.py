@@ -10,15 +10,17 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from sasrec.batches import ticks
 from sasrec.batches.batches import TrainingBatches
+from sasrec.batches.negatives import NegativePlan
+from sasrec.batches.ticks import with_ticks
 from sasrec.config.settings import LossConfig, ModelConfig
-from sasrec.data import splits
 from sasrec.data.dataset import Dataset
-from sasrec.data.items import Items
 from sasrec.data.histories import Histories
+from sasrec.data.items import Items
 from sasrec.data.splits import EvaluationSplit, Split, iso, split_events
 from sasrec.errors import DataError
 from sasrec.evaluation.target_ranks import sampled_negatives
@@ -70,8 +72,8 @@ FIXED = [kind for kind in KINDS if not kind.startswith("temporal:0")]
 def split_of(data: Dataset, how: str) -> Split:
     """With event numbers for personal times."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(splits, "data_times", lambda data, *_: np.arange(data.num_events))
-        return split_events(data, how)
+        patch.setattr(ticks, "user_ticks", lambda data, *_: np.arange(data.num_events))
+        return with_ticks(split_events(data, how), data, ModelConfig(time=True))
 
 
 def contents(histories: Histories) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -80,7 +82,7 @@ def contents(histories: Histories) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     assert (lengths >= 0).all()
     row = np.repeat(np.arange(len(lengths)), lengths)
     at = np.arange(len(row)) + (histories.starts - np.cumsum(lengths) + lengths)[row]
-    return row, histories.times[at], histories.items[at]
+    return row, histories.ticks[at], histories.items[at]
 
 
 def training_leaks(data: Dataset, split: Split) -> dict[str, int]:
@@ -154,7 +156,13 @@ LOSSES = (
 def batch_leaks(data: Dataset, split: Split, seed: int) -> dict[str, int]:
     """Of the first two batches of an epoch."""
     loss, windows, stride = LOSSES[seed % len(LOSSES)], ("last", "random")[seed // 2 % 2], data.num_items + 1
-    options = {"maxlen": 1 + seed % 20, "batch_size": 100, "loss": loss, "seed": seed, "windows": windows}
+    options = {
+        "maxlen": 1 + seed % 20,
+        "batch_size": 100,
+        "plan": NegativePlan.of(loss),
+        "seed": seed,
+        "windows": windows,
+    }
     batches = TrainingBatches(split.training, data.num_items, known_V=split.known_V, **options)
     row, _, item = contents(split.training)
     follows = row[1:] == row[:-1]
@@ -167,9 +175,9 @@ def batch_leaks(data: Dataset, split: Split, seed: int) -> dict[str, int]:
         learned = (user_P * stride + batch.items_BL.ravel()[batch.real_P]) * stride + batch.targets_P
         leaks["a step is none of training"] += (~np.isin(learned, steps[follows])).sum()
         unknown = np.flatnonzero(~split.known_V[1:]) + 1
-        given = np.zeros(0, int) if batch.unknown_U is None else batch.unknown_U
+        given = np.zeros(0, int) if batches.unknown_U is None else batches.unknown_U
         leaks["a negative is unknown"] += len(np.setxor1d(unknown, given))
-        drawn = batch.negatives_PN if batch.shared_N is None else batch.shared_N[None, :]
+        drawn = np.zeros((1, 0), int) if batch.negatives is None else np.atleast_2d(batch.negatives)
         leaks["a negative is unknown"] += (~split.known_V[drawn] & (drawn > 0)).sum()
         if batch.own_BK is None:
             leaks["an own item is a negative"] += np.isin(user_P[:, None] * stride + drawn, own).sum()
@@ -242,10 +250,10 @@ def test_no_split_leaks_and_targets_are_those_of_a_plain_loop(kind: str, seed: i
 
 def listed(histories: Histories) -> list[tuple[list[int], list[int]]]:
     ranges = list(zip(histories.starts, histories.ends, strict=True))
-    return [(histories.items[a:b].tolist(), histories.times[a:b].tolist()) for a, b in ranges]
+    return [(histories.items[a:b].tolist(), histories.ticks[a:b].tolist()) for a, b in ranges]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 @given(part=st.sampled_from(["valid", "test"]), **(RANDOM | {"kind": st.sampled_from(FIXED)}))
 def test_nothing_before_a_part_depends_on_what_comes_from_there_on(
     part: str, kind: str, seed: int, **sizes: int
@@ -266,7 +274,7 @@ def test_nothing_before_a_part_depends_on_what_comes_from_there_on(
     changed = replace(data, items=items, times=times)
     model = ModelConfig(time=True)
     try:
-        before, after = (split_events(each, split.how, model) for each in (data, changed))
+        before, after = (with_ticks(split_events(each, split.how), each, model) for each in (data, changed))
     except DataError:  # validation has become empty
         assume(False)
     assert listed(before.training) == listed(after.training)

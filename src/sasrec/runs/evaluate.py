@@ -111,7 +111,7 @@ def measure(
     *,
     details: bool = False,
 ) -> dict[str, Any]:
-    """Measure a model on a split; with a folder, also write metrics.json, ranks.parquet and an event in the log."""
+    """Measure a model on a split; with a folder, also write metrics.json, ranks.parquet and a log event."""
     measured = evaluate_scorer(ModelScorer(model), data, split, log=log, details=details)
     metrics = measured.metrics
     if rank() == 0 and folder is not None:

@@ -79,7 +79,7 @@ def train(
     After a failure torchrun starts the processes again; they then resume the run that this launch began.
 
     Raises: CheckpointError if `start_from` does not fit; ConfigError if `train_dir` already holds a run or a
-    setting is wrong; DataError, DownloadError, TrainingError. KeyboardInterrupt is raised after the weights are saved.
+    setting is wrong; DataError, DownloadError, TrainingError. KeyboardInterrupt comes after the weights are saved.
     """
     config = recipe if isinstance(recipe, RunConfig) else RunConfig.load(recipe) if recipe else RunConfig()
     if "dataset" in settings:
@@ -121,9 +121,9 @@ def resume(
     """Continue a run from its newest undamaged checkpoint; the result is bit-identical to an uninterrupted run.
 
     Settings come from the run. `recipe` and `settings` may change how long and where to train (num_epochs unless
-    the schedule is cosine, max_minutes, patience, save_minutes, device), what is shown (diagnose_every, show_shapes,
-    tensorboard, detect_anomaly) and the place of the prepared data. A run that has ended is measured again, or
-    trained further if its limits were raised.
+    the schedule is cosine, max_minutes, patience, save_minutes, device), what is shown (diagnose_every,
+    show_shapes, tensorboard, detect_anomaly) and the place of the prepared data. A run that has ended is measured
+    again, or trained further if its limits were raised.
 
     Raises: CheckpointError if there is no checkpoint, or the data has changed; ConfigError naming a setting that
     differs.
@@ -293,7 +293,7 @@ def _announce(model: SequenceModel, split: Split, config: RunConfig, folder: Pat
     targets = f"{len(split.valid.targets):,} validation and {len(split.test.targets):,} test targets"
     log.say(f"split {split.how}: {split.training.lengths.sum():,} events to train on, {targets}")
     if not len(split.valid.targets):
-        log.say(f"note: {nobody(split.valid)}; the last weights are kept")
+        log.say(f"note: nobody has a validation target ({split.valid.why_skipped}); the last weights are kept")
     if config.training.tensorboard:
         log.show_in_tensorboard(step)
 

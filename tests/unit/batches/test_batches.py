@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sasrec.batches.batches import TrainingBatch, TrainingBatches, pad
-from sasrec.batches.negatives import NegativeSampler
+from sasrec.batches.negatives import NegativePlan, NegativeSampler
 from sasrec.config.settings import LossConfig
 from sasrec.data.histories import Histories
 from sasrec.data.splits import split_events
@@ -19,7 +19,9 @@ from tests.synthetic import dataset, random_lists
 def made(lists: list[list[int]], items: int, **changed: int) -> TrainingBatches:
     options = {"maxlen": 10, "batch_size": 8, "seed": 0} | changed
     loss = LossConfig(loss="bce", num_negatives=2)
-    return TrainingBatches(split_events(dataset(lists, items)).training, items, plan=NegativePlan.of(loss), **options)
+    return TrainingBatches(
+        split_events(dataset(lists, items)).training, items, plan=NegativePlan.of(loss), **options
+    )
 
 
 def test_leave_one_out_takes_the_last_event_for_test_and_the_one_before_for_validation() -> None:
@@ -64,7 +66,7 @@ def test_parts_share_out_a_batch_and_keep_its_negatives(parts: int) -> None:
         inputs, places = batch.items_BL.ravel()[batch.real_P], batch.positions_BL.ravel()[batch.real_P]
         return [
             (int(i), int(p), int(t), *map(int, n))
-            for i, p, t, n in zip(inputs, places, batch.targets_P, batch.negatives_PN, strict=True)
+            for i, p, t, n in zip(inputs, places, batch.targets_P, batch.negatives, strict=True)
         ]
 
     assert sorted(itertools.chain(*map(examples, pieces))) == sorted(examples(whole))
@@ -97,16 +99,18 @@ def test_a_batch_is_a_pure_function_of_seed_epoch_and_step() -> None:
     one, other = made(lists, 30), made(lists, 30)
     other.batch(3, 1)  # another order of calls
     a, b = one.batch(1, 2), other.batch(1, 2)
-    for name in ("items_BL", "positions_BL", "targets_P", "negatives_PN", "real_P"):
+    for name in ("items_BL", "positions_BL", "targets_P", "negatives", "real_P"):
         assert np.array_equal(getattr(a, name), getattr(b, name)), name
-    assert not np.array_equal(a.negatives_PN, made(lists, 30, seed=1).batch(1, 2).negatives_PN)
+    assert not np.array_equal(a.negatives, made(lists, 30, seed=1).batch(1, 2).negatives)
     assert [u.tolist() for u in one.plan(0)] != [u.tolist() for u in one.plan(1)]
 
 
 def test_random_windows_cover_the_whole_history_and_never_leave_the_training_part() -> None:
     lists = random_lists(30, 500, seed=4, longest=60)
     training = split_events(dataset(lists, 500)).training
-    batches = TrainingBatches(training, 500, maxlen=10, batch_size=8, loss=LossConfig(), seed=0, windows="random")
+    batches = TrainingBatches(
+        training, 500, maxlen=10, batch_size=8, plan=NegativePlan.of(LossConfig()), seed=0, windows="random"
+    )
     seen: dict[int, set[tuple[int, ...]]] = {}
     for epoch in range(300):
         for step, users in enumerate(batches.plan(epoch)):
@@ -130,7 +134,7 @@ def test_a_loss_that_skips_own_items_gets_all_of_the_training_part_and_nothing_h
 ) -> None:
     training = split_events(dataset(random_lists(30, 40, seed=4, longest=60), 40)).training
     loss, options = LossConfig(skip_own_items=True), {"maxlen": 10, "batch_size": 8, "seed": 0}
-    batches = TrainingBatches(training, 40, loss=loss, windows=windows, **options)
+    batches = TrainingBatches(training, 40, plan=NegativePlan.of(loss), windows=windows, **options)
     for step, users in enumerate(batches.plan(0)):
         for part in range(parts):
             batch, mine = batches.batch(0, step, part, parts), users[part::parts]
@@ -142,7 +146,7 @@ def test_a_loss_that_skips_own_items_gets_all_of_the_training_part_and_nothing_h
             widest = max((len(set(row)) for row in batch.own_BK), default=1)
             assert batch.own_BK.shape[1] == widest
     without = LossConfig(skip_own_items=False)
-    assert TrainingBatches(training, 40, loss=without, **options).batch(0, 0).own_BK is None
+    assert TrainingBatches(training, 40, plan=NegativePlan.of(without), **options).batch(0, 0).own_BK is None
 
 
 def test_an_epoch_has_every_user_once_and_batches_of_equal_numbers_of_positions() -> None:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from sasrec.batches.batches import TrainingBatches
-from sasrec.batches.negatives import TrainingNegatives
+from sasrec.batches.negatives import NegativePlan, TrainingNegatives
 from sasrec.config.settings import LossConfig
 from sasrec.data.splits import split_events
 from tests.synthetic import dataset
@@ -27,7 +27,9 @@ def counts(rows: list[list[int]]) -> npt.NDArray[np.int64]:
 
 def drawer(**settings: Any) -> TrainingNegatives:
     training = split_events(dataset(LISTS, ITEMS)).training
-    return TrainingNegatives(training, counts(TARGETS).astype(float), ITEMS, LossConfig(**settings))
+    return TrainingNegatives(
+        training, counts(TARGETS).astype(float), ITEMS, NegativePlan.of(LossConfig(**settings))
+    )
 
 
 def assert_drawn_by(weights: npt.NDArray[Any], drawn: npt.NDArray[np.int64]) -> None:
@@ -96,14 +98,14 @@ def test_in_batch_negatives_are_corrected_by_how_often_items_are_targets(
         ITEMS,
         maxlen=MAXLEN,
         batch_size=len(lists),
-        loss=LossConfig(loss="softmax", negatives="in_batch", num_negatives=10**6),
+        plan=NegativePlan.of(LossConfig(loss="softmax", negatives="in_batch", num_negatives=10**6)),
         seed=0,
         windows=windows,
     )
     drawn = np.concatenate(
-        [batches.batch(epoch, 0).shared_N for epoch in range(3000 if windows == "random" else 1)]
+        [batches.batch(epoch, 0).negatives for epoch in range(3000 if windows == "random" else 1)]
     )
-    found, q = np.bincount(drawn, minlength=ITEMS + 1) / len(drawn), np.exp(batches.batch(0, 0).log_q_V)
+    found, q = np.bincount(drawn, minlength=ITEMS + 1) / len(drawn), np.exp(batches.log_q_V)
     assert abs(q[found > 0].sum() - 1) < 1e-12
     assert abs(found[found > 0] / q[found > 0] - 1).max() < (0.05 if windows == "random" else 1e-12)
 
@@ -121,7 +123,7 @@ def test_items_that_are_not_known_are_never_drawn_and_the_others_alike(
     loss_config = LossConfig(
         loss=loss, negatives=negatives, share_negatives=shared, num_negatives=5000, skip_own_items=skip
     )
-    made = TrainingNegatives(training, np.zeros(ITEMS + 1), ITEMS, loss_config, known_V=known_V)
+    made = TrainingNegatives(training, np.zeros(ITEMS + 1), ITEMS, NegativePlan.of(loss_config), known_V=known_V)
     drawn = made.draw(np.array([4, 4]), np.array([1, 1]), np.random.default_rng(0))
     own = {1, 7, 10} if skip and not shared else set()
     assert set(np.unique(drawn)) - {0} == {1, 4, 7, 10} - own
@@ -171,22 +173,21 @@ def test_the_estimate_of_the_partition_function_is_unbiased(negatives: str, shar
 @pytest.mark.parametrize("loss", ["bce", "softmax"])
 def test_all_parts_have_the_negatives_of_the_whole(loss: str, settings: dict[str, Any], parts: int) -> None:
     training = split_events(dataset(LISTS, ITEMS)).training
-    config = LossConfig(loss=loss, num_negatives=9, **settings)
-    batches = TrainingBatches(training, ITEMS, maxlen=MAXLEN, batch_size=6, loss=config, seed=3)
+    plan = NegativePlan.of(LossConfig(loss=loss, num_negatives=9, **settings))
+    batches = TrainingBatches(training, ITEMS, maxlen=MAXLEN, batch_size=6, plan=plan, seed=3)
     whole = batches.batch(1, 1)
     pieces = [batches.batch(1, 1, part, parts) for part in range(parts)]
-    if config.shared:
-        assert all(np.array_equal(piece.shared_N, whole.shared_N) for piece in pieces)
-        assert whole.negatives_PN.shape == (len(whole.targets_P), 0)
+    if plan.shared:
+        assert all(np.array_equal(piece.negatives, whole.negatives) for piece in pieces)
+        assert whole.negatives.ndim == 1
     else:
         rows = [
-            sorted(map(tuple, np.concatenate(made)))
-            for made in ([p.negatives_PN for p in pieces], [whole.negatives_PN])
+            sorted(map(tuple, np.concatenate(made))) for made in ([p.negatives for p in pieces], [whole.negatives])
         ]
         assert rows[0] == rows[1]
-        assert whole.shared_N is None
-    other = TrainingBatches(training, ITEMS, maxlen=MAXLEN, batch_size=6, loss=config, seed=4).batch(1, 1)
+        assert whole.negatives.ndim == 2
+    other = TrainingBatches(training, ITEMS, maxlen=MAXLEN, batch_size=6, plan=plan, seed=4).batch(1, 1)
     assert not np.array_equal(
-        other.shared_N if config.shared else other.negatives_PN,
-        whole.shared_N if config.shared else whole.negatives_PN,
+        other.negatives,
+        whole.negatives,
     )

@@ -60,7 +60,7 @@ def test_training_prints_metrics_with_protocol_and_popularity(
     assert "validation NDCG@10" in err
     again, _, err = run(capsys, *arguments)
     assert again == 1
-    assert "holds a run already" in err
+    assert "already holds a run" in err
 
 
 def test_evaluate_repeats_what_training_measured(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

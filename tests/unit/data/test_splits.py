@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 import sasrec
+from sasrec.batches.ticks import with_ticks
 from sasrec.cli.main import main
 from sasrec.config.settings import ModelConfig, RunConfig
 from sasrec.data.dataset import Dataset
@@ -171,9 +172,11 @@ def test_personal_times_have_their_unit_from_the_training_part_of_the_split() ->
     model = ModelConfig(time=True)
     for how, unit in {"leave-one-out": 4, "last-2": 8, "temporal:1970-01-11,1970-01-15": 8}.items():
         expected = [round(day / unit) + 1 for day in (0, 8, 12, 14, 15)]
-        assert split_events(data, how, model).times[:5].tolist() == expected, how
+        split = with_ticks(split_events(data, how), data, model)
+        assert split.training.ticks[:5].tolist() == expected, how
     history = replace(model, interval_unit="history")
-    assert split_events(data, "temporal:1970-01-11,1970-01-15", history).times[:5].tolist() == [1, 9, 13, 15, 16]
+    split = with_ticks(split_events(data, "temporal:1970-01-11,1970-01-15"), data, history)
+    assert split.training.ticks[:5].tolist() == [1, 9, 13, 15, 16]
 
 
 @pytest.mark.parametrize("time", [False, True])

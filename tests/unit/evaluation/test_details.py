@@ -58,7 +58,8 @@ def details(run: Path) -> dict:
 def lists_of_users(run: Path) -> list[list[str]]:
     """What `recommend` gives each user before their test target."""
     recommender = sasrec.load(run, device="cpu")
-    data, users = recommender.data, recommender.split.test.users
+    data = recommender.data
+    users = split_events(data).test.users
     histories = [[data.catalogue.ids[int(i) - 1] for i in data.item_numbers_of(user)[:-1]] for user in users]
     return [[item for item, _ in recommender.recommend(history)] for history in histories]
 
@@ -85,7 +86,9 @@ def test_the_measures_of_lists_equal_plain_loops_over_what_is_recommended(run: P
 def test_novelty_and_the_ratio_of_popularity_equal_plain_loops_over_users(run: Path) -> None:
     """Novelty counts users, each once; the ratio is over what users had before the test target, validation too."""
     found, lists, data = details(run)["lists"]["model"], lists_of_users(run), sasrec.load(run).data
-    whole = [[data.catalogue.ids[int(i) - 1] for i in data.item_numbers_of(user)] for user in range(data.num_users)]
+    whole = [
+        [data.catalogue.ids[int(i) - 1] for i in data.item_numbers_of(user)] for user in range(data.num_users)
+    ]
     training = [row[:-2] for row in whole]
     assert any(len(set(row)) < len(row) for row in training), "somebody had an item twice"
     had = {item: sum(item in row for row in training) for row in lists for item in row}
@@ -93,7 +96,7 @@ def test_novelty_and_the_ratio_of_popularity_equal_plain_loops_over_users(run: P
     bits = [np.mean([np.log2(people) - np.log2(max(had[item], 1)) for item in row]) for row in lists]
     assert found["novelty"] == pytest.approx(np.mean(bits))
     counts = Counter(item for row in training for item in row)
-    measured = [whole[user] for user in sasrec.load(run).split.test.users]
+    measured = [whole[user] for user in split_events(sasrec.load(run).data).test.users]
     before = np.mean([np.mean([counts[item] for item in row[:-1]]) for row in measured])
     assert found["popularity_ratio"] == pytest.approx(found["popularity"] / before)
 
@@ -106,7 +109,7 @@ def test_the_slices_put_the_model_beside_the_best_baseline_and_hold_every_target
     data = sasrec.load(run).data
     for name in ("model", found["best_baseline"]):
         rows = frame.filter(pl.col("scorer") == name)
-        lengths = rows["event"].to_numpy() - data.offsets[sasrec.load(run).split.test.users]
+        lengths = rows["event"].to_numpy() - data.offsets[split_events(data).test.users]
         short = metrics_from_ranks(rows["full"].cast(pl.Float64).to_numpy()[lengths <= 5])
         assert found["slices"]["history up to 5"][name] == {key: short[key] for key in ("ndcg@10", "hr@10")}
     for kind in ("history", "target in", "gaps"):

@@ -16,7 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 import sasrec
-from sasrec.batches.batches import TrainingBatch, TrainingBatches
+from sasrec.batches.batches import TrainingBatches
+from sasrec.batches.loader import DeviceTrainingBatch, Loader
+from sasrec.batches.negatives import NegativePlan
 from sasrec.config.settings import LossConfig, ModelConfig
 from sasrec.data.splits import split_events
 from sasrec.losses import full, sampled
@@ -49,9 +51,13 @@ every_kind = pytest.mark.parametrize("config", COMBINATIONS)
 every_kind_in_chunks = pytest.mark.parametrize("config", COMBINATIONS[: len(COMBINATIONS) // 3])
 
 
-def made(config: LossConfig, lists: list[list[int]] = LISTS, batch_size: int = 12) -> TrainingBatches:
+def made(
+    config: LossConfig, lists: list[list[int]] = LISTS, batch_size: int = 12, dtype: torch.dtype = torch.float64
+) -> Loader:
     training = split_events(dataset(lists, ITEMS)).training
-    return TrainingBatches(training, ITEMS, maxlen=MAXLEN, batch_size=batch_size, loss=config, seed=0)
+    plan = NegativePlan.of(config)
+    batches = TrainingBatches(training, ITEMS, maxlen=MAXLEN, batch_size=batch_size, plan=plan, seed=0)
+    return Loader(batches, torch.device("cpu"), dtype)
 
 
 @pytest.fixture
@@ -75,10 +81,10 @@ def assert_equal(found: list[Tensor], expected: list[Tensor], within: float = 1e
         assert (one - other).abs().max() < within
 
 
-def scores(model: SequenceModel, batch: TrainingBatch, temperature: float = 1.0) -> Tensor:
+def scores(model: SequenceModel, batch: DeviceTrainingBatch, temperature: float = 1.0) -> Tensor:
     """Of every item, padding included, at every position."""
-    states = model(torch.from_numpy(batch.items_BL), torch.from_numpy(batch.positions_BL)).flatten(0, 1)
-    return states[torch.from_numpy(batch.real_P)] @ model.item_embedding.weight.T / temperature
+    states = model(batch.items_BL, batch.positions_BL).flatten(0, 1)
+    return states[batch.real_P] @ model.item_embedding.weight.T / temperature
 
 
 def probabilities(negatives: str) -> Tensor:
@@ -92,7 +98,7 @@ def probabilities(negatives: str) -> Tensor:
     return counts.double() / counts.sum()
 
 
-def owners(batch: TrainingBatch) -> list[set[int]]:
+def owners(batch: DeviceTrainingBatch) -> list[set[int]]:
     """The training items of each position's user, from the lists: their last inputs tell rows apart."""
     training = [row[:-2] if len(row) >= 3 else row for row in LISTS]
     found = []
@@ -102,13 +108,13 @@ def owners(batch: TrainingBatch) -> list[set[int]]:
     return found
 
 
-def plain(model: SequenceModel, batch: TrainingBatch, config: LossConfig) -> Tensor:
+def plain(model: SequenceModel, batch: DeviceTrainingBatch, config: LossConfig) -> Tensor:
     """docs/losses.md, position by position."""
     scores_PV, q = scores(model, batch, config.temperature), probabilities(config.negatives)
     histories = owners(batch) if config.skip_own_items else [set()] * len(batch.targets_P)
     terms = []
     for at, target in enumerate(batch.targets_P.tolist()):
-        drawn = (batch.negatives_PN[at] if batch.shared_N is None else batch.shared_N).tolist()
+        drawn = (batch.negatives if batch.negatives.dim() == 1 else batch.negatives[at]).tolist()
         kept = [item for item in drawn if item not in (0, target) and item not in histories[at]]
         positive, negative = scores_PV[at, target], scores_PV[at, kept]
         if config.loss == "softmax":
@@ -158,7 +164,7 @@ def test_memory_is_that_of_a_chunk_whatever_the_number_of_positions_and_negative
 ) -> None:
     config = LossConfig(loss="softmax", num_negatives=500, **NEGATIVES[kind])
     batch = made(config, LISTS * 5, batch_size=1000).batch(0, 0)
-    asked = len(batch.targets_P) * (500 if batch.shared_N is None else len(batch.shared_N))
+    asked = len(batch.targets_P) * batch.negatives.shape[-1]
     allowed = asked // 20
     monkeypatch.setattr(full, "_LOGITS_AT_ONCE", allowed)
     sizes: list[int] = []
@@ -185,13 +191,14 @@ def test_gbce_is_calibrated_by_what_can_be_drawn_and_how_many_are(model: Sequenc
     """Of known items only, and in batch of fewer targets than were asked for."""
     config = LossConfig(loss="gbce", num_negatives=5, gbce_t=1.0)
     batch = made(config).batch(0, 0)
-    few = dataclasses.replace(batch, unknown_U=np.arange(21, ITEMS + 1))
-    positive = scores(model, batch).gather(1, torch.from_numpy(batch.targets_P)[:, None])
+    known = dataclasses.replace(batch.run, unknown_U=torch.arange(21, ITEMS + 1))
+    few = dataclasses.replace(batch, run=known)
+    positive = scores(model, batch).gather(1, batch.targets_P[:, None])
     difference = training_loss(model, few, config) - training_loss(model, batch, config)
     expected = (5 / 19 - 5 / 29) * F.softplus(-positive).mean()
     assert abs(difference - expected) < 1e-12
     config = LossConfig(loss="gbce", negatives="in_batch", num_negatives=1000, gbce_t=1.0)
-    assert len(made(config, batch_size=2).batch(0, 0).shared_N) < ITEMS
+    assert len(made(config, batch_size=2).batch(0, 0).negatives) < ITEMS
     batch = made(config, batch_size=2).batch(0, 0)
     assert_equal(
         value_and_gradients(model, lambda: training_loss(model, batch, config)),
@@ -227,10 +234,15 @@ def test_sampled_softmax_of_every_item_once_without_correction_is_cross_entropy(
     config = LossConfig(loss="softmax", share_negatives=shared, logq=False, **common)
     batch, every = made(config).batch(0, 0), np.arange(1, ITEMS + 1)
     tiled = np.tile(every, (len(batch.targets_P), 1))
-    batch = dataclasses.replace(batch, **({"shared_N": every} if shared else {"negatives_PN": tiled}))
+    batch = dataclasses.replace(batch, negatives=torch.from_numpy(every if shared else tiled))
     found = value_and_gradients(model, lambda: training_loss(model, batch, config))
     cross_entropy = LossConfig(**common)
-    assert_equal(found, value_and_gradients(model, lambda: training_loss(model, batch, cross_entropy)))
+    assert_equal(
+        found,
+        value_and_gradients(
+            model, lambda: training_loss(model, dataclasses.replace(batch, negatives=None), cross_entropy)
+        ),
+    )
 
 
 @pytest.mark.parametrize("kind", ["uniform shared", "popularity shared"])
@@ -243,7 +255,7 @@ def test_the_error_of_sampled_softmax_shrinks_as_one_over_the_root_of_the_number
         for epoch in range(60):
             batch = batches.batch(epoch, 0)
             with torch.no_grad():
-                exact = training_loss(model, batch, LossConfig())
+                exact = training_loss(model, dataclasses.replace(batch, negatives=None), LossConfig())
                 squares.append((training_loss(model, batch, config) - exact).item() ** 2)
         return math.sqrt(np.mean(squares))
 
@@ -255,7 +267,7 @@ def test_the_error_of_sampled_softmax_shrinks_as_one_over_the_root_of_the_number
 def test_label_smoothing_and_temperature_are_those_of_torch(model: SequenceModel) -> None:
     config = LossConfig(label_smoothing=0.15, temperature=0.4, skip_own_items=False)
     batch = made(config).batch(0, 1)
-    targets = torch.from_numpy(batch.targets_P) - 1
+    targets = batch.targets_P - 1
 
     def theirs() -> Tensor:
         return F.cross_entropy(scores(model, batch, 0.4)[:, 1:], targets, label_smoothing=0.15)
@@ -279,9 +291,9 @@ def test_a_position_whose_negatives_all_are_its_target_has_no_softmax_loss(
 ) -> None:
     config = LossConfig(loss="softmax", skip_own_items=False)
     batch = made(config).batch(0, 0)
-    hits = np.repeat(batch.targets_P[:, None], count, axis=1)
+    hits = batch.targets_P[:, None].repeat(1, count)
     found = value_and_gradients(
-        model, lambda: training_loss(model, dataclasses.replace(batch, negatives_PN=hits), config)
+        model, lambda: training_loss(model, dataclasses.replace(batch, negatives=hits), config)
     )
     assert all(tensor.abs().max() == 0 for tensor in found)
 
@@ -292,9 +304,9 @@ def test_shared_negatives_that_hit_the_target_of_a_position_do_not_count_there(
 ) -> None:
     config = LossConfig(loss=loss, num_negatives=3, share_negatives=True, skip_own_items=False)
     batch = made(config).batch(0, 0)
-    item = int(np.bincount(batch.targets_P).argmax())
-    batch = dataclasses.replace(batch, shared_N=np.full(3, item))
-    scores_PV, targets = scores(model, batch), torch.from_numpy(batch.targets_P)
+    item = int(batch.targets_P.bincount().argmax())
+    batch = dataclasses.replace(batch, negatives=torch.full((3,), item))
+    scores_PV, targets = scores(model, batch), batch.targets_P
     beta = 1.0 if loss == "bce" else gbce_beta(3, ITEMS, config.gbce_t)
     positive = F.softplus(-scores_PV.gather(1, targets[:, None])).squeeze(1)
     negative = 3 * F.softplus(scores_PV[:, item]) * (targets != item)
@@ -308,7 +320,7 @@ def test_shared_negatives_that_hit_the_target_of_a_position_do_not_count_there(
 def test_under_autocast_scores_and_losses_stay_in_fp32(
     config: LossConfig, half: torch.dtype, model: SequenceModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch, seen = made(config).batch(0, 0), set()
+    batch, seen = made(config, dtype=torch.float32).batch(0, 0), set()
     name = "sampled_softmax" if config.loss == "softmax" else "binary_cross_entropy"
     original = getattr(sampled, name)
 

@@ -11,6 +11,8 @@ import torch
 
 import sasrec
 from sasrec.batches.batches import TrainingBatches
+from sasrec.batches.loader import Loader
+from sasrec.batches.negatives import NegativePlan
 from sasrec.config.settings import LossConfig, ModelConfig
 from sasrec.data.splits import split_events
 from sasrec.losses.loss import training_loss
@@ -91,26 +93,27 @@ def models(
     return built[0], built[1]
 
 
-def batches() -> TrainingBatches:
+def batches() -> Loader:
     data = dataset(random_lists(60, ITEMS, seed=1, longest=14), ITEMS)
     times = (torch.arange(data.num_events) * 3).numpy()
-    training = dataclasses.replace(split_events(data).training, times=times)
-    return TrainingBatches(training, ITEMS, maxlen=10, batch_size=20, loss=LossConfig(), seed=0)
+    training = dataclasses.replace(split_events(data).training, ticks=times)
+    plan = NegativePlan.of(LossConfig())
+    batches = TrainingBatches(training, ITEMS, maxlen=10, batch_size=20, plan=plan, seed=0)
+    return Loader(batches, torch.device("cpu"))
 
 
 def states(model: SequenceModel) -> torch.Tensor:
     batch = batches().batch(0, 0)
-    real = model.to_device(batch.real_P)
-    out = model(model.to_device(batch.items_BL), model.to_device(batch.positions_BL), model.times_of(batch))
-    return out.flatten(0, 1)[real]
+    return model(batch.items_BL, batch.positions_BL, batch.ticks_BL).flatten(0, 1)[batch.real_P]
 
 
 def trained(model: SequenceModel, steps: int) -> SequenceModel:
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     made = batches()
+    plan = made.batches.plan
     for step in range(steps):
-        epoch, at = divmod(step, len(made.plan(0)))
-        loss = training_loss(model, made.batch(epoch, at % len(made.plan(epoch))), LossConfig(loss="ce"))
+        epoch, at = divmod(step, len(plan(0)))
+        loss = training_loss(model, made.batch(epoch, at % len(plan(epoch))), LossConfig(loss="ce"))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

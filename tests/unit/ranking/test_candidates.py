@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sasrec.batches.batches import Batch
+from sasrec.batches.loader import DeviceBatch
 from sasrec.config.settings import ModelConfig
 from sasrec.data.histories import Histories
 from sasrec.data.splits import EvaluationSplit, split_events
@@ -135,7 +135,7 @@ def model_of(items: int = ITEMS, **settings: object) -> SequenceModel:
 def timed_split(items: int = ITEMS, users: int = 150) -> EvaluationSplit:
     split = split_events(dataset(random_lists(users, items, seed=1), items)).test
     times = np.arange(len(split.histories.items), dtype=np.int64) * 7 % 50
-    return dataclasses.replace(split, histories=dataclasses.replace(split.histories, times=np.sort(times)))
+    return dataclasses.replace(split, histories=dataclasses.replace(split.histories, ticks=np.sort(times)))
 
 
 @pytest.mark.parametrize("time", [False, True])
@@ -210,7 +210,7 @@ def watched_batches(model: SequenceModel, monkeypatch: pytest.MonkeyPatch) -> li
     """The shapes that the model is given to encode."""
     shapes, original = [], model.last_states
 
-    def last_states(batch: Batch) -> torch.Tensor:
+    def last_states(batch: DeviceBatch) -> torch.Tensor:
         shapes.append(batch.items_BL.shape)
         return original(batch)
 
@@ -256,14 +256,14 @@ def test_a_large_catalogue_is_scored_few_rows_at_a_time(items: int, most: int) -
 
 
 def top_of_all(model: SequenceModel, lists: list[list[int]]) -> Iterator[tuple[object, ...]]:
-    return Recommender(model, dataset(lists, ITEMS)).recommend_all(5).iter_rows()
+    return Recommender(model, dataset(lists, ITEMS).catalogue, dataset(lists, ITEMS)).recommend_all(5).iter_rows()
 
 
 def test_recommending_for_all_is_recommending_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_SCORES_AT_ONCE", "_SCORES_IN_CACHE"):
         monkeypatch.setattr(candidates, name, 7 * (ITEMS + 1))
     lists, model = random_lists(50, ITEMS, seed=5), model_of().double()
-    recommender = Recommender(model, dataset(lists, ITEMS))
+    recommender = Recommender(model, dataset(lists, ITEMS).catalogue, dataset(lists, ITEMS))
     found: dict[str, list[object]] = {}
     for user, item, _, _ in top_of_all(model, lists):
         found.setdefault(str(user), []).append(item)

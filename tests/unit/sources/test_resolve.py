@@ -62,7 +62,7 @@ def test_reading_a_download_otherwise_than_it_is_written_is_an_error(
     events: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: dict[str, str]
 ) -> None:
     monkeypatch.setattr(catalog, "locate", lambda *_, **__: pytest.fail("it was fetched before it was refused"))
-    with pytest.raises(ConfigError, match=f"known: leave {next(iter(setting))} away"):
+    with pytest.raises(ConfigError, match=f"read the same way; remove {next(iter(setting))}"):
         sasrec.train("ml-100k", tmp_path / "run", **setting, **SMALL)
 
 
@@ -88,12 +88,12 @@ def test_a_local_copy_of_what_is_not_a_public_data_set_is_an_error(
         chain_frame().write_csv(other)
     else:
         sasrec.prepare(events).save(other)
-    with pytest.raises(ConfigError, match=r"--from stands in for .*/other needs none"):
+    with pytest.raises(ConfigError, match=r"--from is only for public data sets, and .*/other is a local path"):
         sasrec.train(other, tmp_path / "run", local_copy=events, **SMALL)
 
 
 def test_a_local_copy_beside_data_is_an_error(events: Path, tmp_path: Path) -> None:
     for data in (chain_frame(), sasrec.prepare(events)):
-        with pytest.raises(ConfigError, match="give its name, not data"):
+        with pytest.raises(ConfigError, match="pass the name of one, not data"):
             sasrec.train(data, tmp_path / "run", local_copy=events, **SMALL)
     assert not (tmp_path / "run").exists()

@@ -19,6 +19,7 @@ from sasrec.config.settings import RunConfig
 from sasrec.errors import ConfigError, EvaluationError
 from sasrec.evaluation.metrics import metrics_from_ranks
 from sasrec.evaluation.significance import holm
+from sasrec.runs import train as train_module
 from sasrec.runs.folder import saved_metrics
 from tests.synthetic import chain_frame
 
@@ -88,7 +89,7 @@ def test_a_run_that_was_trained_on_can_be_compared_again_when_it_was_evaluated(
     mine, log = tmp_path / "mine", tmp_path / "mine/log.jsonl"
     shutil.copytree(runs / "short-0", mine)
     with monkeypatch.context() as patched:
-        patched.setattr(sasrec.runs.train, "measured", lambda *_: None)  # as killed when all was trained
+        patched.setattr(train_module, "_measured", lambda *_: None)  # as killed when all was trained
         sasrec.resume(mine, num_epochs=3)
     with pytest.raises(EvaluationError, match="was trained on since it was measured"):
         sasrec.compare([runs / "seed-0", mine])

@@ -160,7 +160,7 @@ def test_figures_of_before_the_end_are_not_taken_for_those_of_the_end(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(train_module, "measured", interrupted)
+        patched.setattr(train_module, "_measured", interrupted)
         assert main(command(recipe, events, "--seeds", "0")) == 130
     assert reproduce(recipe, tmp_path / "runs", dataset=events, seeds=[0]).metrics == whole
 
