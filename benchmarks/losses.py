@@ -19,6 +19,8 @@ import torch
 
 import sasrec
 from sasrec.batches.batches import TrainingBatches
+from sasrec.batches.loader import Loader
+from sasrec.batches.negatives import NegativePlan
 from sasrec.config.settings import RunConfig
 from sasrec.data.histories import Histories
 from sasrec.data.splits import split_events
@@ -52,14 +54,15 @@ def step_of(training: Histories, num_items: int, config: RunConfig) -> Callable[
     """A call is one step; it returns the number of targets."""
     torch.manual_seed(0)
     batches = TrainingBatches(
-        training, num_items, maxlen=config.model.maxlen, batch_size=128, loss=config.loss, seed=0
+        training, num_items, maxlen=config.model.maxlen, batch_size=128, plan=NegativePlan.of(config.loss), seed=0
     )
     model = build_model(num_items, config.model).train()
     optimizer = build_optimizer(model, config.training)
+    loader = Loader(batches, model.device)
     numbers = ((epoch, step) for epoch in range(10**9) for step in range(len(batches.plan(epoch))))
 
     def step() -> int:
-        batch = batches.batch(*next(numbers))
+        batch = loader.batch(*next(numbers))
         optimizer.zero_grad()
         training_loss(model, batch, config.loss).backward()  # type: ignore[no-untyped-call]
         optimizer.step()

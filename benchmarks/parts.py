@@ -21,6 +21,8 @@ from torch.nn import functional as F  # noqa: N812
 
 import sasrec
 from sasrec.batches.batches import TrainingBatches
+from sasrec.batches.loader import Loader
+from sasrec.batches.negatives import NegativePlan
 from sasrec.config.settings import RunConfig
 from sasrec.data.splits import split_events
 from sasrec.losses.loss import training_loss
@@ -95,17 +97,18 @@ def steps(path: Path, maxlen: int, models: dict[str, dict[str, bool]]) -> str:
         torch.manual_seed(0)
         config = RunConfig().replace(maxlen=maxlen, hidden_units=50, num_heads=1, loss="bce", **changed)
         training = split_events(data).training
-        training = dataclasses.replace(training, times=made_up if config.model.time else None)
+        training = dataclasses.replace(training, ticks=made_up if config.model.time else None)
         batches = TrainingBatches(
-            training, data.num_items, maxlen=maxlen, batch_size=128, loss=config.loss, seed=0
+            training, data.num_items, maxlen=maxlen, batch_size=128, plan=NegativePlan.of(config.loss), seed=0
         )
         model = build_model(data.num_items, config.model).train()
+        loader = Loader(batches, model.device)
         if config.training.compile:
-            compile_encoder(model, lambda: training_loss(model, batches.batch(0, 0), config.loss), sys.exit)
+            compile_encoder(model, lambda: training_loss(model, loader.batch(0, 0), config.loss), sys.exit)
         optimizer, numbers = build_optimizer(model, config.training), itertools.cycle(range(len(batches.plan(0))))
 
         def step() -> None:
-            loss = training_loss(model, batches.batch(0, next(numbers)), config.loss)
+            loss = training_loss(model, loader.batch(0, next(numbers)), config.loss)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             float(health.gradient_norm(model))  # as Trainer checks it

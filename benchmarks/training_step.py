@@ -30,11 +30,14 @@ import torch
 
 import sasrec
 from sasrec.batches.batches import TrainingBatches
+from sasrec.batches.loader import Loader
+from sasrec.batches.negatives import NegativePlan
 from sasrec.config.settings import RunConfig
 from sasrec.data.histories import Histories
 from sasrec.data.splits import split_events
 from sasrec.losses.loss import training_loss
 from sasrec.models import build_model
+from sasrec.runtime.device import seed_generators
 from sasrec.training import health
 from sasrec.training.optimizer import build_optimizer
 
@@ -62,26 +65,27 @@ def our_step(training: Histories, num_items: int, config: RunConfig) -> Step:
         num_items,
         maxlen=config.model.maxlen,
         batch_size=config.training.batch_size,
-        loss=config.loss,
+        plan=NegativePlan.of(config.loss),
         seed=0,
     )
     model = build_model(num_items, config.model).train()
     optimizer = build_optimizer(model, config.training)
+    loader = Loader(batches, model.device)
 
-    def numbers() -> Iterator[tuple[int, int]]:
+    def numbers() -> Iterator[tuple[int, int, Any]]:
         epoch = 0
         while True:
-            yield from ((epoch, step) for step in range(len(batches.plan(epoch))))
+            for step, batch in enumerate(loader.rest_of(epoch, 0, range(1), 1)):
+                yield epoch, step, batch
             epoch += 1
 
     numbered = numbers()
 
     def step() -> Any:
-        epoch, number = next(numbered)
+        epoch, number, batch = next(numbered)
         # As Trainer does, so that its cost is on our side of the scales.
         stream = np.random.SeedSequence([0, 2, epoch, number])
-        torch.manual_seed(int(stream.generate_state(1, np.uint64)[0]) >> 1)
-        batch = batches.batch(epoch, number)
+        seed_generators(model.device, int(stream.generate_state(1, np.uint64)[0]) >> 1)
         loss = training_loss(model, batch, config.loss)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -219,7 +223,7 @@ def main() -> None:
     about = surroundings(options.threads)
     data = sasrec.prepare(options.data)
     training = split_events(data).training
-    timed = dataclasses.replace(training, times=(np.arange(data.num_events) * 7 % 1000).cumsum())
+    timed = dataclasses.replace(training, ticks=(np.arange(data.num_events) * 7 % 1000).cumsum())
     steps = {
         "SASRec": our_step(training, data.num_items, CONFIG),
         "TiSASRec": our_step(timed, data.num_items, CONFIG.replace(time=True)),

@@ -184,7 +184,7 @@ def test_resume_refuses_what_would_not_be_the_same_run(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=f"{name} was .* when this run began and is .* now"):
             sasrec.resume(run, **setting)
     sasrec.train(sasrec.prepare(chain_frame()), tmp_path / "cosine", num_epochs=1, schedule="cosine", **SMALL)
-    with pytest.raises(ConfigError, match=r"'nowhere.csv' is no prepared folder"):
+    with pytest.raises(ConfigError, match=r"'nowhere.csv' is not a prepared folder"):
         sasrec.resume(run, dataset="nowhere.csv")
     with pytest.raises(ConfigError, match="num_epochs was 1"):
         sasrec.resume(tmp_path / "cosine", num_epochs=2)
