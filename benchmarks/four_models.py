@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 import sasrec as package
-from sasrec.runs.folder import ending, holds_checkpoints, is_finished, saved_metrics
+from sasrec.runs.folder import RunFolder
 from sasrec.runtime.log import events_of
 from sasrec.studies.sentences import number, p_value
 
@@ -40,18 +40,18 @@ def run(folder: Path, model: str, seed: int, settings: list[str]) -> None:
     """Train, evaluate, recommend: the weights are loaded again from the run folder by the last two."""
     if is_done(folder):
         return
-    resume = ["--resume"] if holds_checkpoints(folder) else []
+    resume = ["--resume"] if RunFolder(folder).can_resume() else []
     sasrec("train", "--train_dir", str(folder), *resume, "--seed", str(seed), *MODELS[model], *settings)
-    trained = saved_metrics(folder)
+    trained = RunFolder(folder).metrics()
     sasrec("evaluate", str(folder))
-    if saved_metrics(folder) != trained:
+    if RunFolder(folder).metrics() != trained:
         sys.exit(f"{folder}: the reloaded model has other metrics")
     sasrec("recommend", str(folder), "--all", "--k", "10", "--output", str(folder / "top.parquet"))
 
 
 def figures(folder: Path) -> dict[str, float]:
     """What the table shows of one run."""
-    ended, written, metrics = ending(folder), events_of(folder), saved_metrics(folder)
+    ended, written, metrics = RunFolder(folder).ending(), events_of(folder), RunFolder(folder).metrics()
     assert ended is not None, "only runs that are done are shown"
     # A run that was resumed may have gone through an epoch twice, but its seconds count one of them.
     epochs = max(event["epoch"] for event in written if event["event"] == "epoch")
@@ -91,7 +91,7 @@ def table(folder: Path) -> str:
 def baselines(folder: Path) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
     """Their metrics, which are the same in every run of the folder."""
     runs = [run for model in runs_of(folder).values() for run in model]
-    return saved_metrics(runs[0])["baselines"] if runs else {}
+    return RunFolder(runs[0]).metrics()["baselines"] if runs else {}
 
 
 def margins(folder: Path) -> str:
@@ -120,7 +120,7 @@ def slug(model: str) -> str:
 
 def is_done(folder: Path) -> bool:
     """Whether a run has ended, and the last of the three commands too."""
-    return is_finished(folder) and (folder / "top.parquet").exists()
+    return RunFolder(folder).is_finished() and (folder / "top.parquet").exists()
 
 
 def runs_of(folder: Path) -> dict[str, list[Path]]:

@@ -21,7 +21,7 @@ import four_models
 from sasrec.config.recipe import Recipe, read_recipe, recipe_names
 from sasrec.config.settings import RunConfig
 from sasrec.errors import SasrecError
-from sasrec.runs.folder import Ending, best_baseline, metric_of, saved_metrics
+from sasrec.runs.folder import Ending, RunFolder, best_baseline, metric_of
 from sasrec.studies.reproduce import result_of
 
 HEAD = """# Results
@@ -154,7 +154,7 @@ def of_models(folder: Path) -> str:
     if not runs:
         return ""
     first = next(iter(runs.values()))[0]
-    protocol, config = saved_metrics(first)["protocol"], RunConfig.load(first / "config.toml")
+    protocol, config = RunFolder(first).metrics()["protocol"], RunConfig.load(first / "config.toml")
     settings = " ".join(
         f"--{name}" if value is True else f"--{name} {value}"
         for name, (_, value) in RunConfig().differences(config).items()

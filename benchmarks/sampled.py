@@ -19,7 +19,7 @@ import polars as pl
 
 import sasrec
 from sasrec.data.splits import split_events
-from sasrec.runs.folder import saved_metrics
+from sasrec.runs.folder import RunFolder
 
 NEGATIVES, K = 100, 10
 
@@ -33,7 +33,7 @@ def expected(above: np.ndarray, others: np.ndarray | int) -> tuple[np.ndarray, n
 
 def check(run: Path) -> None:
     """Predicted and measured, model and baselines."""
-    split, metrics = split_events(sasrec.load(run, device="cpu").data).test, saved_metrics(run)
+    split, metrics = split_events(sasrec.load(run, device="cpu").data).test, RunFolder(run).metrics()
     histories = split.histories
     seen = [
         len({*histories.items[start:end].tolist(), int(target)})

@@ -27,7 +27,7 @@ import polars as pl
 import sasrec
 from sasrec.evaluation.metrics import of_targets
 from sasrec.evaluation.significance import paired_bootstrap, seed_noise
-from sasrec.runs.folder import holds_checkpoints, is_finished
+from sasrec.runs.folder import RunFolder
 
 SETTINGS = {
     "maxlen": 50,
@@ -44,8 +44,8 @@ SETTINGS = {
 def ranks(folder: Path, data: str, seed: int, settings: dict[str, float]) -> np.ndarray:
     """(rows,) of the model on test, full catalogue; trains it if it is not there."""
     run = folder / str(seed)
-    if not is_finished(run):
-        if holds_checkpoints(run):
+    if not RunFolder(run).is_finished():
+        if RunFolder(run).can_resume():
             sasrec.resume(run, seed=seed, **settings)
         else:
             sasrec.train(data, run, seed=seed, device="cpu", **settings)

@@ -49,8 +49,8 @@ if record := settings.pop("record", None):
         return batch
     TrainingBatches.batch = batch
 from pathlib import Path
-from sasrec.runs.folder import holds_checkpoints
-if holds_checkpoints(Path(sys.argv[2])):
+from sasrec.runs.folder import RunFolder
+if RunFolder(Path(sys.argv[2])).can_resume():
     sasrec.resume(sys.argv[2])
 else:
     sasrec.train(sys.argv[1], sys.argv[2], **settings)

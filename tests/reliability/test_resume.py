@@ -227,8 +227,8 @@ if moment.startswith("save"):  # in the middle of writing or publishing a checkp
 elif moment != "never":
     threading.Timer(float(moment), os.kill, (os.getpid(), signal.SIGKILL)).start()
 settings = dict(maxlen=12, hidden_units=16, batch_size=16, lr=1e-2, device="cpu", num_epochs=12, save_minutes=1e-4)
-from sasrec.runs.folder import holds_checkpoints
-if holds_checkpoints(__import__("pathlib").Path(run)):
+from sasrec.runs.folder import RunFolder
+if RunFolder(run).can_resume():
     sasrec.resume(run)
 else:
     sasrec.train(sys.argv[3], run, **settings)

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import tyro
 
-from sasrec.checkpoint.restore import CHECKPOINTS
 from sasrec.cli.arguments import ids, seconds
 from sasrec.cli.tables import err, out, print_comparison, print_items, print_metrics, print_outcome
 from sasrec.config.recipe import recipe_names
@@ -18,7 +17,7 @@ from sasrec.errors import ConfigError, DataError
 from sasrec.evaluation.card import Candidates
 from sasrec.runs.evaluate import evaluate, load
 from sasrec.runs.export import export
-from sasrec.runs.folder import METRICS, saved_metrics
+from sasrec.runs.folder import RunFolder
 from sasrec.runs.train import resume, train
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import joined, rank
@@ -79,15 +78,16 @@ class Train:
                     start_from=self.state_dict_path,
                 )
         except (KeyboardInterrupt, SystemExit):
-            if (self.train_dir / CHECKPOINTS).exists():
+            if RunFolder(self.train_dir).checkpoints.exists():
                 err.print(f"interrupted; go on with: sasrec train --train_dir {self.train_dir} --resume")
             raise
-        if (self.train_dir / METRICS).exists():
-            print_metrics(saved_metrics(self.train_dir))
+        folder = RunFolder(self.train_dir)
+        if folder.metrics_file.exists():
+            print_metrics(folder.metrics())
         err.print(f"next: sasrec recommend {self.train_dir} --history ITEM,ITEM,… --k 10")
 
     def _measure(self, log: RunLog) -> None:
-        own = self.train_dir / "config.toml"
+        own = RunFolder(self.train_dir).config_file
         config = self.config.replace(
             dataset=str(prepared_folder(self.config.data.dataset) or self.config.data.dataset)
         )
@@ -207,7 +207,7 @@ class Recommend:
         if self.all and (self.output is None or self.output.suffix not in {".parquet", ".csv"}):
             raise ConfigError("--all needs --output FILE.parquet or FILE.csv")
         recommender = load(self.run_dir, device=self.device, dataset=self.dataset)
-        if self.include_seen and RunConfig.load(self.run_dir / "config.toml").loss.skip_own_items:
+        if self.include_seen and RunFolder(self.run_dir).config().loss.skip_own_items:
             err.print(
                 "note: this model has not learned how likely items come again: train it with --no_skip_own_items"
             )

@@ -10,7 +10,6 @@ from typing import Any
 from sasrec.batches.ticks import with_ticks
 from sasrec.checkpoint import store
 from sasrec.checkpoint.restore import check_data, checkpoint_at, config_of, known_items, model_of, training_part
-from sasrec.config.settings import RunConfig
 from sasrec.data.dataset import Dataset, open_dataset
 from sasrec.data.items import Items
 from sasrec.data.splits import Split, split_events
@@ -20,7 +19,7 @@ from sasrec.files import file_digest, write_whole
 from sasrec.models import SequenceModel
 from sasrec.ranking.recommender import Recommender
 from sasrec.ranking.scorers import ModelScorer
-from sasrec.runs.folder import ITEMS, METRICS, RANKS, dataset_of
+from sasrec.runs.folder import RunFolder
 from sasrec.runtime.device import pick_device
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import joined, rank
@@ -39,21 +38,23 @@ def load(
 
     Raises: CheckpointError or DataError if anything is missing, damaged, or belongs to other data.
     """
-    return _loaded(Path(run), device, dataset, checkpoint)[0]
+    return _loaded(RunFolder(run), device, dataset, checkpoint)[0]
 
 
 def _loaded(
-    folder: Path, device: str, dataset: str | Path | None, checkpoint: str | Path | None
+    folder: RunFolder, device: str, dataset: str | Path | None, checkpoint: str | Path | None
 ) -> tuple[Recommender, str]:
     """The recommender of a run, and the split that it was trained under."""
-    if not (folder / "config.toml").exists():
-        raise CheckpointError(f"{folder} is not a run (it has no config.toml); name a folder that `train` made")
-    found = checkpoint_at(Path(checkpoint) if checkpoint else folder)
+    if not folder.config_file.exists():
+        raise CheckpointError(
+            f"{folder.path} is not a run (it has no config.toml); name a folder that `train` made"
+        )
+    found = checkpoint_at(Path(checkpoint) if checkpoint else folder.path)
     data: Dataset | None = None
-    if dataset is not None or not (folder / ITEMS).exists():
-        data = open_dataset(dataset) if dataset else dataset_of(folder, RunConfig.load(folder / "config.toml"))
+    if dataset is not None or not folder.items_file.exists():
+        data = open_dataset(dataset) if dataset else folder.dataset()
         check_data(found, data)
-    items = data.catalogue if data is not None else _exported_items(folder / ITEMS, found)
+    items = data.catalogue if data is not None else _exported_items(folder.items_file, found)
     model = model_of(found, len(items)).to(pick_device(device))
     return recommender_of(found, model, items, data), config_of(found).evaluation.split
 
@@ -92,21 +93,22 @@ def evaluate(
 
     Raises: EvaluationError for an export, which has no events, or if neither split has a target; as `load`.
     """
+    folder = RunFolder(run)
     with joined(pick_device(device).type):
-        log = RunLog.of_run(None if checkpoint else Path(run) / "log.jsonl", log or RunLog(None))
-        recommender, how = _loaded(Path(run), device, dataset, checkpoint)
+        log = RunLog.of_run(None if checkpoint else folder.log_file, log or RunLog(None))
+        recommender, how = _loaded(folder, device, dataset, checkpoint)
         data = recommender.data
         if data is None:
             raise EvaluationError(f"{run} is an export, which has no events; evaluate the run that it came from")
         split = with_ticks(split_events(data, how), data, recommender.model.config)
-        return measure(recommender.model, data, split, None if checkpoint else Path(run), log, details=details)
+        return measure(recommender.model, data, split, None if checkpoint else folder, log, details=details)
 
 
 def measure(
     model: SequenceModel,
     data: Dataset,
     split: Split,
-    folder: Path | None,
+    folder: RunFolder | None,
     log: RunLog,
     *,
     details: bool = False,
@@ -117,8 +119,8 @@ def measure(
     if rank() == 0 and folder is not None:
         ranks = io.BytesIO()
         measured.ranks.write_parquet(ranks)
-        write_whole(folder / RANKS, ranks.getvalue())
-        write_whole(folder / METRICS, json.dumps(metrics, indent=2))
+        write_whole(folder.ranks_file, ranks.getvalue())
+        write_whole(folder.metrics_file, json.dumps(metrics, indent=2))
     try:
         log.event("metrics", **{name: metrics[name] for name in ("valid", "test") if name in metrics})
     except OSError as error:  # another user's file, in a folder that both may write to

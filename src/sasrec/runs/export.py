@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from sasrec.checkpoint import store
-from sasrec.checkpoint.restore import CHECKPOINTS, checkpoint_at
-from sasrec.config.settings import RunConfig
+from sasrec.checkpoint.restore import checkpoint_at
 from sasrec.errors import ConfigError
 from sasrec.files import file_digest
 from sasrec.runs.evaluate import ITEMS_DIGEST, load
-from sasrec.runs.folder import ITEMS
+from sasrec.runs.folder import RunFolder
 
 
 def export(run_dir: str | Path, output: str | Path) -> Path:
@@ -21,14 +20,14 @@ def export(run_dir: str | Path, output: str | Path) -> Path:
 
     Raises: ConfigError if `output` is not empty; CheckpointError and DataError as `load`.
     """
-    folder = Path(output)
-    if folder.exists() and any(folder.iterdir()):
-        raise ConfigError(f"{folder} is not empty; name another folder")
+    folder = RunFolder(output)
+    if folder.path.exists() and any(folder.path.iterdir()):
+        raise ConfigError(f"{folder.path} is not empty; name another folder")
     best = checkpoint_at(Path(run_dir))
     recommender = load(run_dir, device="cpu", checkpoint=best.path)
-    folder.mkdir(parents=True, exist_ok=True)
-    recommender.items.save(folder / ITEMS)
-    state = best.state | {ITEMS_DIGEST: file_digest(folder / ITEMS)}
-    store.save(folder / CHECKPOINTS, best.weights, state)
-    RunConfig.load(Path(run_dir) / "config.toml").replace(dataset="").save(folder / "config.toml")
-    return folder
+    folder.path.mkdir(parents=True, exist_ok=True)
+    recommender.items.save(folder.items_file)
+    state = best.state | {ITEMS_DIGEST: file_digest(folder.items_file)}
+    store.save(folder.checkpoints, best.weights, state)
+    RunFolder(run_dir).config().replace(dataset="").save(folder.config_file)
+    return folder.path

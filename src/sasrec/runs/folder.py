@@ -14,7 +14,7 @@ from sasrec.config.settings import RunConfig
 from sasrec.data.dataset import Dataset, open_dataset
 from sasrec.errors import ConfigError, EvaluationError
 from sasrec.evaluation import metrics as figures
-from sasrec.runtime.log import events_of
+from sasrec.runtime.log import RunLog, events_of
 from sasrec.runtime.ranks import launch_id
 from sasrec.sources.resolve import prepared_folder
 
@@ -42,67 +42,121 @@ def metric_of(metrics: dict[str, Any], name: str) -> float:
         raise ConfigError(f"there is no metric {name!r}; one is test.full.ndcg@10") from None
 
 
-def holds_checkpoints(folder: Path) -> bool:
-    """Whether a run in that folder came far enough to be resumed."""
-    return store.begun(folder / CHECKPOINTS)
-
-
-def launch_of(folder: Path) -> str:
-    """The launch that began the run, if it is this one. Starts before it came to no checkpoint."""
-    began = [event for event in events_of(folder) if event["event"] == "start"]
-    return launch_id() if began and began[-1].get("launch") == launch_id() else ""
-
-
-METRICS = "metrics.json"
-RANKS = "ranks.parquet"
-ITEMS = "items.parquet"  # of an export, which has no data set
-
-
 @dataclass(frozen=True)
 class Ending:
-    """How a run came to its end."""
+    """How the training of a run ended."""
 
     reason: str
-    """As the trainer words it."""
+    """In words, as the trainer logged it."""
     best_epoch: int
     seconds: float
-    """Of training, all parts of an interrupted run together."""
+    """Wall clock of training, summed over all parts of an interrupted run."""
     time: str
-    """When, ISO 8601."""
+    """The moment of the end, ISO 8601."""
     measured: bool
-    """Whether its metrics.json is of after that."""
+    """Whether metrics.json was written after the end."""
 
 
-def ending(run: Path) -> Ending | None:
-    """How a run ended, or None if it has not: it was interrupted, has been taken up again, or left no word."""
-    told = [each for each in events_of(run) if each["event"] in ("start", "resume", "stopped", "metrics")]
-    at = max((place for place, each in enumerate(told) if each["event"] != "metrics"), default=-1)
-    if at < 0 or told[at]["event"] != "stopped" or told[at].get("reason") == "interrupted":
-        return None
-    try:
-        reason, best_epoch, seconds, time = (told[at][key] for key in ("reason", "best_epoch", "seconds", "time"))
-        return Ending(str(reason), int(best_epoch), float(seconds), str(time), measured=at < len(told) - 1)
-    except (KeyError, TypeError, ValueError):
-        return None
+class RunFolder:
+    """A run on disk: where its parts are, and what they say.
 
-
-def is_finished(run: Path) -> bool:
-    """Whether a run has ended and its metrics are of that."""
-    ended = ending(run)
-    return ended is not None and ended.measured and (run / METRICS).exists()
-
-
-def saved_metrics(run: str | Path) -> dict[str, Any]:
-    """The metrics.json of a run, as `evaluate` returns it.
-
-    Raises: EvaluationError if it is not what `evaluate` writes.
+    RUN/  config.toml  log.jsonl  metrics.json  ranks.parquet  rejects.csv  checkpoints/
+          dataset/, unless the data was a prepared folder; an export has items.parquet instead
     """
-    try:
-        metrics: dict[str, Any] = json.loads((Path(run) / METRICS).read_text(encoding="utf-8"))
-        _check_metrics(metrics)
-    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError):
-        raise EvaluationError(f"{run}/{METRICS} is damaged: measure it again: sasrec evaluate {run}") from None
-    return metrics
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def config_file(self) -> Path:
+        """The settings."""
+        return self.path / "config.toml"
+
+    @property
+    def log_file(self) -> Path:
+        """Events, one JSON object a line."""
+        return self.path / "log.jsonl"
+
+    @property
+    def metrics_file(self) -> Path:
+        """What `evaluate` returned, with the protocol card."""
+        return self.path / "metrics.json"
+
+    @property
+    def ranks_file(self) -> Path:
+        """The rank of every target, for comparisons."""
+        return self.path / "ranks.parquet"
+
+    @property
+    def items_file(self) -> Path:
+        """The catalogue of an export, which has no data set."""
+        return self.path / "items.parquet"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints (checkpoint/store.py)."""
+        return self.path / CHECKPOINTS
+
+    def config(self) -> RunConfig:
+        """The settings of the run. Raises: ConfigError if they cannot be read."""
+        return RunConfig.load(self.config_file)
+
+    def dataset(self, config: RunConfig | None = None) -> Dataset:
+        """The data of the run: the prepared folder that its settings, or other ones, name, or its own copy."""
+        source = (config or self.config()).data.dataset
+        prepared = prepared_folder(source) if Path(source).is_absolute() else None
+        return open_dataset(prepared or self.path / "dataset")
+
+    def log(self, log: RunLog | None) -> RunLog:
+        """The log of the run, which speaks where `log` speaks."""
+        return RunLog.of_run(self.log_file, log)
+
+    def events(self) -> list[dict[str, Any]]:
+        """The events that the run logged."""
+        return events_of(self.path)
+
+    def can_resume(self) -> bool:
+        """Whether the run has a checkpoint to continue from."""
+        return store.begun(self.checkpoints)
+
+    def launch(self) -> str:
+        """The launch of torchrun that began the run, if it is the present one, else ""."""
+        starts = [event for event in self.events() if event["event"] == "start"]
+        # An earlier start in this folder came to no checkpoint, so only the last one counts.
+        return launch_id() if starts and starts[-1].get("launch") == launch_id() else ""
+
+    def ending(self) -> Ending | None:
+        """How training ended, or None if it was interrupted, is under way, or left no event."""
+        events = [event for event in self.events() if event["event"] in ("start", "resume", "stopped", "metrics")]
+        last = max((at for at, event in enumerate(events) if event["event"] != "metrics"), default=-1)
+        if last < 0 or events[last]["event"] != "stopped" or events[last].get("reason") == "interrupted":
+            return None
+        try:
+            reason, best, seconds, time = (
+                events[last][key] for key in ("reason", "best_epoch", "seconds", "time")
+            )
+            return Ending(str(reason), int(best), float(seconds), str(time), measured=last < len(events) - 1)
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def is_finished(self) -> bool:
+        """Whether training has ended and was measured since."""
+        ending = self.ending()
+        return ending is not None and ending.measured and self.metrics_file.exists()
+
+    def metrics(self) -> dict[str, Any]:
+        """The content of metrics.json, as `evaluate` returns it.
+
+        Raises: EvaluationError if it is not what `evaluate` writes.
+        """
+        try:
+            metrics: dict[str, Any] = json.loads(self.metrics_file.read_text(encoding="utf-8"))
+            _check_metrics(metrics)
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError):
+            raise EvaluationError(
+                f"{self.metrics_file} is damaged; measure the run again: sasrec evaluate {self.path}"
+            ) from None
+        return metrics
 
 
 def _check_metrics(metrics: Any) -> None:
@@ -117,9 +171,3 @@ def _check_metrics(metrics: Any) -> None:
     int(card["sampled_negatives"] + card["sampled_seed"])
     for split, field in product(("valid", "test"), ("targets", "users")):
         int(card[split][field])
-
-
-def dataset_of(folder: Path, config: RunConfig) -> Dataset:
-    """The data set of a run, where `_prepare_run` left it."""
-    prepared = prepared_folder(config.data.dataset) if Path(config.data.dataset).is_absolute() else None
-    return open_dataset(prepared or folder / "dataset")

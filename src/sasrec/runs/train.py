@@ -18,7 +18,6 @@ from sasrec.batches.negatives import NegativePlan
 from sasrec.batches.ticks import with_ticks
 from sasrec.checkpoint import store
 from sasrec.checkpoint.restore import (
-    CHECKPOINTS,
     check_data,
     checkpoint_at,
     config_of,
@@ -38,7 +37,7 @@ from sasrec.models import SequenceModel, build_model
 from sasrec.ranking.recommender import Recommender
 from sasrec.ranking.scorers import ModelScorer
 from sasrec.runs.evaluate import measure, recommender_of
-from sasrec.runs.folder import dataset_of, holds_checkpoints, launch_of
+from sasrec.runs.folder import RunFolder
 from sasrec.runtime.device import own_generators, pick_device
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import from_main, joined, launch_id, rank, restarted, world
@@ -87,16 +86,16 @@ def train(
     # A recipe may be another run's settings, and name its data.
     config = config.replace(**settings, dataset=str(data) if isinstance(data, str | Path) else "")
     _refuse_to_train(config, anew=True)
-    folder = Path(train_dir)
+    folder = RunFolder(train_dir)
     device = pick_device(config.training.device)
     with joined(device.type):
-        if restarted() and from_main("began", lambda: launch_of(folder) if holds_checkpoints(folder) else ""):
-            return _resumed(config, {}, folder, device, RunLog.of_run(folder / "log.jsonl", log))
-        if holds_checkpoints(folder):
+        if restarted() and from_main("began", lambda: folder.launch() if folder.can_resume() else ""):
+            return _resumed(config, {}, folder, device, folder.log(log))
+        if folder.can_resume():
             raise ConfigError(
-                f"{folder} already holds a run; use --resume to continue it, or name another --train_dir"
+                f"{folder.path} already holds a run; use --resume to continue it, or name another --train_dir"
             )
-        log = RunLog.of_run(folder / "log.jsonl", log)
+        log = folder.log(log)
         dataset, config = _prepared(data, config, folder, log, local_copy)
         start = None if start_from is None else checkpoint_at(Path(start_from))
         log.event(
@@ -128,12 +127,12 @@ def resume(
     Raises: CheckpointError if there is no checkpoint, or the data has changed; ConfigError naming a setting that
     differs.
     """
-    folder = Path(train_dir)
-    if not holds_checkpoints(folder):
-        raise CheckpointError(f"{folder} holds no checkpoint; check the path, or start without --resume")
-    device = pick_device((recipe or RunConfig.load(folder / "config.toml")).replace(**settings).training.device)
+    folder = RunFolder(train_dir)
+    if not folder.can_resume():
+        raise CheckpointError(f"{folder.path} holds no checkpoint; check the path, or start without --resume")
+    device = pick_device((recipe or folder.config()).replace(**settings).training.device)
     with joined(device.type):
-        return _resumed(recipe, settings, folder, device, RunLog.of_run(folder / "log.jsonl", log))
+        return _resumed(recipe, settings, folder, device, folder.log(log))
 
 
 def _refuse_to_train(config: RunConfig, *, anew: bool) -> None:
@@ -170,20 +169,19 @@ def _start_from(start: store.Checkpoint, model: SequenceModel, data: Dataset, co
 
 
 def _resumed(
-    recipe: RunConfig | None, settings: dict[str, Any], folder: Path, device: torch.device, log: RunLog
+    recipe: RunConfig | None, settings: dict[str, Any], folder: RunFolder, device: torch.device, log: RunLog
 ) -> Recommender:
-    checkpoints = folder / CHECKPOINTS
-    newest = from_main("checkpoint", lambda: store.newest(checkpoints, log.say).path.name)
-    found = store.load(checkpoints / newest)
+    newest = from_main("checkpoint", lambda: store.newest(folder.checkpoints, log.say).path.name)
+    found = store.load(folder.checkpoints / newest)
     config = _resumed_config(config_of(found), recipe, settings)
     _refuse_to_train(config, anew=False)
-    data = dataset_of(folder, config)
+    data = folder.dataset(config)
     check_data(found, data)
     if rank() == 0:
-        config.save(folder / "config.toml")
+        config.save(folder.config_file)
     step = found.state["step"]
     log.event("resume", checkpoint=found.path.name, step=step, ranks=world(), config=dataclasses.asdict(config))
-    log.say(f"resuming {folder} at step {step}")
+    log.say(f"resuming {folder.path} at step {step}")
     if found.need("ranks") != world() and config.model.dropout_rate > 0:
         before = found.need("ranks")
         log.say(f"note: {before} processes began this run and {world()} continue it, so dropout masks differ")
@@ -212,7 +210,7 @@ def _resumed_config(began: RunConfig, recipe: RunConfig | None, settings: dict[s
 
 
 def _prepared(
-    source: Any, config: RunConfig, folder: Path, log: RunLog, local_copy: Path | None
+    source: Any, config: RunConfig, folder: RunFolder, log: RunLog, local_copy: Path | None
 ) -> tuple[Dataset, RunConfig]:
     """The data and the settings of a new run, which rank 0 writes where `load` finds them.
 
@@ -222,28 +220,28 @@ def _prepared(
 
     def write() -> str:
         data, prepared = resolve(
-            source, config.data, local_copy=local_copy, rejects_path=folder / "rejects.csv", say=log.say
+            source, config.data, local_copy=local_copy, rejects_path=folder.path / "rejects.csv", say=log.say
         )
         for sentence in summary(data.report):
             log.say(sentence)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.path.mkdir(parents=True, exist_ok=True)
         if prepared is None:
-            data.save(folder / "dataset")
-        (config.replace(dataset=str(prepared)) if prepared else config).save(folder / "config.toml")
+            data.save(folder.path / "dataset")
+        (config.replace(dataset=str(prepared)) if prepared else config).save(folder.config_file)
         own.append(data)
         return ""
 
     from_main("prepared", write)
-    config = RunConfig.load(folder / "config.toml")
+    config = folder.config()
     # The first process has the data already; the others map what it wrote.
-    return own[0] if own else dataset_of(folder, config), config
+    return own[0] if own else folder.dataset(), config
 
 
 def _fitted(
     model: SequenceModel,
     data: Dataset,
     config: RunConfig,
-    folder: Path,
+    folder: RunFolder,
     log: RunLog,
     resumed: store.Checkpoint | None = None,
 ) -> Recommender:
@@ -273,8 +271,8 @@ def _fitted(
     def save(state: TrainingState, score: float | None, optimizer: dict[str, torch.Tensor]) -> None:
         if rank() == 0:
             record = _record(state, score, data, split, config)
-            store.save(folder / CHECKPOINTS, dict(model.state_dict()), record, optimizer)
-            store.prune(folder / CHECKPOINTS, log.say)
+            store.save(folder.checkpoints, dict(model.state_dict()), record, optimizer)
+            store.prune(folder.checkpoints, log.say)
 
     trainer = Trainer(model, batches, config, validate=validate, save=save, log=log)
     if resumed is not None:
@@ -286,10 +284,12 @@ def _fitted(
     return _measured(model, data, split, folder, log)
 
 
-def _announce(model: SequenceModel, split: Split, config: RunConfig, folder: Path, log: RunLog, step: int) -> None:
+def _announce(
+    model: SequenceModel, split: Split, config: RunConfig, folder: RunFolder, log: RunLog, step: int
+) -> None:
     parameters = sum(p.numel() for p in model.parameters())
     log.event("model", parameters=parameters, device=str(model.device))
-    log.say(f"training {parameters:,} parameters on {model.device}; results in {folder}")
+    log.say(f"training {parameters:,} parameters on {model.device}; results in {folder.path}")
     targets = f"{len(split.valid.targets):,} validation and {len(split.test.targets):,} test targets"
     log.say(f"split {split.how}: {split.training.lengths.sum():,} events to train on, {targets}")
     if not len(split.valid.targets):
@@ -317,9 +317,9 @@ def _record(
     }
 
 
-def _measured(model: SequenceModel, data: Dataset, split: Split, folder: Path, log: RunLog) -> Recommender:
+def _measured(model: SequenceModel, data: Dataset, split: Split, folder: RunFolder, log: RunLog) -> Recommender:
     """The best checkpoint of a run that has ended, measured if anybody has a target."""
-    best = checkpoint_at(folder)
+    best = checkpoint_at(folder.path)
     put_weights(best, model)
     recommender = recommender_of(best, model, data.catalogue, data)
     if len(split.valid.targets) or len(split.test.targets):

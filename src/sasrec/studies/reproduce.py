@@ -9,19 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from sasrec.config.recipe import Recipe, read_recipe
-from sasrec.config.settings import NO_WEIGHT, DataConfig, RunConfig
+from sasrec.config.settings import NO_WEIGHT, DataConfig
 from sasrec.data.dataset import Dataset
 from sasrec.errors import ConfigError, DataError, EvaluationError, SasrecError
-from sasrec.runs.folder import (
-    METRICS,
-    Ending,
-    dataset_of,
-    ending,
-    holds_checkpoints,
-    is_finished,
-    metric_of,
-    saved_metrics,
-)
+from sasrec.runs.folder import Ending, RunFolder, metric_of
 from sasrec.runs.train import resume, train
 from sasrec.runtime.log import RunLog
 from sasrec.sources.resolve import resolve
@@ -84,13 +75,13 @@ def reproduce(
     folders = {seed: Path(folder) / f"{recipe.name}-{seed}" for seed in seeds}
     data = _data_of(recipe, dataset)
     for seed, train_dir in folders.items():
-        if holds_checkpoints(train_dir):
+        if RunFolder(train_dir).can_resume():
             _check_run(train_dir, recipe, seed)
     results = []
     for seed, train_dir in folders.items():
-        if not holds_checkpoints(train_dir):
+        if not RunFolder(train_dir).can_resume():
             train(data, train_dir, recipe=settings[seed], log=log)
-        elif not is_finished(train_dir):
+        elif not RunFolder(train_dir).is_finished():
             resume(train_dir, recipe=settings[seed], log=log)
         results.append(result_of(train_dir, recipe, seed))
     return Outcome(recipe, [metrics for metrics, _ in results], [ended for _, ended in results])
@@ -102,10 +93,11 @@ def result_of(train_dir: Path, recipe: Recipe, seed: int) -> tuple[dict[str, Any
     Raises: ConfigError or DataError if it is another run; ReproductionError if it has not ended or has no metrics.
     """
     _check_run(train_dir, recipe, seed)
-    ended = ending(train_dir)
-    if ended is None or not is_finished(train_dir):
+    folder = RunFolder(train_dir)
+    ended = folder.ending()
+    if ended is None or not folder.is_finished():
         raise ReproductionError(f"{train_dir} has not ended, or was not measured since")
-    return saved_metrics(train_dir), ended
+    return folder.metrics(), ended
 
 
 def _data_of(recipe: Recipe, dataset: str | Path | None) -> Dataset:
@@ -121,16 +113,17 @@ def _data_of(recipe: Recipe, dataset: str | Path | None) -> Dataset:
 
 def _check_run(train_dir: Path, recipe: Recipe, seed: int) -> None:
     """Whether the run that is there, ended or not, is one of this recipe and data."""
-    own = RunConfig.load(train_dir / "config.toml")
+    folder = RunFolder(train_dir)
+    own = folder.config()
     differing = dataclasses.replace(own, data=DataConfig()).differences(recipe.settings(seed)).keys()
     if other := differing - set(NO_WEIGHT):
         raise ConfigError(
             f"{train_dir} was trained with another {', '.join(sorted(other))}: remove it, or name another folder"
         )
-    if is_finished(train_dir):
+    if folder.is_finished():
         data_hash = _measured_on(train_dir)
     else:  # there may be no metrics.json yet; this is what it would go on with
-        data_hash = dataset_of(train_dir, own).data_hash
+        data_hash = folder.dataset(own).data_hash
     if not data_hash.startswith(recipe.expected.data_hash):
         raise DataError(f"{train_dir} was trained on other data: remove it, or name another folder")
 
@@ -138,8 +131,8 @@ def _check_run(train_dir: Path, recipe: Recipe, seed: int) -> None:
 def _measured_on(train_dir: Path) -> str:
     """The hash of the data in a run's metrics.json."""
     try:
-        return str(saved_metrics(train_dir)["protocol"]["data_hash"])
+        return str(RunFolder(train_dir).metrics()["protocol"]["data_hash"])
     except (KeyError, TypeError):
         raise EvaluationError(
-            f"{train_dir / METRICS} does not say of which data it is: sasrec evaluate {train_dir} writes it anew"
+            f"{train_dir}/metrics.json does not name its data; measure the run again: sasrec evaluate {train_dir}"
         ) from None

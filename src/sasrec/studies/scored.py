@@ -19,9 +19,7 @@ from sasrec.errors import ConfigError, EvaluationError
 from sasrec.evaluation.card import Candidates, differences
 from sasrec.evaluation.metrics import of_targets
 from sasrec.evaluation.significance import Difference
-from sasrec.runs.folder import METRICS as METRICS_FILE
-from sasrec.runs.folder import RANKS, ending, saved_metrics
-from sasrec.runtime.log import events_of
+from sasrec.runs.folder import RunFolder
 
 LEVEL = 0.05
 
@@ -115,39 +113,43 @@ def scored_run(name: str, candidates: Candidates, split: SplitName) -> Scored:
 
     Raises: ConfigError for a run or baseline that does not exist; EvaluationError for missing or damaged ranks.
     """
-    folder, asked = Path(name), "model"
-    if not (folder / METRICS_FILE).exists() and ":" in name:
+    folder, asked = RunFolder(name), "model"
+    if not folder.metrics_file.exists() and ":" in name:
         run, _, asked = name.rpartition(":")
-        folder = Path(run)
-    if not (folder / METRICS_FILE).exists():
-        raise ConfigError(f"{folder} has no {METRICS_FILE}: name a run (`sasrec train` made it), or RUN:BASELINE")
-    again = f"measure it again: sasrec evaluate {folder}"
-    if not (folder / RANKS).exists():
-        raise EvaluationError(f"{folder} was measured by a version that kept no ranks: {again}")
-    metrics = saved_metrics(folder)
-    scorer = _scorer_named(asked, ["model", *metrics["baselines"]], folder)
+        folder = RunFolder(run)
+    if not folder.metrics_file.exists():
+        raise ConfigError(
+            f"{folder.path} has no {folder.metrics_file.name}: name a run (`sasrec train` made it), or RUN:BASELINE"
+        )
+    again = f"measure it again: sasrec evaluate {folder.path}"
+    if not folder.ranks_file.exists():
+        raise EvaluationError(f"{folder.path} was measured by a version that kept no ranks: {again}")
+    metrics = folder.metrics()
+    scorer = _scorer_named(asked, ["model", *metrics["baselines"]], folder.path)
     try:
         of_scorer = (pl.col("scorer") == scorer) & (pl.col("split") == split)
         ranks = pl.col("full", "sampled").cast(pl.Float64)
-        rows = pl.read_parquet(folder / RANKS).filter(of_scorer).sort("event").select("user", "event", ranks)
+        rows = pl.read_parquet(folder.ranks_file).filter(of_scorer).sort("event").select("user", "event", ranks)
     except pl.exceptions.PolarsError:
-        raise EvaluationError(f"{folder}/{RANKS} is damaged: {again}") from None
+        raise EvaluationError(f"{folder.ranks_file} is damaged: {again}") from None
     if split not in metrics:
         raise EvaluationError(
-            f"{folder} has no {split} targets (its protocol card says why): take the other --split"
+            f"{folder.path} has no {split} targets (its protocol card says why): take the other --split"
         )
     kept = (metrics if scorer == "model" else metrics["baselines"][scorer])[split][candidates]["mrr"]
     found = of_targets(ranks_of(rows, candidates), "mrr").sum() / max(len(rows), 1)
     if not abs(found - kept) <= 1e-9:  # nor if it is NaN
-        raise EvaluationError(f"{folder}/{RANKS} and {METRICS_FILE} are not of one measurement: {again}")
+        raise EvaluationError(
+            f"{folder.ranks_file} and {folder.metrics_file.name} are not of one measurement: {again}"
+        )
     if scorer != "model":
-        return Scored(name, None, f"{folder.resolve()}:{scorer}", metrics["protocol"], rows)
-    ended = ending(folder)
+        return Scored(name, None, f"{folder.path.resolve()}:{scorer}", metrics["protocol"], rows)
+    ended = folder.ending()
     if ended is not None and not ended.measured:
-        raise EvaluationError(f"{folder} was trained on since it was measured: {again}")
-    config = RunConfig.load(folder / "config.toml")
-    unended = ended is None and any(event["event"] != "metrics" for event in events_of(folder))
-    settings = _settings(config, folder) + (str(folder.resolve()) if unended else "")
+        raise EvaluationError(f"{folder.path} was trained on since it was measured: {again}")
+    config = folder.config()
+    unended = ended is None and any(event["event"] != "metrics" for event in folder.events())
+    settings = _settings(config, folder) + (str(folder.path.resolve()) if unended else "")
     cautions = tuple(_cautions(config, unended))
     return Scored(name, config.training.seed, settings, metrics["protocol"], rows, cautions)
 
@@ -169,17 +171,17 @@ def _cautions(config: RunConfig, unended: bool) -> Iterator[str]:
         yield "takes the unit of intervals from whole histories, so it knows something of held-out times"
 
 
-def _settings(config: RunConfig, folder: Path) -> str:
+def _settings(config: RunConfig, folder: RunFolder) -> str:
     """What decides the weights, but for the seed, and for data and split, which the card has."""
     parts = dataclasses.asdict(config)
     training = {name: value for name, value in parts["training"].items() if name not in ("seed", *NO_WEIGHT)}
     return json.dumps([parts["model"], parts["loss"], training, _started_from(folder)])
 
 
-def _started_from(folder: Path) -> str | None:
+def _started_from(folder: RunFolder) -> str | None:
     """The checkpoint whose weights a run began with, if its log names one."""
     found = None
-    for event in events_of(folder):
+    for event in folder.events():
         found = event.get("start_from") if event["event"] == "start" else found
     return found
 

@@ -19,7 +19,7 @@ from sasrec.data.splits import split_events
 from sasrec.errors import ConfigError, DataError
 from sasrec.evaluation.measure import evaluate_scorer
 from sasrec.evaluation.metrics import metrics_from_ranks
-from sasrec.runs.folder import saved_metrics
+from sasrec.runs.folder import RunFolder
 from sasrec.runtime.log import RunLog
 from tests.synthetic import chain_frame
 
@@ -102,7 +102,7 @@ def test_novelty_and_the_ratio_of_popularity_equal_plain_loops_over_users(run: P
 
 
 def test_the_slices_put_the_model_beside_the_best_baseline_and_hold_every_target(run: Path) -> None:
-    found, metrics = details(run), saved_metrics(run)
+    found, metrics = details(run), RunFolder(run).metrics()
     scores = {name: each["test"]["full"]["ndcg@10"] for name, each in metrics["baselines"].items()}
     assert found["best_baseline"] == max(scores, key=scores.get)
     frame = pl.read_parquet(run / "ranks.parquet").filter(pl.col("split") == "test")
@@ -140,7 +140,7 @@ def test_details_are_printed_only_when_asked_for_and_fit_80_columns(
     )
     assert main(["evaluate", str(run)]) == 0
     assert "coverage" not in capsys.readouterr().out
-    assert "details" not in saved_metrics(run)
+    assert "details" not in RunFolder(run).metrics()
     sasrec.evaluate(run, details=True)
 
 

@@ -13,7 +13,7 @@ import sasrec
 from sasrec.cli.main import main
 from sasrec.config.settings import RunConfig
 from sasrec.errors import EvaluationError
-from sasrec.runs.folder import metric_of, saved_metrics
+from sasrec.runs.folder import RunFolder, metric_of
 from tests.synthetic import chain_frame
 
 SMALL: dict[str, Any] = {
@@ -54,7 +54,7 @@ def test_the_part_that_has_targets_is_measured_and_printed(
     ranks = pl.read_parquet(run / "ranks.parquet")
     assert ranks["split"].unique().to_list() == [there]
     assert ranks.height == 5 * metrics["protocol"][there]["targets"]
-    assert sasrec.evaluate(run) == metrics == saved_metrics(run)
+    assert sasrec.evaluate(run) == metrics == RunFolder(run).metrics()
     with pytest.raises(EvaluationError, match=f"nobody has a {missing} target"):
         metric_of(metrics, f"baselines.markov.{missing}.full.mrr")
     assert metric_of(metrics, f"{there}.full.mrr") == metrics[there]["full"]["mrr"]

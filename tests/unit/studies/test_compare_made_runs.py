@@ -18,7 +18,7 @@ from sasrec.errors import ConfigError, EvaluationError
 from sasrec.evaluation.card import card
 from sasrec.evaluation.metrics import metrics_from_ranks, of_targets
 from sasrec.evaluation.significance import paired_bootstrap, seed_noise
-from sasrec.runs.folder import saved_metrics
+from sasrec.runs.folder import RunFolder
 from tests.synthetic import dataset
 
 USERS = 100
@@ -269,7 +269,7 @@ def test_what_is_printed_says_under_which_protocol(
     assert main(["compare", a, b, "--candidates", candidates, "--split", split, "--resamples", "1000"]) == 0
     out = capsys.readouterr().out
     protocol = sasrec.compare([a, b], resamples=100).protocol
-    assert protocol == saved_metrics(a)["protocol"]
+    assert protocol == RunFolder(a).metrics()["protocol"]
     assert line in out
     assert f"{protocol['data_hash'][:12]}, 200 targets of 100 users, 1,000 resamples\n" in out
     assert figure in out
@@ -293,7 +293,7 @@ def test_what_is_printed_says_under_which_protocol(
 )
 def test_a_metrics_file_of_another_shape_is_told_to_be_measured_again(text: str, tmp_path: Path) -> None:
     good, bad = made(tmp_path / "good", hits(0)), made(tmp_path / "bad", hits(1), seed=1)
-    whole = saved_metrics(bad)
+    whole = RunFolder(bad).metrics()
     changed: dict[str, Any] = {
         "without test": {name: part for name, part in whole.items() if name != "test"},
         "without protocol": {name: part for name, part in whole.items() if name != "protocol"},
@@ -302,9 +302,9 @@ def test_a_metrics_file_of_another_shape_is_told_to_be_measured_again(text: str,
         "a list": whole | {"baselines": list(whole["baselines"])},
     }
     (tmp_path / "bad/metrics.json").write_text(json.dumps(changed[text]) if text in changed else text)
-    message = f"{bad}/metrics.json is damaged: measure it again: sasrec evaluate {bad}"
+    message = f"{bad}/metrics.json is damaged; measure the run again: sasrec evaluate {bad}"
     with pytest.raises(EvaluationError, match=message):
-        saved_metrics(bad)
+        RunFolder(bad).metrics()
     with pytest.raises(EvaluationError, match=message):
         sasrec.compare([good, bad])
 
