@@ -231,7 +231,7 @@ def test_other_targets_and_files_of_two_measurements_are_refused(runs: Path, tmp
     for damaged in ("ranks.parquet", "metrics.json"):
         cut = altered(runs / "seed-1", tmp_path / damaged)
         (cut / damaged).write_bytes((cut / damaged).read_bytes()[:500])
-        with pytest.raises(EvaluationError, match="is damaged[;:] measure"):
+        with pytest.raises(EvaluationError, match=r"is damaged[;:] measure"):
             sasrec.compare([runs / "seed-0", cut])
     (mixed / "ranks.parquet").unlink()
     with pytest.raises(EvaluationError, match="kept no ranks: measure it again"):
