@@ -1,10 +1,15 @@
 """TiSASRec: time-interval aware self-attention (Li, Wang & McAuley, WSDM 2020).
 
-Promises: as SASRec; and intervals enter as (B, L) times, never as a (B, L, L, D) tensor.
-Departures from the paper: right padding and positions counted from the last item, as in SASRec. Dropout on the
-interval tables is drawn once a forward pass on their rows, not once for every pair of events: the same mean,
-another variance. The default norm placement is `pre`; the authors' is `original`. The unit of a user's
-intervals is taken from the training part (`interval_unit`), the authors' from the whole history.
+Guarantees: those of SASRec. The model never forms a (B, L, L, D) tensor of interval embeddings.
+
+Differences from the paper:
+
+- Sequences are padded on the right, and positions are counted from the last item, as in our SASRec.
+- Dropout acts on the rows of the interval tables, once in each forward pass. The authors draw a mask for every
+  pair of events. The mean is equal; the variance differs.
+- The default norm placement is `pre`; the authors use `original`.
+- `interval_unit`, the time unit of a user's intervals, comes from the training events only. The authors use the
+  user's whole history.
 """
 
 from __future__ import annotations
@@ -24,7 +29,10 @@ from sasrec.models.residual import expand, reduce
 
 
 class TiSASRec(SequenceModel):
-    """Item embedding, blocks of time-aware self-attention that share their tables, a last LayerNorm."""
+    """Item embedding, blocks of time-aware self-attention, final LayerNorm.
+
+    All blocks share the position and interval tables.
+    """
 
     def __init__(self, num_items: int, config: ModelConfig) -> None:
         super().__init__(num_items, config)
@@ -41,9 +49,12 @@ class TiSASRec(SequenceModel):
         initialise(self)
 
     def encode(self, item_vectors_BLD: Tensor, positions_BL: Tensor, times_BL: Tensor | None = None) -> Tensor:
-        """The item part is scaled by sqrt(D), as published. Raises: ConfigError without `times_BL`."""
+        """Return states_BLD. As in the authors' code, sqrt(D) scales the item embeddings.
+
+        Raises: ConfigError if `times_BL` is None. Remedy: pass the times of the history, or set `assume_regular`.
+        """
         if times_BL is None:
-            raise ConfigError("this model needs the times of a history: give them, or assume_regular")
+            raise ConfigError("TiSASRec needs the time of each event. Pass the times, or set assume_regular.")
         context = (
             self.dropout(self.position_key_embedding(positions_BL)),
             self.dropout(self.position_value_embedding(positions_BL)),
@@ -59,5 +70,5 @@ class TiSASRec(SequenceModel):
 
 
 def intervals(times_BL: Tensor, time_span: int) -> Tensor:
-    """(B, L, L) personal intervals between events, at most `time_span`; formed where the times are."""
+    """Return the personal interval between each pair of events of a row, (B, L, L), clipped to `time_span`."""
     return (times_BL.unsqueeze(2) - times_BL.unsqueeze(1)).abs().clamp(max=time_span)

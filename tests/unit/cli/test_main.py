@@ -146,7 +146,7 @@ def test_allow_and_deny_lists_come_from_files_too(
         (["--user", "stranger"], "'stranger'"),
         (["--user", "u001", "--times", "1,2"], "go with --history"),
         (["--all", "--output", "top.csv", "--assume_regular"], "go with --history"),
-        (["--history", "item-01", "--device", "meta"], "device 'meta' computes nothing"),
+        (["--history", "item-01", "--device", "meta"], "device 'meta' cannot compute"),
     ],
 )
 def test_a_wrong_question_gets_an_answer(
