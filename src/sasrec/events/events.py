@@ -84,11 +84,11 @@ def read_events(source: Any, config: DataConfig, rejects_path: Path | None = Non
     unit = None
     if timed:
         # Rows with bad ids are already removed, so they cannot influence the choice of the time unit.
-        resolved, unit, more = times.resolve(rows.select(times.PARSED.keys()), config.time_unit)
+        resolved, unit, time_notes = times.resolve(rows.select(times.PARSED.keys()), config.time_unit)
         rows = rows.drop(times.PARSED.keys()).with_columns(resolved)
         rows, bad = _set_aside(rows, "time", "raw_time")
         rejects.append(bad)
-        notes += more
+        notes += time_notes
     else:
         notes.append("the data has no time column; the order of the file is taken as the order in time")
     all_rejects = _with_file_names(pl.concat(rejects).sort("file", "line"), names)

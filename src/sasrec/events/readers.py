@@ -302,7 +302,7 @@ def _refuse_constant(name: str) -> None:
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     record = dict(pairs)
     if len(record) < len(pairs):
-        duplicate = next(key for at, (key, _) in enumerate(pairs) if key in dict(pairs[:at]))
+        duplicate = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
         raise ValueError(f"the key {duplicate!r} occurs twice")
     return record
 
@@ -353,7 +353,7 @@ def _blocks_of_lines(path: Path) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, l
         lines = pl.DataFrame(
             {"line": pl.int_range(number, number + count, dtype=pl.Int64, eager=True), "text": texts}
         )
-        bad = [(number + at, "", "not valid UTF-8", raw) for at, raw in invalid.items()]
+        bad = [(number + index, "", "not valid UTF-8", raw) for index, raw in invalid.items()]
         yield (
             lines.filter(~pl.col("line").is_in([row[0] for row in bad])),
             pl.DataFrame(bad, REJECTS, orient="row"),
@@ -366,12 +366,12 @@ def _blocks_of_lines(path: Path) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, l
 
 def _decode_lines(block: bytes) -> tuple[list[str], dict[int, str]]:
     texts, invalid = [], {}
-    for at, line in enumerate(block.split(b"\n")):
+    for index, line in enumerate(block.split(b"\n")):
         try:
             texts.append(line.decode())
         except UnicodeDecodeError:
             texts.append("")
-            invalid[at] = line.decode(errors="backslashreplace")
+            invalid[index] = line.decode(errors="backslashreplace")
     return texts, invalid
 
 

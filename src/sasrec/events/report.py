@@ -51,6 +51,7 @@ def describe(
             pl.col("time").min().cast(pl.Datetime("us")).dt.to_string("%Y-%m-%d %H:%M:%S").alias("first"),
             pl.col("time").max().cast(pl.Datetime("us")).dt.to_string("%Y-%m-%d %H:%M:%S").alias("last"),
         ).row(0)
+        # Rows are in file order, so shift(1) is the user's previous row in the file.
         runs_back = pl.col("time") < pl.col("time").shift(1).over("user")
         report |= {
             "first_event": first,

@@ -129,8 +129,8 @@ class InChunks(torch.autograd.Function):
             leaves = states_PD[part].requires_grad_(), targets_PD[part].requires_grad_(), vectors_XD
             with torch.enable_grad():  # autograd is off inside the forward pass of a Function
                 loss = loss_of(part, *leaves)
-            grads[0][part], grads[1][part], more = torch.autograd.grad(loss, leaves)
-            grads[2].add_(more)
+            grads[0][part], grads[1][part], vectors_grad = torch.autograd.grad(loss, leaves)
+            grads[2].add_(vectors_grad)  # all slices share the vectors, so their gradients add up
             total += loss.detach()
         ctx.save_for_backward(*grads)
         return total

@@ -109,10 +109,12 @@ def bucket_attention(
     weights with equal intervals are summed first and multiplied by the interval's value once.
     """
     per_head_BHLL = intervals_BLL.unsqueeze(1).expand(-1, q_BHLK.shape[1], -1, -1)
-    # Score each query against all T interval keys, then pick by interval: T products for a query instead of L.
+    # Score each query against the T interval keys, then look up the score of each pair of events. A separate key
+    # for each pair would need a (B, H, L, L, K) tensor.
     by_bucket_BHLT = q_BHLK @ time_keys_HTK.transpose(1, 2)
     scores_BHLL = q_BHLK @ k_BHLK.transpose(2, 3) + by_bucket_BHLT.gather(3, per_head_BHLL)
     weights_BHLL = dropout((scores_BHLL + future_LL(q_BHLK)).softmax(-1))
+    # Sum the weights of pairs with equal intervals, so that each interval value is multiplied only once.
     weights_BHLT = weights_BHLL.new_zeros(by_bucket_BHLT.shape).scatter_add(3, per_head_BHLL, weights_BHLL)
     return weights_BHLL @ v_BHLK + weights_BHLT @ time_values_HTK
 

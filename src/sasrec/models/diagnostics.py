@@ -1,4 +1,4 @@
-"""Measures of mHC: are the mixing matrices doubly stochastic, do the streams differ, do gradients stay bounded?"""
+"""Diagnostics of mHC: errors of the mixing matrices, differences between streams, and growth of gradients."""
 
 from __future__ import annotations
 

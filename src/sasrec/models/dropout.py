@@ -1,4 +1,4 @@
-"""Dropout with a fast CPU path; PyTorch's own masks take a quarter of a SASRec training step on CPU."""
+"""Dropout with a fast CPU path; drawing PyTorch's own masks takes a quarter of a SASRec training step."""
 
 from __future__ import annotations
 

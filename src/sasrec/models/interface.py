@@ -40,7 +40,7 @@ class SequenceModel(nn.Module, ABC):
 
     def embed(self, items: Tensor) -> Tensor:
         """Look up the embeddings (..., D) of item numbers of any shape (...)."""
-        return F.embedding(items, self.item_embedding.weight, padding_idx=0)
+        return F.embedding(items, self.item_embedding.weight, padding_idx=0)  # row 0 gets no gradient
 
     def forward(self, items_BL: Tensor, positions_BL: Tensor, times_BL: Tensor | None = None) -> Tensor:
         """Return states_BLD from the item numbers, position ids and personal times of a `Batch`."""
@@ -51,6 +51,7 @@ class SequenceModel(nn.Module, ABC):
         states_BLD: Tensor = self(
             self.to_device(batch.items_BL), self.to_device(batch.positions_BL), self.times_of(batch)
         )
+        # clamp: an empty row has no last item, and index -1 would wrap around.
         last_B = self.to_device(batch.lengths_B).sub(1).clamp(min=0)
         return states_BLD[torch.arange(len(last_B), device=last_B.device), last_B]
 
@@ -75,20 +76,21 @@ class SequenceModel(nn.Module, ABC):
 
 
 def initialise(model: SequenceModel) -> None:
-    """Draw all matrices Xavier-normal; set biases and padding rows to 0, as in the code of Kang & McAuley (2018).
+    """Draw all matrices Xavier-normal; set biases and padding rows to 0 (Kang & McAuley 2018).
 
     mHC residuals keep the initial values from their own constructor.
     """
     for name, parameter in _matrices(model):
         nn.init.xavier_normal_(parameter)
         if "embedding" in name:
-            nn.init.zeros_(parameter[0])
+            nn.init.zeros_(parameter[0])  # row 0 is padding
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
             nn.init.zeros_(parameter)
 
 
 def _matrices(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the names and values of all weight matrices, except those of mHC residuals."""
     for name, parameter in model.named_parameters():
         if parameter.dim() == 2 and "_residual." not in name:
             yield name, parameter.data

@@ -37,7 +37,10 @@ class SASRec(SequenceModel):
         initialise(self)
 
     def encode(self, item_vectors_BLD: Tensor, positions_BL: Tensor, times_BL: Tensor | None = None) -> Tensor:
-        """Return states_BLD. As in the authors' code, sqrt(D) scales the item embeddings but not the positions."""
+        """Return states_BLD; `times_BL` is ignored.
+
+        As in the authors' code, the item embeddings are multiplied by sqrt(D), the position embeddings are not.
+        """
         x_BLD = item_vectors_BLD * math.sqrt(self.config.hidden_units) + self.position_embedding(positions_BL)
         x_BLD = self.input_dropout(x_BLD)
         x_BLD = expand(x_BLD, self.config)

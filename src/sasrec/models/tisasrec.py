@@ -8,8 +8,8 @@ Differences from the paper:
 - Dropout acts on the rows of the interval tables, once in each forward pass. The authors draw a mask for every
   pair of events. The mean is equal; the variance differs.
 - The default norm placement is `pre`; the authors use `original`.
-- `interval_unit`, the time unit of a user's intervals, comes from the training events only. The authors use the
-  user's whole history.
+- By default, the time unit of a user's intervals comes from the training events only (`interval_unit`). The
+  authors use the user's whole history.
 """
 
 from __future__ import annotations
@@ -49,12 +49,13 @@ class TiSASRec(SequenceModel):
         initialise(self)
 
     def encode(self, item_vectors_BLD: Tensor, positions_BL: Tensor, times_BL: Tensor | None = None) -> Tensor:
-        """Return states_BLD. As in the authors' code, sqrt(D) scales the item embeddings.
+        """Return states_BLD. As in the authors' code, the item embeddings are multiplied by sqrt(D).
 
         Raises: ConfigError if `times_BL` is None. Remedy: pass the times of the history, or set `assume_regular`.
         """
         if times_BL is None:
             raise ConfigError("TiSASRec needs the time of each event. Pass the times, or set assume_regular.")
+        # Dropout on the tables rather than on pairs of events, to avoid a (B, L, L, D) tensor.
         context = (
             self.dropout(self.position_key_embedding(positions_BL)),
             self.dropout(self.position_value_embedding(positions_BL)),

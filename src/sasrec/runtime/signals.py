@@ -32,7 +32,7 @@ def deferred_interrupt(*, second_quits: bool) -> Iterator[None]:
     global _arrived
     _arrived = 0
 
-    def note(signum: int, frame: FrameType | None) -> None:
+    def record(signum: int, frame: FrameType | None) -> None:
         global _arrived
         if _arrived and second_quits:
             raise_for(signum)
@@ -41,7 +41,7 @@ def deferred_interrupt(*, second_quits: bool) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
+    previous = {signum: signal.signal(signum, record) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:

@@ -131,6 +131,7 @@ def _open(copy: Path, file: str, dataset: PublicDataset) -> IO[bytes] | None:
 def _write_events(stream: IO[bytes], member: Member, out: IO[bytes], console: Console) -> None:
     if member.form in _SEPARATORS:
         separator = _SEPARATORS[member.form]
+        # Tables are converted line by line as bytes; only the separator changes.
         first = stream.readline(_LONGEST_LINE).strip()
         if len(first.split(separator)) != 4:
             raise DataError(

@@ -105,7 +105,7 @@ class _Part:
         try:
             self.sidecar.write_text(json.dumps(asdict(version)), encoding="utf-8")
         except OSError as error:
-            raise _unwritable(self.sidecar, error) from None
+            raise _write_error(self.sidecar, error) from None
 
     def discard(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -133,7 +133,7 @@ def download(
         checksum is wrong (the file is then deleted). Remedy: run again, or pass a local copy with `--from FILE`.
     """
     console = console or Console(stderr=True)
-    with _alone(destination, console):
+    with _locked(destination, console):
         if destination.exists():
             fault = _checksum_fault(destination, destination, sha256, md5)
             if fault is None:
@@ -163,7 +163,7 @@ def download_wheel(requirement: str, destination: Path, *, sha256: str, console:
         `--from FILE`.
     """
     console = console or Console(stderr=True)
-    with _alone(destination, console), tempfile.TemporaryDirectory(dir=destination.parent) as folder:
+    with _locked(destination, console), tempfile.TemporaryDirectory(dir=destination.parent) as folder:
         if destination.exists() and _checksum_fault(destination, destination, sha256, None) is None:
             return destination
         say(console, f"downloading {destination.name} with pip")
@@ -239,7 +239,7 @@ def _fetch(part: _Part, timeout: float, console: Console) -> None:
     try:
         request = urllib.request.Request(part.url, headers=headers)
         with urllib.request.urlopen(request, timeout=timeout) as response:
-            version = _version_sent(part.url, response.headers)
+            version = _version_of(part.url, response.headers)
             if response.status == 206:
                 # Status 206 means partial content: the server continues where the partial download ends.
                 if resumable is None or not _continues(response.headers, version, resumable, part.size):
@@ -251,7 +251,7 @@ def _fetch(part: _Part, timeout: float, console: Console) -> None:
             _stream(response, part, version.length, console)
     except urllib.error.HTTPError as error:
         error.close()
-        raise _http_fault(error, part) from None
+        raise _http_error(error, part) from None
     except urllib.error.URLError as error:
         # Connecting failed. Only a reset connection is worth another attempt; an unknown host stays unknown.
         if isinstance(error.reason, ConnectionError) and not isinstance(error.reason, ConnectionRefusedError):
@@ -265,14 +265,14 @@ def _stream(response: BinaryIO, part: _Part, length: int | None, console: Consol
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     hidden = not console.is_terminal
     bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden)
-    with bar, _opened_for_append(part.path) as file:
+    with bar, _open_for_append(part.path) as file:
         name = part.path.name.removesuffix(".part")
         task = bar.add_task(name, total=length, completed=part.size)
         while block := response.read(_BLOCK):
             try:
                 file.write(block)
             except OSError as error:
-                raise _unwritable(part.path, error) from None
+                raise _write_error(part.path, error) from None
             bar.advance(task, len(block))
         file.flush()
         os.fsync(file.fileno())
@@ -283,20 +283,20 @@ def _stream(response: BinaryIO, part: _Part, length: int | None, console: Consol
         raise _TransientError(f"the server sent more than the announced {length:,} bytes")
 
 
-def _opened_for_append(path: Path) -> BinaryIO:
+def _open_for_append(path: Path) -> BinaryIO:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("ab")
     except OSError as error:
-        raise _unwritable(path, error) from None
+        raise _write_error(path, error) from None
 
 
-def _unwritable(path: Path, error: OSError) -> DownloadError:
+def _write_error(path: Path, error: OSError) -> DownloadError:
     remedy = "Free disk space, or set SASREC_CACHE to another folder."
     return DownloadError(f"{path} cannot be written ({error.strerror}). {remedy}")
 
 
-def _version_sent(url: str, headers: Message) -> _Version:
+def _version_of(url: str, headers: Message) -> _Version:
     announced = headers.get("Content-Length", "")
     length = int(announced) if announced.isdigit() else None
     return _Version(url, headers.get("ETag"), headers.get("Last-Modified"), length)
@@ -314,7 +314,7 @@ def _continues(headers: Message, sent: _Version, resumable: _Version, size: int)
     return span.partition("-")[0] == str(size) and same_length and same_etag and same_date
 
 
-def _http_fault(error: urllib.error.HTTPError, part: _Part) -> Exception:
+def _http_error(error: urllib.error.HTTPError, part: _Part) -> Exception:
     answer = f"{error.code} {error.reason}"
     if error.code == 416:  # Range not satisfiable: the partial download is longer than the file on the server.
         part.discard()
@@ -330,16 +330,16 @@ def _checksum_fault(path: Path, destination: Path, sha256: str | None, md5: str 
     for algorithm, expected in (("sha256", sha256), ("md5", md5)):
         if expected is not None and (actual := file_digest(path, algorithm)) != expected:
             return f"its {algorithm} is {actual}, not {expected}"
-    record = _record_of(destination)
+    record = _record_path(destination)
     if sha256 is None and md5 is None and record.exists():
         expected = record.read_text(encoding="ascii").strip()
         if (actual := file_digest(path, "sha256")) != expected:
-            return f"its sha256 is {actual}, but {record} contains {expected} (to accept the new file, delete {record})"
+            return f"its sha256 is {actual}, but {record} contains {expected} (delete {record} to accept it)"
     return None
 
 
 def _record(path: Path, destination: Path, console: Console) -> None:
-    record = _record_of(destination)
+    record = _record_path(destination)
     if record.exists():
         return
     digest = file_digest(path, "sha256")
@@ -347,17 +347,17 @@ def _record(path: Path, destination: Path, console: Console) -> None:
     say(console, f"{destination.name} has no published checksum; recorded its sha256 {digest} in {record}")
 
 
-def _record_of(destination: Path) -> Path:
+def _record_path(destination: Path) -> Path:
     return destination.with_name(destination.name + ".sha256")
 
 
 @contextlib.contextmanager
-def _alone(destination: Path, console: Console) -> Iterator[None]:
+def _locked(destination: Path, console: Console) -> Iterator[None]:
     """Hold a lock on `destination`; a second process waits and then finds the complete file.
 
     Without the lock, two processes would append to the same partial download.
     """
-    with _opened_for_append(destination.with_name(destination.name + ".lock")) as lock:
+    with _open_for_append(destination.with_name(destination.name + ".lock")) as lock:
         if fcntl is not None:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

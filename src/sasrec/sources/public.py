@@ -39,6 +39,7 @@ def locate(name: str, *, cache: Path, local_copy: Path | None = None, console: C
     raw = cache / name / "raw"
     if local_copy is not None:
         return _from_local_copy(dataset, local_copy.expanduser(), raw, console)
+    # Look for earlier conversions of all sources before any download.
     for source in dataset.sources:
         if located := converted_earlier(raw / Path(source.file).stem, f"{source.told}, downloaded earlier"):
             return located

@@ -196,7 +196,7 @@ def test_unknown_checksum_is_recorded_said_and_demanded_ever_after(site: Site, t
     download(site.url, target)
     target.unlink()
     site.body = b"another release"
-    with pytest.raises(DownloadError, match=r"to accept the new file, delete .*data\.zip\.sha256"):
+    with pytest.raises(DownloadError, match=r"delete .*data\.zip\.sha256 to accept"):
         download(site.url, target)
 
 
@@ -338,9 +338,9 @@ def test_full_disk_names_the_remedy(site: Site, target: Path, monkeypatch: pytes
         def write(self, data: object) -> int:
             raise OSError(28, "No space left on device")
 
-    opened = module._opened_for_append
+    opened = module._open_for_append
     monkeypatch.setattr(
-        module, "_opened_for_append", lambda path: Full() if path.suffix == ".part" else opened(path)
+        module, "_open_for_append", lambda path: Full() if path.suffix == ".part" else opened(path)
     )
     with pytest.raises(DownloadError, match=r"No space left.*SASREC_CACHE"):
         download(site.url, target)
