@@ -21,7 +21,7 @@ def stream_diagnostics(model: SequenceModel, batch: Batch) -> dict[str, list[flo
     - `rows`, `columns`: the largest |sum - 1| over the rows, or columns, of H_res.
     - `diversity`: the norm of the streams minus their mean, divided by the norm of the streams.
     - `gain`: the largest column sum of the product of all H_res up to this sub-layer. The mixing amplifies a
-      gradient on its way back at most by this factor. It cannot amplify activations, because rows sum to 1.
+      gradient on its way back at most by this factor. Mixing cannot amplify activations, because rows sum to 1.
     """
     measures: dict[str, list[float]] = {"rows": [], "columns": [], "diversity": [], "gain": []}
     real_BL = model.to_device(batch.items_BL) > 0
