@@ -1,29 +1,35 @@
-"""Every error a user can cause, each naming its remedy. Programmer errors stay assertions."""
+"""All errors that a user can cause. Each message names the remedy; mistakes of programmers are assertions."""
 
 
 class SasrecError(Exception):
-    """Base of all errors that the command line prints as one sentence, without a traceback."""
+    """Base class of user errors. The command line prints the message without a traceback."""
 
 
 class ConfigError(SasrecError):
-    """A setting is unknown, malformed or contradicts another: change the setting."""
+    """A setting is unknown, malformed or contradicts another setting. Remedy: change the setting."""
 
 
 class DataError(SasrecError):
-    """The events cannot be used as they are: fix the file, the column names or the reading options."""
+    """The events cannot be read or used. Remedy: fix the file, the column names or the reading options."""
 
 
 class DownloadError(SasrecError):
-    """A public data set could not be fetched or verified: retry, or give a local copy."""
+    """A public data set could not be downloaded or verified. Remedy: try again, or pass a local copy."""
 
 
 class CheckpointError(SasrecError):
-    """A run folder or checkpoint is missing, damaged or belongs to something else: name another."""
+    """A run folder or checkpoint is missing or damaged, or does not fit the data or the model.
+
+    Remedy: name another run or checkpoint.
+    """
 
 
 class EvaluationError(SasrecError):
-    """The model or data cannot be scored (a NaN score, no user with a target): the message says which."""
+    """Evaluation failed, for example on a NaN score or without any user with a target. The message says why."""
 
 
 class TrainingError(SasrecError):
-    """Training cannot go on (a loss that is not finite): lower the learning rate or check the data."""
+    """Training cannot continue, for example because the loss is NaN or infinite.
+
+    Remedy: lower the learning rate, or check the data.
+    """

@@ -94,7 +94,9 @@ def test_missing_and_swapped_files_are_refused_by_name(run: Path, name: str) -> 
 def test_a_renamed_checkpoint_is_refused(run: Path) -> None:
     newest = newest_of(run)
     moved = newest.rename(newest.with_name("step-99999999"))
-    with pytest.raises(CheckpointError, match=r"step-99999999 holds the checkpoint of step \d+: it was renamed"):
+    with pytest.raises(
+        CheckpointError, match=r"step-99999999 contains the checkpoint of step \d+, so the folder was renamed"
+    ):
         store.load(moved)
 
 

@@ -1,10 +1,15 @@
-"""Checkpoints on disk: directories of safetensors and JSON, published by one rename, verified before parsing.
+"""Checkpoints on disk: one folder each, with tensors in safetensors files and the rest in JSON.
 
     checkpoints/step-00000470/  weights.safetensors  optimizer.safetensors  state.json  MANIFEST.json
 
-A directory appears under its name only when it is whole. The best one is that with the highest `score` in its
-state; `prune` keeps it and the newest two. Training resumes from the newest that is undamaged; damaged ones are
-moved to checkpoints/quarantine/.
+A save is atomic: files are written to a hidden folder, which one rename publishes as `step-…`. The manifest
+contains the SHA-256 of each file, and reading verifies these hashes before parsing.
+
+The best checkpoint has the highest `score` in its state.json. `prune` deletes all checkpoints except the best and
+the newest two. Training resumes from the newest undamaged checkpoint and moves damaged checkpoints to quarantine/.
+
+During a save or deletion, hidden folders exist: `.step-….tmp` (being written), `.step-….old` (being replaced) and
+`.step-….gone` (being deleted). A killed process can leave them; `prune` removes them.
 """
 
 from __future__ import annotations
@@ -31,7 +36,7 @@ _STATE, _MANIFEST = "state.json", "MANIFEST.json"
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """What was read from one directory."""
+    """The verified content of one checkpoint folder."""
 
     path: Path
     weights: dict[str, Tensor]
@@ -39,7 +44,7 @@ class Checkpoint:
     state: dict[str, Any]
 
     def need(self, key: str) -> Any:
-        """A part of the state. Raises: CheckpointError if it is not there."""
+        """Return one entry of state.json. Raises: CheckpointError if the entry is missing."""
         return _need(self.path, self.state, key)
 
 
@@ -49,9 +54,10 @@ def save(
     state: dict[str, Any],
     optimizer: dict[str, Tensor] | None = None,
 ) -> Path:
-    """Publish `checkpoints/step-N`, N being state["step"]; an older one of that name is replaced.
+    """Write the folder `checkpoints/step-N` atomically, where N is state["step"]; replace a previous step-N.
 
-    Raises: CheckpointError if the disk refuses (full, read-only); what was there before stays valid.
+    Raises: CheckpointError if writing fails (disk full, read-only). Existing checkpoints remain valid. Remedy:
+        free disk space or fix the permissions.
     """
     final = checkpoints / f"step-{state['step']:08d}"
     temporary = checkpoints / f".{final.name}.tmp"
@@ -68,117 +74,134 @@ def save(
         hashes = {name: {"bytes": len(data), "sha256": sha256_of(data)} for name, data in content.items()}
         write_synced(temporary / _MANIFEST, json.dumps(hashes, indent=2).encode())
         sync_folder(temporary)
-        before = checkpoints / f".{final.name}.old"
-        _delete(before)
-        _renamed(final, before.name)
+        # rename() cannot replace a folder that is not empty, so the previous step-N moves away first. A kill
+        # between the two renames leaves only `.old`, and `_restore_names` then undoes the first rename.
+        replaced = checkpoints / f".{final.name}.old"
+        _delete(replaced)
+        _rename(final, replaced.name)
         temporary.rename(final)
         sync_folder(checkpoints)
-        _delete(before)
+        _delete(replaced)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise CheckpointError(f"the checkpoint {final} could not be written: {error.strerror}") from error
+        raise CheckpointError(
+            f"the checkpoint {final} could not be written: {error.strerror}. "
+            "Free disk space or fix the permissions."
+        ) from error
     return final
 
 
 def load(path: Path) -> Checkpoint:
-    """Verify every file against the manifest, then parse.
+    """Read one checkpoint folder; verify every file against the manifest before parsing.
 
-    Raises: CheckpointError naming the file that is missing, has changed, or belongs to another checkpoint.
+    Raises: CheckpointError naming the file that is missing or changed, or if the folder's name does not match its
+        step. Remedy: use another checkpoint.
     """
     data = _verified(path, (_WEIGHTS, _OPTIMIZER, _STATE))
     state = json.loads(data[_STATE])
     step = _need(path, state, "step")
     if path.name.startswith("step-") and path.name != f"step-{step:08d}":
-        raise CheckpointError(f"{path} holds the checkpoint of step {step}: it was renamed or swapped")
+        raise CheckpointError(
+            f"{path} contains the checkpoint of step {step}, so the folder was renamed. "
+            f"Rename it to step-{step:08d}, or use another checkpoint."
+        )
     return Checkpoint(path, _parsed(path, _WEIGHTS, data), _parsed(path, _OPTIMIZER, data), state)
 
 
 def newest(checkpoints: Path, say: Callable[[str], None]) -> Checkpoint:
-    """The newest undamaged checkpoint. Damaged ones are moved to `checkpoints`/quarantine; `say` is told why.
+    """Load the newest undamaged checkpoint. Move damaged ones to quarantine/ and report the reason through `say`.
 
-    Raises: CheckpointError if none is left; OSError if the disk cannot be read.
+    Reads every checkpoint of the folder; `prune` limits their number to three.
+
+    Raises: CheckpointError if all checkpoints are damaged or missing. Remedy: start a new run in another folder.
+        OSError if the disk cannot be read.
     """
-    _restore(checkpoints)
-    good: Checkpoint | None = None
-    for path in published(checkpoints):
+    _restore_names(checkpoints)
+    newest_valid: Checkpoint | None = None
+    for path in published(checkpoints):  # oldest first, so the last valid one wins
         try:
-            good = load(path)
+            newest_valid = load(path)
         except CheckpointError as error:
-            _set_aside(path, error, say)
-    if good is None:
-        raise CheckpointError(f"{checkpoints} holds no checkpoint that can be used: start anew in another folder")
-    return good
+            _quarantine(path, error, say)
+    if newest_valid is None:
+        raise CheckpointError(f"{checkpoints} has no usable checkpoint. Start a new run in another folder.")
+    return newest_valid
 
 
 def best(checkpoints: Path) -> Path:
-    """The checkpoint with the highest validation score, the first of equals; without any score, the newest.
+    """Return the folder of the checkpoint with the highest validation score; on a tie, the earliest.
 
-    Raises: CheckpointError if there is none, or a state is damaged.
+    Without any score, the newest checkpoint counts as the best.
+
+    Raises: CheckpointError if the folder has no checkpoint or a state.json is damaged. Remedy: train first, or
+        name another run.
     """
     paths = published(checkpoints)
     if not paths:
-        raise CheckpointError(f"{checkpoints} holds no checkpoint: train first, or name another run")
+        raise CheckpointError(f"{checkpoints} has no checkpoint. Train first, or name another run.")
     scores = [_score(path) for path in paths]
     highest = max(scores)
     return paths[-1] if highest == -math.inf else paths[scores.index(highest)]
 
 
 def prune(checkpoints: Path, say: Callable[[str], None]) -> None:
-    """Delete all but the best and the newest two, and what an earlier run left half deleted or half written.
+    """Delete all checkpoints except the best and the newest two, and the remains of interrupted saves.
 
-    Those whose state is damaged are moved to `checkpoints`/quarantine; `say` is told why.
+    Checkpoints with a damaged state.json move to quarantine/; `say` receives the reason.
     """
-    _restore(checkpoints)
-    for left in checkpoints.glob(".step-*"):  # first: what is left of a name must not outlive it
-        shutil.rmtree(left)
+    _restore_names(checkpoints)
+    # Remains first: a `.old` that outlived its deleted step-N would be restored as a valid checkpoint.
+    for remains in checkpoints.glob(".step-*"):
+        shutil.rmtree(remains)
     for path in published(checkpoints):
         try:
             _score(path)
         except CheckpointError as error:
-            _set_aside(path, error, say)
+            _quarantine(path, error, say)
     paths = published(checkpoints)
     for path in set(paths) - {best(checkpoints), *paths[-2:]}:
         _delete(path)
 
 
-def _set_aside(path: Path, error: CheckpointError, say: Callable[[str], None]) -> None:
+def _quarantine(path: Path, error: CheckpointError, say: Callable[[str], None]) -> None:
+    """Move a damaged checkpoint to quarantine/, replacing one of the same name, and report it."""
     quarantine = path.parent / "quarantine"
     quarantine.mkdir(exist_ok=True)
     shutil.rmtree(quarantine / path.name, ignore_errors=True)
     path.rename(quarantine / path.name)
-    say(f"warning: {error}; moved to {quarantine}")
+    say(f"warning: moved the damaged checkpoint {path.name} to {quarantine}: {error}")
 
 
-def _restore(checkpoints: Path) -> None:
-    """Give a checkpoint its name back where the save that replaced it was cut short between two renames."""
-    for left in checkpoints.glob(".step-*.old"):
-        if not (final := checkpoints / left.name[1:-4]).exists():
-            left.rename(final)
+def _restore_names(checkpoints: Path) -> None:
+    """Rename `.step-N.old` back to step-N where a kill stopped `save` between its two renames."""
+    for replaced in checkpoints.glob(".step-*.old"):
+        if not (final := checkpoints / replaced.name[1:-4]).exists():
+            replaced.rename(final)
 
 
 def _delete(path: Path) -> None:
-    """Delete a directory, if it is there; it leaves its name first, so that no name ever stands for a part."""
+    """Delete a folder if it exists; hide it first, so that a kill never leaves a partial checkpoint visible."""
     if path.exists():
-        shutil.rmtree(_renamed(path, f".{path.name.strip('.')}.gone"))
+        shutil.rmtree(_rename(path, f".{path.name.strip('.')}.gone"))
 
 
-def _renamed(path: Path, name: str) -> Path:
-    """Give a directory, if it is there, another name, in the place of what has that."""
-    other = path.with_name(name)
+def _rename(path: Path, name: str) -> Path:
+    """Rename a folder if it exists, replacing a folder of the new name; return the new path."""
+    target = path.with_name(name)
     if path.exists():
-        if other.exists():
-            shutil.rmtree(other)
-        path.rename(other)
-    return other
+        if target.exists():
+            shutil.rmtree(target)
+        path.rename(target)
+    return target
 
 
 def published(checkpoints: Path) -> list[Path]:
-    """The checkpoints of a folder, oldest first; none where there is no folder."""
+    """List the complete checkpoints of a folder, oldest first; return [] if the folder does not exist."""
     return sorted(checkpoints.glob("step-*"))
 
 
 def begun(checkpoints: Path) -> bool:
-    """Whether there is a checkpoint to go on from, be it one that `newest` will have to give its name back."""
+    """Return whether a checkpoint to resume from exists, including one that an interrupted save left hidden."""
     return any(checkpoints.glob("step-*")) or any(checkpoints.glob(".step-*.old"))
 
 
@@ -189,7 +212,9 @@ def _score(path: Path) -> float:
 
 def _need(path: Path, state: dict[str, Any], key: str) -> Any:
     if key not in state:
-        raise CheckpointError(f"{path / _STATE} has no {key}: was it written by another version?")
+        raise CheckpointError(
+            f"{path / _STATE} has no {key}; another version of sasrec may have written it. Use that version."
+        )
     return state[key]
 
 
@@ -197,7 +222,9 @@ def _parsed(path: Path, name: str, data: dict[str, bytes]) -> dict[str, Tensor]:
     try:
         return parse_tensors(data[name])
     except SafetensorError as error:
-        raise CheckpointError(f"{path / name} is no safetensors file: {error}") from None
+        raise CheckpointError(
+            f"{path / name} is not a valid safetensors file: {error}. Use another checkpoint."
+        ) from None
 
 
 def _serialised(tensors: dict[str, Tensor]) -> bytes:
@@ -205,19 +232,27 @@ def _serialised(tensors: dict[str, Tensor]) -> bytes:
 
 
 def _verified(path: Path, names: tuple[str, ...]) -> dict[str, bytes]:
+    """Return the bytes of the named files after comparing their SHA-256 with the manifest."""
     try:
         manifest = json.loads((path / _MANIFEST).read_bytes())
         expected = {name: manifest[name]["sha256"] for name in names}
     except KeyError as error:
-        raise CheckpointError(f"{path}: its {_MANIFEST} names no {error.args[0]}: of another version?") from None
+        raise CheckpointError(
+            f"{path / _MANIFEST} does not list {error.args[0]}; another version of sasrec may have written it. "
+            "Use that version."
+        ) from None
     except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
-        raise CheckpointError(f"{path} is no checkpoint, or its {_MANIFEST} is missing or damaged") from None
+        raise CheckpointError(
+            f"{path} is not a checkpoint, or its {_MANIFEST} is missing or damaged. Name another folder."
+        ) from None
     data = {}
     for name, digest in expected.items():
         try:
             data[name] = (path / name).read_bytes()
         except FileNotFoundError as error:
-            raise CheckpointError(f"{path / name} cannot be read: {error.strerror}") from None
+            raise CheckpointError(
+                f"{path / name} cannot be read: {error.strerror}. Use another checkpoint."
+            ) from None
         if sha256_of(data[name]) != digest:
-            raise CheckpointError(f"{path / name} has changed since it was written: use another checkpoint")
+            raise CheckpointError(f"{path / name} has changed since it was written. Use another checkpoint.")
     return data

@@ -1,6 +1,7 @@
-"""Raw files and frames -> one table of checked events; every bad row is counted, named and set aside.
+"""Read files or frames into one table of checked events.
 
-What was read is always what was kept plus what was rejected.
+Every bad row becomes a reject with its line number and a reason. The number of rows read always equals the number
+of accepted rows plus the number of rejects.
 """
 
 from __future__ import annotations
@@ -27,35 +28,40 @@ _FRACTION = r"(?-u)^-?\d+\.\d+([eE][+-]?\d+)?$"
 
 @dataclass(frozen=True, eq=False)
 class Events:
-    """Checked events, in the order of the source."""
+    """Checked events and rejected rows, both in the order of the source."""
 
     frame: pl.DataFrame
-    """user: String, item: String, and, unless the source has no times, time: Int64 (microseconds, UTC)."""
+    """Columns user and item (String) and, if the source has times, time (Int64, microseconds since 1970 UTC)."""
     rejects: pl.DataFrame
-    """file, line (from 1; row number for Parquet and frames), column ("" for the line), reason, raw."""
+    """Rejected rows: file, line, column, reason and raw text.
+
+    Lines count from 1; for Parquet files and frames the line is the row number. The column is "" if the reason
+    concerns the whole line.
+    """
     read: int
-    """Records of the sources, headers not counted: kept + rejected."""
+    """Number of rows read, without headers: accepted plus rejected rows."""
     time_unit: str | None
-    """s, ms, us, ns, iso (dates), or None without times."""
+    """Unit of the times in the source: s, ms, us, ns or iso (dates); None without times."""
     integer_users: bool
-    """The column was of an integer type, so ids may go out as integers."""
+    """Whether the user column had an integer type, so that results can show integer ids."""
     integer_items: bool
+    """The same for the item column."""
     warnings: tuple[str, ...]
-    """What the reader decided or noticed, in sentences."""
+    """Sentences on assumptions of the reader and on suspicious input."""
     sources: tuple[str, ...]
     """File names, or "frame"."""
 
 
 def read_events(source: Any, config: DataConfig, rejects_path: Path | None = None) -> Events:
-    """Read and check a file, several files (one after another), or a Polars or pandas frame.
+    """Read and check a file, a list of files (concatenated in this order), or a Polars or pandas frame.
 
-    Rejects, if any, are written to `rejects_path` as CSV, also when the data is then refused.
+    Rejects are written as CSV to `rejects_path` before any error about rejects is raised.
 
-    Raises: DataError for missing files, unknown formats and columns, for more bad rows than
-    `config.max_rejects`, and where no row is left; each message names the remedy.
+    Raises: DataError for a missing file, an unknown format or column, more than `config.max_rejects` bad rows, or
+        no usable row. Each message names the remedy.
     """
     frames, rejects, names, notes = [], [], [], []
-    integer, has_time = [True, True], set()
+    integer_ids, has_time = [True, True], set()
     for name, piece in _pieces(source, config):
         if name not in names:
             names.append(name)
@@ -63,10 +69,13 @@ def read_events(source: Any, config: DataConfig, rejects_path: Path | None = Non
         frames.append(_parsed(piece, config, file))
         rejects.append(piece.rejects.select(file, pl.all()))
         notes += [note for note in piece.notes if note not in notes]
-        integer = [so_far and now for so_far, now in zip(integer, piece.integer_ids, strict=True)]
+        integer_ids = [so_far and now for so_far, now in zip(integer_ids, piece.integer_ids, strict=True)]
         has_time.add(piece.has_time)
     if has_time == {True, False}:
-        raise DataError(f"some of the files have times and some have none: {', '.join(names)}")
+        raise DataError(
+            f"some of the files have times and others do not: {', '.join(names)}. "
+            "Add times to all files, or remove the time columns."
+        )
     timed = has_time == {True}
     rows = pl.concat(frames)
     for role in ("user", "item"):
@@ -74,22 +83,22 @@ def read_events(source: Any, config: DataConfig, rejects_path: Path | None = Non
         rejects.append(bad)
     unit = None
     if timed:
-        # Only rows with sound ids have a say in what the times are.
-        resolved, unit, more = times.resolve(rows.select(times.PARSED.keys()), config.time_unit)
+        # Rows with bad ids are already removed, so they cannot influence the choice of the time unit.
+        resolved, unit, time_notes = times.resolve(rows.select(times.PARSED.keys()), config.time_unit)
         rows = rows.drop(times.PARSED.keys()).with_columns(resolved)
         rows, bad = _set_aside(rows, "time", "raw_time")
         rejects.append(bad)
-        notes += more
+        notes += time_notes
     else:
-        notes.append("no time column: the order of the file is taken as the order in time")
-    all_rejects = _named(pl.concat(rejects).sort("file", "line"), names)
+        notes.append("the data has no time column; the order of the file is taken as the order in time")
+    all_rejects = _with_file_names(pl.concat(rejects).sort("file", "line"), names)
     events = Events(
         frame=rows.select("user", "item", *(["time"] if timed else [])),
         rejects=all_rejects,
         read=rows.height + all_rejects.height,
         time_unit=unit,
-        integer_users=integer[0],
-        integer_items=integer[1],
+        integer_users=integer_ids[0],
+        integer_items=integer_ids[1],
         warnings=tuple(notes),
         sources=tuple(Path(name).name for name in names),
     )
@@ -104,56 +113,60 @@ def _pieces(source: Any, config: DataConfig) -> Iterator[tuple[str, Piece]]:
         elif type(source).__module__.split(".")[0] == "pandas":
             source = pl.from_pandas(source)
     except ImportError as error:
-        raise DataError(f"a pandas frame with this kind of column needs pyarrow: {error}") from None
-    # Polars raises pyarrow's errors too, which are of both kinds below.
+        raise DataError(f"this pandas frame needs pyarrow: {error}. Install pyarrow.") from None
+    # Polars passes on errors of pyarrow, which are subclasses of ValueError or TypeError.
     except (OSError, ValueError, TypeError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"the frame cannot be read: {error}: give ids as text or integers") from None
+        raise DataError(f"the frame cannot be read: {error}. Convert its ids to text or integers.") from None
     if isinstance(source, pl.DataFrame):
         yield "frame", read_frame(source, config, "the frame")
         return
-    given = [source] if isinstance(source, str | Path) else source
-    if not isinstance(given, Sequence) or not given or not all(isinstance(path, str | Path) for path in given):
-        raise DataError(f"events come from a file, a list of files or a frame, not from {type(source).__name__}")
-    paths = [Path(path) for path in given]
-    bearers = Counter(path.name for path in set(paths))
+    sources = [source] if isinstance(source, str | Path) else source
+    if not isinstance(sources, Sequence) or not sources or not all(isinstance(p, str | Path) for p in sources):
+        raise DataError(
+            f"events must be a file, a list of files or a frame; got {type(source).__name__}. Pass one of these."
+        )
+    paths = [Path(path) for path in sources]
+    # Messages show the short name of a file, or the whole path if two files have the same name.
+    name_counts = Counter(path.name for path in set(paths))
     for path in paths:
         for piece in read_file(path, config):
-            yield path.name if bearers[path.name] == 1 else str(path), piece
+            yield path.name if name_counts[path.name] == 1 else str(path), piece
 
 
 def _parsed(piece: Piece, config: DataConfig, file: pl.Expr) -> pl.DataFrame:
     rows = piece.rows.select(file, "line", pl.col("user", "item").str.strip_chars(), "time")
     if not piece.has_time:
         return rows.drop("time")
-    # The text is kept only where it explains a reject: numbers are a third of its size.
+    # Drop the text of the times here: the parsed numbers need a third of the memory.
     parsed = times.parse(rows["time"])
     return rows.drop("time").hstack(parsed)
 
 
 def _id_fault(rows: pl.DataFrame, role: str) -> pl.Expr:
-    """Why an id cannot be used, or null."""
+    """Return an expression with the reason why each id is unusable, or null for a good id."""
     text = pl.col(role)
-    # Where most are integers, 3.5 and 1.2E+9 are damaged integers; elsewhere they are as good as any id.
-    integers, filled = rows.select(text.str.contains(_INTEGER).sum(), filled=(text != "").sum()).row(0)
-    broken = text.str.contains(_FRACTION) if 2 * integers > filled else pl.lit(False)
+    # Spreadsheets turn long integers into 1.2E+9. If most ids are integers, reject such numbers and fractions;
+    # in a column of text ids, accept them.
+    integers, non_empty = rows.select(text.str.contains(_INTEGER).sum(), filled=(text != "").sum()).row(0)
+    broken = text.str.contains(_FRACTION) if 2 * integers > non_empty else pl.lit(False)
     return (
         pl.when(text.fill_null("") == "").then(pl.lit(f"the {role} is empty"))
         .when(text.str.contains(_CONTROL)).then(pl.lit(f"the {role} has a control character"))
         .when(text.str.len_chars() > _LONGEST_ID)
         .then(pl.lit(f"the {role} is longer than {_LONGEST_ID} characters"))
-        .when(broken).then(pl.lit(f"the {role} is not an integer as the others are"))
+        .when(broken).then(pl.lit(f"the {role} is not an integer, unlike most others"))
     )  # fmt: skip
 
 
 def _set_aside(rows: pl.DataFrame, role: str, raw: str) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Rows without a `reason`, and the others as rejects."""
+    """Split rows into good rows, without a `reason`, and rejects."""
     bad = rows.filter(pl.col("reason").is_not_null())
     kept = rows.filter(pl.col("reason").is_null()) if bad.height else rows
     rejects = bad.select("file", "line", pl.lit(role).alias("column"), "reason", pl.col(raw).alias("raw"))
     return kept.drop("reason"), rejects
 
 
-def _named(rejects: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+def _with_file_names(rejects: pl.DataFrame, names: list[str]) -> pl.DataFrame:
     files = pl.Series(names, dtype=pl.String)
     return rejects.select(
         files.gather(rejects["file"]).alias("file"),
@@ -170,7 +183,9 @@ def _refuse_or_write(events: Events, config: DataConfig, rejects_path: Path | No
             rejects_path.parent.mkdir(parents=True, exist_ok=True)
             rejects.write_csv(rejects_path)
         except OSError as error:
-            raise DataError(f"the rejects cannot be written to {rejects_path}: {error}") from None
+            raise DataError(
+                f"the rejects cannot be written to {rejects_path}: {error}. Use another folder."
+            ) from None
         listed = f" (all are listed in {rejects_path})"
     first = "".join(
         f"\n  {file}:{line}{' ' + column if column else ''}: {reason}"
@@ -179,7 +194,10 @@ def _refuse_or_write(events: Events, config: DataConfig, rejects_path: Path | No
     if rejects.height > config.max_rejects >= 0:
         raise DataError(
             f"{rejects.height} of {events.read} rows are bad{listed}:{first}\n"
-            f"Mend them, or tolerate them with --max_rejects {rejects.height} (-1 for any number)."
+            f"Fix these rows, or skip them with --max_rejects {rejects.height} (-1 skips any number of bad rows)."
         )
     if events.frame.is_empty():
-        raise DataError(f"{', '.join(events.sources)}: no usable row among {events.read} read{listed}{first}")
+        raise DataError(
+            f"{', '.join(events.sources)}: no usable row among {events.read} read{listed}{first}\n"
+            "Fix the file, or name other columns."
+        )

@@ -1,8 +1,7 @@
-"""Files and frames -> pieces of raw rows, every one with its line number; bad lines are set aside.
+"""Read files and frames into blocks of raw rows with line numbers; lines that cannot be split become rejects.
 
-The dialect of text files is fixed. One record is one physical line, so that an unclosed quote spoils one line
-and no more. Fields may be quoted as in RFC 4180, except across lines. Blanks around a field are dropped.
-UTF-8, with or without a byte order mark; lines end with \\n or \\r\\n.
+Text files must be UTF-8, with or without a byte order mark, with line ends \\n or \\r\\n. Each record is one line,
+so an unclosed quote damages only one line. Otherwise quotes follow RFC 4180. Blanks around a field are ignored.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from sasrec.events import times
 from sasrec.events.columns import Columns, choose, id_text, is_known
 
 _BLOCK = 2**25  # bytes of text at a time
-_JSON_SAMPLE = 1000  # objects that decide which keys there are
+_JSON_SAMPLE = 1000  # number of objects searched for keys, which become the columns
 ROWS = {"line": pl.Int64, "user": pl.String, "item": pl.String, "time": pl.String}
 REJECTS = {"line": pl.Int64, "column": pl.String, "reason": pl.String, "raw": pl.String}
 _ENDINGS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".txt": None, ".dat": None, ".data": None}
@@ -41,40 +40,41 @@ FORMATS = ".csv .tsv .txt .dat .data .inter .jsonl .ndjson (each also .gz) .parq
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """Some records of a source: those that could be split into fields, and those that could not."""
+    """One block of a source: rows split into fields, and rejected lines."""
 
     rows: pl.DataFrame
-    """Columns as ROWS; `time` is null throughout where the source has no times."""
+    """Columns as in ROWS; `time` is all null if the source has no times."""
     rejects: pl.DataFrame
-    """Columns as REJECTS."""
+    """Columns as in REJECTS."""
     has_time: bool
     integer_ids: tuple[bool, bool] = (False, False)
-    """Whether the user and item columns were of an integer type."""
+    """Whether the user column and the item column have an integer type."""
     notes: tuple[str, ...] = ()
 
 
 def read_file(path: Path, config: DataConfig) -> Iterator[Piece]:
-    """Pieces of a file, in order. Raises: DataError naming the file and the remedy."""
-    if not os.path.isfile(path):  # Path.is_file raises for names that no file can have
-        raise DataError(f"there is no file {path}")
+    """Yield the blocks of a file in order. Raises: DataError for a missing or damaged file or unknown format."""
+    if not os.path.isfile(path):  # Path.is_file raises on impossible names, such as one with a null byte
+        raise DataError(f"the file {path} does not exist. Check the path.")
     suffixes = [suffix.lower() for suffix in path.suffixes]
     ending = suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else (suffixes or [""])[-1]
     if ending in {".parquet", ".pq"}:
         try:
             frame = pl.read_parquet(path, glob=False)
         except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-            raise DataError(f"{path.name} is not a whole Parquet file: {str(error).splitlines()[0]}") from None
+            reason = str(error).splitlines()[0]
+            raise DataError(f"{path.name} is not a valid Parquet file: {reason}. Write it again.") from None
         yield read_frame(frame, config, path.name)
     elif ending in {".jsonl", ".ndjson"}:
         yield from _read_json_lines(path, config)
     elif ending in _ENDINGS:
         yield from _read_delimited(path, config, _ENDINGS[ending])
     else:
-        raise DataError(f"{path.name}: the ending names no format known here; those are: {FORMATS}")
+        raise DataError(f"{path.name} has an unknown file format. Use one of these endings: {FORMATS}")
 
 
 def read_frame(frame: pl.DataFrame, config: DataConfig, name: str) -> Piece:
-    """A Polars frame; `line` is the row number from 1. Raises: DataError for a column of unusable type."""
+    """Read a Polars frame; `line` is the row number from 1. Raises: DataError for a column of unusable type."""
     columns, notes = choose(frame.columns, config, name)
     line = pl.int_range(1, frame.height + 1, dtype=pl.Int64, eager=True).alias("line")
     roles = {"user": columns.user, "item": columns.item, "time": columns.time}
@@ -91,14 +91,14 @@ def read_frame(frame: pl.DataFrame, config: DataConfig, name: str) -> Piece:
 
 
 def _typed_faults(series: pl.Series, role: str, line: pl.Series) -> pl.DataFrame:
-    """Values of a typed column that no text can give faithfully, as rejects."""
+    """Reject the values of a typed column that cannot be converted to text without loss."""
     if role == "time":
-        bad, reason = times.outside_calendar(series), "the time is out of range: outside the years 1 to 9999"
+        bad, reason = times.outside_calendar(series), "the time is out of range: it must be in the years 1 to 9999"
     elif series.dtype.is_float():
         bad = series.abs().fill_nan(None).fill_null(0) >= 2 ** (24 if series.dtype == pl.Float32 else 53)
-        reason = f"the {role} is a float too large to be exact: give ids as integers or text"
+        reason = f"the {role} is a float too large to be exact. Write ids as integers or text."
     else:
-        return _no_rejects()
+        return pl.DataFrame(schema=REJECTS)
     raw = series.filter(bad).to_physical().cast(pl.String) if bad.any() else pl.Series([], dtype=pl.String)
     return pl.DataFrame({"line": line.filter(bad), "raw": raw}).select(
         "line", pl.lit(role).alias("column"), pl.lit(reason).alias("reason"), "raw"
@@ -108,11 +108,11 @@ def _typed_faults(series: pl.Series, role: str, line: pl.Series) -> pl.DataFrame
 @dataclass(frozen=True)
 class _Dialect:
     separator: str
-    """One character, `::`, or a blank for runs of blanks."""
+    """One character, or `::`; a blank means any run of blanks."""
     columns: Columns
     names: tuple[str, ...]
     header: str | None
-    """The header line, or None."""
+    """The whole header line, or None without a header."""
     notes: tuple[str, ...]
 
     @property
@@ -125,10 +125,10 @@ def _read_delimited(path: Path, config: DataConfig, separator: str | None) -> It
     for lines, rejects, notes in _blocks_of_lines(path):
         if dialect is None:
             if rejects.height and rejects["line"][0] == 1:
-                raise DataError(f"{path.name}: the first line is not valid UTF-8: save the file as UTF-8")
+                raise DataError(f"{path.name}: the first line is not valid UTF-8. Save the file as UTF-8.")
             first = lines.filter(pl.col("text").str.strip_chars() != "")["text"]
             if not len(first):
-                raise DataError(f"{path.name} has no rows")
+                raise DataError(f"{path.name} has no rows. Check that the file is complete.")
             dialect = _dialect(first[0], config, separator, path.name)
             notes = [*dialect.notes, *notes]
             if dialect.header is not None:
@@ -140,15 +140,17 @@ def _read_delimited(path: Path, config: DataConfig, separator: str | None) -> It
 
 def _dialect(first: str, config: DataConfig, separator: str | None, file: str) -> _Dialect:
     if "\r" in first:
-        raise DataError(f"{file}: lines end with carriage returns alone: save the file with \\n or \\r\\n")
+        raise DataError(
+            f"{file}: lines end with a carriage return only. Save the file with line ends \\n or \\r\\n."
+        )
     if separator is None or separator not in first:
         separator = next((s for s in ("\t", "::", ",", ";") if s in first), " ")
     try:
         names = [name.strip() for name in _fields(first, separator)]
     except csv.Error as error:
-        raise DataError(f"{file}: the first line cannot be split ({error}): mend its quotes") from None
+        raise DataError(f"{file}: the first line cannot be split ({error}). Fix its quotes.") from None
     if ".inter" in Path(file.lower()).suffixes:
-        names = [name.split(":")[0] for name in names]  # RecBole writes name:type
+        names = [name.split(":")[0] for name in names]  # RecBole's headers contain name:type
     named = config.user_column or config.item_column or config.time_column
     if named or any(map(is_known, names)):
         columns, notes = choose(names, config, file)
@@ -156,11 +158,17 @@ def _dialect(first: str, config: DataConfig, separator: str | None, file: str) -
     if len(names) not in (2, 3, 4) or not any(map(_is_number, names)):
         raise DataError(
             f"{file}: the first line ({', '.join(names)}) is neither a header with known names nor "
-            "`user item [time]`: name the columns with --user and --item (train: --user_column and --item_column)"
+            "`user item [time]`. Name the columns with --user and --item (train: --user_column and --item_column)."
         )
     layout = {2: "user item", 3: "user item time", 4: "user item rating time"}[len(names)]
     columns = Columns("user", "item", "time" if len(names) > 2 else None)
-    return _Dialect(separator, columns, tuple(layout.split()), None, (f"no header: columns read as `{layout}`",))
+    return _Dialect(
+        separator,
+        columns,
+        tuple(layout.split()),
+        None,
+        (f"the file has no header; its columns are read as `{layout}`",),
+    )
 
 
 def _is_number(text: str) -> bool:
@@ -171,7 +179,7 @@ def _is_number(text: str) -> bool:
 
 
 def _split(lines: pl.DataFrame, dialect: _Dialect) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Lines -> rows and rejects. Lines with a quote go one by one through the csv module, the others at once."""
+    """Split lines into rows and rejects; only lines with a quote need the slow csv module."""
     width = len(dialect.names)
     blank = pl.col("text").str.strip_chars() == ""
     repeated = pl.lit(False) if dialect.header is None else pl.col("text") == dialect.header
@@ -181,7 +189,7 @@ def _split(lines: pl.DataFrame, dialect: _Dialect) -> tuple[pl.DataFrame, pl.Dat
         lines = lines.with_columns(text=pl.col("text").str.strip_chars().str.replace_all(r"[ \t]+", " "))
     lines = lines.with_columns(
         reason=pl.when(blank).then(pl.lit("the line is blank"))
-        .when(repeated).then(pl.lit("the header again")),
+        .when(repeated).then(pl.lit("the header is repeated")),
         quoted=quoted,
         fields=pl.col("text").str.count_matches(separator, literal=True).cast(pl.Int64) + 1,
     )  # fmt: skip
@@ -206,10 +214,8 @@ def _split(lines: pl.DataFrame, dialect: _Dialect) -> tuple[pl.DataFrame, pl.Dat
 
 
 def _wrong_width(width: int) -> pl.Expr:
-    few = pl.format(f"too few fields: {{}} of {width}", "fields")
-    return pl.when(pl.col("fields") < width).then(few).otherwise(
-        pl.format(f"too many fields: {{}} instead of {width}", "fields")
-    )  # fmt: skip
+    kind = pl.when(pl.col("fields") < width).then(pl.lit("few")).otherwise(pl.lit("many"))
+    return pl.format(f"too {{}} fields: {{}} instead of {width}", kind, "fields")
 
 
 def _split_quoted(lines: pl.DataFrame, dialect: _Dialect) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -223,12 +229,8 @@ def _split_quoted(lines: pl.DataFrame, dialect: _Dialect) -> tuple[pl.DataFrame,
             rejects.append((line, "", reason, text))
             continue
         if len(fields) != width:
-            kind = (
-                f"few fields: {len(fields)} of"
-                if len(fields) < width
-                else f"many fields: {len(fields)} instead of"
-            )
-            rejects.append((line, "", f"too {kind} {width}", text))
+            kind = "few" if len(fields) < width else "many"
+            rejects.append((line, "", f"too {kind} fields: {len(fields)} instead of {width}", text))
             continue
         record = dict(zip(dialect.names, fields, strict=True))
         time = None if dialect.columns.time is None else record[dialect.columns.time]
@@ -252,11 +254,9 @@ def _read_json_lines(path: Path, config: DataConfig) -> Iterator[Piece]:
         if columns is None:
             keys = _json_keys(lines["text"])
             if not keys:
-                raise DataError(
-                    f"{path.name}: none of its lines is a JSON object with keys, which name the columns"
-                )
-            columns, found = choose(keys, config, path.name)
-            notes = [*found, *notes]
+                raise DataError(f"{path.name}: no line is a JSON object with keys. Write one object on each line.")
+            columns, column_notes = choose(keys, config, path.name)
+            notes = [*column_notes, *notes]
         for line, text in lines.iter_rows():
             record, reason = _json_object(text)
             column = ""
@@ -279,7 +279,7 @@ def _read_json_lines(path: Path, config: DataConfig) -> Iterator[Piece]:
 
 
 def _json_keys(texts: pl.Series) -> list[str]:
-    """The keys that occur in any of the objects: a column may be missing from the first one."""
+    """Collect the keys of the first 1,000 objects, because the first object may lack a key."""
     objects = (record for record, _ in map(_json_object, texts) if record is not None)
     keys = dict.fromkeys(key for record in islice(objects, _JSON_SAMPLE) for key in record)
     return [key.encode(errors="backslashreplace").decode() for key in keys]
@@ -296,14 +296,14 @@ def _json_object(text: str) -> tuple[dict[str, Any] | None, str]:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     record = dict(pairs)
     if len(record) < len(pairs):
-        twice = next(key for at, (key, _) in enumerate(pairs) if key in dict(pairs[:at]))
-        raise ValueError(f"the key {twice!r} is given twice")
+        duplicate = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
+        raise ValueError(f"the key {duplicate!r} occurs twice")
     return record
 
 
@@ -314,43 +314,46 @@ def _json_fault(record: dict[str, Any], columns: Columns) -> tuple[str, str]:
             return name, "the key is missing"
         if isinstance(value, bool) or not isinstance(value, int | str):
             return name, "the id is neither text nor an integer"
-        if _has_half(value):
-            return name, "the id has half a character (a lone surrogate)"
+        if _has_surrogate(value):
+            return name, "the id contains an invalid character (a lone surrogate)"
     if columns.time is not None:
         value = record.get(columns.time)
         if columns.time not in record:
             return columns.time, "the key is missing"
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             return columns.time, "the time is neither a number nor text"
-        if _has_half(value):
-            return columns.time, "the time has half a character (a lone surrogate)"
+        if _has_surrogate(value):
+            return columns.time, "the time contains an invalid character (a lone surrogate)"
     return "", ""
 
 
-def _has_half(value: object) -> bool:
-    return isinstance(value, str) and not value.isascii() and any("\ud800" <= sign <= "\udfff" for sign in value)
+def _has_surrogate(value: object) -> bool:
+    # JSON can escape half of a UTF-16 pair (D800), which UTF-8 cannot encode.
+    return isinstance(value, str) and not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def _blocks_of_lines(path: Path) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, list[str]]]:
-    """Blocks of a text file as (line, text), lines that are not UTF-8 as rejects, and notes."""
+    """Yield blocks of a text file: lines (line, text), rejects for lines that are not UTF-8, and notes."""
     number = 1
     for block in _blocks(path):
         notes = []
         if not block.endswith(b"\n"):
-            notes = [f"the last line of {path.name} has no line end: if the file was cut, its last value is wrong"]
+            notes = [
+                f"the last line of {path.name} has no line end; if the file was cut off, its last value is wrong"
+            ]
         try:
             texts = pl.Series([block.decode()]).str.split("\n").explode()
-            broken: dict[int, str] = {}
+            invalid: dict[int, str] = {}
         except UnicodeDecodeError:
-            decoded, broken = _decode_each(block)
+            decoded, invalid = _decode_lines(block)
             texts = pl.Series(decoded, dtype=pl.String)
         count = len(texts) - block.endswith(b"\n")
-        # Files joined by `cat` have byte order marks inside, too.
+        # Joining files with `cat` leaves byte order marks inside the result, so strip one from every line.
         texts = texts.head(count).str.strip_suffix("\r").str.strip_prefix("\ufeff")
         lines = pl.DataFrame(
             {"line": pl.int_range(number, number + count, dtype=pl.Int64, eager=True), "text": texts}
         )
-        bad = [(number + at, "", "not valid UTF-8", raw) for at, raw in broken.items()]
+        bad = [(number + index, "", "not valid UTF-8", raw) for index, raw in invalid.items()]
         yield (
             lines.filter(~pl.col("line").is_in([row[0] for row in bad])),
             pl.DataFrame(bad, REJECTS, orient="row"),
@@ -358,22 +361,22 @@ def _blocks_of_lines(path: Path) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, l
         )
         number += count
     if number == 1:
-        raise DataError(f"{path.name} is empty")
+        raise DataError(f"{path.name} is empty. Check the path.")
 
 
-def _decode_each(block: bytes) -> tuple[list[str], dict[int, str]]:
-    texts, broken = [], {}
-    for at, line in enumerate(block.split(b"\n")):
+def _decode_lines(block: bytes) -> tuple[list[str], dict[int, str]]:
+    texts, invalid = [], {}
+    for index, line in enumerate(block.split(b"\n")):
         try:
             texts.append(line.decode())
         except UnicodeDecodeError:
             texts.append("")
-            broken[at] = line.decode(errors="backslashreplace")
-    return texts, broken
+            invalid[index] = line.decode(errors="backslashreplace")
+    return texts, invalid
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
-    """Bytes of a file or gzip stream, in blocks that end with a line."""
+    """Yield the bytes of a plain or gzip file in blocks that end at a line end."""
     opener = cast(Callable[..., IO[bytes]], gzip.open if path.suffix.lower() == ".gz" else open)
     rest = b""
     try:
@@ -386,14 +389,10 @@ def _blocks(path: Path) -> Iterator[bytes]:
                 else:
                     rest += block
     except EOFError:
-        raise DataError(f"{path.name} ends in the middle of its compressed stream: the file is cut") from None
+        raise DataError(f"the gzip file {path.name} is cut off. Copy or download it again.") from None
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path.name} is not a whole gzip file: {error}") from None
+        raise DataError(f"{path.name} is not a valid gzip file: {error}. Write it again.") from None
     except OSError as error:
-        raise DataError(f"{path.name} cannot be read: {error}") from None
+        raise DataError(f"{path.name} cannot be read: {error}. Check the disk and the permissions.") from None
     if rest:
         yield rest
-
-
-def _no_rejects() -> pl.DataFrame:
-    return pl.DataFrame(schema=REJECTS)

@@ -1,4 +1,4 @@
-"""The data report: what was read, what was kept, and what about it deserves a look."""
+"""The data report: statistics of a data set and warnings about suspicious values."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ def describe(
     item_ids: pl.Series,
     config: DataConfig,
 ) -> dict[str, Any]:
-    """Figures of a data set, ready for JSON.
+    """Compute the statistics of a data set as a dictionary for JSON.
 
-    `numbered` holds the kept events (user, item[, time]) in file order; `lengths` the events of each user.
-    Shares are fractions of events: `tied` has the same user and time as another one, `repeated` the same
-    user and item as an earlier one, `unsorted` a time before that of the user's previous row in the file.
+    `numbered` contains the events after filtering (user, item[, time]) in file order; `lengths` is the number of
+    events of each user. Three entries are fractions of events:
+
+    - `tied`: another event has the same user and time.
+    - `repeated`: an earlier event has the same user and item.
+    - `unsorted`: the time precedes the time of the user's previous row in the file.
     """
     report: dict[str, Any] = {
         "sources": list(events.sources),
@@ -48,43 +51,52 @@ def describe(
             pl.col("time").min().cast(pl.Datetime("us")).dt.to_string("%Y-%m-%d %H:%M:%S").alias("first"),
             pl.col("time").max().cast(pl.Datetime("us")).dt.to_string("%Y-%m-%d %H:%M:%S").alias("last"),
         ).row(0)
-        back = pl.col("time") < pl.col("time").shift(1).over("user")
+        # Rows are in file order, so shift(1) is the user's previous row in the file.
+        runs_back = pl.col("time") < pl.col("time").shift(1).over("user")
         report |= {
             "first_event": first,
             "last_event": last,
             "tied": float(numbered.select(pl.struct("user", "time").is_duplicated().mean()).item()),
-            "unsorted": float(numbered.select(back.fill_null(False).mean()).item()),
+            "unsorted": float(numbered.select(runs_back.fill_null(False).mean()).item()),
         }
-    report["warnings"] = [*events.warnings, *_doubts(report)]
+    report["warnings"] = [*events.warnings, *_suspicions(report)]
     return report
 
 
 def summary(report: dict[str, Any]) -> list[str]:
-    """The report in a few sentences, the doubtful points as notes."""
+    """Return the report as lines of text; each warning becomes a line that begins with "note:"."""
     if not report:
         return []
     lines = [
         f"{report['rows_read']:,} rows read from {', '.join(report['sources'])}: "
         f"{report['rows_rejected']:,} rejected, {report['rows_filtered']:,} filtered out",
         f"{report['users']:,} users, {report['items']:,} items, {report['events']:,} events "
-        f"(density {report['density']:.2%}); {report['repeated']:.1%} repeat a user's item",
-        f"events of a user: {report['length_min']} at least, {report['length_median']:g} in the median, "
-        f"{report['length_mean']:.1f} on average, {report['length_max']} at most",
+        f"(density {report['density']:.2%}); {report['repeated']:.1%} of events repeat an item of the same user",
+        f"events per user: minimum {report['length_min']}, median {report['length_median']:g}, "
+        f"mean {report['length_mean']:.1f}, maximum {report['length_max']}",
     ]
     if report["time_unit"]:
-        lines.append(f"times ({report['time_unit']}) from {report['first_event']} to {report['last_event']} UTC")
+        lines.append(
+            f"events from {report['first_event']} to {report['last_event']} UTC (time unit: {report['time_unit']})"
+        )
     return [*lines, *(f"note: {warning}" for warning in report["warnings"])]
 
 
-def _doubts(report: dict[str, Any]) -> list[str]:
-    """Sentences about figures that often mean a mistake."""
-    doubts = []
+def _suspicions(report: dict[str, Any]) -> list[str]:
+    """Return a sentence for each statistic that often indicates a mistake in the data."""
+    suspicions = []
     if report.get("tied", 0.0) > 0.1:
-        doubts.append(f"{report['tied']:.0%} of events share their time with another of the same user: "
-                      "their order is that of the file")  # fmt: skip
+        suspicions.append(
+            f"{report['tied']:.0%} of events share their time with another event of the same user; "
+            "such events stay in the order of the file"
+        )
     if report.get("unsorted", 0.0) > 0:
-        doubts.append(f"{report['unsorted']:.1%} of rows were out of order and have been sorted by time")
+        suspicions.append(
+            f"{report['unsorted']:.1%} of rows were out of order in time; the events are now sorted by time"
+        )
     if report["users_below_3_events"]:
-        doubts.append(f"{report['users_below_3_events']} users have fewer than 3 events: "
-                      "leave-one-out trains on them and cannot evaluate them")  # fmt: skip
-    return doubts
+        suspicions.append(
+            f"{report['users_below_3_events']} users have fewer than 3 events; "
+            "leave-one-out trains on these users but cannot evaluate them"
+        )
+    return suspicions

@@ -1,7 +1,7 @@
-"""Times as text -> microseconds since 1970 UTC.
+"""Convert times from text to microseconds since 1970 UTC.
 
-A column holds either numbers, all in one unit, or ISO 8601 dates. Both questions (which of the two, which
-unit) are answered by all rows of all files together, so how rows are split over files changes nothing.
+A time column contains either numbers in one unit or ISO 8601 dates. All rows of all files together decide between
+numbers and dates, and decide the unit. Splitting the rows over several files therefore never changes the result.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from sasrec.config.settings import TimeUnit
 from sasrec.errors import DataError
 
 _MICROSECONDS = {"s": 10**6, "ms": 10**3, "us": 1}
-# Median sizes up to which a number is read as that unit; 1e11 s is the year 5138, 1e11 ms is 1973.
+# A unit is chosen if the median absolute number is below its limit. 1e11 s is the year 5138; 1e11 ms is 1973.
 _LARGEST = {"s": 1e11, "ms": 1e14, "us": 1e17}
-_FIRST, _END = -62_135_596_800, 253_402_300_800  # seconds: the years 1 to 9999
+_FIRST, _END = -62_135_596_800, 253_402_300_800  # in seconds: the start of year 1 and the end of year 9999
 _ISO = (
     r"(?-u)^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?)?"
     r"\s?(?:(Z|z|UTC)|([+-])([01]\d|2[0-3]):?([0-5]\d)?)?$"
@@ -30,15 +30,16 @@ PARSED = {
 
 
 def parse(text: pl.Series) -> pl.DataFrame:
-    """One row per text: exactly one of `integer`, `decimal`, `iso` (microseconds) and `time_reason` is set.
+    """Parse each text into one row, in which one of `integer`, `decimal`, `iso` and `time_reason` is set.
 
-    `zoned` is False where an ISO time names no zone (it is read as UTC). `raw_time` is the text where it is not
-    an integer: integers are most of all times, and can be written again. Blanks around the text are allowed.
+    `iso` is in microseconds. `time_reason` says why a text is not a time. `zoned` is False for an ISO time without
+    a time zone, which is read as UTC. `raw_time` is the original text, or null for an integer. Blanks around the
+    text are allowed.
     """
     text = text.str.strip_chars()
     integer = text.cast(pl.Int64, strict=False)
     frame = pl.DataFrame({"text": text, "integer": integer})
-    if integer.null_count() == 0:
+    if integer.null_count() == 0:  # fast path: most files have integer times only
         empty = {name: pl.lit(None, kind) for name, kind in PARSED.items() if name != "integer"}
         return frame.select("integer", **empty)
     frame = frame.with_columns(decimal=pl.col("text").cast(pl.Float64, strict=False))
@@ -59,12 +60,13 @@ def parse(text: pl.Series) -> pl.DataFrame:
         .when(pl.col("parts").struct[0].is_not_null()).then(pl.lit("the date or time of day does not exist"))
         .otherwise(pl.lit("the time is neither a number nor an ISO 8601 date"))
         .alias("time_reason"),
+        # An integer can be turned back into its text, so storing the text would waste memory.
         pl.when(pl.col("integer").is_null()).then("text").alias("raw_time"),
     )  # fmt: skip
 
 
 def outside_calendar(series: pl.Series) -> pl.Series:
-    """Which dates of a typed column are outside the years 1 to 9999: Polars cannot so much as print those."""
+    """Return which values of a date column lie outside the years 1 to 9999, which Polars cannot format."""
     if series.dtype == pl.Date:
         seconds = series.to_physical().cast(pl.Int64) * 86_400
     elif isinstance(series.dtype, pl.Datetime):
@@ -75,7 +77,10 @@ def outside_calendar(series: pl.Series) -> pl.Series:
 
 
 def as_text(series: pl.Series, name: str) -> pl.Series:
-    """A typed column as texts for `parse`. Raises: DataError for a type that is no time."""
+    """Convert a time column of any type to text for `parse`.
+
+    Raises: DataError for a type that cannot be a time. Remedy: use dates, numbers or text.
+    """
     kind = series.dtype
     if kind == pl.Date:
         return series.cast(pl.Datetime("us")).dt.to_string("%Y-%m-%d")
@@ -87,46 +92,50 @@ def as_text(series: pl.Series, name: str) -> pl.Series:
         return float_text(series)
     if kind.is_integer() or kind in (pl.String, pl.Null):
         return series.cast(pl.String)
-    raise DataError(f"{name}: column {series.name!r} is of type {kind}, which is no time")
+    raise DataError(
+        f"{name}: column {series.name!r} is of type {kind}, which cannot be a time. Use dates, numbers or text."
+    )
 
 
 def float_text(series: pl.Series) -> pl.Series:
-    """Whole floats as integers are written, others as floats."""
+    """Convert floats to text; whole numbers lose their decimal point (3.0 becomes "3")."""
     whole, text = series.cast(pl.Int64, strict=False).cast(pl.String), series.cast(pl.String)
     return pl.select(pl.when(series == series.floor()).then(pl.coalesce(whole, text)).otherwise(text)).to_series()
 
 
 def resolve(parsed: pl.DataFrame, unit: TimeUnit) -> tuple[pl.DataFrame, str, list[str]]:
-    """Columns of `parse` of all rows -> `time` (microseconds), `reason`, `raw_time`; the unit; warnings.
+    """Decide the unit from the `parse` results of all rows and convert all times.
 
-    The unit is "iso" or that of the numbers. Of a mixture of numbers and dates the minority is refused.
+    Returns a frame with `time` (microseconds, null if rejected), `reason` and `raw_time`; the unit, which is "iso"
+    for dates; and warnings. In a mixture of numbers and dates, the rarer kind is rejected; on a tie, the numbers.
     """
     numbers = parsed.filter(pl.col("iso").is_null() & pl.col("time_reason").is_null())
     dates = parsed["iso"].count()
     if dates and dates >= numbers.height:
         if unit != "auto":
-            raise DataError(f"the times are dates, not numbers in {unit}: leave time_unit at auto")
+            raise DataError(f"the times are dates, not numbers in {unit}. Use --time_unit auto.")
         odd = pl.col("iso").is_null() & pl.col("time_reason").is_null()
-        time, found = _in_calendar(pl.col("iso"), pl.col("iso")), "iso"
-        reason = pl.lit("the time is a number, most others are dates")
+        time, resolved_unit = _in_calendar(pl.col("iso"), pl.col("iso")), "iso"
+        reason = pl.lit("the time is a number, but most others are dates")
     else:
         odd = pl.col("iso").is_not_null()
-        found = _unit_of(numbers) if unit == "auto" else unit
-        time = _scaled(found)
-        reason = pl.lit("the time is a date, most others are numbers")
+        resolved_unit = _unit_of(numbers) if unit == "auto" else unit
+        time = _scaled(resolved_unit)
+        reason = pl.lit("the time is a date, but most others are numbers")
     outside = time.is_null() & pl.col("time_reason").is_null()
     resolved = parsed.select(
         time.alias("time"),
         pl.when(odd).then(reason)
-        .when(outside).then(pl.lit(f"the time is out of range for {found}: outside the years 1 to 9999"))
+        .when(outside)
+        .then(pl.lit(f"the time is out of range for {resolved_unit}: it must be in the years 1 to 9999"))
         .otherwise("time_reason").alias("reason"),
         pl.when(odd | outside | pl.col("time_reason").is_not_null())
         .then(pl.coalesce("raw_time", pl.col("integer").cast(pl.String))).alias("raw_time"),
     )  # fmt: skip
     warnings = []
-    if found == "iso" and not parsed["zoned"].all():
-        warnings.append("dates without a zone are read as UTC")
-    return resolved, found, warnings
+    if resolved_unit == "iso" and not parsed["zoned"].all():
+        warnings.append("dates without a time zone are read as UTC")
+    return resolved, resolved_unit, warnings
 
 
 def _unit_of(numbers: pl.DataFrame) -> str:
@@ -135,17 +144,18 @@ def _unit_of(numbers: pl.DataFrame) -> str:
 
 
 def _scaled(unit: str) -> pl.Expr:
-    """Microseconds of the numbers, null outside the calendar."""
+    """Convert numbers of a unit to microseconds; null outside the years 1 to 9999."""
     factor = 1e-3 if unit == "ns" else float(_MICROSECONDS[unit])
     size = pl.coalesce(pl.col("integer").cast(pl.Float64), "decimal") * factor
-    # Integers never pass through floating point: a float holds no more than 53 bits of a nanosecond.
+    # Convert integers in integer arithmetic: a nanosecond time needs more than the 53 bits of a float.
     whole = pl.col("integer") // 1000 if unit == "ns" else pl.col("integer") * _MICROSECONDS[unit]
     exact = pl.coalesce(whole, (pl.col("decimal") * factor).round().cast(pl.Int64, strict=False))
     return _in_calendar(size, exact)
 
 
 def _in_calendar(size: pl.Expr, microseconds: pl.Expr) -> pl.Expr:
-    """Null where the size in microseconds is outside the years 1 to 9999."""
+    """Return `microseconds`, or null where `size` (also in microseconds) is outside the years 1 to 9999."""
+    # `size` is a float, because scaling a huge integer could overflow and land inside the range.
     inside = size.is_between(_FIRST * 10**6, _END * 10**6, closed="left")
     return pl.when(inside).then(microseconds).otherwise(None)
 

@@ -1,4 +1,4 @@
-"""Cross-entropy over the whole catalogue, in memory of a few chunks of logits."""
+"""Cross-entropy over the whole catalogue; only one chunk of the logits is in memory at a time."""
 
 from __future__ import annotations
 
@@ -9,43 +9,48 @@ from torch import Tensor
 
 from sasrec.batches.loader import DeviceTrainingBatch
 
-# Logits held at a time: 4 MB in fp32, which stay near a CPU's cache; other devices want larger products. So few
-# positions at a time that the table is read oftener than it must be cost more than they save.
+# Logits in one chunk: 4 MB in fp32, about the size of a CPU cache.
 _LOGITS_AT_ONCE = 2**20
-_TIMES_MORE = 64
+# Accelerators need larger matrix products to be busy.
+_ACCELERATOR_FACTOR = 64
+# Each chunk reads the whole item table, so a chunk of very few positions would spend most of its time on reading.
 _POSITIONS_AT_LEAST = 32
 
 
 def logits_at_once(device: torch.device) -> int:
-    """How many logits a loss holds in memory at a time."""
-    return _LOGITS_AT_ONCE * (1 if device.type == "cpu" else _TIMES_MORE)
+    """Return how many logits one chunk of a loss may contain on this device."""
+    return _LOGITS_AT_ONCE * (1 if device.type == "cpu" else _ACCELERATOR_FACTOR)
 
 
 def products_in(device: str, full: torch.dtype) -> torch.dtype:
-    """What scores of the whole catalogue are multiplied in: they are most of the work. Not in fp16, whose smallest
-    probabilities would vanish from the gradients."""
+    """Return the data type for the matrix products of the full softmax.
+
+    This type is bfloat16 under bfloat16 autocast, else `full`.
+    These products are most of the work. fp16 is never used, because small probabilities would underflow to zero
+    in the gradients.
+    """
     half = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16
     return torch.bfloat16 if half else full
 
 
 class LeftOut(NamedTuple):
-    """Items, from 1, that are no candidates of a softmax; a position's target always is one."""
+    """Items that the softmax excludes from its candidates. The target of a position is never excluded."""
 
     own_BK: Tensor
-    """Of the positions of each row; K may be 0."""
+    """Item numbers to exclude at every position of each row, such as the user's seen items; K may be 0."""
     row_P: Tensor
-    """Which row is a position's."""
+    """The row of each position, to look up `own_BK`."""
     unknown_U: Tensor
-    """Of all positions; U may be 0."""
+    """Item numbers to exclude at all positions; U may be 0."""
 
     def fill(self, logits_CV: Tensor, part: slice) -> None:
-        """Set theirs to -inf; column 0 is item 1."""
+        """Set the logits of excluded items to -inf, in place; column 0 is item 1."""
         logits_CV.scatter_(1, self.own_BK[self.row_P[part]] - 1, -torch.inf)
         logits_CV.index_fill_(1, self.unknown_U - 1, -torch.inf)
 
 
 def left_out_of(batch: DeviceTrainingBatch) -> LeftOut | None:
-    """The items that the softmax of a batch leaves out, or None if it leaves out none."""
+    """Return the items that the softmax of a batch excludes, or None if every item is a candidate."""
     own_BK, unknown_U = batch.own_BK, batch.run.unknown_U
     if own_BK is None and unknown_U is None:
         return None
@@ -65,14 +70,14 @@ def full_cross_entropy(
     left_out: LeftOut | None = None,
     products: torch.dtype | None = None,
 ) -> Tensor:
-    """Sum of the cross-entropy of each position's target among items 1..V-1 / positions (default: their mean).
+    """Return the cross-entropy of the targets among items 1..V-1, summed over P and divided by `positions`.
 
-    With `label_smoothing` that share of the target's probability is spread evenly over them, the target too.
-    Row 0 of the table, padding, takes no part, nor does what is `left_out`. `products`: what factors and results
-    of the three matrix products are rounded to, by default nothing less precise than all else.
+    `positions` defaults to P, which gives the mean. `label_smoothing` moves that share of the target's
+    probability evenly to all candidates, including the target. The candidates exclude padding (row 0) and
+    `left_out`. `products` is the data type of the three matrix products, by default the type of the table.
 
-    Exact, in memory of a few chunks of logits, whatever P is: gradients are formed chunk by chunk in the
-    forward pass, as they are known up to the scale that arrives in the backward pass. Differentiable once.
+    Memory is one chunk of logits for any P. The forward pass also computes the gradients, chunk by chunk; the
+    backward pass only scales the gradients. Second derivatives are not supported.
     """
     count = len(states_PD) if positions is None else positions
     loss: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
@@ -93,6 +98,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         left_out: LeftOut | None,
         products: torch.dtype | None,
     ) -> Tensor:
+        # The backward pass only multiplies by a scalar, so the gradients can be computed here, while a chunk of
+        # logits exists. Otherwise the logits would have to be stored or computed twice.
         states_PD, table_VD = states_PD.detach(), item_embedding_VD.detach()
         items_VD = table_VD[1:].to(products)
         grad_states_PD, grad_table_VD = torch.empty_like(states_PD), torch.zeros_like(table_VD)
@@ -104,20 +111,23 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             states_CD = states_PD[part].to(products)
             logits_CV = (states_CD @ items_VD.T).to(table_VD.dtype)
             at_target_C1 = logits_CV.gather(1, target_C1)
+            # The exclusion may cover the target, so restore the target's logit after it.
             if left_out is not None:
                 left_out.fill(logits_CV, part)
                 logits_CV.scatter_(1, target_C1, at_target_C1)
             normaliser_C1 = logits_CV.logsumexp(1, keepdim=True)
             total += (normaliser_C1 - at_target_C1).sum()
             if smoothing > 0:
-                mean_C1, even = _evenly(logits_CV, left_out is not None)
+                mean_C1, even = _uniform(logits_CV, left_out is not None)
                 total += smoothing * (at_target_C1 - mean_C1).sum()
+            # d loss / d logits = softmax - target distribution, computed in place of the logits to save memory.
             grad_logits_CV = logits_CV.sub_(normaliser_C1).exp_()
             if smoothing > 0:
                 grad_logits_CV.sub_(even, alpha=smoothing)
             grad_logits_CV.scatter_add_(1, target_C1, torch.full_like(at_target_C1, smoothing - 1.0))
             factor_CV = grad_logits_CV.to(products)
             grad_states_PD[part] = factor_CV @ items_VD
+            # addmm_ adds without a temporary (V, D) tensor, but requires equal data types.
             if factor_CV.dtype == grad_table_VD.dtype:
                 grad_table_VD[1:].addmm_(factor_CV.T, states_CD)
             else:
@@ -134,11 +144,13 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return grad_states_PD.mul_(scale), grad_table_VD.mul_(scale), None, None, None, None, None
 
 
-def _evenly(logits_CV: Tensor, some_left_out: bool) -> tuple[Tensor, Tensor | float]:
-    """The mean logit of each position's candidates, (C, 1), and the share of each of them."""
-    if not some_left_out:
+def _uniform(logits_CV: Tensor, has_exclusions: bool) -> tuple[Tensor, Tensor | float]:
+    """Return the mean logit over each position's candidates, (C, 1), and the uniform distribution over them."""
+    if not has_exclusions:
         return logits_CV.mean(1, keepdim=True), 1 / logits_CV.shape[1]
-    even_CV = torch.gt(logits_CV, -torch.inf, out=torch.empty_like(logits_CV))  # booleans are slow to sum
+    # Ones and zeros as floats, because summing booleans is slow.
+    even_CV = torch.gt(logits_CV, -torch.inf, out=torch.empty_like(logits_CV))
     even_CV.div_(even_CV.sum(1, keepdim=True))
+    # -inf times a weight of 0 would be NaN, so replace -inf by the smallest finite number.
     finite_CV = logits_CV.clamp(min=torch.finfo(logits_CV.dtype).min)
     return finite_CV.mul_(even_CV).sum(1, keepdim=True), even_CV

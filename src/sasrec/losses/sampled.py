@@ -1,4 +1,4 @@
-"""Losses against sampled negatives: BCE, gBCE, sampled softmax (docs/losses.md)."""
+"""Losses that compare the target with sampled negatives: BCE, gBCE, sampled softmax (docs/losses.md)."""
 
 from __future__ import annotations
 
@@ -20,19 +20,25 @@ _LossOf = Callable[[slice, Tensor, Tensor, Tensor], Tensor]
 def sampled_loss(
     model: SequenceModel, batch: DeviceTrainingBatch, config: LossConfig, negatives: Tensor
 ) -> _LossOf:
-    """The loss of a slice of the positions, from their states, the embeddings of their targets, and those of the
-    negatives: (N, D) shared, (C, N, D) of each position, or the table (V, D) to look them up in."""
+    """Return a function that computes the loss of one slice of C positions; the sum over all slices is the loss.
+
+    `negatives` contains item numbers: (N,) if all positions share one set of negatives, else (P, N), with 0 for an
+    absent negative. The function takes the slice, the states (C, D), the target embeddings (C, D) and the negative
+    vectors. The negative vectors are (N, D) if shared, else (C, N, D) or the item table (V, D).
+    """
     run, targets_P = batch.run, batch.targets_P
     shared, count, may_hit_target = negatives.dim() == 1, negatives.shape[-1], run.plan.may_hit_target
     drawable = model.num_items - (0 if run.unknown_U is None else len(run.unknown_U))
     beta = gbce_beta(count, drawable, config.gbce_t) if config.loss == "gbce" else 1.0
+    # logQ correction (sampled softmax): subtract the log of the expected number of draws of each negative.
     log_expected = None
     if run.log_q_V is not None:
         log_expected = run.log_q_V[negatives] + math.log(count)
     row_P = own_BN = None
     if batch.own_BK is not None:
-        row_P, own_BN = batch.row_P, _own_among(batch.own_BK, negatives)
+        row_P, own_BN = batch.row_P, _is_own_item(batch.own_BK, negatives)
 
+    # Within `loss_of`, counts_CN marks the negatives that take part in the loss.
     def loss_of(part: slice, states_CD: Tensor, targets_CD: Tensor, vectors: Tensor) -> Tensor:
         ids = negatives if shared else negatives[part]
         if shared:
@@ -55,22 +61,25 @@ def sampled_loss(
     return loss_of
 
 
-def _own_among(own_BK: Tensor, ids_N: Tensor) -> Tensor:
-    """(B, N) whether an id is among those of the row."""
-    distinct_U, place_N = torch.unique(ids_N, return_inverse=True)
-    place_BK = torch.searchsorted(distinct_U, own_BK).clamp(max=len(distinct_U) - 1)
-    nowhere_BK = distinct_U[place_BK] != own_BK
-    found_BU = torch.zeros(len(own_BK), len(distinct_U) + 1, dtype=torch.bool, device=ids_N.device)
-    found_BU.scatter_(1, place_BK.masked_fill_(nowhere_BK, len(distinct_U)), True)
-    return found_BU[:, place_N]
+def _is_own_item(own_BK: Tensor, ids_N: Tensor) -> Tensor:
+    """Return (B, N) booleans: whether the row's own items contain each of the item numbers `ids_N`."""
+    # Comparing all pairs would take (B, K, N) memory; a lookup among the U distinct items takes (B, U).
+    distinct_U, index_N = torch.unique(ids_N, return_inverse=True)
+    index_BK = torch.searchsorted(distinct_U, own_BK).clamp(max=len(distinct_U) - 1)
+    absent_BK = distinct_U[index_BK] != own_BK
+    is_own_BU = torch.zeros(len(own_BK), len(distinct_U) + 1, dtype=torch.bool, device=ids_N.device)
+    # Own items that are absent from `ids_N` write into the extra last column, which is never read.
+    is_own_BU.scatter_(1, index_BK.masked_fill_(absent_BK, len(distinct_U)), True)
+    return is_own_BU[:, index_N]
 
 
 def binary_cross_entropy(
     positive_P: Tensor, negative_PN: Tensor, exists_PN: Tensor, positions: int, beta: float = 1.0
 ) -> Tensor:
-    """Sum over positions of beta × BCE of the positive plus the BCE of its negatives that exist, / positions.
+    """Return beta × BCE of the positive plus BCE of its negatives, summed over P and divided by `positions`.
 
-    With one negative and beta 1 this is the loss of the papers: mean BCE of positives + mean BCE of negatives.
+    Negatives where `exists_PN` is False are ignored. With one negative and beta 1 this is the loss of Kang &
+    McAuley (2018). gBCE uses beta below 1.
     """
     positive = F.softplus(-positive_P) if beta == 1 else beta * F.softplus(-positive_P)
     negative = (F.softplus(negative_PN) * exists_PN).sum(-1)
@@ -78,29 +87,37 @@ def binary_cross_entropy(
 
 
 def gbce_beta(num_negatives: int, num_items: int, t: float) -> float:
-    """The power of the positive's probability in gBCE (Petrov & Macdonald 2023, gSASRec).
+    """Return the exponent beta of the positive's probability in gBCE (Petrov & Macdonald 2023, gSASRec).
 
-    Theirs is alpha·(t·(1 - 1/alpha) + 1/alpha), alpha the share of negatives that is sampled, here at most 1.
+    beta = 1 - t·(1 - alpha), where alpha is the share of all possible negatives that is sampled, at most 1. The
+    paper writes this formula as alpha·(t·(1 - 1/alpha) + 1/alpha).
     """
     return 1 - t * (1 - min(1.0, num_negatives / max(1, num_items - 1)))
 
 
 def sampled_softmax(positive_P: Tensor, negative_PN: Tensor, exists_PN: Tensor, positions: int) -> Tensor:
-    """Sum over positions of -log of the positive's share of itself and its negatives that exist / positions."""
-    none = torch.finfo(negative_PN.dtype).min / 2  # finite: a position may have no negatives at all
-    normaliser_P = negative_PN.masked_fill(~exists_PN, none).logsumexp(1).logaddexp(positive_P)
+    """Return the cross-entropy of the positive among itself and its negatives, summed over P, / `positions`.
+
+    Negatives where `exists_PN` is False are ignored.
+    """
+    # A finite stand-in for -inf: for a position without negatives, logsumexp of -inf alone has NaN gradients.
+    lowest = torch.finfo(negative_PN.dtype).min / 2
+    normaliser_P = negative_PN.masked_fill(~exists_PN, lowest).logsumexp(1).logaddexp(positive_P)
     return (normaliser_P - positive_P).sum() / positions
 
 
 class InChunks(torch.autograd.Function):
-    """The sum of `loss_of` over slices of the positions, in memory of one slice: gradients are formed with the
-    values, as they are known up to the scale that arrives in the backward pass. Differentiable once."""
+    """Sum `loss_of` over slices of at most `chunk` positions, in the memory of one slice.
+
+    The forward pass also computes the gradients; the backward pass only scales the gradients. Second derivatives
+    are not supported.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, loss_of: _LossOf, chunk: int, states_PD: Tensor, targets_PD: Tensor, vectors_XD: Tensor
     ) -> Tensor:
-        """See the class."""
+        """Return the sum, a scalar; `vectors_XD` are shared negatives (N, D) or the item table (V, D)."""
         states_PD, targets_PD = states_PD.detach(), targets_PD.detach()
         vectors_XD = vectors_XD.detach().requires_grad_()
         grads = torch.empty_like(states_PD), torch.empty_like(targets_PD), torch.zeros_like(vectors_XD)
@@ -108,16 +125,16 @@ class InChunks(torch.autograd.Function):
         for start in range(0, len(states_PD), chunk):
             part = slice(start, start + chunk)
             leaves = states_PD[part].requires_grad_(), targets_PD[part].requires_grad_(), vectors_XD
-            with torch.enable_grad():
+            with torch.enable_grad():  # autograd is off inside the forward pass of a Function
                 loss = loss_of(part, *leaves)
-            grads[0][part], grads[1][part], more = torch.autograd.grad(loss, leaves)
-            grads[2].add_(more)
+            grads[0][part], grads[1][part], vectors_grad = torch.autograd.grad(loss, leaves)
+            grads[2].add_(vectors_grad)  # all slices share the vectors, so their gradients add up
             total += loss.detach()
         ctx.save_for_backward(*grads)
         return total
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients of the forward pass, scaled."""
-        # In place: the table's gradient is as large as the table, and nobody else reads these.
+        """Scale the gradients from the forward pass by the incoming gradient."""
+        # In place, because the table's gradient is as large as the table and nothing else reads these tensors.
         return None, None, *(grad.mul_(grad_outputs[0]) for grad in ctx.saved_tensors)

@@ -1,4 +1,4 @@
-"""The models. `build_model` is the one place that chooses among them."""
+"""The neural networks; `build_model` chooses between SASRec and TiSASRec."""
 
 from sasrec.config.settings import ModelConfig
 from sasrec.models.interface import SequenceModel
@@ -9,5 +9,8 @@ __all__ = ["SASRec", "SequenceModel", "TiSASRec", "build_model"]
 
 
 def build_model(num_items: int, config: ModelConfig) -> SequenceModel:
-    """The model a configuration names, freshly initialised from PyTorch's global random state."""
+    """Build TiSASRec if `config.time` is set, else SASRec.
+
+    PyTorch's global random generator draws the initial weights.
+    """
     return TiSASRec(num_items, config) if config.time else SASRec(num_items, config)

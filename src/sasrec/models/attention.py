@@ -1,7 +1,7 @@
 """Causal self-attention over right-padded sequences.
 
-Padding stands after the last real item, so the causal mask alone hides it from every real position: there
-is no key mask. States at padded positions are meaningless and nobody reads them.
+Padding follows the last real item. The causal mask therefore already hides padding from every real position,
+and a key mask is not needed. Ignore the states at padded positions; they are meaningless.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class MultiHeadAttention(nn.Module):
         self.weight_dropout = Dropout(config.dropout_rate)
 
     def forward(self, queries_BLD: Tensor, keys_BLD: Tensor) -> Tensor:
-        """Queries attend to keys (and values) at their own and earlier positions -> (B, L, D).
+        """Attend from each position to itself and to earlier positions; return (B, L, D).
 
-        The two arguments differ only in the `original` norm placement.
+        `keys_BLD` also provides the values. The two arguments differ only in the `original` norm placement.
         """
         q_BHLK = split_heads(self.query(queries_BLD), self.num_heads)
         k_BHLK = split_heads(self.key(keys_BLD), self.num_heads)
@@ -44,18 +44,19 @@ class MultiHeadAttention(nn.Module):
         return self.output(mixed_BHLK.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
     def _attend_with_dropout(self, q_BHLK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor) -> Tensor:
-        """Written out, because PyTorch's fused CPU kernel has no dropout on the weights."""
+        """Compute attention step by step, because PyTorch's fused CPU kernel cannot drop attention weights."""
         scores_BHLL = (q_BHLK / math.sqrt(q_BHLK.shape[3])) @ k_BHLK.transpose(2, 3) + future_LL(q_BHLK)
         return self.weight_dropout(scores_BHLL.softmax(-1)) @ v_BHLK  # type: ignore[no-any-return]
 
 
 class TimeAwareMultiHeadAttention(nn.Module):
-    """Attention to keys by content, position and personal interval (Li, Wang & McAuley 2020, eq. 7 to 10).
+    """Attention by content, position and personal time interval (Li, Wang & McAuley 2020, eq. 7 to 10).
 
         e_ij = q_i . (k_j + P_K[j] + E_K[r_ij]) / sqrt(K)        a = softmax(e), j <= i
         z_i  = sum_j a_ij (v_j + P_V[j] + E_V[r_ij])
 
-    The tables are the model's, shared by its blocks. There is no output projection, as in the authors' code.
+    The model owns the position tables P and the interval tables E, and all blocks share these tables. Like the
+    authors' code, the layer omits the output projection.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -76,13 +77,17 @@ class TimeAwareMultiHeadAttention(nn.Module):
         interval_values_TD: Tensor,
         intervals_BLL: Tensor,
     ) -> Tensor:
-        """-> (B, L, D). Every query meets every interval bucket once, so nothing of size B·L·L·D is made."""
+        """Attend from each event to itself and to earlier events of its row; return (B, L, D).
+
+        `intervals_BLL` contains row numbers of the interval tables, from 0 to T-1. Memory is O(B·H·L·(L + T)):
+        a (B, L, L, D) tensor of interval embeddings is never formed.
+        """
         q_BHLK = split_heads(self.query(queries_BLD), self.num_heads)
         k_BHLK = split_heads(self.key(keys_BLD) + position_keys_BLD, self.num_heads)
         v_BHLK = split_heads(self.value(keys_BLD) + position_values_BLD, self.num_heads)
         time_keys_HTK = split_heads(interval_keys_TD.unsqueeze(0), self.num_heads)[0]
         time_values_HTK = split_heads(interval_values_TD.unsqueeze(0), self.num_heads)[0]
-        q_BHLK = q_BHLK / math.sqrt(q_BHLK.shape[3])
+        q_BHLK = q_BHLK / math.sqrt(q_BHLK.shape[3])  # scaling the queries scales all three score terms at once
         mixed_BHLK = bucket_attention(
             q_BHLK, k_BHLK, v_BHLK, time_keys_HTK, time_values_HTK, intervals_BLL, self.weight_dropout
         )
@@ -98,14 +103,18 @@ def bucket_attention(
     intervals_BLL: Tensor,
     dropout: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """Causal attention with a key and a value for each interval, (B, H, L, K); queries are scaled already.
+    """Causal attention with one key and one value for each interval; return (B, H, L, K).
 
-    Exact: the weights of equal intervals are summed before they meet the interval's value.
+    The queries must already be divided by sqrt(K). The result equals `plain_attention` up to rounding: attention
+    weights with equal intervals are summed first and multiplied by the interval's value once.
     """
     per_head_BHLL = intervals_BLL.unsqueeze(1).expand(-1, q_BHLK.shape[1], -1, -1)
+    # Score each query against the T interval keys, then look up the score of each pair of events. A separate key
+    # for each pair would need a (B, H, L, L, K) tensor.
     by_bucket_BHLT = q_BHLK @ time_keys_HTK.transpose(1, 2)
     scores_BHLL = q_BHLK @ k_BHLK.transpose(2, 3) + by_bucket_BHLT.gather(3, per_head_BHLL)
     weights_BHLL = dropout((scores_BHLL + future_LL(q_BHLK)).softmax(-1))
+    # Sum the weights of pairs with equal intervals, so that each interval value is multiplied only once.
     weights_BHLT = weights_BHLL.new_zeros(by_bucket_BHLT.shape).scatter_add(3, per_head_BHLL, weights_BHLL)
     return weights_BHLL @ v_BHLK + weights_BHLT @ time_values_HTK
 
@@ -119,7 +128,7 @@ def plain_attention(
     intervals_BLL: Tensor,
     dropout: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """What `bucket_attention` must equal, written as the paper has it: the oracle of tests and benchmarks."""
+    """Compute `bucket_attention` literally as in the paper, in O(B·L·L·D) memory; tests compare the two."""
     time_keys_BHLLK = time_keys_HTK[:, intervals_BLL].transpose(0, 1)
     time_values_BHLLK = time_values_HTK[:, intervals_BLL].transpose(0, 1)
     scores_BHLL = (q_BHLK.unsqueeze(3) * (k_BHLK.unsqueeze(2) + time_keys_BHLLK)).sum(-1)
@@ -128,12 +137,12 @@ def plain_attention(
 
 
 def future_LL(q_BHLK: Tensor) -> Tensor:  # noqa: N802
-    """(L, L) -inf where a key is later than its query, else 0."""
+    """Return the causal mask (L, L): -inf where the key is later than the query, else 0."""
     length = q_BHLK.shape[2]
     return torch.full((length, length), -torch.inf, dtype=q_BHLK.dtype, device=q_BHLK.device).triu(1)
 
 
 def split_heads(x_BLD: Tensor, num_heads: int) -> Tensor:
-    """(B, L, D) -> (B, H, L, K)."""
+    """Split the width D into H heads of width K: (B, L, D) -> (B, H, L, K)."""
     batch, length, width = x_BLD.shape
     return x_BLD.view(batch, length, num_heads, width // num_heads).transpose(1, 2)

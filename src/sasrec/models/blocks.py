@@ -1,4 +1,4 @@
-"""A block: self-attention and a point-wise feed-forward, each with a norm, dropout and a residual."""
+"""One transformer block: self-attention, then a point-wise feed-forward; both with norm, dropout and residual."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from sasrec.config.settings import ModelConfig
 from sasrec.models.dropout import Dropout
 from sasrec.models.residual import build_residual
 
-NORM_EPS = 1e-8  # as published
+NORM_EPS = 1e-8  # the value in the authors' code
 
 
 class PointWiseFeedForward(nn.Module):
-    """Two D×D layers with ReLU between, dropout after each (the papers' kernel-1 convolutions)."""
+    """Two D×D linear layers with dropout after each and ReLU between them.
+
+    The papers describe the same layers as convolutions with kernel size 1.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -22,13 +25,14 @@ class PointWiseFeedForward(nn.Module):
         self.outer_dropout = Dropout(config.dropout_rate)
 
     def forward(self, x_BLD: Tensor) -> Tensor:
-        """(B, L, D) -> (B, L, D), each position by itself."""
+        """Transform each position independently: (B, L, D) -> (B, L, D)."""
+        # Dropout may precede ReLU: its factors are never negative, so the two commute.
         hidden_BLD = self.inner_dropout(self.inner(x_BLD)).relu()
         return self.outer_dropout(self.outer(hidden_BLD))  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):
-    """One block in one of the three norm placements.
+    """One block, with LayerNorm (LN) in one of three placements.
 
     pre:       x = x + Attention(LN(x));            x = x + PointWiseFeedForward(LN(x))
     post:      x = LN(x + Attention(x));            x = LN(x + PointWiseFeedForward(x))
@@ -36,7 +40,7 @@ class Block(nn.Module):
     """
 
     def __init__(self, config: ModelConfig, attention: nn.Module, index: int) -> None:
-        """`attention(queries_BLD, keys_BLD, *context) -> (B, L, D)`; `index`: number of the block, from 0."""
+        """`attention(queries_BLD, keys_BLD, *context)` returns (B, L, D); `index` counts the blocks from 0."""
         super().__init__()
         if config.norm == "pre":
             self.attention_residual = build_residual(config, 2 * index)
@@ -48,7 +52,10 @@ class Block(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.hidden_units, eps=NORM_EPS)
 
     def forward(self, x_BLD: Tensor, *context: Tensor) -> Tensor:
-        """(B, L, D), or the streams of the residual, to the same; `context` is handed to the attention."""
+        """Transform (B, L, D), or (B, L, S, D) with mHC, into the same shape.
+
+        `context` contains the further arguments of the attention, such as the interval tables of TiSASRec.
+        """
         if self.norm == "pre":
             x_BLD = self.attention_residual(x_BLD, lambda h_BLD: self._attend(h_BLD, context))
             return self.feed_forward_residual(x_BLD, self._feed_forward)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Dropout whose masks are cheap on CPU, where drawing them costs a quarter of a plain training step."""
+"""Dropout with a fast CPU path; drawing PyTorch's own masks takes a quarter of a SASRec training step."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ _LEVELS = 2**16
 
 
 class Dropout(nn.Module):
-    """Zeroes each element with probability `rate` and scales the rest to keep the mean.
+    """Set each element to zero with probability `rate`; divide the others by 1 - `rate` to preserve the mean.
 
-    PyTorch's CPU kernel draws one 32-bit random number per element from a serial generator. Here each 64-bit
-    draw of the same generator decides four elements, so the rate is rounded to a multiple of 2^-16 on CPU
-    (and the scale matches the rounded rate). Other devices use PyTorch's own kernel.
+    On CPU, PyTorch draws one random number for each element from a serial generator. This class draws 64 bits for
+    four elements, which rounds the rate to a multiple of 2^-16. Other devices use PyTorch's own kernel.
     """
 
     def __init__(self, rate: float) -> None:
@@ -22,23 +21,25 @@ class Dropout(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """x of any shape -> the same shape."""
+        """Apply dropout to a tensor of any shape; return the input unchanged in evaluation mode."""
         if not self.training or self.rate == 0.0:
             return x
         if x.device.type != "cpu":
             return F.dropout(x, self.rate, training=True)
-        # Compiled code calls the operator, which torch.compile does not trace; it draws the same numbers.
+        # torch.compile cannot trace the drawing, so compiled code calls an opaque operator with the same numbers.
         factors = _factors_operator if torch.compiler.is_compiling() else _factors
+        # min() guards against rates that round to 1, for which the scale would divide by zero.
         return x * factors(x.detach(), min(round(self.rate * _LEVELS), _LEVELS - 1))
 
     def extra_repr(self) -> str:
-        """The rate, for print(model)."""
+        """Show the rate in print(model)."""
         return f"rate={self.rate}"
 
 
 def _factors(like: Tensor, dropped: int) -> Tensor:
-    """0 for `dropped` of 65,536 elements in the mean, and what keeps the mean for the others."""
+    """Return random factors: 0 with probability `dropped` / 65,536, else the scale that preserves the mean."""
     words = torch.empty((like.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    # Read each 64-bit word as four 16-bit numbers from -32,768 to 32,767, one for each element.
     lanes = words.view(torch.int16)[: like.numel()].view(like.shape)
     kept = (lanes >= dropped - _LEVELS // 2).to(like.dtype)
     return kept.mul_(_LEVELS / (_LEVELS - dropped))

@@ -1,7 +1,8 @@
-"""What every model is to the rest of the package, and the legend of the shape suffixes.
+"""The interface that all models implement, and the legend of the shape suffixes.
 
 B users (rows of a batch) · L positions · D width (hidden_units) · H heads · K width of a head ·
-V items + padding · P real positions of a batch, row after row · N negatives
+V items plus padding · P real positions of a batch, row after row · N negatives · T interval buckets ·
+S residual streams · C positions of one chunk
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from sasrec.config.settings import ModelConfig
 
 
 class SequenceModel(nn.Module, ABC):
-    """Histories -> states; the score of an item is the dot product of a state and the item's embedding.
+    """Turn histories into states; score an item by the dot product of a state and the item's embedding.
 
-    The embedding table is both the input and the output of the model (tied), not scaled at the output.
+    Input and output share one embedding table (tied weights). Some models scale the embeddings at the input;
+    the output always uses them unscaled.
     """
 
     def __init__(self, num_items: int, config: ModelConfig) -> None:
@@ -30,53 +32,55 @@ class SequenceModel(nn.Module, ABC):
         self.item_embedding = nn.Embedding(num_items + 1, config.hidden_units, padding_idx=0)
 
     @abstractmethod
-    def encode(self, item_vectors_BLD: Tensor, positions_BL: Tensor, times_BL: Tensor | None = None) -> Tensor:
-        """Looked-up item embeddings, position ids and personal times (0 in padding) -> states_BLD.
+    def encode(self, item_vectors_BLD: Tensor, positions_BL: Tensor, ticks_BL: Tensor | None = None) -> Tensor:
+        """Return states_BLD from item embeddings, position ids and personal times (0 at padding).
 
-        Models without time ignore `times_BL`. A state depends on its own position and earlier ones of its row.
+        A state depends only on its own position and on earlier positions of its row. SASRec ignores `ticks_BL`.
         """
 
     def embed(self, items: Tensor) -> Tensor:
-        """Item numbers of any shape (...) -> their embeddings (..., D)."""
-        return F.embedding(items, self.item_embedding.weight, padding_idx=0)
+        """Look up the embeddings (..., D) of item numbers of any shape (...)."""
+        return F.embedding(items, self.item_embedding.weight, padding_idx=0)  # row 0 gets no gradient
 
-    def forward(self, items_BL: Tensor, positions_BL: Tensor, times_BL: Tensor | None = None) -> Tensor:
-        """Item numbers, position ids and personal times as a Batch has them -> states_BLD."""
-        return self.encode(self.embed(items_BL), positions_BL, times_BL)
+    def forward(self, items_BL: Tensor, positions_BL: Tensor, ticks_BL: Tensor | None = None) -> Tensor:
+        """Return states_BLD from the item numbers, position ids and personal times of a `Batch`."""
+        return self.encode(self.embed(items_BL), positions_BL, ticks_BL)
 
     def last_states(self, batch: DeviceBatch) -> Tensor:
-        """states_BD after the last real item of each row; a row without items gets the state of padding."""
+        """Return the state at the last real item of each row, states_BD; an empty row gets a state of padding."""
         states_BLD: Tensor = self(batch.items_BL, batch.positions_BL, batch.ticks_BL)
+        # clamp: an empty row has no last item, and index -1 would wrap around.
         last_B = batch.lengths_B.sub(1).clamp(min=0)
         return states_BLD[torch.arange(len(last_B), device=last_B.device), last_B]
 
     def scores(self, states_BD: Tensor) -> Tensor:
-        """scores_BV of every item; column 0 (padding) is -inf."""
+        """Score every item: return scores_BV, where column 0 (padding) is -inf."""
         scores_BV = states_BD @ self.item_embedding.weight.T
         scores_BV[:, 0] = -torch.inf
         return scores_BV
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.item_embedding.weight.device
 
 
 def initialise(model: SequenceModel) -> None:
-    """Xavier-normal matrices, biases 0, padding rows 0 (Kang & McAuley 2018, as published).
+    """Draw all matrices Xavier-normal; set biases and padding rows to 0 (Kang & McAuley 2018).
 
-    Residuals keep the values they were made with: theirs are no weights of layers.
+    mHC residuals keep the initial values from their own constructor.
     """
     for name, parameter in _matrices(model):
         nn.init.xavier_normal_(parameter)
         if "embedding" in name:
-            nn.init.zeros_(parameter[0])
+            nn.init.zeros_(parameter[0])  # row 0 is padding
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
             nn.init.zeros_(parameter)
 
 
 def _matrices(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the names and values of all weight matrices, except those of mHC residuals."""
     for name, parameter in model.named_parameters():
         if parameter.dim() == 2 and "_residual." not in name:
             yield name, parameter.data

@@ -1,15 +1,15 @@
-"""How a sub-layer joins the residual stream: plainly, or through manifold-constrained hyper-connections (mHC).
+"""Residual connections: the plain x + F(x), or manifold-constrained hyper-connections (mHC).
 
-mHC (Xie et al., arXiv 2512.24880) keeps S streams of width D beside each other through all sub-layers:
+mHC (Xie et al., arXiv 2512.24880) carries S parallel streams of width D through all sub-layers:
 
-    x~     = RMSNorm(vec X), without weight
-    H_pre  = sigmoid(a_pre (x~ phi_pre) + b_pre)         which mixture of the streams the sub-layer reads
-    H_post = 2 sigmoid(a_post (x~ phi_post) + b_post)    how much of its output each stream takes
-    H_res  = Sinkhorn(a_res mat(x~ phi_res) + b_res)     how the streams mix: rows and columns sum to 1
+    x~     = RMSNorm(vec X), without a learned weight
+    H_pre  = sigmoid(a_pre (x~ phi_pre) + b_pre)         weights of the streams in the input of the sub-layer
+    H_post = 2 sigmoid(a_post (x~ phi_post) + b_post)    weights of the sub-layer's output in each stream
+    H_res  = Sinkhorn(a_res mat(x~ phi_res) + b_res)     mixing of the streams; rows and columns sum to 1
     X'     = H_res X + H_post^T F(H_pre X)
 
-Streams are (B, L, S, D): a token's streams lie together, so its maps are one matrix product and its mixing a
-small one. They start as S copies of the input and end as their mean.
+Streams have the shape (B, L, S, D). The S streams of a position are contiguous in memory, so one matrix product
+computes all three maps. `expand` starts with S copies of the input; `reduce` ends with the mean of the streams.
 """
 
 from __future__ import annotations
@@ -27,36 +27,39 @@ _RMS_EPS = 1e-6
 
 
 class PlainResidual(nn.Module):
-    """x + F(x)."""
+    """The plain residual connection, x + F(x)."""
 
     def forward(self, x: Tensor, sub_layer: Callable[[Tensor], Tensor]) -> Tensor:
-        """(B, L, D) -> (B, L, D)."""
+        """Return x + sub_layer(x), (B, L, D)."""
         return x + sub_layer(x)
 
 
 class MHCResidual(nn.Module):
-    """One sub-layer's three maps and the streams around them, in fp32 at least, whatever autocast says.
+    """The mHC connection of one sub-layer. Its own arithmetic ignores autocast and uses at least fp32.
 
-    The paper gives no initial biases. Ours make the network equal to the plain one at the start: phi is 0; H_post
-    is 1; H_res is near the identity. H_pre favours one stream, another for each sub-layer: were all alike, the
-    streams would stay copies for ever and H_res would get no gradient.
-    In the first sub-layer of a network the streams are copies still, so there H_pre only scales what a LayerNorm
-    scales back, and H_res changes nothing: only its H_post learns. After the last sub-layer the mean is taken,
-    which no doubly stochastic H_res changes: there it learns nothing, or only from what Sinkhorn-Knopp leaves
-    undone. That is the paper's network, and ours.
+    The paper omits the initial biases. Ours make the initial network equal to the plain one: phi is 0, H_post is 1
+    and H_res is near the identity. H_pre favours a different stream in successive sub-layers. Equal weights would
+    keep the streams identical forever, and H_res would never get a gradient.
+
+    Some maps cannot learn, in the paper's network as in ours. In the first sub-layer all streams are equal, so
+    H_res has no effect and LayerNorm undoes the scale of H_pre. In the last sub-layer H_res has no effect, because
+    the mean of the streams follows and a doubly stochastic matrix preserves this mean. The only gradient of that
+    last H_res comes from the small error of Sinkhorn-Knopp.
     """
 
     permutations: Tensor
 
     def __init__(self, config: ModelConfig, index: int) -> None:
-        """`index`: number of the sub-layer in the network, from 0."""
+        """`index` counts the sub-layers of the network from 0."""
         super().__init__()
         streams = config.mhc_expansion_rate
         self.streams, self.projection, self.max_iter = streams, config.mhc_projection, config.mhc_sinkhorn_iter
         if self.projection == "birkhoff":
             self.register_buffer("permutations", permutation_matrices(streams), persistent=False)
+            # Logits of S! permutations; the identity, permutation 0, gets nearly all of the softmax.
             res = torch.full((math.factorial(streams),), -7.0).index_fill(0, torch.tensor([0]), 0.0)
         else:
+            # Weights off the diagonal start at exp(-5) = 0.7 % of those on the diagonal.
             res = 5 * (torch.eye(streams) - 1)
         self.phi = nn.Parameter(torch.zeros(streams * config.hidden_units, 2 * streams + res.numel()))
         self.gates = nn.Parameter(torch.full((3,), config.mhc_init_gate))
@@ -65,19 +68,21 @@ class MHCResidual(nn.Module):
         self.b_res = nn.Parameter(res)
 
     def forward(self, x_BLSD: Tensor, sub_layer: Callable[[Tensor], Tensor]) -> Tensor:
-        """(B, L, S, D) -> (B, L, S, D); `sub_layer` maps (B, L, D) to itself."""
+        """Update the streams (B, L, S, D); `sub_layer` maps (B, L, D) to (B, L, D)."""
         pre_BLS, post_BLS, res_BLSS = self.maps(x_BLSD)
         written_BLD = sub_layer((pre_BLS.unsqueeze(3) * x_BLSD).sum(2))
         with torch.autocast(x_BLSD.device.type, enabled=False):
             added_NSD = (post_BLS.unsqueeze(3) * written_BLD.unsqueeze(2)).flatten(0, 1)
             x_NSD, res_NSS = x_BLSD.to(res_BLSS.dtype).flatten(0, 1), res_BLSS.flatten(0, 1)
+            # One fused call mixes the streams and adds the output of the sub-layer.
             return torch.baddbmm(added_NSD, res_NSS, x_NSD).view(x_BLSD.shape)
 
     def maps(self, x_BLSD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """H_pre (B, L, S), H_post (B, L, S) and H_res (B, L, S, S), [to, from]."""
+        """Compute H_pre (B, L, S), H_post (B, L, S) and H_res (B, L, S, S), indexed [target, source stream]."""
         with torch.autocast(x_BLSD.device.type, enabled=False):
             x_BLC = x_BLSD.flatten(2).to(self.phi.dtype)
             scale_BL1 = (x_BLC.square().mean(dim=2, keepdim=True) + _RMS_EPS).rsqrt()
+            # RMSNorm lacks a weight, so its scale commutes with phi and applies to the smaller product.
             sizes = [self.streams, self.streams, self.b_res.numel()]
             pre_BLS, post_BLS, res_BLR = torch.split(x_BLC @ self.phi * scale_BL1, sizes, dim=2)
             pre_BLS = (self.gates[0] * pre_BLS + self.b_pre).sigmoid()
@@ -90,20 +95,20 @@ class MHCResidual(nn.Module):
 
 
 def build_residual(config: ModelConfig, index: int) -> nn.Module:
-    """The residual of sub-layer number `index`; one stream is the plain residual, exactly."""
+    """Build the residual of sub-layer `index`: mHC with two or more streams, the plain residual with one."""
     return MHCResidual(config, index) if streams(config) > 1 else PlainResidual()
 
 
 def streams(config: ModelConfig) -> int:
-    """How many streams run through the network."""
+    """Return the number of streams, 1 without mHC."""
     return config.mhc_expansion_rate if config.mhc else 1
 
 
 def expand(x_BLD: Tensor, config: ModelConfig) -> Tensor:
-    """(B, L, D) -> (B, L, S, D) copies, or as it is where there is one stream."""
+    """Copy (B, L, D) into S streams, (B, L, S, D); return the input unchanged for one stream."""
     return x_BLD.unsqueeze(2).repeat(1, 1, streams(config), 1) if streams(config) > 1 else x_BLD
 
 
 def reduce(x: Tensor, config: ModelConfig) -> Tensor:
-    """The mean of the streams, (B, L, D)."""
+    """Average the streams, (B, L, S, D) -> (B, L, D); return the input unchanged for one stream."""
     return x.mean(2) if streams(config) > 1 else x

@@ -1,9 +1,12 @@
 """SASRec: self-attentive sequential recommendation (Kang & McAuley, ICDM 2018).
 
-Promises: causal; padding changes nothing; scores item 1..num_items, never padding.
-Departures from the paper: sequences are padded on the right and positions counted from the last item, which
-gives every real position the same numbers as the paper's padding on the left; no key mask is then needed.
-The default norm placement is `pre`; the paper's is `original`.
+Guarantees: a state never depends on later items or on the amount of padding; padding is never recommended.
+
+Differences from the paper:
+
+- Sequences are padded on the right, and positions are counted from the last item. Every real item gets the same
+  position as under the paper's left padding, and attention needs no key mask.
+- The default norm placement is `pre`; the paper uses `original`.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from sasrec.models.residual import expand, reduce
 
 
 class SASRec(SequenceModel):
-    """Item + position embedding, blocks of causal self-attention, a last LayerNorm."""
+    """Sum of item and position embeddings, then blocks of causal self-attention, then a final LayerNorm."""
 
     def __init__(self, num_items: int, config: ModelConfig) -> None:
         super().__init__(num_items, config)
@@ -33,8 +36,11 @@ class SASRec(SequenceModel):
         self.last_norm = nn.LayerNorm(config.hidden_units, eps=NORM_EPS)
         initialise(self)
 
-    def encode(self, item_vectors_BLD: Tensor, positions_BL: Tensor, times_BL: Tensor | None = None) -> Tensor:
-        """The item part is scaled by sqrt(D), the position part is not, as published."""
+    def encode(self, item_vectors_BLD: Tensor, positions_BL: Tensor, ticks_BL: Tensor | None = None) -> Tensor:
+        """Return states_BLD; `ticks_BL` is ignored.
+
+        As in the authors' code, the item embeddings are multiplied by sqrt(D), the position embeddings are not.
+        """
         x_BLD = item_vectors_BLD * math.sqrt(self.config.hidden_units) + self.position_embedding(positions_BL)
         x_BLD = self.input_dropout(x_BLD)
         x_BLD = expand(x_BLD, self.config)

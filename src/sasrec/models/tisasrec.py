@@ -1,10 +1,15 @@
 """TiSASRec: time-interval aware self-attention (Li, Wang & McAuley, WSDM 2020).
 
-Promises: as SASRec; and intervals enter as (B, L) times, never as a (B, L, L, D) tensor.
-Departures from the paper: right padding and positions counted from the last item, as in SASRec. Dropout on the
-interval tables is drawn once a forward pass on their rows, not once for every pair of events: the same mean,
-another variance. The default norm placement is `pre`; the authors' is `original`. The unit of a user's
-intervals is taken from the training part (`interval_unit`), the authors' from the whole history.
+Guarantees: those of SASRec. The model never forms a (B, L, L, D) tensor of interval embeddings.
+
+Differences from the paper:
+
+- Sequences are padded on the right, and positions are counted from the last item, as in our SASRec.
+- Dropout acts on the rows of the interval tables, once in each forward pass. The authors draw a mask for every
+  pair of events. The mean is equal; the variance differs.
+- The default norm placement is `pre`; the authors use `original`.
+- By default, the time unit of a user's intervals comes from the training events only (`interval_unit`). The
+  authors use the user's whole history.
 """
 
 from __future__ import annotations
@@ -24,7 +29,10 @@ from sasrec.models.residual import expand, reduce
 
 
 class TiSASRec(SequenceModel):
-    """Item embedding, blocks of time-aware self-attention that share their tables, a last LayerNorm."""
+    """Item embedding, blocks of time-aware self-attention, final LayerNorm.
+
+    All blocks share the position and interval tables.
+    """
 
     def __init__(self, num_items: int, config: ModelConfig) -> None:
         super().__init__(num_items, config)
@@ -40,16 +48,20 @@ class TiSASRec(SequenceModel):
         self.last_norm = nn.LayerNorm(width, eps=NORM_EPS)
         initialise(self)
 
-    def encode(self, item_vectors_BLD: Tensor, positions_BL: Tensor, times_BL: Tensor | None = None) -> Tensor:
-        """The item part is scaled by sqrt(D), as published. Raises: ConfigError without `times_BL`."""
-        if times_BL is None:
-            raise ConfigError("this model needs the times of a history: give them, or assume_regular")
+    def encode(self, item_vectors_BLD: Tensor, positions_BL: Tensor, ticks_BL: Tensor | None = None) -> Tensor:
+        """Return states_BLD. As in the authors' code, the item embeddings are multiplied by sqrt(D).
+
+        Raises: ConfigError if `ticks_BL` is None. Remedy: pass the times of the history, or set `assume_regular`.
+        """
+        if ticks_BL is None:
+            raise ConfigError("TiSASRec needs the time of each event. Pass the times, or set assume_regular.")
+        # Dropout on the tables rather than on pairs of events, to avoid a (B, L, L, D) tensor.
         context = (
             self.dropout(self.position_key_embedding(positions_BL)),
             self.dropout(self.position_value_embedding(positions_BL)),
             self.dropout(self.interval_keys),
             self.dropout(self.interval_values),
-            intervals(times_BL, self.config.time_span),
+            intervals(ticks_BL, self.config.time_span),
         )
         x_BLD = self.dropout(item_vectors_BLD * math.sqrt(self.config.hidden_units))
         x_BLD = expand(x_BLD, self.config)
@@ -58,6 +70,6 @@ class TiSASRec(SequenceModel):
         return self.last_norm(reduce(x_BLD, self.config))  # type: ignore[no-any-return]
 
 
-def intervals(times_BL: Tensor, time_span: int) -> Tensor:
-    """(B, L, L) personal intervals between events, at most `time_span`; formed where the times are."""
-    return (times_BL.unsqueeze(2) - times_BL.unsqueeze(1)).abs().clamp(max=time_span)
+def intervals(ticks_BL: Tensor, time_span: int) -> Tensor:
+    """Return the personal interval between each pair of events of a row, (B, L, L), clipped to `time_span`."""
+    return (ticks_BL.unsqueeze(2) - ticks_BL.unsqueeze(1)).abs().clamp(max=time_span)

@@ -1,4 +1,4 @@
-"""The device that a setting names, and its random generators."""
+"""Choose the PyTorch device that a setting names, and seed its random generators."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from sasrec.runtime.ranks import device_number
 
 
 def pick_device(name: str) -> torch.device:
-    """The device a setting names; "auto" is an accelerator where there is one.
+    """Return the device for a setting such as "cpu", "cuda" or "auto".
 
-    Raises: ConfigError for a device this machine or PyTorch does not have.
+    "auto" chooses an accelerator if one is available, else the CPU. "cuda" chooses the GPU of this process, also
+    under torchrun.
+
+    Raises: ConfigError if the device is unknown or unavailable. Remedy: use cpu, cuda, mps or auto.
     """
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
@@ -23,11 +26,13 @@ def pick_device(name: str) -> torch.device:
         name = f"cuda:{device_number()}"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.empty(0, device=device)  # torch.device accepts devices that do not exist; an allocation fails
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {name!r} is not available here: {str(error).splitlines()[0]}") from None
+        raise ConfigError(
+            f"device {name!r} is not available here: {str(error).splitlines()[0]}. Use cpu, cuda, mps or auto."
+        ) from None
     if device.type == "meta":
-        raise ConfigError(f"device {name!r} computes nothing: use cpu, cuda, mps or auto")
+        raise ConfigError(f"device {name!r} cannot compute anything. Use cpu, cuda, mps or auto.")
     return device
 
 

@@ -1,4 +1,4 @@
-"""SIGINT (Ctrl-C) and SIGTERM at a moment that suits: after a step, never in the middle of a save."""
+"""Delay SIGINT (Ctrl-C) and SIGTERM until the current step or save is finished."""
 
 from __future__ import annotations
 
@@ -11,24 +11,28 @@ from typing import NoReturn
 
 SIGTERM = signal.SIGTERM
 
-_arrived = 0  # a process has one set of signal handlers, so there is one of this too
+_arrived = 0  # the signal that is waiting, 0 for none; global, because signal handlers belong to the whole process
 
 
 class InterruptedWorkError(Exception):
-    """Work was left because a signal is pending somewhere; who catches it saves, then calls `raise_for`."""
+    """Work stopped early because a signal arrived on this or another rank.
+
+    The code that catches this error saves its state, then calls `raise_for`.
+    """
 
 
 @contextmanager
 def deferred_interrupt(*, second_quits: bool) -> Iterator[None]:
-    """Within the block the first SIGINT or SIGTERM is noted, for `pending` to tell.
+    """Record the first SIGINT or SIGTERM inside the block instead of raising; `pending` returns it.
 
-    A second signal raises at once, as `raise_for` does, if `second_quits`; one that nobody asked about raises at
-    the end of the block. Outside the main thread, where Python delivers no signals, nothing changes.
+    With `second_quits`, a second signal raises at once, like `raise_for`. A recorded signal also raises when the
+    block ends. Outside the main thread the block changes nothing, because Python runs signal handlers only in the
+    main thread.
     """
     global _arrived
     _arrived = 0
 
-    def note(signum: int, frame: FrameType | None) -> None:
+    def record(signum: int, frame: FrameType | None) -> None:
         global _arrived
         if _arrived and second_quits:
             raise_for(signum)
@@ -37,24 +41,25 @@ def deferred_interrupt(*, second_quits: bool) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = {each: signal.signal(each, note) for each in (signal.SIGINT, signal.SIGTERM)}
+    previous = {signum: signal.signal(signum, record) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for each, handler in previous.items():
-            signal.signal(each, handler)
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
         arrived, _arrived = _arrived, 0
+    # After `finally`: an exception from the block takes precedence over the recorded signal.
     if arrived:
         raise_for(arrived)
 
 
 def pending() -> int:
-    """The signal that was noted, 0 for none."""
+    """Return the number of the recorded signal, 0 for none."""
     return _arrived
 
 
 def raise_for(signum: int) -> NoReturn:
-    """KeyboardInterrupt for SIGINT, SystemExit with 143 for SIGTERM, as shells report them."""
+    """Raise KeyboardInterrupt for SIGINT, SystemExit(143) for SIGTERM; 143 is the usual exit status of SIGTERM."""
     if signum == signal.SIGTERM:
         raise SystemExit(128 + signum)
     raise KeyboardInterrupt

@@ -1,6 +1,7 @@
-"""Fetching one file, over the web or through pip, so that it is either whole and verified or not there.
+"""Download one file over HTTP or with pip; the file appears only when it is complete and its checksum is right.
 
-A download in progress is `FILE.part`, and `FILE.part.json` says which version of the file it is a part of.
+During a download, `FILE.part` contains the bytes received so far, and `FILE.part.json` identifies the version of
+the file on the server, so that a later call can resume.
 """
 
 from __future__ import annotations
@@ -38,22 +39,23 @@ from sasrec.errors import DataError, DownloadError
 
 try:
     import fcntl
-except ImportError:  # pragma: no cover - Windows has no flock; there, two runs must not download at once
+except ImportError:  # pragma: no cover - Windows lacks flock; two processes there must not download the same file
     fcntl = None  # type: ignore[assignment]
 from sasrec.files import file_digest
 
 FIRST_WAIT = 1.0
-"""Seconds before the second attempt; doubled for each one after it."""
+"""Seconds before the second attempt; the wait doubles before each further attempt."""
 LONGEST_WAIT = 30.0
-"""Seconds, also where the server asks for more with Retry-After."""
+"""Maximum seconds between attempts, even if the server requests more with Retry-After."""
 PIP_TIMEOUT = 600.0
-"""Seconds that pip may take."""
+"""Maximum seconds for pip."""
 _BLOCK = 1 << 18
-_REMEDY = "download it by hand and name the file with --from FILE"
+_REMEDY = "Download the file by hand and pass it with --from FILE."
+_RETRY = "Run again, or download the file by hand and pass it with --from FILE."
 
 
 class _TransientError(Exception):
-    """Worth another attempt, after `wait` seconds if the server named them."""
+    """A failure that another attempt may fix; `wait` is the seconds that the server requests, or None."""
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
@@ -62,7 +64,7 @@ class _TransientError(Exception):
 
 @dataclass(frozen=True)
 class _Version:
-    """What tells one version of the file at an address from the next."""
+    """Identifies one version of the file at an address."""
 
     url: str
     etag: str | None
@@ -71,12 +73,13 @@ class _Version:
 
     @property
     def validator(self) -> str | None:
+        """The value for If-Range, with which the server confirms that the file is unchanged."""
         # A weak ETag promises equal meaning, not equal bytes: RFC 9110 forbids it in If-Range.
         return self.etag if self.etag and not self.etag.startswith("W/") else self.modified
 
 
 class _Part:
-    """The bytes fetched so far, and the version they belong to."""
+    """A partial download on disk: the bytes received so far and the version of the file."""
 
     def __init__(self, destination: Path, url: str) -> None:
         self.path = destination.with_name(destination.name + ".part")
@@ -84,7 +87,7 @@ class _Part:
         self.url = url
 
     def version(self) -> _Version | None:
-        """The version that can be resumed, None where a fresh start is the only safe one."""
+        """Return the version of a partial download that can be resumed, or None if it must start again."""
         try:
             version = _Version(**json.loads(self.sidecar.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
@@ -97,12 +100,12 @@ class _Part:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def start(self, version: _Version) -> None:
-        # The old bytes go first: dying between the two steps must not pair them with the new version.
+        # Delete the old bytes first: a kill must not leave old bytes beside the description of a new version.
         self.discard()
         try:
             self.sidecar.write_text(json.dumps(asdict(version)), encoding="utf-8")
         except OSError as error:
-            raise _unwritable(self.sidecar, error) from None
+            raise _write_error(self.sidecar, error) from None
 
     def discard(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -119,30 +122,30 @@ def download(
     timeout: float = 30.0,
     console: Console | None = None,
 ) -> Path:
-    """Fetch `url` into `destination`, which appears only once its length and checksum are right.
+    """Download `url` to `destination`, which appears only when its length and checksum are right.
 
-    An interrupted download is resumed by the next call, if the server can and the file has not changed. A
-    `destination` already there is verified and kept. Where neither checksum is given, the sha256 of the first
-    download is said, written to `destination.sha256` and demanded ever after. `timeout` is in seconds, for
-    connecting and for each wait for bytes; an address that cannot be reached at all is tried once only.
+    The next call resumes an interrupted download if the server supports this and the file has not changed. An
+    existing `destination` is verified and kept. Without a known checksum, the first download records its sha256 in
+    `destination.sha256`, and later downloads must match this record. `timeout` is in seconds and limits both the
+    connection and each wait for data. An unreachable address is tried only once.
 
-    Raises: DownloadError if the address answers with an error, cannot be reached, keeps breaking off, or
-    sends a file with another checksum (it is deleted). Remedy: run again, or `--from FILE`.
+    Raises: DownloadError if the server cannot be reached or answers with an error, if all attempts fail, or if the
+        checksum is wrong (the file is then deleted). Remedy: run again, or pass a local copy with `--from FILE`.
     """
     console = console or Console(stderr=True)
-    with _alone(destination, console):
+    with _locked(destination, console):
         if destination.exists():
-            wrong = _checksum_fault(destination, destination, sha256, md5)
-            if wrong is None:
+            fault = _checksum_fault(destination, destination, sha256, md5)
+            if fault is None:
                 return destination
-            say(console, f"{destination} is not as expected ({wrong}): it is fetched again")
+            say(console, f"{destination} is damaged or outdated ({fault}); downloading it again")
         part = _Part(destination, url)
         _fetch_with_retries(part, attempts, timeout, console)
-        wrong = _checksum_fault(part.path, destination, sha256, md5)
-        if wrong is not None:
+        fault = _checksum_fault(part.path, destination, sha256, md5)
+        if fault is not None:
             part.discard()
             raise DownloadError(
-                f"what {url} sent is damaged or has changed: {wrong}; it was deleted. Run again, or {_REMEDY}"
+                f"the file from {url} is damaged or has changed: {fault}. The file was deleted. {_RETRY}"
             )
         if sha256 is None and md5 is None:
             _record(part.path, destination, console)
@@ -152,38 +155,39 @@ def download(
 
 
 def download_wheel(requirement: str, destination: Path, *, sha256: str, console: Console | None = None) -> Path:
-    """Fetch a wheel with pip, from whichever index the user has set up. It is neither installed nor imported.
+    """Download a wheel with pip from the user's package index, without installing or importing it.
 
-    `destination` must have the file name of the wheel; one already there is verified and kept.
+    `destination` must have the file name of the wheel. An existing `destination` is verified and kept.
 
-    Raises: DownloadError if pip is missing or fails, or the checksum differs. Remedy: `--from FILE`.
+    Raises: DownloadError if pip is missing or fails, or if the checksum is wrong. Remedy: pass a local copy with
+        `--from FILE`.
     """
     console = console or Console(stderr=True)
-    with _alone(destination, console), tempfile.TemporaryDirectory(dir=destination.parent) as folder:
+    with _locked(destination, console), tempfile.TemporaryDirectory(dir=destination.parent) as folder:
         if destination.exists() and _checksum_fault(destination, destination, sha256, None) is None:
             return destination
-        say(console, f"fetching {destination.name} with pip")
+        say(console, f"downloading {destination.name} with pip")
         options = ["--no-deps", "--only-binary=:all:", "--dest", folder]
         _run_pip([sys.executable, "-m", "pip", "download", *options, requirement], requirement)
         wheel = Path(folder) / destination.name
         if not wheel.exists():
-            raise DownloadError(f"pip fetched no file named {destination.name}: {_REMEDY}")
-        wrong = _checksum_fault(wheel, wheel, sha256, None)
-        if wrong is not None:
-            raise DownloadError(f"pip's {destination.name} is not the known file: {wrong}; {_REMEDY}")
+            raise DownloadError(f"pip did not download a file named {destination.name}. {_REMEDY}")
+        fault = _checksum_fault(wheel, wheel, sha256, None)
+        if fault is not None:
+            raise DownloadError(f"{destination.name} from pip is not the expected file: {fault}. {_REMEDY}")
         os.replace(wheel, destination)
     return destination
 
 
 def say(console: Console, text: str) -> None:
-    """Tell the user, leaving brackets, long paths and checksums as they are."""
+    """Print a message to the user; brackets, long paths and checksums stay unchanged."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _run_pip(command: list[str], requirement: str) -> None:
     try:
-        # No input: pip would otherwise wait for a password that nobody is asked for.
-        done = subprocess.run(
+        # Without standard input, pip cannot wait for a password while its prompt is hidden.
+        completed = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -193,12 +197,15 @@ def _run_pip(command: list[str], requirement: str) -> None:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise DownloadError(f"pip could not fetch {requirement} ({error}): {_REMEDY}") from None
-    if done.returncode != 0:
-        lines = [line.strip() for line in (done.stderr or done.stdout or "").splitlines() if line.strip()]
-        # After its errors pip may advertise a newer pip.
-        told = [line for line in lines if line.startswith("ERROR")] or lines or [f"status {done.returncode}"]
-        raise DownloadError(f"pip could not fetch {requirement} ({told[-1]}): {_REMEDY}")
+        raise DownloadError(f"pip could not download {requirement} ({error}). {_REMEDY}") from None
+    if completed.returncode != 0:
+        output = completed.stderr or completed.stdout or ""
+        lines = [line.strip() for line in output.splitlines() if line.strip()]
+        # Prefer lines with ERROR, because the last lines may only advertise a newer pip.
+        errors = (
+            [line for line in lines if line.startswith("ERROR")] or lines or [f"status {completed.returncode}"]
+        )
+        raise DownloadError(f"pip could not download {requirement} ({errors[-1]}). {_REMEDY}")
 
 
 def _fetch_with_retries(part: _Part, attempts: int, timeout: float, console: Console) -> None:
@@ -206,23 +213,25 @@ def _fetch_with_retries(part: _Part, attempts: int, timeout: float, console: Con
         try:
             return _fetch(part, timeout, console)
         except _TransientError as error:
-            kept = f"; the {part.size:,} bytes that arrived are kept" if part.version() else ""
+            progress = f"; the {part.size:,} bytes received so far are kept" if part.version() else ""
             if attempt == attempts:
                 raise DownloadError(
-                    f"{part.url} failed {attempts} times, last: {error}{kept}. Run again later, or {_REMEDY}"
+                    f"downloading {part.url} failed {attempts} times; last error: {error}{progress}. {_RETRY}"
                 ) from None
             backoff = FIRST_WAIT * 2 ** (attempt - 1) if error.wait is None else error.wait
             wait = min(backoff, LONGEST_WAIT)
-            say(console, f"{part.url}: {error}{kept}; attempt {attempt + 1} of {attempts} in {wait:g} s")
+            say(
+                console, f"{part.url}: {error}{progress}. Attempt {attempt + 1} of {attempts} starts in {wait:g} s"
+            )
             time.sleep(wait)
     return None
 
 
 def _fetch(part: _Part, timeout: float, console: Console) -> None:
-    """One attempt, from where the last one stopped if that is safe."""
+    """Make one attempt; resume the previous attempt if the file on the server is unchanged."""
     resumable = part.version()
     if resumable is not None and part.size == resumable.length:
-        return
+        return  # a previous run received all bytes but stopped before the rename
     headers = {"User-Agent": "sasrec"}
     if resumable is not None:
         assert resumable.validator is not None
@@ -230,72 +239,73 @@ def _fetch(part: _Part, timeout: float, console: Console) -> None:
     try:
         request = urllib.request.Request(part.url, headers=headers)
         with urllib.request.urlopen(request, timeout=timeout) as response:
-            version = _version_sent(part.url, response.headers)
+            version = _version_of(part.url, response.headers)
             if response.status == 206:
+                # Status 206 means partial content: the server continues where the partial download ends.
                 if resumable is None or not _continues(response.headers, version, resumable, part.size):
                     part.discard()
-                    raise _TransientError("the server would continue another version of the file")
+                    raise _TransientError("the server offered a different version of the file")
                 version = resumable
             else:
                 part.start(version)
             _stream(response, part, version.length, console)
     except urllib.error.HTTPError as error:
         error.close()
-        raise _http_fault(error, part) from None
+        raise _http_error(error, part) from None
     except urllib.error.URLError as error:
-        # Raised while connecting: no such host, refused, no route. Only a reset is likely to pass by itself.
+        # Connecting failed. Only a reset connection is worth another attempt; an unknown host stays unknown.
         if isinstance(error.reason, ConnectionError) and not isinstance(error.reason, ConnectionRefusedError):
             raise _TransientError(str(error.reason)) from None
-        raise DownloadError(f"{part.url} cannot be reached ({error.reason}): {_REMEDY}") from None
+        raise DownloadError(f"{part.url} cannot be reached ({error.reason}). {_REMEDY}") from None
     except (OSError, http.client.HTTPException) as error:
         raise _TransientError(str(error) or type(error).__name__) from None
 
 
 def _stream(response: BinaryIO, part: _Part, length: int | None, console: Console) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    shown = console.is_terminal
-    bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not shown)
-    with bar, _opened_for_append(part.path) as file:
+    hidden = not console.is_terminal
+    bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden)
+    with bar, _open_for_append(part.path) as file:
         name = part.path.name.removesuffix(".part")
         task = bar.add_task(name, total=length, completed=part.size)
         while block := response.read(_BLOCK):
             try:
                 file.write(block)
             except OSError as error:
-                raise _unwritable(part.path, error) from None
+                raise _write_error(part.path, error) from None
             bar.advance(task, len(block))
         file.flush()
         os.fsync(file.fileno())
     if length is not None and part.size < length:
-        raise _TransientError(f"it broke off after {part.size:,} of {length:,} bytes")
+        raise _TransientError(f"the connection ended after {part.size:,} of {length:,} bytes")
     if length is not None and part.size > length:
         part.discard()
-        raise _TransientError(f"more than the {length:,} bytes announced arrived")
+        raise _TransientError(f"the server sent more than the announced {length:,} bytes")
 
 
-def _opened_for_append(path: Path) -> BinaryIO:
+def _open_for_append(path: Path) -> BinaryIO:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("ab")
     except OSError as error:
-        raise _unwritable(path, error) from None
+        raise _write_error(path, error) from None
 
 
-def _unwritable(path: Path, error: OSError) -> DownloadError:
-    remedy = "make room there, or set SASREC_CACHE to another folder"
-    return DownloadError(f"{path} cannot be written ({error.strerror}): {remedy}")
+def _write_error(path: Path, error: OSError) -> DownloadError:
+    remedy = "Free disk space, or set SASREC_CACHE to another folder."
+    return DownloadError(f"{path} cannot be written ({error.strerror}). {remedy}")
 
 
-def _version_sent(url: str, headers: Message) -> _Version:
+def _version_of(url: str, headers: Message) -> _Version:
     announced = headers.get("Content-Length", "")
     length = int(announced) if announced.isdigit() else None
     return _Version(url, headers.get("ETag"), headers.get("Last-Modified"), length)
 
 
 def _continues(headers: Message, sent: _Version, resumable: _Version, size: int) -> bool:
-    """Whether a partial answer goes on where the part ends, in the same version of the file.
+    """Return whether a partial response continues the partial download of the same version.
 
-    Checked here too because some servers and proxies ignore If-Range.
+    If-Range already requests this, but some servers and proxies ignore If-Range.
     """
     span, _, total = headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
     same_length = resumable.length is None or total == str(resumable.length)
@@ -304,64 +314,67 @@ def _continues(headers: Message, sent: _Version, resumable: _Version, size: int)
     return span.partition("-")[0] == str(size) and same_length and same_etag and same_date
 
 
-def _http_fault(error: urllib.error.HTTPError, part: _Part) -> Exception:
+def _http_error(error: urllib.error.HTTPError, part: _Part) -> Exception:
     answer = f"{error.code} {error.reason}"
-    if error.code == 416:  # The part is longer than the file now is.
+    if error.code == 416:  # Range not satisfiable: the partial download is longer than the file on the server.
         part.discard()
-        return _TransientError(f"it answered {answer}")
+        return _TransientError(f"the server answered {answer}")
     if error.code == 429 or error.code >= 500:
         wait = (error.headers.get("Retry-After") or "").strip()
-        return _TransientError(f"it answered {answer}", float(wait) if wait.isdigit() else None)
-    return DownloadError(f"{part.url} answered {answer}: the file may have moved; {_REMEDY}")
+        return _TransientError(f"the server answered {answer}", float(wait) if wait.isdigit() else None)
+    return DownloadError(f"{part.url} answered {answer}; the file may have moved. {_REMEDY}")
 
 
 def _checksum_fault(path: Path, destination: Path, sha256: str | None, md5: str | None) -> str | None:
-    """What is wrong with the file at `path`, in words with both checksums; None if it is as expected."""
+    """Compare the file at `path` with its expected checksum; describe the difference, or return None if equal."""
     for algorithm, expected in (("sha256", sha256), ("md5", md5)):
-        if expected is not None and (found := file_digest(path, algorithm)) != expected:
-            return f"its {algorithm} is {found}, not {expected}"
-    record = _record_of(destination)
+        if expected is not None and (actual := file_digest(path, algorithm)) != expected:
+            return f"its {algorithm} is {actual}, not {expected}"
+    record = _record_path(destination)
     if sha256 is None and md5 is None and record.exists():
         expected = record.read_text(encoding="ascii").strip()
-        if (found := file_digest(path, "sha256")) != expected:
-            return f"its sha256 is {found}, not {expected} as in {record} (delete that to accept a change)"
+        if (actual := file_digest(path, "sha256")) != expected:
+            return f"its sha256 is {actual}, but {record} contains {expected} (delete {record} to accept it)"
     return None
 
 
 def _record(path: Path, destination: Path, console: Console) -> None:
-    record = _record_of(destination)
+    record = _record_path(destination)
     if record.exists():
         return
-    found = file_digest(path, "sha256")
-    record.write_text(found + "\n", encoding="ascii")
-    say(console, f"{destination.name} has no published checksum; its sha256 {found} is now kept in {record}")
+    digest = file_digest(path, "sha256")
+    record.write_text(digest + "\n", encoding="ascii")
+    say(console, f"{destination.name} has no published checksum; recorded its sha256 {digest} in {record}")
 
 
-def _record_of(destination: Path) -> Path:
+def _record_path(destination: Path) -> Path:
     return destination.with_name(destination.name + ".sha256")
 
 
 @contextlib.contextmanager
-def _alone(destination: Path, console: Console) -> Iterator[None]:
-    """Two processes must not append to one part: the second waits, then finds the file there."""
-    with _opened_for_append(destination.with_name(destination.name + ".lock")) as lock:
+def _locked(destination: Path, console: Console) -> Iterator[None]:
+    """Hold a lock on `destination`; a second process waits and then finds the complete file.
+
+    Without the lock, two processes would append to the same partial download.
+    """
+    with _open_for_append(destination.with_name(destination.name + ".lock")) as lock:
         if fcntl is not None:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                say(console, f"another process is downloading {destination.name}: waiting for it")
+                say(console, f"another process is downloading {destination.name}; waiting until it ends")
                 fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turns what a damaged or locked archive raises into a DataError with the remedy."""
+    """Convert the exceptions of a damaged, encrypted or unreadable archive into DataError with a remedy."""
     try:
         yield
     except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, RuntimeError) as error:
-        remedy = "delete it and fetch it again, or give another with --from FILE"
-        raise DataError(f"{path} is damaged ({error}): {remedy}") from None
+        remedy = "Delete it and run again, or pass another copy with --from FILE."
+        raise DataError(f"{path} is damaged ({error}). {remedy}") from None
     except OSError as error:
-        remedy = "look at the disk, or give another copy with --from FILE"
-        raise DataError(f"{path} cannot be read or converted ({error}): {remedy}") from None
+        remedy = "Check the disk, or pass another copy with --from FILE."
+        raise DataError(f"{path} cannot be read or converted ({error}). {remedy}") from None

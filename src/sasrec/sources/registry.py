@@ -1,4 +1,4 @@
-"""The public data sets: where each comes from, and on what terms."""
+"""The public data sets that `sasrec` can download: sources, file formats and terms of use."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from typing import Literal, TypeAlias
 from sasrec.errors import DataError
 
 Form: TypeAlias = Literal["tab", "comma", "colons", "pipe", "inter", "json", "literal"]
-"""How a file is written. json and literal: a review a line, as a JSON object (Amazon) or as a Python literal
-(Steam), which JSON cannot read. The others are tables; events in them are user, item, rating and seconds."""
+"""The format of a file. `json` and `literal` files contain one review in each line: a JSON object (Amazon) or a
+Python literal (Steam). The other formats are tables; their events have the columns user, item, rating, seconds."""
 COLUMNS = {"user_column": "user", "item_column": "item"}
-# How the events of a downloaded data set are read, once converted.
+# Reading options for the events of a downloaded data set, after conversion.
 DOWNLOADED = {**COLUMNS, "time_column": "time", "time_unit": "s"}
 TABLES = (".tsv", ".csv", ".txt", ".dat", ".inter", ".jsonl", ".parquet")
-"""What the events reader takes by itself, also with .gz after it."""
+"""Endings that the events reader accepts without conversion, also with .gz appended."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One place to fetch a data set from."""
+    """One place from which a data set can be downloaded."""
 
     address: str
-    """A web address, or what pip is asked for."""
+    """A web address, or a requirement for pip such as recbole==1.2.1."""
     file: str
-    """Name of the file it gives."""
+    """Name of the downloaded file."""
     sha256: str | None = None
-    """None where no checksum is known: then the first download's is recorded beside it and checked after."""
+    """The expected checksum. If None, the first download records its checksum, and later downloads must match."""
     md5: str | None = None
-    """As its publisher states it."""
+    """The MD5 checksum that the publisher states."""
     pip: bool = False
-    """Whether pip fetches it, as a wheel that is read as a zip and never installed."""
+    """Whether pip downloads the file. The file is then a wheel, which is read as a zip and never installed."""
 
     @property
     def told(self) -> str:
-        """In words, for the user."""
-        return f"the examples in the wheel of {self.address}" if self.pip else self.address
+        """Describe the source to the user."""
+        return f"the example data in the wheel of {self.address}" if self.pip else self.address
 
 
 @dataclass(frozen=True)
 class Member:
-    """A file of a data set by its own name, wherever it lies in an archive or folder; perhaps with .gz."""
+    """One file of a data set. Its name is looked up in any folder of an archive, with or without .gz."""
 
     file: str
     form: Form
@@ -49,31 +49,32 @@ class Member:
 
 @dataclass(frozen=True)
 class PublicDataset:
-    """A data set that `sasrec` knows by name."""
+    """A data set that users select by name."""
 
     name: str
     title: str
     homepage: str
     terms: str
     sources: tuple[Source, ...]
-    """Tried in this order."""
+    """Sources, in the order in which they are tried."""
     events: tuple[Member, ...]
-    """Files of events that are understood; the first one found is taken."""
+    """Event files that `convert` can read; the first one that exists is used."""
     items: tuple[Member, ...] = ()
+    """Files with item titles; the first one that exists is used."""
     max_bytes: int = 1 << 31
-    """Most that one member of a zip may unpack to: several times the largest there is, ML-20M's 0.5 GB."""
+    """Maximum unpacked size of one file of a zip, against zip bombs; the largest real file has 0.5 GB (ML-20M)."""
     note: str = ""
 
     @property
     def accepted(self) -> tuple[str, ...]:
-        """The file names that `--from` takes; a folder with one of them will do too."""
+        """File names that `--from` accepts; `--from` also accepts a folder that contains one of these files."""
         named = [source.file for source in self.sources] + [member.file for member in self.events]
         return (*dict.fromkeys(named), f"{self.name}.tsv.gz")
 
 
 _AMAZON = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles"
 _STEAM = "https://mcauleylab.ucsd.edu/public_datasets/data/steam"
-_MCAULEY_TERMS = "McAuley Lab: research use by convention; cite the papers that its page names."
+_MCAULEY_TERMS = "McAuley Lab: used for research by convention; cite the papers named on its page."
 
 
 def _amazon(name: str, category: str) -> PublicDataset:
@@ -85,7 +86,7 @@ def _amazon(name: str, category: str) -> PublicDataset:
         terms=_MCAULEY_TERMS,
         sources=(Source(f"{_AMAZON}/{ratings}", ratings),),
         events=(Member(ratings, "comma"), Member(f"reviews_{category}_5.json", "json")),
-        note="most papers report its 5-core: set k_core = 5",
+        note="most papers use its 5-core; set k_core = 5 to do the same",
     )
 
 
@@ -102,7 +103,7 @@ def _movielens(
         sources=(Source(zipped, f"{name}.zip", sha256, md5), *more),
         events=events,
         items=items,
-        note=f"or from the examples in the wheel of {more[0].address}" if more else "",
+        note=f"second source: the example data in the wheel of {more[0].address}" if more else "",
     )
 
 
@@ -142,19 +143,19 @@ _DATASETS = (
             Source(f"{_STEAM}/steam_reviews.json.gz", "steam_reviews.json.gz"),
         ),
         events=(Member("steam_reviews.json", "literal"), Member("steam_new.json", "literal")),
-        note="1.3 GB to download; times are days",
+        note="1.3 GB download; its times are whole days",
     ),
 )
 CATALOG: dict[str, PublicDataset] = {dataset.name: dataset for dataset in _DATASETS}
 
 
 def find(name: str) -> PublicDataset:
-    """The data set of that name.
+    """Return the public data set of this name.
 
-    Raises: DataError listing the names there are, and the closest.
+    Raises: DataError for an unknown name. The message lists all names and suggests the most similar one.
     """
     if name in CATALOG:
         return CATALOG[name]
     close = difflib.get_close_matches(name.lower(), CATALOG, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
-    raise DataError(f"there is no public data set {name!r}: the names are {', '.join(CATALOG)}{hint}")
+    raise DataError(f"{name!r} is not a public data set. Use one of {', '.join(CATALOG)}{hint}")

@@ -118,9 +118,7 @@ def scored_run(name: str, candidates: Candidates, split: SplitName) -> Scored:
         run, _, asked = name.rpartition(":")
         folder = RunFolder(run)
     if not folder.metrics_file.exists():
-        raise ConfigError(
-            f"{folder.path} has no {folder.metrics_file.name}: name a run (`sasrec train` made it), or RUN:BASELINE"
-        )
+        raise ConfigError(f"{folder.path} has no metrics.json; name a folder of `sasrec train`, or RUN:BASELINE")
     again = f"measure it again: sasrec evaluate {folder.path}"
     if not folder.ranks_file.exists():
         raise EvaluationError(f"{folder.path} was measured by a version that kept no ranks: {again}")

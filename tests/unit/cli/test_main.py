@@ -104,7 +104,7 @@ def test_bad_rows_are_refused_with_their_lines_and_tolerated_when_asked(
     last = len(path.read_text().splitlines())
     status, _, err = run(capsys, "prepare", path, "--output", tmp_path / "data")
     assert status == 1
-    assert f"events.csv:{last}: too few fields: 2 of 3" in err
+    assert f"events.csv:{last}: too few fields: 2 instead of 3" in err
     assert "--max_rejects" in err
     assert (tmp_path / "data/rejects.csv").exists()
     assert run(capsys, "prepare", path, "--output", tmp_path / "data", "--max_rejects", 1)[0] == 0
@@ -146,7 +146,7 @@ def test_allow_and_deny_lists_come_from_files_too(
         (["--user", "stranger"], "'stranger'"),
         (["--user", "u001", "--times", "1,2"], "go with --history"),
         (["--all", "--output", "top.csv", "--assume_regular"], "go with --history"),
-        (["--history", "item-01", "--device", "meta"], "device 'meta' computes nothing"),
+        (["--history", "item-01", "--device", "meta"], "device 'meta' cannot compute"),
     ],
 )
 def test_a_wrong_question_gets_an_answer(

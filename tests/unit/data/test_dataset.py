@@ -90,7 +90,7 @@ def test_the_report_counts_ties_repeats_and_disorder() -> None:
     assert any("share their time" in warning for warning in report["warnings"])
     assert any("out of order" in warning for warning in report["warnings"])
     assert (
-        "2 users have fewer than 3 events: leave-one-out trains on them and cannot evaluate them"
+        "2 users have fewer than 3 events; leave-one-out trains on these users but cannot evaluate them"
         in report["warnings"]
     )
 

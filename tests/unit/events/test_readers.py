@@ -140,7 +140,7 @@ def test_times_in_every_unit_wherever_the_machine_is(
     events = read(written(tmp_path / "a.csv", ",", [("a", "x", text)]))
     assert events.frame["time"].to_list() == [microseconds]
     assert events.time_unit == unit
-    assert any("without a zone" in w for w in events.warnings) == (
+    assert any("without a time zone" in w for w in events.warnings) == (
         unit == "iso" and text[-1].isdigit() and len(text) < 20
     )
 
@@ -194,7 +194,7 @@ def test_pandas_integers_with_a_hole_are_integers_and_the_hole_is_a_bad_row() ->
     with pytest.raises(DataError, match="frame:2 user: the user is"):
         read(holes)
     assert read(holes, max_rejects=1).frame["user"].to_list() == ["1", "3"]
-    with pytest.raises(DataError, match="not an integer as the others are"):
+    with pytest.raises(DataError, match="not an integer, unlike most others"):
         read(pl.DataFrame({"user": [1.0, 2.0, 3.5], "item": ["a", "b", "c"]}))
 
 
@@ -228,10 +228,10 @@ def test_columns_that_cannot_be_told_are_listed(header: str, options: dict, mess
 
 
 def test_sources_that_are_none_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="there is no file"):
+    with pytest.raises(DataError, match="does not exist"):
         read(tmp_path / "gone.csv")
     (tmp_path / "a.xlsx").write_bytes(b"PK")
-    with pytest.raises(DataError, match="names no format"):
+    with pytest.raises(DataError, match="unknown file format"):
         read(tmp_path / "a.xlsx")
     (tmp_path / "a.csv").write_bytes(b"")
     with pytest.raises(DataError, match="is empty"):
@@ -240,7 +240,7 @@ def test_sources_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no rows"):
         read(tmp_path / "a.csv")
     (tmp_path / "a.csv.gz").write_bytes(b"user,item\n")
-    with pytest.raises(DataError, match="not a whole gzip file"):
+    with pytest.raises(DataError, match="not a valid gzip file"):
         read(tmp_path / "a.csv.gz")
     (tmp_path / "latin.csv").write_bytes(b"user,item,\xfcber\na,b,c\n")
     with pytest.raises(DataError, match="first line is not valid UTF-8"):
@@ -254,7 +254,7 @@ def test_sources_that_are_none_are_refused(tmp_path: Path) -> None:
     for column in (pl.Series([True]), pl.Series([[1]])):
         with pytest.raises(DataError, match="ids must be text or integers"):
             read(pl.DataFrame({"user": column, "item": ["x"]}))
-        with pytest.raises(DataError, match="which is no time"):
+        with pytest.raises(DataError, match="which cannot be a time"):
             read(pl.DataFrame({"user": ["a"], "item": ["x"], "time": column}))
     timed, untimed = (
         written(tmp_path / "b.csv", ",", ROWS),

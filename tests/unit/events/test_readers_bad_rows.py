@@ -61,9 +61,9 @@ JSON = ["jsonl", "jsonl.gz"]
 EVERY = list(FORMATS)
 
 KINDS: list[tuple[str, object, str, list[str]]] = [
-    ("too few fields", (b"1<sep>13"), "too few fields: 2 of 3", TEXT),
+    ("too few fields", (b"1<sep>13"), "too few fields: 2 instead of 3", TEXT),
     ("too many fields", (b"1<sep>13<sep>1000000150<sep>7"), "too many fields: 4 instead of 3", TEXT),
-    ("too few fields, quoted", (b'1<sep>"13"'), "too few fields: 2 of 3", TEXT),
+    ("too few fields, quoted", (b'1<sep>"13"'), "too few fields: 2 instead of 3", TEXT),
     ("too many fields, quoted", (b'1<sep>"13"<sep>1000000150<sep>7'), "too many fields: 4 instead of 3", TEXT),
     ("empty user", ("", "13", "1000000150"), "the user is empty", EVERY),
     ("blank item", ("1", "  ", "1000000150"), "the item is empty", EVERY),
@@ -75,30 +75,35 @@ KINDS: list[tuple[str, object, str, list[str]]] = [
     ("infinite time", ("1", "13", "-inf"), "the time is not finite", EVERY),
     ("time beyond the calendar", ("1", "13", "99999999999999999999"), "out of range for s", EVERY),
     ("milliseconds among seconds", ("1", "13", "1000000150000"), "out of range for s", EVERY),
-    ("date among numbers", ("1", "13", "2001-09-09"), "a date, most others are numbers", EVERY),
+    ("date among numbers", ("1", "13", "2001-09-09"), "a date, but most others are numbers", EVERY),
     ("year 0", ("1", "13", "0000-01-01"), "most others are numbers", EVERY),
     ("impossible offset", ("1", "13", "2001-09-09T00:00+99:99"), "neither a number nor an ISO 8601 date", EVERY),
     ("impossible date", ("1", "13", "2001-13-45"), "does not exist", EVERY),
     ("control character", ("1", "1\x003", "1000000150"), "the item has a control character", EVERY),
     ("long id", ("u" * 513, "13", "1000000150"), "longer than 512 characters", EVERY),
-    ("fraction among integers", ("1", "3.5", "1000000150"), "the item is not an integer as the others are", EVERY),
+    (
+        "fraction among integers",
+        ("1", "3.5", "1000000150"),
+        "the item is not an integer, unlike most others",
+        EVERY,
+    ),
     ("invalid UTF-8", b"1<sep>\xff\xfe<sep>1000000150", "not valid UTF-8", TEXT),
     ("invalid UTF-8", b'{"user": "1", "item": "\xff"}', "not valid UTF-8", JSON),
     ("unclosed quote", b'1<sep>"13<sep>1000000150', "a quote is not closed", TEXT),
     ("text after a quote", b'1<sep>"1"3<sep>1000000150', "text after a closing quote", TEXT),
     ("blank line", b"  ", "the line is blank", [*TEXT, *JSON]),
-    ("repeated header", b"user<sep>item<sep>time", "the header again", TEXT),
+    ("repeated header", b"user<sep>item<sep>time", "the header is repeated", TEXT),
     ("not JSON", b'{"user": "1", "item": ', "not JSON", JSON),
     ("no object", b'["1", "13", 1000000150]', "not a JSON object", JSON),
     ("missing key", b'{"user": "1", "time": 1000000150}', "the key is missing", JSON),
     ("missing time", b'{"user": "1", "item": "13"}', "the key is missing", JSON),
-    ("half a character", b'{"user": "\\ud800", "item": "13", "time": 1000000150}', "half a character", JSON),
+    ("half a character", b'{"user": "\\ud800", "item": "13", "time": 1000000150}', "invalid character", JSON),
     ("boolean id", b'{"user": true, "item": "13", "time": 1000000150}', "neither text nor an integer", JSON),
     ("fractional id", b'{"user": "1", "item": 3.5, "time": 1000000150}', "neither text nor an integer", JSON),
     ("list as id", b'{"user": "1", "item": ["13"], "time": 1000000150}', "neither text nor an integer", JSON),
     ("null as id", b'{"user": null, "item": "13", "time": 1000000150}', "neither text nor an integer", JSON),
     ("null as time", b'{"user": "1", "item": "13", "time": null}', "neither a number nor text", JSON),
-    ("NaN constant", b'{"user": "1", "item": "13", "time": NaN}', "no JSON number", JSON),
+    ("NaN constant", b'{"user": "1", "item": "13", "time": NaN}', "not a JSON number", JSON),
 ]
 CASES = [
     pytest.param(ending, bad, reason, id=f"{kind}-{ending}")
@@ -142,9 +147,9 @@ def test_a_bad_row_is_named_and_the_others_are_kept(ending: str, bad: object, re
 def test_a_number_among_dates_is_the_minority_too(tmp_path: Path) -> None:
     path = tmp_path / "events.csv"
     path.write_text("user,item,time\na,x,2020-01-01\na,y,1577836800\na,z,2020-01-02T00:00:00Z\n")
-    with pytest.raises(DataError, match=r"events\.csv:3 time: the time is a number, most others are dates"):
+    with pytest.raises(DataError, match=r"events\.csv:3 time: the time is a number, but most others are dates"):
         read_events(path, DataConfig())
-    with pytest.raises(DataError, match="leave time_unit at auto"):
+    with pytest.raises(DataError, match="Use --time_unit auto"):
         read_events(path, DataConfig(time_unit="s"))
 
 

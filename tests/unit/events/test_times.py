@@ -13,7 +13,7 @@ from sasrec.errors import DataError
 from sasrec.events.events import Events, read_events
 
 ANY = DataConfig(max_rejects=-1)
-NO_ZONE = "dates without a zone are read as UTC"
+NO_ZONE = "dates without a time zone are read as UTC"
 
 
 def read(times: object, **options: object) -> Events:
@@ -131,7 +131,7 @@ def test_numbers_are_read_in_one_unit_over_all_files_and_the_minority_kind_is_re
     assert events.time_unit == "ms"
     assert microseconds(events) == [1_600_000_000_000_000, 5_000, 1_600_000_000_001_000]
     assert events.rejects.select("file", "line", "reason", "raw").rows() == [
-        ("b.csv", 3, "the time is a date, most others are numbers", "2020-01-01")
+        ("b.csv", 3, "the time is a date, but most others are numbers", "2020-01-01")
     ]
 
 
@@ -148,7 +148,9 @@ def test_a_number_among_dates_is_refused_in_every_format(ending: str, tmp_path: 
     else:
         frame.write_csv(path, separator="," if ending == "csv" else "\t")
     line = 3 if ending in ("csv", "tsv") else 2
-    with pytest.raises(DataError, match=rf"a\.{ending}:{line} time: the time is a number, most others are dates"):
+    with pytest.raises(
+        DataError, match=rf"a\.{ending}:{line} time: the time is a number, but most others are dates"
+    ):
         read_events(path, DataConfig())
     events = read_events(path, ANY)
     assert events.frame["item"].to_list() == ["x", "z"]
