@@ -13,14 +13,12 @@ from sasrec.batches.ticks import with_ticks
 from sasrec.checkpoint import store
 from sasrec.checkpoint.restore import check_data, checkpoint_at, config_of, known_items, model_of, training_part
 from sasrec.data.dataset import Dataset, open_dataset
-from sasrec.data.histories import Histories
 from sasrec.data.items import Items
 from sasrec.data.splits import Split, split_events
 from sasrec.errors import CheckpointError, DataError, EvaluationError
 from sasrec.evaluation.measure import evaluate_scorer
 from sasrec.files import file_digest, write_whole
 from sasrec.models import SequenceModel
-from sasrec.ranking.candidates import candidate_scores
 from sasrec.ranking.recommender import Recommender
 from sasrec.ranking.scorers import ModelScorer
 from sasrec.runs.folder import RunFolder
@@ -60,8 +58,9 @@ def _loaded(
         check_data(found, data)
     items = data.catalogue if data is not None else _exported_items(folder.items_file, found)
     model = model_of(found, len(items)).to(pick_device(device))
-    _warm_up(model)
-    return recommender_of(found, model, items, data), config_of(found).evaluation.split
+    recommender = recommender_of(found, model, items, data)
+    _warm_up(recommender)
+    return recommender, config_of(found).evaluation.split
 
 
 def recommender_of(
@@ -71,10 +70,11 @@ def recommender_of(
     return Recommender(model.eval(), items, data, known_items(found, len(items)), training_part(found))
 
 
-def _warm_up(model: SequenceModel) -> None:
-    """Score one short history, so that the first request does not pay for PyTorch's preparations."""
-    one, none = np.ones(1, np.int64), np.zeros(1, np.int64)
-    candidate_scores(ModelScorer(model), Histories(one.astype(np.int32), none, none, one), none).topk(1)
+def _warm_up(recommender: Recommender) -> None:
+    """Answer one request, so that the first user's request does not pay for first uses."""
+    known_V = recommender.known_items
+    number = 1 if known_V is None else int(np.flatnonzero(known_V)[0])
+    recommender.recommend([recommender.items.id_of(number)], k=1, assume_regular=True)
 
 
 def _exported_items(path: Path, found: store.Checkpoint) -> Items:
