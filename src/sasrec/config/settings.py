@@ -6,15 +6,24 @@ Field names are unique across the parts, so an override is just `maxlen=50` or `
 from __future__ import annotations
 
 import dataclasses
-import math
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 import tomli_w
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import TypeAdapter, ValidationError
 
+from sasrec.config.fields import (
+    Finite,
+    KeepsWeights,
+    MayChangeOnResume,
+    OnlyWith,
+    setting,
+    settings_with,
+    violations,
+)
 from sasrec.config.split_rule import split_rule
 from sasrec.errors import ConfigError
 from sasrec.files import write_whole
@@ -23,66 +32,71 @@ TimeUnit: TypeAlias = Literal["auto", "s", "ms", "us", "ns"]
 Duplicates: TypeAlias = Literal["keep", "drop_exact", "first", "last"]
 
 
+_SAMPLED = OnlyWith("loss", ("bce", "gbce", "softmax"))
+
+
 @dataclass(frozen=True)
 class DataConfig:
-    """Which events, and how they are read. A folder that is already prepared takes none of the other fields."""
+    """Which events to read, and how. For a prepared folder only `dataset` may be set."""
 
-    dataset: str = ""
+    dataset: str = setting("", MayChangeOnResume())
     """Name of a public data set (`sasrec datasets` lists them), a prepared folder, or a file of events."""
     user_column: str | None = None
-    """Column that holds the user id. Default: found by its name (user, user_id, userId, …)."""
+    """Column of the user ids. Default: recognised by its name (user, user_id, userId, …)."""
     item_column: str | None = None
-    """Column that holds the item id. Default: found by its name (item, item_id, movieId, …)."""
+    """Column of the item ids. Default: recognised by its name (item, item_id, movieId, …)."""
     time_column: str | None = None
-    """Column that holds the time. Default: found by its name; without one, file order is the order."""
+    """Column of the times. Default: recognised by its name. Without times, the order of the file counts."""
     time_unit: TimeUnit = "auto"
-    """Unit of numeric times; auto decides by their size and says so."""
-    max_rejects: int = 0
-    """How many bad rows to tolerate before refusing the data; -1 for any number."""
+    """Unit of numeric times. auto chooses the unit by the size of the numbers and prints the choice."""
+    max_rejects: int = setting(0, Ge(-1))
+    """Number of bad rows to tolerate before the data is refused; -1 tolerates any number."""
     duplicates: Duplicates = "keep"
-    """Repeats of a (user, item) pair: keep all, drop rows equal in time too, or keep the first or last."""
-    min_user_events: int = 0
-    """Drop users with fewer events than this, counted once, on the events read."""
-    min_item_events: int = 0
-    """Drop items with fewer events than this, counted once, on the events read."""
-    k_core: int = 0
-    """Drop users and items with fewer than k events, again and again until none is left to drop."""
+    """Which repeats of a (user, item) pair to keep: all of them, all except exact copies with equal times, only
+    the first, or only the last."""
+    min_user_events: int = setting(0, Ge(0))
+    """Drop users with fewer events. The count is taken once, before anything is dropped."""
+    min_item_events: int = setting(0, Ge(0))
+    """Drop items with fewer events. The count is taken once, before anything is dropped."""
+    k_core: int = setting(0, Ge(0))
+    """Drop users and items with fewer than k events, and repeat until all have k events."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """Which of the models, and its sizes."""
 
-    maxlen: int = 200
-    """Longest history the model sees, in events; older ones are cut off."""
-    hidden_units: int = 64
+    maxlen: int = setting(200, Ge(1))
+    """Number of most recent events of a history that the model reads."""
+    hidden_units: int = setting(64, Ge(1))
     """Width of the embeddings and of every layer."""
-    num_blocks: int = 2
-    """Blocks of self-attention and feed-forward."""
-    num_heads: int = 2
-    """Attention heads; must divide hidden_units."""
-    dropout_rate: float = 0.2
-    """Dropout on the input, the attention weights and the feed-forward layers, in [0, 1)."""
+    num_blocks: int = setting(2, Ge(1))
+    """Number of blocks; each is self-attention followed by a feed-forward layer."""
+    num_heads: int = setting(2, Ge(1))
+    """Number of attention heads; it must divide hidden_units."""
+    dropout_rate: float = setting(0.2, Ge(0), Lt(1))
+    """Dropout probability at the input, the attention weights and the feed-forward layers."""
     norm: Literal["pre", "post", "original"] = "pre"
-    """Where LayerNorm stands in a block; docs/models.md has the three formulas."""
+    """Placement of LayerNorm in a block; docs/models.md shows the three formulas."""
     time: bool = False
-    """Time-interval attention (TiSASRec); the data needs times."""
-    time_span: int = 256
-    """Longest personal interval that is told apart, in units of the user's own shortest gap (time only)."""
-    interval_unit: Literal["training", "history"] = "training"
-    """Where a user's shortest gap is taken from: the training part, or, as the authors do, the whole history
-    (time only)."""
+    """Use time-interval attention (TiSASRec). The data needs times."""
+    time_span: int = setting(256, Ge(1), OnlyWith("time"))
+    """Largest interval between two events that the model distinguishes, counted in ticks of the user (only with
+    time)."""
+    interval_unit: Literal["training", "history"] = setting("training", OnlyWith("time"))
+    """Which events decide the length of a user's tick: the training part, or the whole history as in the
+    authors' code (only with time)."""
     mhc: bool = False
-    """Manifold-constrained hyper-connections instead of plain residuals; norm must be pre."""
-    mhc_expansion_rate: int = 4
-    """Residual streams (mhc only); 1 is the plain residual."""
-    mhc_projection: Literal["sinkhorn", "birkhoff"] = "sinkhorn"
-    """How the mixing of streams is made doubly stochastic: by rounds of Sinkhorn-Knopp, or exactly, as a mean of
-    permutations, for at most 4 streams (mhc only)."""
-    mhc_sinkhorn_iter: int = 20
-    """Rounds of Sinkhorn-Knopp (mhc with sinkhorn only)."""
-    mhc_init_gate: float = 0.01
-    """Initial weight of the parts of the maps that depend on the input (mhc only)."""
+    """Use manifold-constrained hyper-connections (mHC) instead of plain residuals; norm must be pre."""
+    mhc_expansion_rate: int = setting(4, Ge(1), OnlyWith("mhc"))
+    """Number of residual streams (only with mhc); 1 is the plain residual."""
+    mhc_projection: Literal["sinkhorn", "birkhoff"] = setting("sinkhorn", OnlyWith("mhc"))
+    """How the matrix that mixes the streams becomes doubly stochastic: approximately, by Sinkhorn-Knopp
+    iterations, or exactly, as a weighted mean of permutations of at most 4 streams (only with mhc)."""
+    mhc_sinkhorn_iter: int = setting(20, Ge(1), OnlyWith("mhc"), OnlyWith("mhc_projection", ("sinkhorn",)))
+    """Number of Sinkhorn-Knopp iterations (only with mhc_projection sinkhorn)."""
+    mhc_init_gate: float = setting(0.01, Finite(), OnlyWith("mhc"))
+    """Initial weight of the input-dependent part of the mHC maps (only with mhc)."""
 
 
 @dataclass(frozen=True)
@@ -90,27 +104,27 @@ class LossConfig:
     """What is minimised."""
 
     loss: Literal["ce", "bce", "gbce", "softmax"] = "ce"
-    """ce: cross-entropy over the whole catalogue. Against sampled negatives: bce, binary cross-entropy; gbce, the
-    same, calibrated against overconfidence; softmax, which estimates ce. docs/losses.md has the formulas."""
-    num_negatives: int = 1
-    """Negatives per position, or of a whole batch where they are shared, which takes more than one (not ce)."""
-    negatives: Literal["uniform", "popularity", "in_batch"] = "uniform"
-    """Drawn alike from the items, in proportion to their training events, or from the batch's own targets, without
-    replacement, which are always shared (not ce)."""
-    share_negatives: bool = False
-    """One draw of num_negatives for all positions of a batch, so that thousands are cheap (not ce)."""
-    gbce_t: float = 0.75
-    """Calibration: 0 is bce; 1, with own items drawn too, takes back all that sampling adds to the scores (gbce
-    only)."""
-    temperature: float = 1.0
-    """What scores are divided by in the loss."""
-    label_smoothing: float = 0.0
-    """Share of the target's probability that is spread over all candidates, in [0, 1) (ce only)."""
+    """ce: cross-entropy over the whole catalogue. bce, gbce and softmax use sampled negatives: binary
+    cross-entropy, binary cross-entropy calibrated against overconfidence, and an estimate of ce."""
+    num_negatives: int = setting(1, Ge(1), _SAMPLED)
+    """Number of negatives for each position, or for the whole batch if they are shared (not with ce)."""
+    negatives: Literal["uniform", "popularity", "in_batch"] = setting("uniform", _SAMPLED)
+    """How negatives are drawn: uniformly from the catalogue, in proportion to popularity, or from the targets of
+    the batch, without replacement and always shared (not with ce)."""
+    share_negatives: bool = setting(False, _SAMPLED)
+    """Draw one set of negatives for all positions of a batch, which makes thousands affordable (not with ce)."""
+    gbce_t: float = setting(0.75, Ge(0), Le(1), OnlyWith("loss", ("gbce",)))
+    """Calibration: 0 is plain bce; 1 removes the whole bias of sampling, if own items are drawn too (only with
+    gbce)."""
+    temperature: float = setting(1.0, Gt(0))
+    """Divide the scores by this number in the loss."""
+    label_smoothing: float = setting(0.0, Ge(0), Lt(1), OnlyWith("loss", ("ce",)))
+    """Share of the target's probability that is spread evenly over all candidates (only with ce)."""
     skip_own_items: bool = True
-    """The user's other training items are no negatives: what one has had is not recommended again, so its score
-    need not fall. For lists that may repeat (`recommend --include_seen`) train without."""
-    logq: bool = True
-    """Correct the negatives' scores by how often each item is drawn (softmax only)."""
+    """Never use the user's own training items as negatives; recommendations omit seen items anyway. Turn it off
+    for lists that may repeat items (`recommend --include_seen`)."""
+    logq: bool = setting(True, OnlyWith("loss", ("softmax",)))
+    """Correct the scores of negatives by the probability of drawing each item (only with softmax)."""
 
     @property
     def shared(self) -> bool:
@@ -122,59 +136,63 @@ class LossConfig:
 class TrainingConfig:
     """How it is minimised, and when to stop."""
 
-    batch_size: int = 128
-    """Users of mean length in a batch: batches hold about batch_size × mean length positions each."""
+    batch_size: int = setting(128, Ge(1))
+    """Number of users of average length in a batch, which holds about batch_size × mean length positions."""
     windows: Literal["last", "random"] = "last"
-    """Of a history longer than maxlen an epoch trains on the last maxlen events, or on a stretch drawn anew."""
-    lr: float = 1e-3
+    """Part of a history longer than maxlen that an epoch trains on: its last maxlen events, or a window drawn at
+    random in each epoch."""
+    lr: float = setting(1e-3, Gt(0))
     """Learning rate, before warm-up and schedule."""
     optimizer: Literal["adam", "adamw"] = "adam"
     """Adam, or AdamW, which can decay weights."""
-    weight_decay: float = 0.0
-    """Decay of the layers' matrices (adamw only); biases, norms, embeddings and mHC are left alone."""
+    weight_decay: float = setting(0.0, Ge(0), OnlyWith("optimizer", ("adamw",)))
+    """Weight decay of the layers' matrices (only with adamw). Biases, norms, embeddings and mHC do not decay."""
     schedule: Literal["constant", "step", "cosine"] = "constant"
-    """How the learning rate goes on: as it is, times gamma every step_size epochs, or down to 0 at num_epochs."""
-    step_size: int = 20
-    """Epochs between falls of the learning rate (schedule step only)."""
-    gamma: float = 0.5
-    """Factor by which it falls (schedule step only)."""
-    warmup_steps: int = 0
-    """Updates over which the learning rate rises to lr."""
-    clip_norm: float = 0.0
-    """Scale gradients down to this norm when theirs is larger; 0 to leave them."""
-    accumulate: int = 1
-    """Parts in which a batch passes through the model, to save memory; but for dropout the update is the same."""
-    l2_emb: float = 0.0
-    """Weight of the sum of squares of the item embedding table in the loss."""
-    num_epochs: int = 200
-    """Passes over the users, at most."""
-    max_minutes: float = 0.0
-    """Stop training after this many minutes of wall clock, validation included; 0 for no limit."""
-    eval_every: int = 1
-    """Epochs between validations."""
-    patience: int = 10
-    """Stop after this many validations without a better NDCG@10; 0 to never stop early."""
-    seed: int = 0
-    """Fixes initial values, batches, negatives and dropout."""
-    device: str = "auto"
-    """cpu, cuda, cuda:1, mps; auto takes an accelerator where there is one."""
+    """How the learning rate changes: not at all, times gamma after every step_size steps or epochs, or along a
+    cosine to 0 at num_epochs."""
+    step_size: int = setting(20, Ge(1), OnlyWith("schedule", ("step",)))
+    """Number of step_unit between two falls of the learning rate (only with schedule step)."""
+    step_unit: Literal["epochs", "steps"] = setting("epochs", OnlyWith("schedule", ("step",)))
+    """Unit of step_size: epochs, or optimizer steps, as for PyTorch's StepLR called once a step."""
+    gamma: float = setting(0.5, Gt(0), Le(1), OnlyWith("schedule", ("step",)))
+    """Factor of each fall of the learning rate (only with schedule step)."""
+    warmup_steps: int = setting(0, Ge(0))
+    """Number of optimizer steps over which the learning rate rises linearly to lr."""
+    clip_norm: float = setting(0.0, Ge(0))
+    """Scale gradients down to this norm if their norm is larger; 0 never scales."""
+    accumulate: int = setting(1, Ge(1))
+    """Gradient accumulation: split each batch into this many parts to save memory. The update is the same, apart
+    from dropout masks."""
+    l2_emb: float = setting(0.0, Ge(0))
+    """Weight of the L2 penalty on the item embeddings."""
+    num_epochs: int = setting(200, Ge(1), MayChangeOnResume())
+    """Maximum number of passes over the users."""
+    max_minutes: float = setting(0.0, Ge(0), MayChangeOnResume())
+    """Stop training after this many minutes, validations included; 0 for no limit."""
+    eval_every: int = setting(1, Ge(1))
+    """Number of epochs between two validations."""
+    patience: int = setting(10, Ge(0), MayChangeOnResume())
+    """Early stopping: end training after this many validations without a better NDCG@10; 0 never stops early."""
+    seed: int = setting(0, Ge(0), Lt(2**63))
+    """Random seed of initial weights, batches, negatives and dropout."""
+    device: str = setting("auto", KeepsWeights(), MayChangeOnResume())
+    """cpu, cuda, cuda:1 or mps; auto takes an accelerator if there is one."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """What the layers compute in, by autocast, and, with bf16, the matrix products of ce; weights, the maps of mHC
-    and all else of the loss stay in fp32. fp16 scales the loss against underflow."""
+    """Floating type of the layers, by autocast; with bf16 also of the matrix products of ce. Weights, mHC maps and
+    the rest of the loss stay in fp32. fp16 scales the loss against underflow."""
     compile: bool = False
-    """Train through torch.compile, which needs a C++ compiler: half a minute at the start, then, with mHC, faster
-    steps."""
-    save_minutes: float = 10.0
-    """Minutes between checkpoints besides those after each validation; 0 for none."""
-    detect_anomaly: bool = False
-    """Let PyTorch name the operation that made the first NaN of a backward pass; much slower."""
-    show_shapes: bool = False
-    """Print the shape of what each layer gives for the first batch."""
-    tensorboard: bool = False
-    """Also write what log.jsonl has to RUN/tensorboard; needs the package tensorboard."""
-    diagnose_every: int = 0
-    """Steps between `diagnostics` events in log.jsonl: loss, gradient norm and, with mHC, for each sub-layer the
-    sums of H_res and the diversity and gain of the streams; 0 for none."""
+    """Train through torch.compile, which makes mHC faster; it needs a C++ compiler and half a minute at first."""
+    save_minutes: float = setting(10.0, Ge(0), KeepsWeights(), MayChangeOnResume())
+    """Minutes between checkpoints, in addition to one after each validation; 0 saves only after validations."""
+    detect_anomaly: bool = setting(False, KeepsWeights(), MayChangeOnResume())
+    """Let PyTorch name the operation that produced the first NaN of a backward pass; this is much slower."""
+    show_shapes: bool = setting(False, KeepsWeights(), MayChangeOnResume())
+    """Print the output shape of each layer for the first batch."""
+    tensorboard: bool = setting(False, KeepsWeights(), MayChangeOnResume())
+    """Also write the numbers of log.jsonl to RUN/tensorboard; this needs the package tensorboard."""
+    diagnose_every: int = setting(0, Ge(0), KeepsWeights(), MayChangeOnResume())
+    """Steps between diagnostic events in log.jsonl, with the loss, the gradient norm and, for mHC, measures of
+    each sub-layer's streams; 0 logs none."""
 
 
 @dataclass(frozen=True)
@@ -182,9 +200,13 @@ class EvaluationConfig:
     """What is held out from training, to measure on."""
 
     split: str = "leave-one-out"
-    """leave-one-out; last-N (last-2): a user's last N events are for test, the N before for validation;
-    temporal:WHEN: test begins at that ISO date, or after that fraction of all events (temporal:0.9);
-    temporal:T1,T2 also says where validation begins."""
+    """leave-one-out: the last event of each user is the test target, the one before it the validation target.
+    last-N: the last N events are test targets, the N before them validation targets.
+    temporal:WHEN: test begins at an ISO date, or after a fraction of all events (temporal:0.9).
+    temporal:T1,T2: validation begins at T1, test at T2."""
+
+
+PARTS = [DataConfig, ModelConfig, LossConfig, TrainingConfig, EvaluationConfig]
 
 
 @dataclass(frozen=True)
@@ -199,9 +221,11 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         split_rule(self.evaluation.split)
-        for wrong, remedy in _contradictions(self):
-            if wrong:
-                raise ConfigError(remedy)
+        for sentence in violations([self.data, self.model, self.loss, self.training, self.evaluation]):
+            raise ConfigError(sentence)
+        for fails, sentence in _relations(self):
+            if fails:
+                raise ConfigError(sentence)
 
     def replace(self, **overrides: Any) -> RunConfig:
         """A copy with fields changed by their flat names, as in `config.replace(maxlen=50, loss="bce")`.
@@ -260,110 +284,33 @@ class RunConfig:
         write_whole(Path(path), tomli_w.dumps(set_fields))
 
 
-# Settings by which no weight changes: runs that differ in these and the seed alone are seeds of one model.
-NO_WEIGHT = ("device", "save_minutes", "detect_anomaly", "show_shapes", "tensorboard", "diagnose_every")
-
-_AT_LEAST = {
-    "max_rejects": -1,
-    **dict.fromkeys(("min_user_events", "min_item_events", "k_core"), 0),
-    **dict.fromkeys(("maxlen", "hidden_units", "num_blocks", "num_heads", "time_span"), 1),
-    **dict.fromkeys(("mhc_expansion_rate", "mhc_sinkhorn_iter", "num_negatives"), 1),
-    **dict.fromkeys(("batch_size", "accumulate", "step_size", "num_epochs", "eval_every"), 1),
-    **dict.fromkeys(("weight_decay", "l2_emb", "warmup_steps", "clip_norm"), 0),
-    **dict.fromkeys(("max_minutes", "patience", "save_minutes", "diagnose_every", "seed"), 0),
-}
+KEEP_WEIGHTS = settings_with(PARTS, KeepsWeights)
+"""Settings that decide no weight: runs that differ only in these and the random seed are seeds of one model."""
+MAY_CHANGE_ON_RESUME = settings_with(PARTS, MayChangeOnResume)
+"""Settings that a resumed run may change."""
 
 
-def _contradictions(config: RunConfig) -> list[tuple[bool, str]]:
-    values = {name: value for part in dataclasses.asdict(config).values() for name, value in part.items()}
-    return [
-        # Not `<`, which lets NaN pass.
-        *(
-            (not low <= values[name] < math.inf, f"{name} must be at least {low} and finite, not {values[name]}")
-            for name, low in _AT_LEAST.items()
-        ),
-        *_contradictions_of_model(config.model),
-        *_contradictions_of_loss(config.loss),
-        *_contradictions_of_training(config.training),
-    ]
-
-
-def _contradictions_of_model(model: ModelConfig) -> list[tuple[bool, str]]:
-    mhc_settings = (model.mhc_expansion_rate, model.mhc_projection, model.mhc_sinkhorn_iter, model.mhc_init_gate)
+def _relations(config: RunConfig) -> list[tuple[bool, str]]:
+    """What two settings owe each other: whether they fail it, and the sentence with the remedy."""
+    model, loss = config.model, config.loss
     return [
         (
             model.num_heads > 0 and model.hidden_units % model.num_heads != 0,
-            f"num_heads ({model.num_heads}) must divide hidden_units ({model.hidden_units})",
-        ),
-        (not 0 <= model.dropout_rate < 1, f"dropout_rate must be in [0, 1), not {model.dropout_rate}"),
-        (
-            not model.time and (model.time_span, model.interval_unit) != (256, "training"),
-            "time_span and interval_unit do nothing without time: use --time (time=True)",
+            f"num_heads ({model.num_heads}) must divide hidden_units ({model.hidden_units}); change one of them",
         ),
         (
-            not model.mhc and mhc_settings != (4, "sinkhorn", 20, 0.01),
-            "mhc_expansion_rate, mhc_projection, mhc_sinkhorn_iter and mhc_init_gate do nothing without mHC: "
-            "use --mhc (mhc=True)",
-        ),
-        (not math.isfinite(model.mhc_init_gate), f"mhc_init_gate must be finite, not {model.mhc_init_gate}"),
-        (
-            model.mhc_projection == "birkhoff" and model.mhc_expansion_rate > 4,
-            f"{model.mhc_expansion_rate} streams have too many permutations for birkhoff: "
+            model.mhc and model.mhc_projection == "birkhoff" and model.mhc_expansion_rate > 4,
+            f"{model.mhc_expansion_rate} streams have too many permutations for birkhoff; "
             "use mhc_expansion_rate 4 or less, or --mhc_projection sinkhorn",
         ),
         (
-            model.mhc_projection == "birkhoff" and model.mhc_sinkhorn_iter != 20,
-            "mhc_sinkhorn_iter does nothing with mhc_projection birkhoff",
-        ),
-        (
             model.mhc and model.norm != "pre",
-            f"mHC is defined for norm pre only, not {model.norm}: use --norm pre, or --no_mhc",
-        ),
-    ]
-
-
-def _contradictions_of_loss(loss: LossConfig) -> list[tuple[bool, str]]:
-    return [
-        (
-            loss.loss == "ce" and (loss.num_negatives != 1 or loss.negatives != "uniform" or loss.shared),
-            "num_negatives, negatives and share_negatives do nothing with loss ce, whose negatives are all items: "
-            "use --loss bce, gbce or softmax",
+            f"mHC is defined for norm pre only, not {model.norm}; use --norm pre, or --no_mhc",
         ),
         (
             loss.loss != "ce" and loss.shared and loss.num_negatives == 1,
-            "one negative for a whole batch teaches next to nothing: give --num_negatives, such as 256",
+            "one negative for a whole batch teaches almost nothing; set num_negatives higher, such as 256",
         ),
-        (
-            loss.loss != "gbce" and loss.gbce_t != 0.75,
-            f"gbce_t does nothing with loss {loss.loss}: use --loss gbce",
-        ),
-        (
-            loss.loss != "ce" and loss.label_smoothing != 0,
-            f"label_smoothing is for loss ce, not {loss.loss}: use --loss ce",
-        ),
-        (
-            loss.loss != "softmax" and not loss.logq,
-            f"logq does nothing with loss {loss.loss}: leave it, or use --loss softmax",
-        ),
-        (not 0 <= loss.gbce_t <= 1, f"gbce_t must be from 0 to 1, not {loss.gbce_t}"),
-        (not 0 < loss.temperature < float("inf"), f"temperature must be above 0, not {loss.temperature}"),
-        (not 0 <= loss.label_smoothing < 1, f"label_smoothing must be in [0, 1), not {loss.label_smoothing}"),
-    ]
-
-
-def _contradictions_of_training(training: TrainingConfig) -> list[tuple[bool, str]]:
-    return [
-        (not 0 < training.lr < math.inf, f"lr must be above 0 and finite, not {training.lr}"),
-        (
-            training.weight_decay > 0 and training.optimizer != "adamw",
-            "weight_decay is for optimizer adamw: use --optimizer adamw",
-        ),
-        (
-            training.schedule != "step" and (training.step_size, training.gamma) != (20, 0.5),
-            f"step_size and gamma do nothing with schedule {training.schedule}: use --schedule step",
-        ),
-        (not 0 < training.gamma <= 1, f"gamma must be above 0 and at most 1, not {training.gamma}"),
-        (training.seed >= 2**63, f"seed must be below 2^63, not {training.seed}"),
     ]
 
 

@@ -25,7 +25,8 @@ from sasrec.checkpoint.restore import (
     put_weights,
     serving_state,
 )
-from sasrec.config.settings import ModelConfig, RunConfig
+from sasrec.config.fields import default_of
+from sasrec.config.settings import MAY_CHANGE_ON_RESUME, ModelConfig, RunConfig
 from sasrec.data.dataset import Dataset
 from sasrec.data.splits import Split, split_events
 from sasrec.errors import CheckpointError, ConfigError, DataError
@@ -42,21 +43,8 @@ from sasrec.runtime.device import own_generators, pick_device
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import from_main, joined, launch_id, rank, restarted, world
 from sasrec.sources.resolve import prepared_folder, resolve
+from sasrec.training.optimizer import schedule_warning
 from sasrec.training.trainer import Trainer, TrainingState
-
-# What may differ when a run is resumed: nothing that an update depends on.
-_MAY_CHANGE = {
-    "num_epochs",
-    "max_minutes",
-    "patience",
-    "save_minutes",
-    "device",
-    "dataset",
-    "diagnose_every",
-    "show_shapes",
-    "tensorboard",
-    "detect_anomaly",
-}
 
 
 def train(
@@ -85,7 +73,7 @@ def train(
         raise ConfigError("the first argument of train is the data; remove the setting dataset")
     # A recipe may be another run's settings, and name its data.
     config = config.replace(**settings, dataset=str(data) if isinstance(data, str | Path) else "")
-    _refuse_to_train(config, anew=True)
+    _refuse_to_train(config, new=True)
     folder = RunFolder(train_dir)
     device = pick_device(config.training.device)
     with joined(device.type):
@@ -135,15 +123,20 @@ def resume(
         return _resumed(recipe, settings, folder, device, folder.log(log))
 
 
-def _refuse_to_train(config: RunConfig, *, anew: bool) -> None:
-    """What no training should begin with, or if not `anew` go on with, though a run that has it can be used."""
+def _refuse_to_train(config: RunConfig, *, new: bool) -> None:
+    """Refuse settings that no new training, or no resumed one, should have; a run that has them stays usable.
+
+    Raises: ConfigError with the remedy.
+    """
     model, training = config.model, config.training
-    of_streams = (model.mhc_projection, model.mhc_sinkhorn_iter, model.mhc_init_gate)
-    if anew and model.mhc_expansion_rate == 1 and of_streams != ("sinkhorn", 20, 0.01):
-        raise ConfigError("mhc_expansion_rate 1 is the plain residual: the other settings of mHC do nothing")
+    of_streams = ("mhc_projection", "mhc_sinkhorn_iter", "mhc_init_gate")
+    if new and model.mhc_expansion_rate == 1:
+        for name in of_streams:
+            if getattr(model, name) != default_of(model, name):
+                raise ConfigError(f"{name} does nothing with mhc_expansion_rate 1, the plain residual; remove it")
     if training.detect_anomaly and training.precision == "fp16":
         raise ConfigError(
-            "detect_anomaly would stop at the overflows by which fp16 finds its scale: "
+            "detect_anomaly would stop at the overflows by which fp16 finds its scale; "
             "use --no_detect_anomaly, or --precision bf16 or fp32"
         )
 
@@ -174,7 +167,7 @@ def _resumed(
     newest = from_main("checkpoint", lambda: store.newest(folder.checkpoints, log.say).path.name)
     found = store.load(folder.checkpoints / newest)
     config = _resumed_config(config_of(found), recipe, settings)
-    _refuse_to_train(config, anew=False)
+    _refuse_to_train(config, new=False)
     data = folder.dataset(config)
     check_data(found, data)
     if rank() == 0:
@@ -202,7 +195,7 @@ def _resumed_config(began: RunConfig, recipe: RunConfig | None, settings: dict[s
     config = config.replace(dataset=str(moved or began.data.dataset))
     frozen = {"num_epochs"} if config.training.schedule == "cosine" else set()
     for name, (before, now) in began.differences(config).items():
-        if name not in _MAY_CHANGE - frozen:
+        if name not in MAY_CHANGE_ON_RESUME - frozen:
             raise ConfigError(
                 f"{name} was {before!r} when this run began and is {now!r} now; keep it, or start another run"
             )
@@ -274,6 +267,8 @@ def _fitted(
             store.save(folder.checkpoints, dict(model.state_dict()), record, optimizer)
             store.prune(folder.checkpoints, log.say)
 
+    if warning := schedule_warning(config.training, len(batches.plan(0))):
+        log.say(f"warning: {warning}")
     trainer = Trainer(model, batches, config, validate=validate, save=save, log=log)
     if resumed is not None:
         try:

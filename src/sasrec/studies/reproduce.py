@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sasrec.config.recipe import Recipe, read_recipe
-from sasrec.config.settings import NO_WEIGHT, DataConfig
+from sasrec.config.settings import KEEP_WEIGHTS, DataConfig
 from sasrec.data.dataset import Dataset
 from sasrec.errors import ConfigError, DataError, EvaluationError, SasrecError
 from sasrec.runs.folder import Ending, RunFolder, metric_of
@@ -116,7 +116,7 @@ def _check_run(train_dir: Path, recipe: Recipe, seed: int) -> None:
     folder = RunFolder(train_dir)
     own = folder.config()
     differing = dataclasses.replace(own, data=DataConfig()).differences(recipe.settings(seed)).keys()
-    if other := differing - set(NO_WEIGHT):
+    if other := differing - KEEP_WEIGHTS:
         raise ConfigError(
             f"{train_dir} was trained with another {', '.join(sorted(other))}: remove it, or name another folder"
         )

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from sasrec.config.settings import NO_WEIGHT, RunConfig
+from sasrec.config.settings import KEEP_WEIGHTS, RunConfig
 from sasrec.data.splits import SplitName
 from sasrec.errors import ConfigError, EvaluationError
 from sasrec.evaluation.card import Candidates, differences
@@ -172,7 +172,7 @@ def _cautions(config: RunConfig, unended: bool) -> Iterator[str]:
 def _settings(config: RunConfig, folder: RunFolder) -> str:
     """What decides the weights, but for the seed, and for data and split, which the card has."""
     parts = dataclasses.asdict(config)
-    training = {name: value for name, value in parts["training"].items() if name not in ("seed", *NO_WEIGHT)}
+    training = {name: value for name, value in parts["training"].items() if name not in ("seed", *KEEP_WEIGHTS)}
     return json.dumps([parts["model"], parts["loss"], training, _started_from(folder)])
 
 

@@ -1,4 +1,4 @@
-"""Adam as the papers have it (betas 0.9 and 0.98), AdamW, and the learning rate of every step."""
+"""The optimizer, Adam or AdamW with the papers' betas (0.9, 0.98), and the learning rate of every step."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sasrec.models import SequenceModel
 
 
 def build_optimizer(model: SequenceModel, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Fused where the device has it: one pass over the embedding table instead of several.
+    """Make the optimizer, fused where the device supports it, which passes once over the embedding table.
 
-    `weight_decay` (AdamW) is for the matrices of layers only: not for biases, norms, embeddings or mHC.
+    With AdamW, `weight_decay` applies only to the matrices of layers, not to biases, norms, embeddings or mHC.
     """
     decayed: list[Tensor] = []
     others: list[Tensor] = []
@@ -27,22 +27,40 @@ def build_optimizer(model: SequenceModel, config: TrainingConfig) -> torch.optim
 
 
 def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> float:
-    """The learning rate of update number `step`, from 0: a pure function, so there is no scheduler to save.
+    """The learning rate of update number `step`, from 0. It is a pure function, so no scheduler has to be saved.
 
-    Linear warm-up over `warmup_steps`, times the schedule: constant; step, which multiplies by `gamma` every
-    `step_size` epochs; or cosine, from 1 at the first step to 0 after `num_epochs`.
+    A linear warm-up over `warmup_steps` multiplies the schedule. `constant` stays at lr. `step` multiplies by
+    `gamma` after every `step_size` epochs or steps, as PyTorch's StepLR does. `cosine` falls to 0 at `num_epochs`.
     """
     warm = min(1.0, (step + 1) / (config.warmup_steps + 1))
     epoch = step / steps_per_epoch
     if config.schedule == "step":
-        return config.lr * warm * float(config.gamma ** (int(epoch) // config.step_size))
+        passed = int(epoch) if config.step_unit == "epochs" else step
+        return config.lr * warm * float(config.gamma ** (passed // config.step_size))
     if config.schedule == "cosine":
         return config.lr * warm * (1 + math.cos(math.pi * min(1.0, epoch / config.num_epochs))) / 2
     return config.lr * warm
 
 
+def schedule_warning(config: TrainingConfig, steps_per_epoch: int) -> str:
+    """A sentence if the schedule or the warm-up cannot act as meant within `num_epochs`, else ""."""
+    steps = config.num_epochs * steps_per_epoch
+    first_fall = config.step_size * (steps_per_epoch if config.step_unit == "epochs" else 1)
+    if config.schedule == "step" and first_fall >= steps:
+        return (
+            f"the learning rate never falls: step_size is {config.step_size} {config.step_unit}, "
+            f"and the run has at most {config.num_epochs} epochs ({steps} steps); lower step_size"
+        )
+    if config.warmup_steps >= steps:
+        return (
+            f"the learning rate never reaches lr: warmup_steps is {config.warmup_steps}, "
+            f"and the run has at most {steps} steps; lower warmup_steps"
+        )
+    return ""
+
+
 def optimizer_tensors(model: SequenceModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What the optimizer remembers of each parameter, as {"name:key": tensor}."""
+    """The optimizer's state for each parameter, as {"name:key": tensor}."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
         f"{names[parameter]}:{key}": value

@@ -196,7 +196,7 @@ def test_settings_that_no_training_should_have_leave_a_run_usable_that_has_them(
     one_stream = SMALL | {"mhc": True, "mhc_expansion_rate": 1, "num_epochs": 1}
     half = SMALL | {"precision": "fp16", "num_epochs": 1}
     for settings, idle in ((one_stream, {"mhc_init_gate": 0.7}), (half, {"detect_anomaly": True})):
-        with pytest.raises(ConfigError, match=r"mhc_expansion_rate 1 is the plain|detect_anomaly would stop"):
+        with pytest.raises(ConfigError, match=r"with mhc_expansion_rate 1|detect_anomaly would stop"):
             sasrec.train(chain_frame(), tmp_path / "refused", **settings, **idle)
     sasrec.train(chain_frame(), tmp_path / "run", **half)
     RunConfig.load(tmp_path / "run/config.toml").replace(detect_anomaly=True).save(tmp_path / "run/config.toml")
@@ -253,7 +253,7 @@ def test_what_is_there_is_never_overwritten_and_what_is_missing_is_named(learned
         sasrec.load(tmp_path)
     (tmp_path / "config.toml").write_text("")
     sasrec.prepare(chain_frame(), output=tmp_path / "dataset")
-    with pytest.raises(CheckpointError, match="no checkpoint"):
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
         sasrec.load(tmp_path)
     with pytest.raises(DataError, match="no data set was named"):
         sasrec.train("", tmp_path / "x", **SMALL)

@@ -1,0 +1,116 @@
+"""What a setting is besides its type: bounds, where it acts, and whether it decides the weights.
+
+Each field of the configuration carries its rules as metadata, so each rule is stated once, beside the default. One
+check reads the metadata of all fields. It takes defaults from the fields, so a changed default breaks no rule.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from annotated_types import Ge, Gt, Le, Lt
+
+Bound = Ge | Gt | Le | Lt
+
+
+@dataclass(frozen=True)
+class OnlyWith:
+    """The setting acts only if another setting has one of these values."""
+
+    setting: str
+    values: tuple[Any, ...] = (True,)
+
+
+@dataclass(frozen=True)
+class Finite:
+    """A number without other bounds."""
+
+
+@dataclass(frozen=True)
+class KeepsWeights:
+    """The setting changes what is shown or saved, but never a weight."""
+
+
+@dataclass(frozen=True)
+class MayChangeOnResume:
+    """A resumed run may have another value than the run began with."""
+
+
+Rule = Bound | Finite | OnlyWith | KeepsWeights | MayChangeOnResume
+
+
+def setting(default: Any, *rules: Rule) -> Any:
+    """A field of the configuration, with its default and its rules."""
+    return dataclasses.field(default=default, metadata={"rules": rules})
+
+
+def settings_with(parts: list[Any], kind: type) -> frozenset[str]:
+    """The names of the settings that carry a rule of that kind."""
+    return frozenset(field.name for part in parts for field in dataclasses.fields(part) if _rules(field, kind))
+
+
+def default_of(part: Any, name: str) -> Any:
+    """The default of a setting of a part of the configuration."""
+    return next(field.default for field in dataclasses.fields(part) if field.name == name)
+
+
+def violations(parts: list[Any]) -> Iterator[str]:
+    """A sentence with the remedy for each setting that is out of bounds or would do nothing."""
+    values = {field.name: getattr(part, field.name) for part in parts for field in dataclasses.fields(part)}
+    for field in (field for part in parts for field in dataclasses.fields(part)):
+        value = values[field.name]
+        bounds = _rules(field, (Ge, Gt, Le, Lt, Finite))
+        if bounds and not (math.isfinite(value) and all(_holds(value, bound) for bound in bounds)):
+            yield f"{field.name} must be {_in_words(bounds)}, not {value}"
+        if value == field.default:
+            continue
+        for rule in _rules(field, OnlyWith):
+            if values[rule.setting] not in rule.values:
+                yield _does_nothing(field.name, rule, values[rule.setting])
+                break
+
+
+def _rules(field: dataclasses.Field[Any], kind: Any) -> list[Any]:
+    return [rule for rule in field.metadata.get("rules", ()) if isinstance(rule, kind)]
+
+
+def _holds(value: Any, bound: Any) -> bool:
+    match bound:
+        case Ge(ge):
+            return bool(value >= ge)
+        case Gt(gt):
+            return bool(value > gt)
+        case Le(le):
+            return bool(value <= le)
+        case Lt(lt):
+            return bool(value < lt)
+    return True
+
+
+def _in_words(bounds: list[Any]) -> str:
+    """Bounds as a person says them, such as "at least 1 and finite"."""
+    words = []
+    for bound in bounds:
+        match bound:
+            case Ge(ge):
+                words.append(f"at least {ge}")
+            case Gt(gt):
+                words.append(f"above {gt}")
+            case Le(le):
+                words.append(f"at most {le}")
+            case Lt(lt):
+                words.append(f"below {lt}")
+    bounded_above = any(isinstance(bound, Le | Lt) for bound in bounds)
+    return " and ".join([*words, *([] if bounded_above else ["finite"])])
+
+
+def _does_nothing(name: str, rule: OnlyWith, value: Any) -> str:
+    if rule.values == (True,):
+        return f"{name} does nothing without {rule.setting}; use --{rule.setting} ({rule.setting}=True)"
+    *others, last = map(str, rule.values)
+    choices = f"{', '.join(others)} or {last}" if others else last
+    return f"{name} does nothing with {rule.setting} {value}; use --{rule.setting} {choices}"
