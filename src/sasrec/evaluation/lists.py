@@ -91,7 +91,7 @@ def popularity(lists_BK: Items, histories: Histories, counts_V: Items) -> dict[s
     """Group average popularity of the lists, and its ratio to the histories' (Abdollahpouri et al., RMSE 2019).
 
     "popularity": the mean training events of a list's items, averaged over lists.
-    "popularity_ratio": "popularity" divided by the same average over histories, where a repeated item counts again.
+    "popularity_ratio": "popularity" divided by the same average over histories. Repeated items count each time.
     The paper's popularity lift is `popularity_ratio` - 1. Both values are NaN if nothing can be averaged.
 
     `histories`: (rows,) the histories of the same rows.
