@@ -1,7 +1,9 @@
-"""What every model must beat: scorers without learning, built from the training part, ranked by the same path.
+"""Baselines: simple scorers that a model must beat. They count training events and have no learned weights.
 
-A row's scores do not depend on the rows beside it, to the last bit: no sum runs across rows, and each row's
-terms are added in the order of its own history.
+`evaluate_scorer` ranks targets by a baseline exactly as by the model.
+
+The scores of a history are bit-identical in every batch. No sum runs across histories, and each sum adds its terms
+in a fixed order.
 """
 
 from __future__ import annotations
@@ -19,20 +21,20 @@ from sasrec.ranking.scorers import Scorer
 
 RECENT_DAYS = 7
 _DAY = 86_400 * 10**6  # microseconds
-# An event whose weight is below this share of the newest one's no longer counts.
+# ItemToItem ignores old events whose weight is below this share of the newest event's weight.
 _NEGLIGIBLE = 1e-7
 
 
 def baselines(training: Histories, num_items: int, event_times: npt.NDArray[np.int64] | None) -> dict[str, Scorer]:
-    """Every scorer of this module by name; recent popularity only where there are times.
+    """Build every baseline, by name. Recent popularity is included only if the data has times.
 
-    `event_times`: (events,) microseconds since 1970 UTC, beside `training.items`. The personal times of
-    `training.times` will not do.
+    `event_times`: (events,) times of `training.items` in microseconds since 1970 UTC, or None. Do not pass
+    `training.times`: its unit can differ from user to user.
     """
-    made: dict[str, Scorer] = {"popularity": Popularity(training, num_items)}
+    scorers: dict[str, Scorer] = {"popularity": Popularity(training, num_items)}
     if event_times is not None:
-        made[f"recent-{RECENT_DAYS}-days"] = RecentPopularity(training, num_items, event_times)
-    return made | {"item-to-item": ItemToItem(training, num_items), "markov": Markov(training, num_items)}
+        scorers[f"recent-{RECENT_DAYS}-days"] = RecentPopularity(training, num_items, event_times)
+    return scorers | {"item-to-item": ItemToItem(training, num_items), "markov": Markov(training, num_items)}
 
 
 def against_baselines(metrics: dict[str, Any]) -> str:
@@ -54,21 +56,21 @@ def against_baselines(metrics: dict[str, Any]) -> str:
 
 
 class Popularity:
-    """Scores an item by the number of its events in the training part."""
+    """Scores an item by its number of training events."""
 
     def __init__(self, training: Histories, num_items: int) -> None:
         self.num_items = num_items
         self._counts_V = torch.from_numpy(event_counts(training, num_items)).float()
 
     def scores(self, histories: Histories, rows: npt.NDArray[np.int64]) -> Tensor:
-        """scores_BV, the same for every row."""
+        """scores_BV: (rows, num_items + 1), with equal rows because the history is ignored."""
         return self._counts_V.repeat(len(rows), 1)
 
 
 class RecentPopularity(Popularity):
-    """Scores an item by the number of its events in the last days of the training part.
+    """Scores an item by its number of training events in the last `days` days.
 
-    They are counted back from the newest training event of anybody.
+    The days are counted back from the newest training event of all users.
     """
 
     def __init__(
@@ -87,20 +89,22 @@ class RecentPopularity(Popularity):
 
 
 class ItemToItem:
-    """Cosine between items over users (Sarwar, Karypis, Konstan & Riedl, WWW 2001; binary), with decay.
+    """Item-to-item collaborative filtering: cosine similarity (Sarwar et al., WWW 2001) with recency decay.
 
-        cos(i, j) = co(i, j) / sqrt(n_i n_j), 0 for j = i      co, n: users who had both, and who had the one
-        score(j)  = sum over the history's events of decay^(events since) * cos(item of the event, j)
+        cos(i, j) = co(i, j) / sqrt(n_i n_j), and cos(j, j) = 0
+        score(j)  = sum over the history's events e of decay^(number of events after e) * cos(item of e, j)
 
-    Every item that shares a user with another is its neighbour: the nearest 200 alone rank worse (docs/lab.md).
-    Memory: 12 bytes for each such ordered pair.
+    n_i is the number of users with item i; co(i, j) is the number of users with both items. Repeats do not count.
+    All neighbours of an item are stored, because the 200 nearest alone ranked worse (docs/lab.md).
+    Memory: 12 bytes for each ordered pair of items that share a user.
     """
 
     def __init__(self, training: Histories, num_items: int, decay: float = 0.6) -> None:
-        """`decay`: between 0 and 1; .6 had the best validation NDCG@10 on MovieLens 100K (docs/lab.md)."""
+        """`decay`: above 0 and below 1. 0.6 gave the best validation NDCG@10 on MovieLens 100K (docs/lab.md)."""
         self.num_items = num_items
         self._weights = [decay**since for since in range(1 + int(math.log(_NEGLIGIBLE, decay)))]
         row_E, position_E = _flat(training.starts, training.ends)
+        # Each (user, item) pair counts once. One integer per pair sorts faster than two columns.
         pairs = np.unique(row_E * (num_items + 1) + training.items[position_E])
         row_P, item_P = np.divmod(pairs, num_items + 1)
         users_V = np.bincount(item_P, minlength=num_items + 1)
@@ -112,7 +116,7 @@ class ItemToItem:
         ]
 
     def scores(self, histories: Histories, rows: npt.NDArray[np.int64]) -> Tensor:
-        """scores_BV; 0 for an item that shares no user with those of the history."""
+        """scores_BV: (rows, num_items + 1). An item that shares no user with the history's items scores 0."""
         scores_BV = np.zeros((len(rows), self.num_items + 1), np.float32)
         for scores_V, start, end in zip(scores_BV, histories.starts[rows], histories.ends[rows], strict=True):
             recent = histories.items[max(start, end - len(self._weights)) : end]
@@ -123,10 +127,10 @@ class ItemToItem:
 
 
 class Markov:
-    """First-order chain: scores j by how often the training part went from the history's last item to j.
+    """First-order Markov chain: scores item j by how often j followed the history's last item in training.
 
-    Ties and what never followed are in order of popularity, scaled below one transition; so are all items for
-    an empty history.
+    Popularity, scaled below 1, is added to each count. It breaks ties, and it orders the items that never followed
+    the last item. After an empty history, it orders all items.
     """
 
     def __init__(self, training: Histories, num_items: int) -> None:
@@ -135,14 +139,16 @@ class Markov:
         self._popularity_V = torch.from_numpy(counts_V / (counts_V.max() + 1))
         row_E, position_E = _flat(training.starts, training.ends)
         item_E = training.items[position_E].astype(np.int64)
+        # The condition drops the step from one user's last event to the next user's first.
         steps = (item_E[:-1] * (num_items + 1) + item_E[1:])[row_E[:-1] == row_E[1:]]
         pairs, counts = np.unique(steps, return_counts=True)
         before, after = np.divmod(pairs, num_items + 1)
+        # The transitions from item i are the entries _first[i] up to, without, _first[i + 1].
         self._first = np.searchsorted(before, np.arange(num_items + 2))
         self._after, self._counts = torch.from_numpy(after), torch.from_numpy(counts.astype(np.float64))
 
     def scores(self, histories: Histories, rows: npt.NDArray[np.int64]) -> Tensor:
-        """scores_BV in float64: float32 has too few digits for a count and the popularity below it."""
+        """scores_BV: (rows, num_items + 1) in float64, which represents a large count plus a small fraction."""
         scores_BV = self._popularity_V.repeat(len(rows), 1)
         known = np.flatnonzero(histories.lengths[rows])
         last = histories.items[histories.ends[rows[known]] - 1]
@@ -152,7 +158,7 @@ class Markov:
 
 
 def event_counts(training: Histories, num_items: int) -> npt.NDArray[np.int64]:
-    """counts_V: the events of every item; 0 for padding."""
+    """counts_V: (num_items + 1,) training events of each item; 0 for the padding item 0."""
     _, position_E = _flat(training.starts, training.ends)
     return np.bincount(training.items[position_E], minlength=num_items + 1)
 
@@ -160,7 +166,7 @@ def event_counts(training: Histories, num_items: int) -> npt.NDArray[np.int64]:
 def _flat(
     starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Every position of the ranges as (number of the range, position), flat."""
+    """Positions of all ranges, one range after another, as two flat arrays: range index and position."""
     lengths = ends - starts
     row_E = np.repeat(np.arange(len(lengths)), lengths)
     return row_E, np.arange(len(row_E)) + (starts - (np.cumsum(lengths) - lengths))[row_E]
@@ -169,11 +175,15 @@ def _flat(
 def _neighbours(
     item: int, items_of_users: list[npt.NDArray[np.int64]], users_V: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """The items that share a user with `item`, in order of number, and their cosines; `item` itself is none."""
+    """The other items that share a user with `item`, in ascending order, and their cosines with `item`.
+
+    `items_of_users`: the distinct items of each user of `item`. `users_V`: (num_items + 1,) users of each item.
+    """
     if not items_of_users:
         return np.zeros(0, np.int64), np.zeros(0, np.float32)
     together = np.concatenate(items_of_users)
-    if len(together) < len(users_V) // 16:  # where sorting a few costs less than a count of every item
+    # Both branches give the same arrays. For few items, sorting is faster than counting over the catalogue.
+    if len(together) < len(users_V) // 16:
         others, both = np.unique(together, return_counts=True)
     else:
         both_V = np.bincount(together)

@@ -1,6 +1,6 @@
-"""The protocol card: under which rules figures were measured, and which rules two results must share.
+"""The protocol card: the rules under which metrics were measured, and the rules that two comparable results share.
 
-It is the part "protocol" of metrics.json. A figure without it cannot be compared with another.
+metrics.json contains the card as "protocol". Metrics without a card cannot be compared.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sasrec.evaluation.metrics import CUTOFFS, DEFINITIONS
 
 Candidates: TypeAlias = Literal["full", "sampled"]
 
-# Raised when a field of the card changes its meaning.
+# Add one when a field of the card changes its meaning or its wording, because `differences` compares text.
 CARD = 2
 SAMPLED_NEGATIVES = 100
 SAMPLED_SEED = 0
@@ -44,58 +44,59 @@ MUST_AGREE: dict[Candidates, tuple[str, ...]] = {
 
 
 class Rows(TypedDict):
-    """What was measured on one split, and who was not."""
+    """Counts of the targets that were measured on one split, and of the users and events that were not."""
 
     targets: int
     users: int
     skipped: dict[str, int]
-    """Why users have no target -> how many."""
+    """Reason for having no target -> number of users with that reason."""
     history_events_left_out: int
-    """Events before a target that the model was not shown, as their items are not known."""
+    """Events before a target that its history omits, because their items do not occur in training."""
     repeats_left_out: int
-    """Events that would be targets, but of items the user has had."""
+    """Events that are not targets, because the user had already seen the item."""
 
 
 class Card(TypedDict):
-    """Everything beside the scorer that a figure depends on, and what names data and code."""
+    """The protocol: everything except the scorer that a metric depends on. It also identifies data and code."""
 
     card: int
-    """Version of this list of fields."""
+    """Version of the card itself (`CARD`)."""
     split: str
-    """The rule in words, the same for every way to write the setting."""
+    """The split in words. Two spellings of one setting, such as "last-1", give the same words."""
     boundaries: dict[str, str] | None
-    """Where validation and test begin (temporal only), ISO 8601."""
+    """Start of validation and of test, in ISO 8601. None unless the split is temporal."""
     cutoffs: list[int]
     full: str
-    """The candidates of the full ranking."""
+    """Candidates of the full metrics, in words."""
     sampled: str
-    """The candidates of the sampled ranking."""
+    """Candidates of the sampled metrics, in words."""
     sampled_negatives: int
     sampled_seed: int
     seen: str
-    """What becomes of the items that a user has had."""
+    """How seen items are treated, in words."""
     ties: str
     metrics: dict[str, str]
-    """Definitions, in a line each."""
+    """Name of a metric -> its definition in one line."""
     training_events: int
     valid: Rows
     test: Rows
     users_evaluated: int
-    """On test, as `users_skipped`."""
+    """Users with a test target."""
     users_skipped: int
+    """Users without a test target."""
     items: int
     items_not_candidates: int
-    """Items that no target is ranked against: they do not occur in training (temporal only)."""
+    """Items that are never candidates, because they do not occur in training. 0 unless the split is temporal."""
     data: str
     data_hash: str
     sasrec: str
-    """Version of the code that measured, as `code_version` gives it."""
+    """Version of the code that measured (`code_version`)."""
     must_agree: dict[Candidates, list[str]]
-    """The fields in which two results have to be equal to be compared."""
+    """Full or sampled metrics -> the fields that must be equal in two results to compare them."""
 
 
 def card(data: Dataset, split: Split) -> Card:
-    """The card of what is measured on that split of the data."""
+    """Describe the protocol of metrics that are measured on this split of the data."""
     whole = split.boundaries is None
     catalogue = "items of the catalogue" if whole else "items that occur in training"
     valid, test = _rows(split.valid), _rows(split.test)
@@ -128,25 +129,28 @@ def card(data: Dataset, split: Split) -> Card:
 
 
 def source_hash(package: Path) -> str:
-    """Of the names and contents of a package's modules."""
-    found = hashlib.sha256()
+    """SHA-256 of the relative paths and contents of all .py files below `package`, in hexadecimal."""
+    digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
-        found.update(f"{path.relative_to(package).as_posix()}\n".encode())
-        found.update(hashlib.sha256(path.read_bytes()).digest())
-    return found.hexdigest()
+        digest.update(f"{path.relative_to(package).as_posix()}\n".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
-# Read when it is imported: a file edited while a run trains is not the code of that run.
+# Hashed at import, because a file that is edited while a run trains is not the code of that run.
 _SOURCE = source_hash(Path(__file__).parents[1])
 
 
 def code_version() -> str:
-    """The version of the package, and of its source, which tells commits apart: "0.1.0+89abcdef"."""
+    """Version of the package, then 8 digits of its source hash, for example "0.1.0+89abcdef".
+
+    The digits distinguish two commits of the same version.
+    """
     return f"{version('sasrec')}+{_SOURCE[:8]}"
 
 
 def differences(one: dict[str, Any], other: dict[str, Any], candidates: Candidates) -> list[str]:
-    """The fields that must agree and do not, each with both values, for a sentence."""
+    """The fields that differ between two cards although they must agree, each as "field (one | other)"."""
     return [
         f"{field} ({' | '.join(_where_apart(str(one.get(field)), str(other.get(field))))})"
         for field in MUST_AGREE[candidates]
@@ -155,14 +159,14 @@ def differences(one: dict[str, Any], other: dict[str, Any], candidates: Candidat
 
 
 def _where_apart(one: str, other: str) -> tuple[str, str]:
-    """The start of each text, from the word on in which they begin to differ; of a hash, the first digits."""
+    """Excerpts of two texts that begin at the first word in which they differ. A hash is shown from its start."""
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
     start = one.rfind(" ", 0, same) + 1
     return _excerpt(one, start), _excerpt(other, start)
 
 
 def _excerpt(text: str, start: int) -> str:
-    length = 12 if " " not in text else 50
+    length = 12 if " " not in text else 50  # a text without a space is a hash
     return f"{'… ' if start else ''}{text[start : start + length]}{' …' if len(text) > start + length else ''}"
 
 

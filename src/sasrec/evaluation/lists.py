@@ -1,18 +1,31 @@
-"""Beyond accuracy: how much of the catalogue is recommended, how popular and how alike, and for whom it works.
+"""Beyond accuracy: measures of the recommended lists, and accuracy by slices of the test targets.
 
-`lists_BK`: (rows, K) item numbers, best first, 0 where a list is shorter; a row without any item counts nowhere.
-`counts_V`, `users_V`: (num_items + 1,) events and users of each item in the training part, 0 for padding.
+`details_on_test` computes all of them for `sasrec evaluate --details`.
+
+Shapes used throughout:
+`lists_BK`: (rows, K) item numbers, best first; 0 fills a list that is shorter than K. Empty lists are ignored.
+`counts_V`, `users_V`: (num_items + 1,) training events and training users of each item; 0 for the padding item 0.
 """
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+import torch
 
+from sasrec.data.dataset import Dataset
 from sasrec.data.histories import Histories
+from sasrec.data.splits import EvaluationSplit, Split
+from sasrec.evaluation.baselines import event_counts
 from sasrec.evaluation.metrics import metrics_from_ranks
-from sasrec.ranking.candidates import seen_items
+from sasrec.ranking.candidates import candidate_scores, own_chunks, seen_items, summed
+from sasrec.ranking.scorers import Scorer
+from sasrec.runtime.log import RunLog
 
+LENGTH = 10
 Items = npt.NDArray[np.int64]
 _DAY = 86_400 * 10**6  # microseconds
 _LENGTHS = ("history up to 5", "history 6-20", "history 21-50", "history 51 and more")
@@ -20,51 +33,102 @@ _TARGETS = ("target in the tail", "target in the middle", "target in the head")
 _GAPS = ("shortest gaps to the target", "middle gaps to the target", "longest gaps to the target")
 
 
-def coverage(lists_BK: Items, num_items: int) -> float:
-    """Share of the catalogue that is in somebody's list (Ge, Delgado-Battenfeld & Jannach, RecSys 2010).
+def details_on_test(
+    scorers: dict[str, Scorer],
+    ranks: dict[str, npt.NDArray[np.float64]],
+    data: Dataset,
+    split: Split,
+    log: RunLog,
+) -> dict[str, Any]:
+    """Measure the top-10 lists of the model and of popularity, and compare the model by slices with a baseline.
 
-    `num_items`: how many could be.
+        {"lists": {"model": {measure: value}, "popularity": {measure: value}},
+         "best_baseline": name,
+         "slices": {slice: {"rows", "from", "to", "model": {"ndcg@10", "hr@10"}, name: {"ndcg@10", "hr@10"}}}}
+
+    All values are on test, with the full catalogue as candidates. The best baseline has the highest test NDCG@10.
+    "diversity" is present only if the items have groups. A measure is None if it would average over nothing.
+
+    `scorers`: the model under "model", and the baselines. `ranks`: (rows,) ranks of the test targets, by scorer.
+    """
+    part, counts_V = split.test, event_counts(split.training, data.num_items)
+    measures = {}
+    for name in ("model", "popularity"):
+        with log.bar(f"{name}, lists", len(part.targets)) as bar:
+            lists_BK = best_items(scorers[name], part, bar)
+        measures[name] = _list_measures(lists_BK, data, split, counts_V)
+    ndcg = {name: metrics_from_ranks(ranks[name], (LENGTH,))["ndcg@10"] for name in ranks if name != "model"}
+    best = max(ndcg, key=lambda name: ndcg[name])
+    return {"lists": measures, "best_baseline": best, "slices": _slices(ranks, best, data, part, counts_V)}
+
+
+def best_items(scorer: Scorer, part: EvaluationSplit, advance: Any = lambda rows: None) -> Items:
+    """(rows, 10) items with the highest scores, best first, given each row's history; 0 if too few items remain.
+
+    Seen items and items unknown in training are excluded, as in `recommend`. With several processes, every process
+    returns all rows. `advance` is called with the number of rows after each batch.
+    """
+    lists_BK = np.zeros((len(part.targets), min(LENGTH, scorer.num_items)))
+    known_V = torch.from_numpy(part.known_V)
+    for rows in own_chunks(part.histories, scorer.num_items):
+        best = candidate_scores(scorer, part.histories, rows, allowed_V=known_V).topk(lists_BK.shape[1], dim=1)
+        # Excluded items have the score -inf; they fill a list only when no other item remains.
+        lists_BK[rows] = torch.where(best.values.isfinite(), best.indices, 0).cpu().numpy()
+        advance(len(rows))
+    # Each process filled its own rows and left the others 0, so the sum over processes has every row.
+    return summed(lists_BK).astype(np.int64)
+
+
+def coverage(lists_BK: Items, num_items: int) -> float:
+    """Share of the catalogue that occurs in at least one list (Ge, Delgado-Battenfeld & Jannach, RecSys 2010).
+
+    `num_items`: number of items that could be recommended.
     """
     return float(np.count_nonzero(np.unique(lists_BK)) / num_items)
 
 
 def popularity(lists_BK: Items, histories: Histories, counts_V: Items) -> dict[str, float]:
-    """`popularity`: events of what is recommended; `popularity_ratio`: the same over events of what users had.
+    """Group average popularity of the lists, and its ratio to the histories' (Abdollahpouri et al., RMSE 2019).
 
-    Both are means over rows of the mean over a row's items, repeats included: the group average popularity of
-    Abdollahpouri et al. (RMSE 2019), whose lift is `popularity_ratio` - 1. `histories`: (rows,) of the same rows.
-    NaN where there is nothing to average.
+    "popularity": the mean training events of a list's items, averaged over lists.
+    "popularity_ratio": "popularity" divided by the same average over histories. Repeated items count each time.
+    The paper's popularity lift is `popularity_ratio` - 1. Both values are NaN if nothing can be averaged.
+
+    `histories`: (rows,) the histories of the same rows.
     """
-    recommended = _mean_of_row_means(counts_V[lists_BK].astype(np.float64), lists_BK > 0)
+    of_lists = _mean_of_row_means(counts_V[lists_BK].astype(np.float64), lists_BK > 0)
     lengths = histories.lengths
     row_E, item_E = seen_items(histories, np.arange(len(lengths)))
     sums = np.bincount(row_E, weights=counts_V[item_E], minlength=len(lengths))
     some = lengths > 0
-    had = float(np.mean(sums[some] / lengths[some])) if some.any() else 0
-    return {"popularity": recommended, "popularity_ratio": recommended / had if had else np.nan}
+    of_histories = float(np.mean(sums[some] / lengths[some])) if some.any() else 0
+    return {"popularity": of_lists, "popularity_ratio": of_lists / of_histories if of_histories else np.nan}
 
 
 def novelty(lists_BK: Items, users_V: Items, num_users: int) -> float:
-    """Mean self-information in bits of what is recommended (Zhou et al., PNAS 2010).
+    """Mean self-information of the recommended items, in bits (Zhou et al., PNAS 2010).
 
-        -log2(users_V[i] / num_users), meaned over a row's items, then over rows
+        -log2(users_V[i] / num_users), averaged over a list's items, then over lists
 
-    An item that nobody had in training counts as had by one user: log2(num_users), the most there can be.
+    An item without training users counts as if it had one, which gives the maximum, log2(num_users).
     """
     bits_V = np.log2(num_users) - np.log2(np.maximum(users_V, 1))
     return _mean_of_row_means(bits_V[lists_BK], lists_BK > 0)
 
 
 def intra_list_diversity(lists_BK: Items, groups_V: Items) -> float:
-    """Share of the pairs of a list that are of different groups, meaned over lists of two items or more.
+    """Share of the item pairs of a list whose groups differ, averaged over lists of two items or more.
 
-    `groups_V`: (num_items + 1,) one group an item, any numbers (Ziegler et al., WWW 2005, as 1 - similarity, with
-    similarity 1 in a group and 0 across). NaN if no list has two items.
+    This is 1 - the mean similarity of Ziegler et al. (WWW 2005), where items of one group have similarity 1 and
+    items of different groups 0. NaN if every list has fewer than two items.
+
+    `groups_V`: (num_items + 1,) the number of each item's group.
     """
-    groups_BK, there_BK = groups_V[lists_BK], lists_BK > 0
+    groups_BK, filled_BK = groups_V[lists_BK], lists_BK > 0
     pairs, different = np.zeros(len(lists_BK)), np.zeros(len(lists_BK))
+    # All pairs that are `apart` places apart in one step: K steps instead of K² pairs.
     for apart in range(1, lists_BK.shape[1]):
-        both = there_BK[:, apart:] & there_BK[:, :-apart]
+        both = filled_BK[:, apart:] & filled_BK[:, :-apart]
         pairs += both.sum(1)
         different += (both & (groups_BK[:, apart:] != groups_BK[:, :-apart])).sum(1)
     some = pairs > 0
@@ -78,13 +142,18 @@ def slices(
     counts_V: Items,
     gaps: npt.NDArray[np.int64] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Metrics of groups of rows: {slice: {"rows", "from", "to", "ndcg@10", "hr@10"}}, without empty slices.
+    """Metrics by slices of the rows: {slice: {"rows", "from", "to", "ndcg@10", "hr@10"}}, without empty slices.
 
-    By history length in fixed bins, so that data sets can be compared (`lengths`: (rows,) events before the
-    target); by popularity of the target, in thirds of the training events, so that a few items make the head
-    (`targets`: (rows,)); and by recency, in thirds of the rows (`gaps`: (rows,) microseconds from the last event
-    to the target, or None without times). Equal values share a slice, so thirds are only about equal. `from` and
-    `to` are the smallest and largest value in the slice: events, events, days.
+    The rows are sliced three times:
+    - by history length, in fixed bins, so that data sets can be compared;
+    - by the target's training events, in thirds of all training events, so that a few popular items form the head;
+    - by the gap from the last event to the target, in thirds of the rows, if `gaps` is given.
+
+    Rows with equal values share a slice, so the thirds are approximate. "from" and "to" are the smallest and the
+    largest value in the slice: events, training events, and days.
+
+    `ranks`, `lengths`, `targets`: (rows,) the target's rank, the events before it, and its item number.
+    `gaps`: (rows,) microseconds, or None for data without times.
     """
     groupings: list[tuple[tuple[str, ...], Items, npt.NDArray[np.number]]] = [
         (_LENGTHS, np.digitize(lengths, (5, 20, 50), right=True), lengths),
@@ -100,6 +169,41 @@ def slices(
     }
 
 
+def _list_measures(lists_BK: Items, data: Dataset, split: Split, counts_V: Items) -> dict[str, float | None]:
+    """All measures of the test lists, by name; None instead of NaN, which JSON cannot contain."""
+    trained = np.flatnonzero(split.training.lengths)
+    row_E, item_E = seen_items(split.training, trained)
+    # A user counts once for an item, however often the item occurs in the history.
+    pairs = np.unique(row_E * (data.num_items + 1) + item_E)
+    users_V = np.bincount(pairs % (data.num_items + 1), minlength=data.num_items + 1)
+    measures = {
+        "coverage": coverage(lists_BK, int(split.known_V.sum())),
+        **popularity(lists_BK, split.test.histories, counts_V),
+        "novelty": novelty(lists_BK, users_V, len(trained)),
+    }
+    if data.catalogue.groups is not None:
+        # An item without a group gets the group number 0, and is then removed from the lists: no pair contains it.
+        numbers = data.catalogue.groups.rank("dense").fill_null(0).cast(int).to_numpy()
+        groups_V = np.concatenate([np.zeros(1, np.int64), numbers])
+        measures["diversity"] = intra_list_diversity(np.where(groups_V[lists_BK] > 0, lists_BK, 0), groups_V)
+    return {name: None if math.isnan(value) else value for name, value in measures.items()}
+
+
+def _slices(
+    ranks: dict[str, npt.NDArray[np.float64]], best: str, data: Dataset, part: EvaluationSplit, counts_V: Items
+) -> dict[str, dict[str, Any]]:
+    """The slices of the model and of the best baseline, merged: both have the same rows in each slice."""
+    gaps = None if data.times is None else data.times[part.events] - data.times[part.events - 1]
+    by_scorer = {
+        name: slices(ranks[name], part.histories.lengths, part.targets, counts_V, gaps) for name in ("model", best)
+    }
+    return {
+        name: {key: whole[key] for key in ("rows", "from", "to")}
+        | {scorer: {key: of[name][key] for key in ("ndcg@10", "hr@10")} for scorer, of in by_scorer.items()}
+        for name, whole in by_scorer["model"].items()
+    }
+
+
 def _slice(ranks: npt.NDArray[np.float64], values: npt.NDArray[np.number]) -> dict[str, float]:
     metrics = metrics_from_ranks(ranks, (10,))
     return {
@@ -112,17 +216,21 @@ def _slice(ranks: npt.NDArray[np.float64], values: npt.NDArray[np.number]) -> di
 
 
 def _thirds(values: Items, weights: Items) -> Items:
-    """0, 1 or 2 each: the third of all weight, by ascending value, in which the middle of its equals lies."""
+    """The third of the total weight, 0, 1 or 2, to which each value belongs when values are in ascending order.
+
+    Equal values are not divided: all go to the third that contains the middle of their joint weight.
+    """
     _, equals = np.unique(values, return_inverse=True)
     weight_of_equals = np.bincount(equals, weights=weights)
     middle = np.cumsum(weight_of_equals) - weight_of_equals / 2
+    # max() guards against a total weight of 0; min() keeps a middle at the very end in the last third.
     thirds: Items = np.minimum(2, 3 * middle // max(weights.sum(), 1)).astype(np.int64)[equals]
     return thirds
 
 
-def _mean_of_row_means(values_BK: npt.NDArray[np.float64], there_BK: npt.NDArray[np.bool_]) -> float:
-    """NaN if nothing is there."""
-    count_B = there_BK.sum(1)
+def _mean_of_row_means(values_BK: npt.NDArray[np.float64], filled_BK: npt.NDArray[np.bool_]) -> float:
+    """The mean over rows of the mean over a row's filled places. Rows without any are ignored; NaN if all are."""
+    count_B = filled_BK.sum(1)
     some = count_B > 0
-    means = (values_BK * there_BK).sum(1)[some] / count_B[some]
+    means = (values_BK * filled_BK).sum(1)[some] / count_B[some]
     return float(np.mean(means)) if len(means) else float("nan")

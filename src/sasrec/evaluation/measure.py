@@ -1,4 +1,4 @@
-"""A metric is a number and a protocol: both measured here, with the ranks that the number is the mean of."""
+"""Measure a model and the baselines: metrics, the rank of every target, and the protocol card."""
 
 from __future__ import annotations
 
@@ -13,77 +13,85 @@ from sasrec.data.splits import EvaluationSplit, Split
 from sasrec.errors import EvaluationError
 from sasrec.evaluation.baselines import baselines
 from sasrec.evaluation.card import SAMPLED_NEGATIVES, SAMPLED_SEED, card
-from sasrec.evaluation.details import details_on_test
+from sasrec.evaluation.lists import details_on_test
 from sasrec.evaluation.metrics import metrics_from_ranks
 from sasrec.evaluation.target_ranks import TargetRanks, sampled_negatives, target_ranks
 from sasrec.ranking.scorers import Scorer
 from sasrec.runtime.log import RunLog
 
-# Ranks are multiples of a half, so float32, with 24 binary digits, holds them exactly up to this one.
+# Ranks are multiples of one half. float32 has 24 binary digits, so it represents them exactly up to this rank.
 _EXACT_IN_FLOAT32 = 2**23
+_IN_WORDS = {"valid": "validation", "test": "test"}
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What was measured, and what it is the mean of."""
+    """Metrics and the ranks from which they are computed."""
 
     metrics: dict[str, Any]
-    """{split: {"full" | "sampled": {"ndcg@10": …}}, "baselines": {name: {split: …}}, "protocol": the card,
-    and, if asked for, "details": …}; a split without targets is not there. Full and sampled metrics are of one
-    model on the same users, and differ several times: never compare one with the other."""
+    """The contents of metrics.json; a split without targets is omitted:
+
+        {split: {"full": {"ndcg@10": …}, "sampled": {…}}, "baselines": {name: {split: …}}, "protocol": the card}
+
+    With `details`, "details" is added. Never compare full metrics with sampled metrics: on the same model and
+    users, sampled metrics are several times higher."""
     ranks: pl.DataFrame
-    """A row for each scorer ("model" and the baselines) and target: `scorer`, `split`, `user` (the user's own id),
-    `event` (the target's place in the data set), `full` and `sampled` (its ranks; null where not drawn)."""
+    """The contents of ranks.parquet, one row for each scorer ("model" or a baseline) and target.
+
+    Columns: `scorer`; `split`; `user`, as in the data; `event`, the target's index in the data set; `full` and
+    `sampled`, the target's ranks, where null means not measured."""
 
 
 def evaluate_scorer(
     scorer: Scorer, data: Dataset, split: Split, *, log: RunLog, details: bool = False
 ) -> Measured:
-    """Rank validation and test targets by a scorer and by the baselines; a part without targets is not there.
+    """Rank the validation and test targets by a scorer and by all baselines; omit a split without targets.
 
-    `details` adds what is beyond accuracy, and slices (evaluation/details.py), where test has targets.
+    `details`: also measure the recommended lists and slices of the test targets (evaluation/lists.py).
 
-    Raises: EvaluationError if neither part has a target.
+    Raises: EvaluationError if neither split has a target: use another split. Also as `target_ranks` raises.
     """
     parts = [part for part in (split.valid, split.test) if len(part.targets)]
     if not parts:
         raise EvaluationError(
-            f"nobody can be measured: {nobody(split.valid)}, and {nobody(split.test)}: train with another --split"
+            f"no metrics can be measured, because {nobody(split.valid)} and {nobody(split.test)}. "
+            "Train with another --split"
         )
     for part in (split.valid, split.test):
         if part not in parts:
-            log.say(f"note: {nobody(part)}: only {parts[0].name} is measured")
-    counted = baselines(split.training, data.num_items, split.event_times)
-    scorers: dict[str, Scorer] = {"model": scorer, **counted}
+            log.say(f"note: {nobody(part)}; only the {_IN_WORDS[parts[0].name]} metrics are measured")
+    simple = baselines(split.training, data.num_items, split.event_times)
+    scorers: dict[str, Scorer] = {"model": scorer, **simple}
     measured: dict[str, dict[str, Any]] = {name: {} for name in scorers}
-    found: dict[tuple[str, str], TargetRanks] = {}
+    all_ranks: dict[tuple[str, str], TargetRanks] = {}
     for part in parts:
         negatives = sampled_negatives(part, data.num_items, SAMPLED_NEGATIVES, SAMPLED_SEED)
-        for name, each in scorers.items():
+        for name, one in scorers.items():
             with log.bar(f"{name}, {part.name}", len(part.targets)) as bar:
-                ranks = target_ranks(each, part, negatives=negatives, advance=bar)
-            found[name, part.name] = ranks
+                ranks = target_ranks(one, part, negatives=negatives, advance=bar)
+            all_ranks[name, part.name] = ranks
             measured[name][part.name] = {"full": metrics_from_ranks(ranks.full)}
             if ranks.sampled is not None:
                 measured[name][part.name]["sampled"] = metrics_from_ranks(ranks.sampled)
     metrics = {**measured.pop("model"), "baselines": measured, "protocol": card(data, split)}
     if details and split.test not in parts:
-        log.say("note: details are of test alone, so there are none")
+        log.say("note: --details needs test targets; no details are measured")
     elif details:
-        on_test = {name: found[name, "test"].full for name in scorers}
+        on_test = {name: all_ranks[name, "test"].full for name in scorers}
         metrics["details"] = details_on_test(scorers, on_test, data, split, log)
-    frames = [_rows(name, data, part, found[name, part.name]) for name in scorers for part in parts]
+    frames = [_rows(name, data, part, all_ranks[name, part.name]) for name in scorers for part in parts]
     return Measured(metrics, pl.concat(frames))
 
 
 def nobody(part: EvaluationSplit) -> str:
-    """That a part has no target, and why."""
-    return f"nobody has a {part.name} target ({part.why_skipped})"
+    """A clause that says that no user has a target in this split, and why: "nobody has a test target (…)"."""
+    return f"nobody has a {_IN_WORDS[part.name]} target ({part.why_skipped})"
 
 
 def _rows(scorer: str, data: Dataset, part: EvaluationSplit, ranks: TargetRanks) -> pl.DataFrame:
+    """The rows of one scorer and split for `Measured.ranks`."""
     kind = np.float32 if data.num_items < _EXACT_IN_FLOAT32 else np.float64
-    nothing = np.full(len(ranks.full), np.nan)
+    not_measured = np.full(len(ranks.full), np.nan)
     return pl.DataFrame(
         {
             "scorer": pl.repeat(scorer, len(ranks.full), eager=True),
@@ -91,6 +99,6 @@ def _rows(scorer: str, data: Dataset, part: EvaluationSplit, ranks: TargetRanks)
             "user": data.user_ids.gather(part.users),
             "event": part.events,
             "full": ranks.full.astype(kind),
-            "sampled": (nothing if ranks.sampled is None else ranks.sampled).astype(kind),
+            "sampled": (not_measured if ranks.sampled is None else ranks.sampled).astype(kind),
         }
     ).with_columns(pl.col("sampled").fill_nan(None))

@@ -1,4 +1,4 @@
-"""The rank of each target among its candidates."""
+"""Rank each target among its candidates: all known items, and optionally a few sampled negatives."""
 
 from __future__ import annotations
 
@@ -18,25 +18,28 @@ from sasrec.ranking.scorers import Scorer
 from sasrec.runtime.ranks import told_to_stop
 from sasrec.runtime.signals import InterruptedWorkError
 
-# Sums of ones are exact in fp32 up to here.
+# float32 counts one by one exactly up to this number.
 _EXACT = 2**24
 
 
 @dataclass(frozen=True, eq=False)
 class TargetRanks:
-    """Rank of each row's target, from 1, ties counted half."""
+    """Ranks of the targets. The best rank is 1, and each candidate with an equal score adds one half."""
 
     full: npt.NDArray[np.float64]
-    """(rows,) among the known items (data/splits.py) without the row's history."""
+    """(rows,) rank among all known items (data/splits.py) except the row's seen items."""
     sampled: npt.NDArray[np.float64] | None
-    """(rows,) among the target and the row's sampled negatives, or None if none were asked for."""
+    """(rows,) rank among the target and the row's sampled negatives; None if `negatives` was None."""
 
 
 def sampled_negatives(
     split: EvaluationSplit, num_items: int, num_negatives: int, seed: int
 ) -> npt.NDArray[np.int64]:
-    """(rows, num_negatives) the papers' protocol, seeded: uniform, with replacement, not in the history and
-    not the target, only known items. 0 where a user has had them all."""
+    """(rows, num_negatives) item numbers for the papers' sampled protocol, reproducible by `seed`.
+
+    Each negative is drawn uniformly, with replacement, from the known items that are neither the target nor in the
+    history. A row without such an item gets 0s, which never outrank the target.
+    """
     sampler = NegativeSampler(split.histories, num_items, also=split.targets, known_V=split.known_V)
     return sampler.draw(np.arange(len(split.targets)), num_negatives, np.random.default_rng(seed))
 
@@ -48,16 +51,20 @@ def target_ranks(
     negatives: npt.NDArray[np.int64] | None = None,
     advance: Callable[[int], None] = lambda rows: None,
 ) -> TargetRanks:
-    """Rank every target of a split. A target that occurs in its own history stays a candidate.
+    """Rank every target of a split. A target stays a candidate even if its history contains the same item.
 
-    `negatives`: (rows, n) from `sampled_negatives`. `advance` is told the number of rows done.
+    With several processes, each scores a share of the rows, and all return the ranks of all rows.
 
-    Raises: EvaluationError if there is nobody to evaluate, or a score is NaN; InterruptedWorkError, on all ranks,
-    if a signal is pending on one.
+    `negatives`: (rows, n) from `sampled_negatives`. `advance` is called with the number of rows after each block.
+
+    Raises:
+        EvaluationError: the split has no targets (use another split), or a score is NaN (use an earlier
+            checkpoint).
+        InterruptedWorkError: a signal is pending in one process. Every process raises it.
     """
     if not len(split.targets):
         raise EvaluationError(
-            f"no user has a {split.name} target ({split.why_skipped}): train with another --split"
+            f"the {split.name} split has no targets ({split.why_skipped}). Train with another --split"
         )
     full = np.zeros(len(split.targets))
     sampled = None if negatives is None else np.zeros(len(split.targets))
@@ -65,6 +72,7 @@ def target_ranks(
     for rows, ready in own_blocks(scorer, split.histories):
         if told_to_stop():
             break
+        # Seen items are excluded only after the target's score is read, because the target may be a seen item.
         scores_BV = candidate_scores(ready, split.histories, rows, exclude_seen=False, allowed_V=known_V)
         target_B1 = scores_BV.gather(1, torch.from_numpy(split.targets[rows]).to(scores_BV.device).unsqueeze(1))
         if sampled is not None and negatives is not None:
@@ -72,22 +80,22 @@ def target_ranks(
             sampled[rows] = _ranks(scores_BV.gather(1, negatives_BN), target_B1)
         row_E, item_E = seen_items(split.histories, rows)
         scores_BV[torch.from_numpy(row_E), torch.from_numpy(item_E)] = -torch.inf
-        # The target leaves the candidates here, so that it neither ties with itself nor counts as seen.
+        # target_B1 has the target's score already. Here the target gets -inf, or it would tie with itself.
         scores_BV.scatter_(1, torch.from_numpy(split.targets[rows]).to(scores_BV.device).unsqueeze(1), -torch.inf)
         full[rows] = _ranks(scores_BV, target_B1)
         advance(len(rows))
     if summed(np.array([float(told_to_stop())])).any():
         raise InterruptedWorkError
-    # A rank left the others' rows at 0, so these sums are exact.
+    # Each process filled its own rows and left the others 0, so these sums are exact.
     return TargetRanks(summed(full), None if sampled is None else summed(sampled))
 
 
 def _ranks(others_BV: Tensor, target_B1: Tensor) -> npt.NDArray[np.float64]:
-    """1 + the number above the target + half the number that tie, the target not among the others.
+    """(B,) 1 + the number of other scores above the target's + half the number equal to it.
 
-    That is 1 + half of (the number above + the number not below). Ones are counted as floating point numbers,
-    because PyTorch compares into those and sums them four times as fast as booleans.
+    Computed as 1 + (number above + number not below) / 2. `others_BV` must not contain the target itself.
     """
+    # Comparisons write 1.0 into floats, because PyTorch sums floats four times as fast as booleans.
     ones_BV = torch.empty_like(others_BV, dtype=torch.promote_types(others_BV.dtype, torch.float32))
     above_B = _row_sums(torch.gt(others_BV, target_B1, out=ones_BV))
     not_below_B = _row_sums(torch.ge(others_BV, target_B1, out=ones_BV))
@@ -96,6 +104,6 @@ def _ranks(others_BV: Tensor, target_B1: Tensor) -> npt.NDArray[np.float64]:
 
 
 def _row_sums(ones_BV: Tensor) -> Tensor:
-    """(B,) float64, on the CPU, as not every accelerator has that."""
+    """(B,) exact float64 counts, added on the CPU because some accelerators lack float64."""
     parts = [part_BV.sum(1).cpu().double() for part_BV in torch.split(ones_BV, _EXACT, dim=1)]
     return torch.stack(parts).sum(0)

@@ -99,7 +99,7 @@ def evaluate(
     `details`: also measure what lies beyond accuracy, and slices of users and targets, on test.
 
     Returns {split: {"full" | "sampled": {"ndcg@10": …}}, "baselines": …, "protocol": the card that
-    evaluation/card.py describes, and, if asked for, "details": as evaluation/details.py says}. A split without
+    evaluation/card.py describes, and, if asked for, "details": as evaluation/lists.py says}. A split without
     targets is not there.
 
     Raises: EvaluationError for an export, which has no events, or if neither split has a target; as `load`.

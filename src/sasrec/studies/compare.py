@@ -1,7 +1,7 @@
-"""Runs beside one another: is the difference between them more than chance?
+"""Compare measured runs: is the difference between them significant?
 
-Nothing is measured again: each run has kept the rank of every target (RUN/ranks.parquet) and the protocol card of
-its figures (RUN/metrics.json).
+No model is evaluated again. The comparison reads the rank of every target from RUN/ranks.parquet, and the protocol
+card from RUN/metrics.json.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from sasrec.studies.scored import (
 )
 from sasrec.studies.sentences import against_first, notes_on, notes_on_intervals
 
-_ROUNDING = 1e-12  # means over seeds of equal figures differ by less, which would count as users that differ
+# Smaller differences are rounding errors of means over seeds. They are set to 0, because the bootstrap counts the
+# users whose difference is not exactly 0.
+_ROUNDING = 1e-12
 
 
 def compare(
@@ -39,59 +41,69 @@ def compare(
     split: SplitName = "test",
     resamples: int = 10_000,
 ) -> Comparison:
-    """Compare each run with the first, on the same targets.
+    """Compare each run with the first one, on the same targets.
 
-    `runs`: folders, or "RUN:BASELINE" for a baseline that was measured with the run, as in "runs/a:popularity";
-    the beginning of its name will do. Runs whose settings differ in nothing but the seed are one side, of which
-    the means over runs are compared. The interval (95 %) and p-value are of `paired_bootstrap` over users and,
-    where a model has several runs, over seeds; docs/evaluation.md says how to read them.
+    Runs whose settings differ only in the random seed count as one model, and their mean is compared. The 95 %
+    confidence interval and the p-value come from `paired_bootstrap` over users. They also cover random seeds if at
+    least one model has several runs. docs/evaluation.md explains how to read them.
 
-    Raises: ConfigError for what cannot be asked, or too few resamples; EvaluationError naming the fields of the
-    protocol card that differ, or a run without ranks.
+    `runs`: run folders, or "RUN:BASELINE" for a baseline that was measured with the run, for example
+    "runs/a:popularity". The baseline's name may be shortened to an unambiguous prefix.
+
+    Raises:
+        ConfigError: fewer than two runs, a run that is named twice, an unknown run, baseline or metric, or too few
+            resamples.
+        EvaluationError: the runs have different protocols or targets, or a run's ranks are missing, damaged or out
+            of date. The message names the fields that differ, or says to measure the run again.
     """
     if metric not in METRICS:
-        raise ConfigError(f"there is no metric {metric!r}; the metrics are: {', '.join(METRICS)}")
+        raise ConfigError(f"unknown metric {metric!r}. Choose one of: {', '.join(METRICS)}")
     names = [str(run) for run in runs]
     if len(names) < 2 or len(set(names)) < len(names):
         raise ConfigError(
-            "name two runs or more to compare, each once (RUN, or RUN:BASELINE such as RUN:popularity)"
+            f"a comparison needs at least two different runs, not: {', '.join(names) or 'none'}. "
+            "Name each run once, as RUN or RUN:BASELINE (for example RUN:popularity)"
         )
     scored = [scored_run(name, candidates, split) for name in names]
     for other in scored[1:]:
         check_alike(scored[0], other, candidates)
     models, of = models_of(scored), Figure(candidates, split, metric)
-    # Of one model alone, the runs are what there is to compare.
-    groups = models if len(models) > 1 else [[each] for each in scored]
+    # If all runs belong to one model, compare the single runs with each other.
+    groups = models if len(models) > 1 else [[run] for run in scored]
     _check_resamples(resamples, len(groups) - 1)
     sides = [of.side(group) for group in groups]
-    found = [_difference(groups[0], group, models, of, resamples) for group in groups[1:]]
-    adjusted = holm([each.p_value for each in found]).tolist()
+    differences = [_difference(groups[0], group, models, of, resamples) for group in groups[1:]]
+    adjusted = holm([difference.p_value for difference in differences]).tolist()
     against = tuple(
-        against_first(sides[0], side, difference, p, of, "p" if len(found) == 1 else "Holm's p")
-        for side, difference, p in zip(sides[1:], found, adjusted, strict=True)
+        against_first(sides[0], side, difference, p, of, "p" if len(differences) == 1 else "Holm's p")
+        for side, difference, p in zip(sides[1:], differences, adjusted, strict=True)
     )
     notes = (*notes_on(models), *notes_on_intervals(against))
     return Comparison(metric, candidates, split, sides[0], against, notes, scored[0].protocol, resamples)
 
 
 def _check_resamples(resamples: int, comparisons: int) -> None:
-    """The smallest p-value there can be is 2 / (resamples + 1), which Holm multiplies by their number."""
+    """Raise ConfigError if no p-value could be significant.
+
+    The smallest possible p-value is 2 / (resamples + 1). Holm's method multiplies it by the number of comparisons.
+    """
     least = max(100, round(2 * comparisons / LEVEL))
     if resamples < least:
         raise ConfigError(
-            f"resamples must be at least {least}, not {resamples}: with fewer, no difference could be told"
+            f"resamples is {resamples}, too few for any difference to be significant. Set it to at least {least}"
         )
 
 
 def _difference(
     first: list[Scored], other: list[Scored], models: list[list[Scored]], of: Figure, resamples: int
 ) -> Difference:
-    fitted = [side for side in (first, other) if side[0].seed is not None]
+    """The difference between two groups of runs. All compared `models` contribute to the seed noise."""
+    fitted = [side for side in (first, other) if side[0].seed is not None]  # baselines have no seed
     others = [model for model in models if model not in fitted]
-    means = [[of.runs(each).mean(1).tolist() for each in group] for group in (fitted, others)]
+    means = [[of.runs(runs).mean(1).tolist() for runs in group] for group in (fitted, others)]
     users = first[0].rows["user"].rank("dense").to_numpy().astype(np.int64)
     differences = of.runs(other).mean(0) - of.runs(first).mean(0)
     differences[np.abs(differences) < _ROUNDING] = 0
-    found = paired_bootstrap(differences, users, resamples, noise=seed_noise(*means) if fitted else None)
-    # A metric lies between 0 and 1, which the noise of few seeds does not know.
-    return dataclasses.replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0))
+    result = paired_bootstrap(differences, users, resamples, noise=seed_noise(*means) if fitted else None)
+    # Metrics lie between 0 and 1, so their difference lies between -1 and 1. Seed noise can exceed these bounds.
+    return dataclasses.replace(result, low=max(result.low, -1.0), high=min(result.high, 1.0))

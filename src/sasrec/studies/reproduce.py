@@ -1,4 +1,4 @@
-"""Train a recipe over its seeds, and compare the means with the bands it states."""
+"""Train a recipe with each of its seeds, and compare the mean metrics with the bands that the recipe expects."""
 
 from __future__ import annotations
 
@@ -19,34 +19,35 @@ from sasrec.sources.resolve import resolve
 
 
 class ReproductionError(SasrecError):
-    """A recipe did not give what it says: compare versions and data, then the recipe's header."""
+    """A recipe's results are missing or outside its bands: compare versions and data with the recipe's header."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a recipe gave over its seeds."""
+    """The results of a recipe, one run per seed."""
 
     recipe: Recipe
     metrics: list[dict[str, Any]]
-    """metrics.json of each seed."""
+    """The contents of metrics.json, one per seed."""
     endings: list[Ending]
-    """Of each seed."""
+    """How each run ended, in the same order."""
 
     def values(self, metric: str) -> list[float]:
-        """Of a metric, one a seed."""
-        return [metric_of(each, metric) for each in self.metrics]
+        """The values of one metric, such as "test.full.ndcg@10", one per seed."""
+        return [metric_of(metrics, metric) for metrics in self.metrics]
 
     def outside(self) -> list[str]:
-        """A sentence for each metric whose mean is not in its band, and one if the clock may be why."""
+        """A sentence for each metric whose mean is outside its band, and one if a time limit may be the cause."""
         missed = [
-            f"{metric} is {mean:.4f}, and {low:g} to {high:g} was expected"
+            f"{metric} is {mean:.4f}, outside the expected {low:g} to {high:g}"
             for metric, (low, high) in self.recipe.expected.bands.items()
             if not low <= (mean := statistics.mean(self.values(metric))) <= high
         ]
-        cut = sum(each.reason.endswith("minutes are over") for each in self.endings)
+        cut = sum(end.reason.endswith("minutes are over") for end in self.endings)
         if missed and cut:
             missed.append(
-                f"max_minutes ended {cut} of {len(self.endings)} runs, so on a slower machine they learn less"
+                f"max_minutes stopped {cut} of {len(self.endings)} runs, "
+                "and a slower machine trains less in that time"
             )
         return missed
 
@@ -59,24 +60,29 @@ def reproduce(
     seeds: list[int] | None = None,
     log: RunLog | None = None,
 ) -> Outcome:
-    """Train a recipe with each of its seeds in `folder`/NAME-SEED, and measure it.
+    """Train and measure a recipe with each of its seeds, in the folders `folder`/NAME-SEED.
 
-    `dataset`: where the data is, if the recipe names none or it cannot be fetched. `seeds`: others than the
-    recipe's. A run that is there already is gone on with, or measured if it has ended.
+    An existing run is continued, or only measured if its training has ended.
 
-    Raises: before anything is trained, DataError if the data, or that of a run that is there, is not the recipe's,
-    and ConfigError if such a run has other settings; what `train` raises.
+    `name`: a recipe's name, or the path of a .toml file. `dataset`: the path of the data, for a recipe that names
+    no public data set. `seeds`: use these random seeds instead of the recipe's.
+
+    Raises:
+        DataError: the data, or that of an existing run, is not the recipe's. Use the recipe's data.
+        ConfigError: an existing run has other settings; remove it, or name another folder.
+        Also as `train` raises. The first two are raised before any training.
     """
     recipe = read_recipe(name)
     seeds = recipe.expected.seeds if seeds is None else seeds
     if not seeds or len(set(seeds)) < len(seeds):
-        raise ConfigError(f"name at least one seed, and none twice: not {seeds}")
+        raise ConfigError(f"seeds is {seeds}. Give at least one seed, and each only once")
     settings = {seed: recipe.settings(seed) for seed in seeds}
     folders = {seed: Path(folder) / f"{recipe.name}-{seed}" for seed in seeds}
     data = _data_of(recipe, dataset)
     for seed, train_dir in folders.items():
         if RunFolder(train_dir).can_resume():
             _check_run(train_dir, recipe, seed)
+    # All existing runs are checked above, so that a wrong one is reported before hours of training.
     results = []
     for seed, train_dir in folders.items():
         if not RunFolder(train_dir).can_resume():
@@ -88,15 +94,19 @@ def reproduce(
 
 
 def result_of(train_dir: Path, recipe: Recipe, seed: int) -> tuple[dict[str, Any], Ending]:
-    """The metrics.json of a run of that recipe and seed, and how it ended.
+    """The contents of metrics.json of a finished run of this recipe and seed, and how its training ended.
 
-    Raises: ConfigError or DataError if it is another run; ReproductionError if it has not ended or has no metrics.
+    Raises: ConfigError or DataError if the run has other settings or data; ReproductionError if its training has
+    not ended, or was not measured.
     """
     _check_run(train_dir, recipe, seed)
     folder = RunFolder(train_dir)
     ended = folder.ending()
     if ended is None or not folder.is_finished():
-        raise ReproductionError(f"{train_dir} has not ended, or was not measured since")
+        raise ReproductionError(
+            f"the training of {train_dir} has not ended, or was not measured afterwards. "
+            f"Finish it: sasrec train --train_dir {train_dir} --resume"
+        )
     return folder.metrics(), ended
 
 
@@ -105,34 +115,38 @@ def _data_of(recipe: Recipe, dataset: str | Path | None) -> Dataset:
     data, _ = resolve(config.dataset, config)
     if not data.data_hash.startswith(recipe.expected.data_hash):
         raise DataError(
-            f"the figures of {recipe.name} are for data {recipe.expected.data_hash[:12]}, and {config.dataset} "
-            f"has {data.data_hash[:12]}: other events, or another order of them"
+            f"{recipe.name} expects data with the hash {recipe.expected.data_hash[:12]}, but {config.dataset} has "
+            f"{data.data_hash[:12]}. Use the data that the recipe's header describes: same events, same order"
         )
     return data
 
 
 def _check_run(train_dir: Path, recipe: Recipe, seed: int) -> None:
-    """Whether the run that is there, ended or not, is one of this recipe and data."""
+    """Raise ConfigError or DataError unless an existing run has this recipe's settings and data."""
     folder = RunFolder(train_dir)
     own = folder.config()
     differing = dataclasses.replace(own, data=DataConfig()).differences(recipe.settings(seed)).keys()
     if other := differing - KEEP_WEIGHTS:
         raise ConfigError(
-            f"{train_dir} was trained with another {', '.join(sorted(other))}: remove it, or name another folder"
+            f"{train_dir} was trained with different settings: {', '.join(sorted(other))}. "
+            "Remove it, or name another folder"
         )
     if folder.is_finished():
         data_hash = _measured_on(train_dir)
-    else:  # there may be no metrics.json yet; this is what it would go on with
+    else:  # metrics.json may be missing, so check the data with which training would continue
         data_hash = folder.dataset(own).data_hash
     if not data_hash.startswith(recipe.expected.data_hash):
-        raise DataError(f"{train_dir} was trained on other data: remove it, or name another folder")
+        raise DataError(
+            f"{train_dir} was trained on data with the hash {data_hash[:12]}, but {recipe.name} expects "
+            f"{recipe.expected.data_hash[:12]}. Remove it, or name another folder"
+        )
 
 
 def _measured_on(train_dir: Path) -> str:
-    """The hash of the data in a run's metrics.json."""
+    """The hash of the data on which a run was measured, from its metrics.json."""
     try:
         return str(RunFolder(train_dir).metrics()["protocol"]["data_hash"])
     except (KeyError, TypeError):
         raise EvaluationError(
-            f"{train_dir}/metrics.json does not name its data; measure the run again: sasrec evaluate {train_dir}"
+            f"{train_dir}/metrics.json has no hash of its data. Write it again: sasrec evaluate {train_dir}"
         ) from None

@@ -1,4 +1,4 @@
-"""One scorer of one measured run, read back from its folder."""
+"""Read the ranks of measured runs from their folders, check that they are comparable, and group them by model."""
 
 from __future__ import annotations
 
@@ -21,53 +21,57 @@ from sasrec.evaluation.metrics import of_targets
 from sasrec.evaluation.significance import Difference
 from sasrec.runs.folder import RunFolder
 
+# A comparison is significant if its adjusted p-value is at most this.
 LEVEL = 0.05
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """One scorer of one run."""
+    """A run's model, or one of its baselines, with the ranks of all targets of one split."""
 
     name: str
+    """As the user named it: RUN or RUN:BASELINE."""
     seed: int | None
-    """None for a baseline, which has none."""
+    """The random seed; None for a baseline."""
     settings: str
-    """Equal for runs of one model, unless other code or another device made them."""
+    """The settings that affect the weights, except the seed, as text. Runs of one model have equal texts."""
     protocol: dict[str, Any]
+    """The protocol card (evaluation/card.py)."""
     rows: pl.DataFrame
-    """In order of event."""
+    """One row per target, in order of `event`, with the columns user, event, full and sampled."""
     cautions: tuple[str, ...] = ()
-    """What a reader should know of this run."""
+    """Warnings about this run. Each continues a sentence that begins with the run's name."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """A model, or a baseline, among those compared."""
+    """One side of a comparison: a model with all its runs, a single run, or a baseline."""
 
     name: str
     runs: tuple[str, ...]
-    """Its runs, as they were named: more than one where they differ in nothing but the seed."""
+    """The runs' names, as the user gave them. Several runs differ only in the random seed."""
     metrics: dict[str, float]
-    """Means over targets, and over runs."""
+    """Name of a metric -> its mean over targets and runs."""
 
 
 @dataclass(frozen=True)
 class Against:
-    """A side against the first one."""
+    """The comparison of one side with the first side."""
 
     side: Side
     difference: Difference
-    """Of the metric: this side minus the first."""
+    """This side's metric minus the first side's."""
     adjusted_p: float
-    """The p-value, adjusted for the number of comparisons (Holm)."""
+    """The p-value, adjusted for the number of comparisons by Holm's method."""
     verdict: Literal["better", "worse", "no difference"]
-    """By `adjusted_p` and a level of 5 %."""
+    """"no difference" if `adjusted_p` is above 5 %: no difference was shown. Else the sign of the difference."""
     sentence: str
+    """The verdict and its numbers in English."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found."""
+    """The result of `compare`."""
 
     metric: str
     candidates: Candidates
@@ -75,164 +79,181 @@ class Comparison:
     first: Side
     others: tuple[Against, ...]
     notes: tuple[str, ...]
-    """What to bear in mind when reading the figures."""
+    """Limits of this comparison, in English, for example that the intervals do not cover the random seed."""
     protocol: dict[str, Any]
-    """The first run's card (evaluation/card.py); the others agree with it in what must."""
+    """The first run's protocol card. All cards agree in the fields of `MUST_AGREE` (evaluation/card.py)."""
     resamples: int
 
 
 @dataclass(frozen=True)
 class Figure:
-    """Which figure is looked at."""
+    """The metric under comparison, with its kind of candidates and its split."""
 
     candidates: Candidates
     split: SplitName
     metric: str
 
     def __str__(self) -> str:
-        """As sentences have it; full and test go without saying."""
+        """The metric in words, for example "validation sampled NDCG@10". "full" and "test" are not mentioned."""
         sampled = "sampled " if self.candidates == "sampled" else ""
         return f"{'validation ' if self.split == 'valid' else ''}{sampled}{self.metric.upper()}"
 
     def runs(self, group: list[Scored], metric: str | None = None) -> npt.NDArray[np.float64]:
-        """(runs, rows)"""
-        return np.stack(
-            [of_targets(ranks_of(each.rows, self.candidates), metric or self.metric) for each in group]
-        )
+        """(runs, rows) the metric of each target in each run."""
+        return np.stack([of_targets(ranks_of(run.rows, self.candidates), metric or self.metric) for run in group])
 
     def side(self, group: list[Scored]) -> Side:
-        """The means of a group of runs."""
+        """A group of runs as one side, with the means of this metric, NDCG@10 and HR@10."""
         shown = dict.fromkeys((self.metric, "ndcg@10", "hr@10"))
         name = group[0].name + (f" ({len(group)} seeds)" if len(group) > 1 else "")
         means = {metric: float(self.runs(group, metric).mean()) for metric in shown}
-        return Side(name, tuple(each.name for each in group), means)
+        return Side(name, tuple(run.name for run in group), means)
 
 
 def scored_run(name: str, candidates: Candidates, split: SplitName) -> Scored:
     """Read the ranks of a run's model, or of one of its baselines.
 
-    Raises: ConfigError for a run or baseline that does not exist; EvaluationError for missing or damaged ranks.
+    `name`: RUN or RUN:BASELINE.
+
+    Raises:
+        ConfigError: the run or the baseline does not exist.
+        EvaluationError: the ranks are missing, damaged or out of date; measure the run again. Or the split has no
+            targets; use the other split.
     """
-    folder, asked = RunFolder(name), "model"
+    folder, wanted = RunFolder(name), "model"
+    # A folder's name may contain a colon, so the whole name is tried first.
     if not folder.metrics_file.exists() and ":" in name:
-        run, _, asked = name.rpartition(":")
+        run, _, wanted = name.rpartition(":")
         folder = RunFolder(run)
     if not folder.metrics_file.exists():
-        raise ConfigError(f"{folder.path} has no metrics.json; name a folder of `sasrec train`, or RUN:BASELINE")
-    again = f"measure it again: sasrec evaluate {folder.path}"
+        raise ConfigError(
+            f"{folder.path} has no metrics.json. Name a folder that `sasrec train` made, or RUN:BASELINE"
+        )
+    again = f"Measure it again: sasrec evaluate {folder.path}"
     if not folder.ranks_file.exists():
-        raise EvaluationError(f"{folder.path} was measured by a version that kept no ranks: {again}")
+        raise EvaluationError(f"{folder.path} has no ranks.parquet, the ranks of its targets. {again}")
     metrics = folder.metrics()
-    scorer = _scorer_named(asked, ["model", *metrics["baselines"]], folder.path)
+    scorer = _scorer_named(wanted, ["model", *metrics["baselines"]], folder.path)
     try:
         of_scorer = (pl.col("scorer") == scorer) & (pl.col("split") == split)
         ranks = pl.col("full", "sampled").cast(pl.Float64)
         rows = pl.read_parquet(folder.ranks_file).filter(of_scorer).sort("event").select("user", "event", ranks)
     except pl.exceptions.PolarsError:
-        raise EvaluationError(f"{folder.ranks_file} is damaged: {again}") from None
+        raise EvaluationError(f"{folder.ranks_file} is damaged. {again}") from None
     if split not in metrics:
         raise EvaluationError(
-            f"{folder.path} has no {split} targets (its protocol card says why): take the other --split"
+            f"{folder.path} has no {split} targets; its protocol card says why. Use the other --split"
         )
-    kept = (metrics if scorer == "model" else metrics["baselines"][scorer])[split][candidates]["mrr"]
-    found = of_targets(ranks_of(rows, candidates), "mrr").sum() / max(len(rows), 1)
-    if not abs(found - kept) <= 1e-9:  # nor if it is NaN
-        raise EvaluationError(
-            f"{folder.ranks_file} and {folder.metrics_file.name} are not of one measurement: {again}"
-        )
+    # Both files must come from one evaluation, so the ranks must give the MRR in metrics.json.
+    saved = (metrics if scorer == "model" else metrics["baselines"][scorer])[split][candidates]["mrr"]
+    computed = of_targets(ranks_of(rows, candidates), "mrr").sum() / max(len(rows), 1)
+    if not abs(computed - saved) <= 1e-9:  # written so that NaN is also an error
+        raise EvaluationError(f"{folder.ranks_file} and metrics.json come from different evaluations. {again}")
     if scorer != "model":
         return Scored(name, None, f"{folder.path.resolve()}:{scorer}", metrics["protocol"], rows)
     ended = folder.ending()
     if ended is not None and not ended.measured:
-        raise EvaluationError(f"{folder.path} was trained on since it was measured: {again}")
+        raise EvaluationError(f"{folder.path} was trained further after it was measured. {again}")
     config = folder.config()
     unended = ended is None and any(event["event"] != "metrics" for event in folder.events())
+    # The folder's name makes the settings of an unfinished run unique, so it is not grouped with other seeds.
     settings = _settings(config, folder) + (str(folder.path.resolve()) if unended else "")
     cautions = tuple(_cautions(config, unended))
     return Scored(name, config.training.seed, settings, metrics["protocol"], rows, cautions)
 
 
-def _scorer_named(asked: str, known: list[str], folder: Path) -> str:
-    """The scorer of that name, or the only one that begins so."""
-    found = [asked] if asked in known else [scorer for scorer in known if scorer.startswith(asked)]
-    if not found:
-        raise ConfigError(f"{folder} has no scorer {asked!r}; it has: {', '.join(known)}")
-    if len(found) > 1:
-        raise ConfigError(f"{folder}:{asked} is ambiguous: {' or '.join(found)}?")
-    return found[0]
+def _scorer_named(wanted: str, known: list[str], folder: Path) -> str:
+    """The scorer with this name, or the only one whose name starts with it."""
+    matches = [wanted] if wanted in known else [scorer for scorer in known if scorer.startswith(wanted)]
+    if not matches:
+        raise ConfigError(f"{folder} has no scorer {wanted!r}. Choose one of: {', '.join(known)}")
+    if len(matches) > 1:
+        raise ConfigError(f"{folder}:{wanted} is ambiguous. Write {' or '.join(matches)}")
+    return matches[0]
 
 
 def _cautions(config: RunConfig, unended: bool) -> Iterator[str]:
     if unended:
-        yield "has not ended, so it is no seed of others; its figures are of when it was measured"
+        yield (
+            "has not finished training, so it is not grouped with other seeds; "
+            "its metrics date from its last evaluation"
+        )
     if config.model.interval_unit == "history":
-        yield "takes the unit of intervals from whole histories, so it knows something of held-out times"
+        yield "uses interval_unit = history, so its unit of time depends on held-out times"
 
 
 def _settings(config: RunConfig, folder: RunFolder) -> str:
-    """What decides the weights, but for the seed, and for data and split, which the card has."""
+    """The settings that affect the weights, as JSON, except the seed, the data and the split."""
     parts = dataclasses.asdict(config)
     training = {name: value for name, value in parts["training"].items() if name not in ("seed", *KEEP_WEIGHTS)}
     return json.dumps([parts["model"], parts["loss"], training, _started_from(folder)])
 
 
 def _started_from(folder: RunFolder) -> str | None:
-    """The checkpoint whose weights a run began with, if its log names one."""
-    found = None
+    """The checkpoint from which a run took its initial weights, according to its log; None for random weights."""
+    checkpoint = None
     for event in folder.events():
-        found = event.get("start_from") if event["event"] == "start" else found
-    return found
+        checkpoint = event.get("start_from") if event["event"] == "start" else checkpoint
+    return checkpoint
 
 
 def check_alike(first: Scored, other: Scored, candidates: Candidates) -> None:
-    """Raises: EvaluationError if two runs were measured under different protocols or on different targets."""
+    """Raise EvaluationError if two runs were measured under different protocols or on different targets."""
     if differing := differences(first.protocol, other.protocol, candidates):
         raise EvaluationError(
-            f"{first.name} and {other.name} were not measured alike, and cannot be compared: "
-            f"they differ in {'; '.join(differing)}"
+            f"{first.name} and {other.name} were measured under different protocols; "
+            f"they differ in {'; '.join(differing)}. "
+            "Compare runs with the same data and split, or measure both again"
         )
     if not all(
         first.rows[key].cast(pl.String).equals(other.rows[key].cast(pl.String)) for key in ("user", "event")
     ):
-        raise EvaluationError(f"{first.name} and {other.name} were measured on other targets: measure both again")
+        raise EvaluationError(
+            f"{first.name} and {other.name} were measured on different targets. "
+            "Measure both again with sasrec evaluate"
+        )
 
 
 def models_of(scored: list[Scored]) -> list[list[Scored]]:
-    """Runs of one model together, in order of the first of each.
+    """Group runs by model, in the order in which the models first occur.
 
-    Of runs with equal settings and seed but unequal ranks, other code or another device made one: where the code
-    that measured them does not say which runs belong together, each is a side of its own.
+    A model's runs have equal settings and different seeds. If two runs have equal settings and seeds but different
+    ranks, different code or devices made them, and runs are grouped by the code that measured them. If a seed
+    still occurs twice in a group, every run counts as a separate model.
     """
     models: list[list[Scored]] = []
-    for model in grouped(scored, lambda each: each.settings):
+    for model in grouped(scored, lambda run: run.settings):
         if _seeds_differ(model):
             models.append(model)
             continue
-        by_code = grouped(model, lambda each: each.protocol["sasrec"])
-        models += by_code if all(map(_seeds_differ, by_code)) else [[each] for each in model]
+        by_code = grouped(model, lambda run: run.protocol["sasrec"])
+        models += by_code if all(map(_seeds_differ, by_code)) else [[run] for run in model]
     return models
 
 
 def grouped(scored: list[Scored], key: Callable[[Scored], str]) -> list[list[Scored]]:
-    """The runs with equal keys, in order of the first of each."""
+    """Group runs with equal keys, in the order in which the keys first occur."""
     groups: dict[str, list[Scored]] = {}
-    for each in scored:
-        groups.setdefault(key(each), []).append(each)
+    for run in scored:
+        groups.setdefault(key(run), []).append(run)
     return list(groups.values())
 
 
 def _seeds_differ(model: list[Scored]) -> bool:
-    """Raises: ConfigError if two runs are one and the same."""
+    """Whether no two of these runs have the same seed.
+
+    Raises: ConfigError if two runs also have the same ranks, because one is then a copy of the other.
+    """
     first: dict[int | None, Scored] = {}
-    for each in model:
-        twin = first.setdefault(each.seed, each)
-        if twin is not each and twin.rows.equals(each.rows):
+    for run in model:
+        twin = first.setdefault(run.seed, run)
+        if twin is not run and twin.rows.equals(run.rows):
             raise ConfigError(
-                f"{twin.name} and {each.name} have the same settings, seed and ranks: name one of them"
+                f"{twin.name} and {run.name} have the same settings, seed and ranks. Name only one of them"
             )
     return len(first) == len(model)
 
 
 def ranks_of(rows: pl.DataFrame, candidates: Candidates) -> npt.NDArray[np.float64]:
-    """(rows,) the ranks of one kind of candidates."""
+    """(rows,) the targets' ranks among the full or the sampled candidates."""
     return rows[candidates].cast(pl.Float64).to_numpy()

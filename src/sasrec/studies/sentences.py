@@ -1,4 +1,4 @@
-"""Sentences about a comparison."""
+"""English sentences about a comparison: verdicts and notes."""
 
 from __future__ import annotations
 
@@ -11,67 +11,68 @@ from sasrec.studies.scored import LEVEL, Against, Figure, Scored, Side, grouped
 def against_first(
     first: Side, side: Side, difference: Difference, adjusted_p: float, of: Figure, p_is: str
 ) -> Against:
-    """A side against the first one, with the verdict in a sentence."""
+    """The comparison of one side with the first side, with its verdict as a sentence.
+
+    `p_is`: the name of the p-value in the sentence, "p" or "Holm's p".
+    """
     verdict: Literal["better", "worse", "no difference"] = "no difference"
-    said = f"no difference can be told between {side.name} and {first.name}"
+    statement = f"no difference was shown between {side.name} and {first.name}"
     if adjusted_p <= LEVEL:
         verdict = "better" if difference.mean > 0 else "worse"
-        said = f"{side.name} is {verdict} than {first.name}"
-    own, theirs = (each.metrics[of.metric] for each in (side, first))
+        statement = f"{side.name} is {verdict} than {first.name}"
+    own, baseline = side.metrics[of.metric], first.metrics[of.metric]
     figures = (
-        f"{of} {number(own)} against {number(theirs)}, difference {number(difference.mean)} "
+        f"{of} {number(own)} against {number(baseline)}, difference {number(difference.mean)} "
         f"(95 % interval {number(difference.low)} to {number(difference.high)}, {p_is} {p_value(adjusted_p)})"
     )
-    return Against(side, difference, adjusted_p, verdict, f"{said}: {figures}")
+    return Against(side, difference, adjusted_p, verdict, f"{statement}: {figures}")
 
 
 def number(value: float) -> str:
-    """Four decimals, without the zero before the point."""
+    """A metric with four decimals and without the zero before the point, for example ".1234"."""
     return f"{value:.4f}".replace("0.", ".", 1)
 
 
 def p_value(p: float) -> str:
-    """Three decimals, without the zero before the point."""
+    """A p-value with three decimals and without the zero before the point, for example ".012" or "< .001"."""
     return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
 def notes_on(models: list[list[Scored]]) -> list[str]:
-    """What a reader of the intervals should know about these models."""
+    """Notes about the models: what the intervals cover, which runs were not grouped, and each run's cautions."""
     fitted = [model for model in models if model[0].seed is not None]
     single, notes = [model[0].name for model in fitted if len(model) == 1], []
     if len(models) == 1:
-        notes.append(
-            "these runs differ in nothing but the seed, so their spread is the seed's: it is in the intervals"
-        )
+        notes.append("these runs differ only in the random seed; the intervals cover the variation between seeds")
     elif single and len(single) == len(fitted):
         notes.append(
-            "the intervals are of the users' chance alone: what another seed would give is not in them; "
-            "train with other seeds too, and name those runs as well"
+            "the intervals only cover the sampling of users, not the random seed. "
+            "Train each model with several seeds, and compare all these runs"
         )
     elif single:
         notes.append(
-            f"one run does not say how far seeds lie apart, so for {', '.join(single)} that is taken from the "
-            "models with several runs; where it is more, the intervals are too narrow: train with other seeds too"
+            f"one run cannot show the variation between seeds. For {', '.join(single)} it is estimated from the "
+            "models with several runs; if it is larger, the intervals are too narrow. Train with several seeds"
         )
-    for alike in grouped([model[0] for model in fitted], lambda each: each.settings):
-        if len(alike) > 1:
+    for twins in grouped([model[0] for model in fitted], lambda run: run.settings):
+        if len(twins) > 1:
             notes.append(
-                f"{', '.join(each.name for each in alike)} have equal settings: other code or another device made "
-                "unequal weights of an equal seed, so they are compared as different models"
+                f"{', '.join(run.name for run in twins)} have equal settings, but equal seeds gave different "
+                "weights (another version of the code, or another device). They are compared as different models"
             )
-    notes += [f"{each.name} {caution}" for model in fitted for each in model for caution in each.cautions]
-    versions = sorted({each.protocol["sasrec"] for model in models for each in model})
+    notes += [f"{run.name} {caution}" for model in fitted for run in model for caution in run.cautions]
+    versions = sorted({run.protocol["sasrec"] for model in models for run in model})
     if len(versions) > 1:
-        notes.append(f"measured by different versions of sasrec: {', '.join(versions)}")
+        notes.append(f"the runs were measured by different versions of sasrec: {', '.join(versions)}")
     return notes
 
 
 def notes_on_intervals(others: tuple[Against, ...]) -> list[str]:
-    """Where a reader of the intervals would call a difference that Holm's p does not."""
-    open_ = [each for each in others if each.verdict == "no difference" and len(others) > 1]
-    if not any(each.difference.low > 0 or each.difference.high < 0 for each in open_):
+    """A note if an interval excludes 0 although Holm's p shows no difference."""
+    undecided = [against for against in others if against.verdict == "no difference" and len(others) > 1]
+    if not any(against.difference.low > 0 or against.difference.high < 0 for against in undecided):
         return []
     return [
-        "an interval that leaves out 0 is not enough here: the intervals are each for itself, and of several "
-        "comparisons one may leave it out by chance; Holm's p counts them"
+        "an interval that excludes 0 does not show a difference here. Each interval covers one comparison only; "
+        "with several comparisons, one may exclude 0 by chance. Holm's p corrects for the number of comparisons"
     ]

@@ -34,7 +34,7 @@ def names() -> Iterator[str]:
 
 def with_default(name: str, value: object) -> types.ModuleType:
     """The module of settings, made again from its source with another default of one setting."""
-    pattern = rf"(^    {name}: [^=\n]+ = (?:setting\()?)[^,\n)]+"
+    pattern = rf"(^    {name}: [^=\n]+ = (?!field)(?:setting\()?)[^,\n)]+"
     changed, count = re.subn(
         pattern, lambda match: match[1] + repr(value), inspect.getsource(settings), flags=re.M
     )

@@ -252,7 +252,7 @@ def test_a_run_whose_split_leaves_nobody_to_measure_says_why(
     assert not (tmp_path / "run/metrics.json").exists()
     with pytest.raises(
         EvaluationError,
-        match=r"nobody can be measured.*valid target \(no event in this period: 1.*test.*train with another --split",
+        match=r"no metrics can.*validation target \(no event in this period: 1.*test.*Train with another --split",
     ):
         sasrec.evaluate(tmp_path / "run")
 

@@ -43,8 +43,9 @@ def test_the_part_that_has_targets_is_measured_and_printed(
     run = trained(tmp_path, *CASES[missing])
     there = {"valid": "test", "test": "valid"}[missing]
     said = capsys.readouterr().err
-    assert f"note: nobody has a {missing} target (" in said
-    assert f"only {there} is measured" in said
+    words = {"valid": "validation", "test": "test"}
+    assert f"note: nobody has a {words[missing]} target (" in said
+    assert f"only the {words[there]} metrics are measured" in said
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics.keys() == {there, "baselines", "protocol"}
     assert all(each.keys() == {there} for each in metrics["baselines"].values())
@@ -74,7 +75,7 @@ def test_the_part_that_has_targets_is_measured_and_printed(
     assert main([*again, "--split", RunConfig.load(run / "config.toml").evaluation.split]) == 0
     assert f"{there}, popularity" in capsys.readouterr().out, "train prints it too"
     assert ("details" in with_details) == (there == "test") == ("coverage" in captured.out)
-    assert ("details are of test" in captured.err) == (there == "valid")
+    assert ("no details are measured" in captured.err) == (there == "valid")
 
 
 def test_an_export_says_why_it_cannot_be_measured(tmp_path: Path) -> None:
