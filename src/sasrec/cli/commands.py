@@ -8,22 +8,13 @@ from typing import Annotated, Any
 
 import tyro
 
-from sasrec.checkpoint.restore import CHECKPOINTS
 from sasrec.cli.arguments import ids, seconds
-from sasrec.cli.tables import err, out, print_comparison, print_items, print_metrics, print_outcome
-from sasrec.config.recipe import recipe_names
+from sasrec.cli.console import err, out, say
+from sasrec.config.choices import Candidates, SplitName
 from sasrec.config.settings import RunConfig
-from sasrec.data.splits import SplitName
 from sasrec.errors import ConfigError, DataError
-from sasrec.evaluation.card import Candidates
-from sasrec.runs.evaluate import evaluate, load
-from sasrec.runs.export import export
-from sasrec.runs.folder import METRICS, prepared_folder, saved_metrics
-from sasrec.runs.train import resume, train
-from sasrec.runtime.log import RunLog
-from sasrec.runtime.ranks import joined, rank
-from sasrec.studies.compare import compare
-from sasrec.studies.reproduce import ReproductionError, reproduce
+
+# Everything else is imported in `run`: help, and what is refused at once, need no PyTorch.
 
 
 @dataclass(frozen=True)
@@ -43,28 +34,38 @@ class Train:
     recipe: Path | None = None
     """TOML file of settings; the settings given on the command line override it."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-    """Local copy of the public data set, where it cannot be downloaded."""
+    """Read the public data set from this local copy instead of downloading it."""
     resume: bool = False
-    """Go on with the run in train_dir from its newest checkpoint, with its settings."""
+    """Continue the run in train_dir from its newest checkpoint, with its settings."""
     state_dict_path: Path | None = None
-    """Start from the weights of this checkpoint, or of the best of this run."""
+    """Start from the weights of this checkpoint, or of the best checkpoint of this run."""
     inference_only: bool = False
-    """Do not train: measure the best checkpoint of the run in train_dir or, instead, that of state_dict_path,
-    whose figures are printed only."""
+    """Measure without training: the best checkpoint of the run in train_dir, or, printed only, the one that
+    state_dict_path names."""
+    sampled: bool = False
+    """Print the figures of the sampled protocol as a table too."""
     config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
 
     def run(self) -> None:
         """Train, and print the metrics."""
-        log, dataset = RunLog(None, err), self.config.data.dataset
+        dataset = self.config.data.dataset
         if self.inference_only:
-            self._measure(log)
+            self._measure()
             return
         if self.resume and self.state_dict_path is not None:
-            raise ConfigError("--resume goes on with the run's own weights: leave --state_dict_path away")
+            raise ConfigError("--resume continues with the run's own weights. Remove --state_dict_path.")
         if self.resume and self.from_:
-            raise ConfigError("--resume goes on with the run's own data: leave --from away")
+            raise ConfigError("--resume continues with the run's own data. Remove --from.")
         if not dataset and not self.resume:
-            raise DataError("no data set was named: give --dataset a public name, a prepared folder or a file")
+            raise DataError("no data set is named. Give --dataset a public name, a prepared folder or a file.")
+        from sasrec.checkpoint.restore import CHECKPOINTS
+        from sasrec.cli.sentences import interrupted, next_step
+        from sasrec.cli.tables import print_run
+        from sasrec.runs.folder import METRICS, saved_metrics
+        from sasrec.runs.train import resume, train
+        from sasrec.runtime.log import RunLog
+
+        log = RunLog(None, err)
         try:
             if self.resume:
                 resume(self.train_dir, recipe=self.config, log=log)
@@ -79,13 +80,18 @@ class Train:
                 )
         except (KeyboardInterrupt, SystemExit):
             if (self.train_dir / CHECKPOINTS).exists():
-                err.print(f"interrupted; go on with: sasrec train --train_dir {self.train_dir} --resume")
+                say(err, interrupted(self.train_dir))
             raise
         if (self.train_dir / METRICS).exists():
-            print_metrics(saved_metrics(self.train_dir))
-        err.print(f"next: sasrec recommend {self.train_dir} --history ITEM,ITEM,… --k 10")
+            print_run(self.train_dir, saved_metrics(self.train_dir), sampled=self.sampled)
+        say(err, next_step(self.train_dir))
 
-    def _measure(self, log: RunLog) -> None:
+    def _measure(self) -> None:
+        from sasrec.cli.tables import print_metrics, print_run
+        from sasrec.runs.evaluate import evaluate
+        from sasrec.runs.folder import prepared_folder
+        from sasrec.runtime.log import RunLog
+
         own = self.train_dir / "config.toml"
         config = self.config.replace(
             dataset=str(prepared_folder(self.config.data.dataset) or self.config.data.dataset)
@@ -95,7 +101,11 @@ class Train:
             named = ", ".join(other) or ("--resume" if self.resume else "--from")
             raise ConfigError(f"{named} cannot differ from the run's own, or does nothing, with --inference_only")
         device, path = self.config.training.device, self.state_dict_path
-        print_metrics(evaluate(self.train_dir, device=device, checkpoint=path, log=log))
+        metrics = evaluate(self.train_dir, device=device, checkpoint=path, log=RunLog(None, err))
+        if path is None:
+            print_run(self.train_dir, metrics, sampled=self.sampled)
+        else:
+            print_metrics(metrics, sampled=self.sampled)
 
 
 @dataclass(frozen=True)
@@ -115,13 +125,20 @@ class Evaluate:
     device: str = "auto"
     """cpu, cuda, mps or auto."""
     details: bool = False
-    """On test also: coverage, popularity, novelty and diversity of the lists; figures by length of the history, by
-    popularity of the target and by recency."""
+    """Measure on test also coverage, popularity, novelty and diversity of the lists, and the figures by length of
+    the history, popularity of the target and recency."""
+    sampled: bool = False
+    """Print the figures of the sampled protocol as a table too."""
 
     def run(self) -> None:
         """Evaluate, and print the metrics."""
+        from sasrec.cli.tables import print_run
+        from sasrec.runs.evaluate import evaluate
+        from sasrec.runtime.log import RunLog
+
         log, data = RunLog(None, err), self.dataset
-        print_metrics(evaluate(self.run_dir, device=self.device, dataset=data, details=self.details, log=log))
+        metrics = evaluate(self.run_dir, device=self.device, dataset=data, details=self.details, log=log)
+        print_run(self.run_dir, metrics, sampled=self.sampled)
 
 
 @dataclass(frozen=True)
@@ -154,6 +171,9 @@ class Compare:
 
     def run(self) -> None:
         """Compare, and print the table and the sentences."""
+        from sasrec.cli.tables import print_comparison
+        from sasrec.studies.compare import compare
+
         options: dict[str, Any] = {"candidates": self.candidates, "split": self.split}
         print_comparison(compare(self.runs, metric=self.metric, resamples=self.resamples, **options))
 
@@ -205,11 +225,15 @@ class Recommend:
             raise ConfigError("--times and --assume_regular go with --history: users of the data have times")
         if self.all and (self.output is None or self.output.suffix not in {".parquet", ".csv"}):
             raise ConfigError("--all needs --output FILE.parquet or FILE.csv")
+        from sasrec.cli.sentences import REPEATS_NOT_LEARNED
+        from sasrec.cli.tables import print_items
+        from sasrec.runs.evaluate import load
+        from sasrec.runtime.log import RunLog
+        from sasrec.runtime.ranks import joined, rank
+
         recommender = load(self.run_dir, device=self.device, dataset=self.dataset)
         if self.include_seen and RunConfig.load(self.run_dir / "config.toml").loss.skip_own_items:
-            err.print(
-                "note: this model has not learned how likely items come again: train it with --no_skip_own_items"
-            )
+            say(err, REPEATS_NOT_LEARNED, label="note:", style="yellow")
         options: dict[str, Any] = {
             "k": self.k,
             "exclude_seen": not self.include_seen,
@@ -222,7 +246,7 @@ class Recommend:
                 if rank() > 0:
                     return
             frame.write_csv(self.output) if self.output.suffix == ".csv" else frame.write_parquet(self.output)
-            err.print(f"{frame.height} rows for {frame['user'].n_unique()} users written to {self.output}")
+            say(err, f"{frame.height:,} rows for {frame['user'].n_unique():,} users written to {self.output}")
         elif self.history is not None:
             times = None if self.times is None else seconds(self.times)
             history = ids(self.history)
@@ -254,14 +278,20 @@ class Reproduce:
 
     def run(self) -> None:
         """Reproduce, print the table, and say whether it holds."""
+        from sasrec.config.recipe import recipe_names
+
         if not self.recipe:
             out.print("\n".join(recipe_names()))
             return
+        from sasrec.cli.tables import print_outcome
+        from sasrec.runtime.log import RunLog
+        from sasrec.studies.reproduce import ReproductionError, reproduce
+
         seeds, log = list(self.seeds) or None, RunLog(None, err)
         try:
             outcome = reproduce(self.recipe, self.train_dir, dataset=self.dataset, seeds=seeds, log=log)
         except (KeyboardInterrupt, SystemExit):
-            err.print("interrupted; the same command goes on")
+            say(err, "interrupted; the same command continues")
             raise
         print_outcome(outcome)
         if outside := outcome.outside():
@@ -282,5 +312,9 @@ class Export:
 
     def run(self) -> None:
         """Export, and say how to use it."""
+        from sasrec.cli.sentences import next_step
+        from sasrec.runs.export import export
+
         export(self.run_dir, self.output)
-        err.print(f"written to {self.output}; use it with: sasrec recommend {self.output} --history ITEM,ITEM,…")
+        say(err, f"written to {self.output}")
+        say(err, next_step(self.output))

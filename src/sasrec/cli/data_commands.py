@@ -7,12 +7,10 @@ from pathlib import Path
 
 import tyro
 from rich.markup import escape
+from rich.padding import Padding
 
-from sasrec.cli.tables import err, out
+from sasrec.cli.console import err, out, say
 from sasrec.config.settings import Duplicates, TimeUnit
-from sasrec.events.report import summary
-from sasrec.sources.registry import CATALOG
-from sasrec.sources.resolve import prepare
 
 
 @dataclass(frozen=True)
@@ -21,12 +19,16 @@ class Datasets:
 
     def run(self) -> None:
         """Print them."""
+        from sasrec.sources.registry import CATALOG
+
         for dataset in CATALOG.values():
-            out.print(
-                f"[bold]{dataset.name}[/bold]  {escape(dataset.title)}{'; ' if dataset.note else ''}{dataset.note}"
-            )
-            out.print(f"  {escape(dataset.terms)}  {dataset.homepage}")
-            out.print(f"  a copy you have: --from one of {', '.join(dataset.accepted)}, or a folder with it")
+            title = f"{dataset.title}{'; ' if dataset.note else ''}{dataset.note}"
+            out.print(f"[bold]{dataset.name}[/bold]  {escape(title)}")
+            for line in (
+                f"{dataset.terms}  {dataset.homepage}",
+                f"local copy: --from one of {', '.join(dataset.accepted)}, or a folder with one",
+            ):
+                out.print(Padding(escape(line), (0, 0, 0, 2)) if out.is_terminal else f"  {escape(line)}")
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,9 @@ class Prepare:
 
     def run(self) -> None:
         """Prepare, and print the report."""
+        from sasrec.events.report import summary
+        from sasrec.sources.resolve import prepare
+
         data = prepare(
             list(self.files),
             user=self.user,
@@ -90,7 +95,6 @@ class Prepare:
             k_core=self.k_core,
         )
         for sentence in summary(data.report):
-            out.print(escape(sentence))
-        err.print(
-            f"written to {self.output}; train on it with: sasrec train --dataset {self.output} --train_dir RUN"
-        )
+            say(out, sentence)
+        say(err, f"written to {self.output}")
+        say(err, f"next: sasrec train --dataset {self.output} --train_dir RUN")

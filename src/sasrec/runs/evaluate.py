@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,6 +13,7 @@ from sasrec.config.settings import RunConfig
 from sasrec.data.dataset import open_dataset
 from sasrec.errors import CheckpointError, EvaluationError
 from sasrec.evaluation.measure import evaluate_scorer, nobody
+from sasrec.evaluation.metrics import Metrics
 from sasrec.files import write_whole
 from sasrec.ranking.recommender import Recommender
 from sasrec.ranking.scorers import ModelScorer
@@ -53,7 +53,7 @@ def evaluate(
     checkpoint: str | Path | None = None,
     details: bool = False,
     log: RunLog | None = None,
-) -> dict[str, Any]:
+) -> Metrics:
     """Measure the best checkpoint of a run, or the one named, on validation and test.
 
     The metrics of the best are also written to RUN/metrics.json, its ranks to RUN/ranks.parquet for `compare`, and
@@ -85,12 +85,10 @@ def measured(folder: Path, device: torch.device, log: RunLog) -> Recommender:
     return recommender
 
 
-def _measure(
-    recommender: Recommender, folder: Path | None, log: RunLog, *, details: bool = False
-) -> dict[str, Any]:
+def _measure(recommender: Recommender, folder: Path | None, log: RunLog, *, details: bool = False) -> Metrics:
     scorer = ModelScorer(recommender.model)
     measured = evaluate_scorer(scorer, recommender.data, recommender.split, log=log, details=details)
-    metrics = measured.metrics
+    metrics = Metrics(measured.metrics)
     if rank() == 0 and folder is not None:
         ranks = io.BytesIO()
         measured.ranks.write_parquet(ranks)

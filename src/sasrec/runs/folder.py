@@ -8,8 +8,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from sasrec.checkpoint import store
-from sasrec.checkpoint.restore import CHECKPOINTS
 from sasrec.config.settings import RunConfig
 from sasrec.data.dataset import Dataset, open_dataset
 from sasrec.errors import ConfigError, EvaluationError
@@ -43,6 +41,9 @@ def metric_of(metrics: dict[str, Any], name: str) -> float:
 
 def holds_checkpoints(folder: Path) -> bool:
     """Whether a run in that folder came far enough to be resumed."""
+    from sasrec.checkpoint import store  # imports PyTorch, which `sasrec compare` does without
+    from sasrec.checkpoint.restore import CHECKPOINTS
+
     return store.begun(folder / CHECKPOINTS)
 
 
@@ -90,7 +91,7 @@ def is_finished(run: Path) -> bool:
     return ended is not None and ended.measured and (run / METRICS).exists()
 
 
-def saved_metrics(run: str | Path) -> dict[str, Any]:
+def saved_metrics(run: str | Path) -> figures.Metrics:
     """The metrics.json of a run, as `evaluate` returns it.
 
     Raises: EvaluationError if it is not what `evaluate` writes.
@@ -100,7 +101,7 @@ def saved_metrics(run: str | Path) -> dict[str, Any]:
         _check_metrics(metrics)
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError):
         raise EvaluationError(f"{run}/{METRICS} is damaged: measure it again: sasrec evaluate {run}") from None
-    return metrics
+    return figures.Metrics(metrics)
 
 
 def _check_metrics(metrics: Any) -> None:

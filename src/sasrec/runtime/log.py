@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import os
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sasrec.errors import ConfigError
 from sasrec.runtime.ranks import rank
 
 _SAY_EVERY = 60.0  # seconds, where there is no terminal for a bar
+_SHOW_EVERY = 0.5  # seconds, in a notebook, where each change travels to a browser
 
 
 class Bar(Protocol):
@@ -29,7 +31,7 @@ class Bar(Protocol):
 
 
 class RunLog:
-    """Writes events and shows progress: a bar on a terminal, elsewhere a line a minute."""
+    """Writes events and shows progress: a live line on a terminal and in a notebook, elsewhere a line a minute."""
 
     def __init__(self, path: Path | None, console: Console | None = None) -> None:
         """`path`: the JSON lines file, or None to write none."""
@@ -75,16 +77,25 @@ class RunLog:
 
     def say(self, sentence: str) -> None:
         """A sentence for people."""
-        self.console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+        # Where a person reads, it wraps at words; elsewhere a sentence stays one line.
+        whole = not (self.console.is_terminal or self.console.is_jupyter)
+        self.console.print(sentence, highlight=False, markup=False, soft_wrap=whole)
 
     @contextmanager
     def bar(self, what: str, total: int) -> Iterator[Bar]:
-        """A progress bar for `total` units of work."""
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        note_column = TextColumn("{task.fields[note]}")
+        """Progress over `total` units of work."""
+        if self.console.is_jupyter and not self.console.quiet:
+            with _notebook_line(what, total) as bar:
+                yield bar
+            return
         if not self.console.is_terminal:
             yield self._lines(what, total)
             return
+        # Imported only where there is a bar: the command line asks for help without it.
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        note_column = TextColumn("{task.fields[note]}")
         with Progress(*columns, note_column, console=self.console, transient=True) as progress:
             task = progress.add_task(what, total=total, note="")
             yield lambda done, note="": progress.update(task, advance=done, note=note)
@@ -100,6 +111,33 @@ class RunLog:
                 self.say(f"{what}: {reached:,} of {total:,}{'  ' if note else ''}{note}")
 
         return advance
+
+
+@contextmanager
+def _notebook_line(what: str, total: int) -> Iterator[Bar]:
+    """One output of a cell, rewritten as the work goes on and emptied at its end.
+
+    Not rich's own display, which needs the package ipywidgets.
+    """
+    notebook = import_module("IPython.display")  # a notebook has it; sasrec does not depend on it
+
+    name, reached, shown = f"sasrec-{uuid.uuid4().hex}", 0, time.monotonic()
+
+    def line(note: str = "") -> dict[str, str]:
+        return {"text/plain": f"{what}: {reached:,} of {total:,}{'  ' if note else ''}{note}"}
+
+    def advance(done: int, note: str = "") -> None:
+        nonlocal reached, shown
+        reached += done
+        if time.monotonic() - shown >= _SHOW_EVERY:
+            shown = time.monotonic()
+            notebook.update_display(line(note), display_id=name, raw=True)
+
+    notebook.display(line(), display_id=name, raw=True)
+    try:
+        yield advance
+    finally:
+        notebook.update_display({"text/plain": ""}, display_id=name, raw=True)
 
 
 def events_of(run: Path) -> list[dict[str, Any]]:

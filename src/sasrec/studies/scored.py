@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -67,9 +68,9 @@ class Against:
     sentence: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
-    """What `compare` found."""
+    """What `compare` found. In a notebook it shows as its table and sentences."""
 
     metric: str
     candidates: Candidates
@@ -81,6 +82,27 @@ class Comparison:
     protocol: dict[str, Any]
     """The first run's card (evaluation/card.py); the others agree with it in what must."""
     resamples: int
+
+    def __repr__(self) -> str:
+        return f"<Comparison on {self.split}: {'; '.join(each.sentence for each in self.others)}>"
+
+    def _repr_html_(self) -> str:
+        metrics = list(self.first.metrics)
+        headings = ["", *(metric.upper() for metric in metrics), "difference", "95 % interval", "p"]
+        rows = [[self.first.name, *(f"{value:.4f}" for value in self.first.metrics.values()), "", "", ""]]
+        for each in self.others:
+            found, means = each.difference, (f"{each.side.metrics[metric]:.4f}" for metric in metrics)
+            interval = f"{found.low:.4f} to {found.high:.4f}"
+            rows.append([each.side.name, *means, f"{found.mean:.4f}", interval, f"{each.adjusted_p:.3f}"])
+        cells = [
+            f"<th>{html.escape(row[0])}</th>" + "".join(f"<td>{cell}</td>" for cell in row[1:]) for row in rows
+        ]
+        body = "".join(f"<tr>{row}</tr>" for row in cells)
+        said = [each.sentence for each in self.others] + [f"note: {note}" for note in self.notes]
+        return (
+            f"<table><thead><tr>{''.join(f'<th>{each}</th>' for each in headings)}</tr></thead>"
+            f"<tbody>{body}</tbody></table>{''.join(f'<p>{html.escape(each)}</p>' for each in said)}"
+        )
 
 
 @dataclass(frozen=True)
