@@ -21,6 +21,8 @@ from sasrec.errors import ConfigError, DataError
 class Train:
     """Train a model, keep the best checkpoint by validation NDCG@10, and measure it on test.
 
+    Ends with a verdict: whether the model beats the best baseline, and whether training had converged.
+
     Example: sasrec train --dataset ml-100k --train_dir runs/first
 
     Example: sasrec train --dataset ratings.csv --train_dir runs/mine --maxlen 50 --loss bce
@@ -29,8 +31,7 @@ class Train:
     """
 
     train_dir: Path
-    """Folder of the run, made here: config.toml, log.jsonl, metrics.json, ranks.parquet, checkpoints/ and, unless
-    a prepared folder was named, dataset/."""
+    """Folder of the run, made here: settings, log, metrics, ranks, checkpoints and, if needed, the data."""
     recipe: Path | None = None
     """TOML file of settings; the settings given on the command line override it."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
@@ -40,8 +41,7 @@ class Train:
     state_dict_path: Path | None = None
     """Start from the weights of this checkpoint, or of the best checkpoint of this run."""
     inference_only: bool = False
-    """Measure without training: the best checkpoint of the run in train_dir, or, printed only, the one that
-    state_dict_path names."""
+    """Measure the run's best checkpoint without training; with --state_dict_path print that one's figures."""
     sampled: bool = False
     """Print the figures of the sampled protocol as a table too."""
     config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
@@ -110,10 +110,10 @@ class Train:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure the best checkpoint of a run: NDCG, HR and MRR, full catalogue and sampled, with the protocol.
+    """Measure the best checkpoint of a run: NDCG, HR and MRR beside the baselines, with the protocol.
 
-    Writes RUN/metrics.json, with the protocol card, and RUN/ranks.parquet, the rank of every target, and a line to
-    RUN/log.jsonl.
+    Writes RUN/metrics.json, which has the protocol card, and RUN/ranks.parquet, the rank of every target. Adds a
+    line to RUN/log.jsonl.
 
     Example: sasrec evaluate runs/first --details
     """
@@ -125,8 +125,7 @@ class Evaluate:
     device: str = "auto"
     """cpu, cuda, mps or auto."""
     details: bool = False
-    """Measure on test also coverage, popularity, novelty and diversity of the lists, and the figures by length of
-    the history, popularity of the target and recency."""
+    """Measure on test also coverage, novelty and diversity, and figures by history, popularity and recency."""
     sampled: bool = False
     """Print the figures of the sampled protocol as a table too."""
 
@@ -143,13 +142,13 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Compare:
-    """Say whether runs differ from the first by more than chance, on the same test targets.
+    """Test whether runs differ from the first run by more than chance, on the same targets.
 
     RUN is the folder of a run, or RUN:BASELINE for a baseline that was measured with it (popularity,
-    recent-7-days, item-to-item, markov). Runs that differ in nothing but the seed are one side: give several, so
-    that the interval also has the chance of the seed. Runs measured under unlike protocols are refused.
+    recent-7-days, item-to-item, markov). Runs that differ only in the seed count as one model: give several, so
+    that the interval covers the seed too. Runs measured under different protocols are refused.
 
-    A table, then a sentence for each: the difference, its 95 % interval from resampled users, and p.
+    Prints a table, then a sentence for each run: the difference, its 95 % interval over users, and p.
 
     Example: sasrec compare runs/a runs/b
 
@@ -159,7 +158,7 @@ class Compare:
     """
 
     runs: tyro.conf.Positional[tuple[str, ...]]
-    """Two or more; the first is the one that the others are compared with."""
+    """Two or more; the others are compared with the first."""
     metric: str = "ndcg@10"
     """ndcg, hr or mrr @ 1, 5, 10, 20 or 50; or mrr."""
     candidates: Candidates = "full"
@@ -167,7 +166,7 @@ class Compare:
     split: SplitName = "test"
     """test or valid."""
     resamples: int = 10_000
-    """How often users are drawn anew."""
+    """How often users are resampled."""
 
     def run(self) -> None:
         """Compare, and print the table and the sentences."""
@@ -180,7 +179,7 @@ class Compare:
 
 @dataclass(frozen=True)
 class Recommend:
-    """The best items for a history, for a user of the data, or for all of them.
+    """Recommend the best items for a history, for a user of the data, or for all users.
 
     Example: sasrec recommend runs/first --history 50,181 --k 10
 
@@ -190,11 +189,11 @@ class Recommend:
     run_dir: tyro.conf.Positional[Path]
     """Folder of the run."""
     history: str | None = None
-    """Item ids, oldest first, separated by commas, or @FILE with one id a line: a new user is just this."""
+    """Item ids, oldest first, separated by commas, or @FILE with one id a line. A new user needs no more."""
     times: str | None = None
     """Times of the history in seconds, separated by commas: for models with time."""
     assume_regular: bool = False
-    """Take the events of the history as equally spaced, where a model with time is given no times."""
+    """Treat the events of the history as equally spaced, where a model with time gets no times."""
     user: str | None = None
     """A user id of the data."""
     all: bool = False
@@ -204,7 +203,7 @@ class Recommend:
     k: int = 10
     """How many items."""
     include_seen: bool = False
-    """Let items of the history come out again; for models trained with --no_skip_own_items."""
+    """Recommend items of the history too; for models trained with --no_skip_own_items."""
     allow: str | None = None
     """Only these items: ids separated by commas, or @FILE with one id a line."""
     deny: str | None = None
@@ -258,9 +257,10 @@ class Recommend:
 
 @dataclass(frozen=True)
 class Reproduce:
-    """Train a recipe with each of its seeds, and hold what comes out against what the recipe says.
+    """Train a recipe with each of its seeds, and compare the figures with those that the recipe states.
 
-    Exit status 1 if a mean is outside its band; a recipe may state none. Interrupted, the same command goes on.
+    The exit status is 1 if a mean is outside its band; a recipe may state no band. If interrupted, the same
+    command continues.
 
     Example: sasrec reproduce ml-100k
 
@@ -268,13 +268,13 @@ class Reproduce:
     """
 
     recipe: tyro.conf.Positional[str] = ""
-    """Name of a recipe, or a file of one, which ends in .toml; without it, the names there are."""
+    """Name of a recipe, or a .toml file; without it, the names are listed."""
     dataset: Path | None = None
-    """The data, where the recipe names none or it cannot be fetched."""
+    """The data, where the recipe names none or the download fails."""
     seeds: tuple[int, ...] = ()
     """Seeds. Default: the recipe's."""
     train_dir: Path = Path("runs/reproduce")
-    """Folder of the runs, RECIPE-SEED each."""
+    """Folder of the runs, which are named RECIPE-SEED."""
 
     def run(self) -> None:
         """Reproduce, print the table, and say whether it holds."""
@@ -300,7 +300,7 @@ class Reproduce:
 
 @dataclass(frozen=True)
 class Export:
-    """Write what recommending needs, the best weights and the items, to a folder without anybody's events.
+    """Write the best weights and the items to a folder that can recommend and contains nobody's events.
 
     Example: sasrec export runs/first --output models/first
     """

@@ -25,7 +25,8 @@ class Datasets:
             title = f"{dataset.title}{'; ' if dataset.note else ''}{dataset.note}"
             out.print(f"[bold]{dataset.name}[/bold]  {escape(title)}")
             for line in (
-                f"{dataset.terms}  {dataset.homepage}",
+                dataset.terms,
+                dataset.homepage,
                 f"local copy: --from one of {', '.join(dataset.accepted)}, or a folder with one",
             ):
                 out.print(Padding(escape(line), (0, 0, 0, 2)) if out.is_terminal else f"  {escape(line)}")
@@ -35,8 +36,8 @@ class Datasets:
 class Prepare:
     """Read and check files of events, and write a data set that training maps from disk.
 
-    Takes CSV, TSV, header-less `user item [time]` text, Parquet and JSON Lines, also .gz. Bad rows are listed
-    in OUTPUT/rejects.csv with file, line, column and reason.
+    Takes CSV, TSV, text rows of `user item [time]` without a header, Parquet and JSON Lines, also with .gz. Bad
+    rows are listed in OUTPUT/rejects.csv with file, line, column and reason.
 
     Example: sasrec prepare ratings.csv --output data/mine --user userId --item movieId --time timestamp
     """
@@ -50,7 +51,7 @@ class Prepare:
     item: str | None = None
     """Column of item ids. Default: found by its name."""
     time: str | None = None
-    """Column of times: seconds, ms, us, ns or ISO 8601. Default: found by its name; none: file order."""
+    """Column of times, as numbers or ISO 8601. Default: found by its name; without one, file order counts."""
     time_unit: TimeUnit = "auto"
     """Unit of numeric times; auto decides by their size and says so."""
     items: Path | None = None
@@ -60,7 +61,7 @@ class Prepare:
     items_title: str | None = None
     """Column of titles in that file. Default: the second."""
     items_group: str | None = None
-    """Column of one group an item, such as a genre, taken as it is: for the diversity of `evaluate --details`."""
+    """Column of each item's group, such as a genre, for the diversity of `evaluate --details`."""
     max_rejects: int = 0
     """How many bad rows to tolerate; -1 for any number."""
     duplicates: Duplicates = "keep"
@@ -70,7 +71,7 @@ class Prepare:
     min_item_events: int = 0
     """Drop items with fewer events, counted once."""
     k_core: int = 0
-    """Drop users and items with fewer than k events until none is left to drop."""
+    """Drop users and items with fewer than k events, repeatedly, until all have k."""
 
     def run(self) -> None:
         """Prepare, and print the report."""

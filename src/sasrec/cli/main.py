@@ -2,12 +2,13 @@
 
 Each command is a dataclass whose docstring and fields are its help, and whose `run` does the work. Results go to
 stdout, everything about the work to stderr. Exit status: 0 done (or help), 1 a mistake that the message explains,
-2 a wrong command line, 130 and 143 interrupted by SIGINT and SIGTERM.
+2 a wrong command line, 130, 141 and 143 stopped by SIGINT, a closed pipe and SIGTERM.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
 from typing import Annotated, Any
@@ -46,6 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
         return _run(arguments)
     except SasrecError as error:
         return _failed(as_options(str(error), _COMMANDS.values()))
+    except BrokenPipeError:  # the reader of our output, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except OSError as error:
         return _failed(f"{error}: check the path")
     except (MemoryError, RuntimeError) as error:
@@ -63,7 +67,7 @@ def _run(arguments: list[str]) -> int:
         say(err, wrong, label="error:", style="red")
         return 2
     command = tyro.cli(
-        _commands(recipe_named_in(arguments)),
+        _commands(recipe_named_in(arguments), in_short=arguments[0] not in _COMMANDS),
         prog="sasrec",
         description="Train, evaluate and use sequential recommenders.",
         args=arguments,
@@ -96,11 +100,16 @@ def _out_of_memory(error: Exception) -> bool:
     )
 
 
-def _commands(config: RunConfig) -> Any:
-    """The union of all commands, as tyro takes it; the recipe gives the defaults of `train`."""
+def _commands(config: RunConfig, *, in_short: bool) -> Any:
+    """The union of all commands, as tyro takes it; the recipe gives the defaults of `train`.
+
+    `in_short`: describe each by the first line of its docstring, for the help that lists them all.
+    """
     union: Any = None
     for name, command in _COMMANDS.items():
-        options = {"default": Train(tyro.MISSING, config=config)} if command is Train else {}
+        options: dict[str, Any] = {"description": str(command.__doc__).partition("\n")[0] if in_short else None}
+        if command is Train:
+            options["default"] = Train(tyro.MISSING, config=config)
         each = Annotated[command, tyro.conf.subcommand(name=name, **options)]  # type: ignore[valid-type]
         union = each if union is None else union | each
     return union

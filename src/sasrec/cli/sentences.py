@@ -58,7 +58,7 @@ def counted(split: str, card: dict[str, Any]) -> str:
 def intervals(found: dict[str, Difference]) -> str:
     """How far the model's means move with the users that happen to be in the data."""
     each = (f"{name.upper()} {number(of.low)} to {number(of.high)}" for name, of in found.items())
-    return f"95 % interval of the model over users: {', '.join(each)}"
+    return f"model, 95 % interval over users: {', '.join(each)}"
 
 
 def sampled(metrics: dict[str, Any], split: str, *, shown: bool) -> str:
@@ -83,12 +83,12 @@ def protocol(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "candidates", f"{card['full']}, without those of the user's history; ties count half"
     for split in ("valid", "test"):
         part = card[split]
-        skipped = [f"{users:,} ({reason})" for reason, users in part["skipped"].items() if users]
+        skipped = [f"{users:,} users ({reason})" for reason, users in part["skipped"].items() if users]
         if skipped:
-            yield f"{split} skips", f"users: {', '.join(skipped)}"
+            yield f"{split} skips", ", ".join(skipped)
         if part["history_events_left_out"]:
             yield f"{split} omits", f"{part['history_events_left_out']:,} history events of unknown items"
-        if part["repeats_left_out"]:
+        if part["repeats_left_out"] not in (0, *part["skipped"].values()):  # one a user is said above
             yield f"{split} omits", f"{part['repeats_left_out']:,} targets that the user has seen"
     unknown = card["items_not_candidates"]
     items = f"{card['items']:,} items{f' ({unknown:,} not candidates)' if unknown else ''}"
@@ -131,7 +131,7 @@ def interrupted(train_dir: Path) -> str:
 
 def next_step(run: Path) -> str:
     """How a trained or exported model is used."""
-    return f"next: sasrec recommend {run} --history ITEM,ITEM,… --k 10"
+    return f"next: sasrec recommend {run} --history ITEM,ITEM,…"
 
 
 REPEATS_NOT_LEARNED = (

@@ -51,22 +51,28 @@ def print_metrics(metrics: dict[str, Any], *, sampled: bool = False, found: Verd
     """What `evaluate` returns: model and baselines, the protocol, details if there are any, the verdict."""
     card, splits = metrics["protocol"], [name for name in ("valid", "test") if name in metrics]
     for split in splits:
-        say(out, sentences.counted(split, card))
+        _heading(sentences.counted(split, card))
         out.print(_figures(metrics, split, "full"))
     if found and found.intervals:
         say(out, sentences.intervals(found.intervals))
     say(out, sentences.sampled(metrics, splits[-1], shown=sampled))
     for split in splits if sampled else ():
-        say(out, f"{split}, sampled:")
+        _heading(f"{split}, sampled")
         out.print(_figures(metrics, split, "sampled"))
+    out.print()
     _print_card(card)
     if "details" in metrics:
         _print_details(metrics["details"])
+    out.print()
     if found is not None:
         for sentence in sentences.verdict(found):
             say(out, sentence)
     elif "test" in metrics:
         say(out, sentences.against_best_baseline(metrics))
+
+
+def _heading(words: str) -> None:
+    out.print(escape(words), style="bold")
 
 
 def _figures(metrics: dict[str, Any], split: str, candidates: str) -> Table:
@@ -86,7 +92,8 @@ def _table(*columns: str, first: str = "") -> Table:
 def print_comparison(found: Comparison) -> None:
     """What `compare` returns: a table and its protocol, a sentence for each side, and what to bear in mind."""
     table = _comparison(found, differences=True)
-    if out.measure(table).maximum > out.width:  # the sentences have the differences too
+    natural = out.measure(table, options=out.options.update(width=10_000)).maximum
+    if natural > out.width:  # the sentences have the differences too
         table = _comparison(found, differences=False)
     out.print(table)
     say(out, sentences.measured_how(found))
@@ -125,14 +132,15 @@ def _print_card(card: dict[str, Any]) -> None:
 
 
 def _print_details(details: dict[str, Any]) -> None:
-    say(out, sentences.LISTS_ARE)
+    out.print()
+    _heading(sentences.LISTS_ARE)
     table = _table(*details["lists"])
     for measure in details["lists"]["model"]:
         values = [measured[measure] for measured in details["lists"].values()]
         table.add_row(measure, *("" if value is None else f"{value:,.3f}" for value in values))
     out.print(table)
     best = details["best_baseline"]
-    say(out, sentences.SLICES_ARE)
+    _heading(sentences.SLICES_ARE)
     table = _table("rows", "from", "to", "model", best)
     for name, part in details["slices"].items():
         edges = [f"{part[edge]:,.{0 if 'gaps' not in name else 2}f}" for edge in ("from", "to")]

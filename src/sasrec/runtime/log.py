@@ -38,6 +38,7 @@ class RunLog:
         self.console = console or Console(stderr=True)
         self._path = path
         self._board: Any = None
+        self._live: _Live | None = None
 
     @staticmethod
     def of_run(path: Path | None, log: RunLog | None) -> RunLog:
@@ -76,7 +77,10 @@ class RunLog:
             self._board = SummaryWriter(str(self._path.parent / "tensorboard"), purge_step=step + 1)
 
     def say(self, sentence: str) -> None:
-        """A sentence for people."""
+        """A sentence for people. In a notebook those said beside a bar replace one another, except notes."""
+        if self._live is not None and self._live.running and not sentence.startswith(("note", "warning")):
+            self._live.say(sentence)
+            return
         # Where a person reads, it wraps at words; elsewhere a sentence stays one line.
         whole = not (self.console.is_terminal or self.console.is_jupyter)
         self.console.print(sentence, highlight=False, markup=False, soft_wrap=whole)
@@ -85,8 +89,12 @@ class RunLog:
     def bar(self, what: str, total: int) -> Iterator[Bar]:
         """Progress over `total` units of work."""
         if self.console.is_jupyter and not self.console.quiet:
-            with _notebook_line(what, total) as bar:
-                yield bar
+            self._live = self._live or _Live()
+            self._live.begin(what, total)
+            try:
+                yield self._live
+            finally:
+                self._live.end()
             return
         if not self.console.is_terminal:
             yield self._lines(what, total)
@@ -94,7 +102,8 @@ class RunLog:
         # Imported only where there is a bar: the command line asks for help without it.
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        width = max(4, min(40, self.console.width - 60))  # so that count and note are never cut
+        columns = (TextColumn("{task.description}"), BarColumn(width), MofNCompleteColumn(), TimeRemainingColumn())
         note_column = TextColumn("{task.fields[note]}")
         with Progress(*columns, note_column, console=self.console, transient=True) as progress:
             task = progress.add_task(what, total=total, note="")
@@ -108,36 +117,55 @@ class RunLog:
             reached += done
             if time.monotonic() - said > _SAY_EVERY:
                 said = time.monotonic()
-                self.say(f"{what}: {reached:,} of {total:,}{'  ' if note else ''}{note}")
+                self.say(_line(what, reached, total, note))
 
         return advance
 
 
-@contextmanager
-def _notebook_line(what: str, total: int) -> Iterator[Bar]:
-    """One output of a cell, rewritten as the work goes on and emptied at its end.
+class _Live:
+    """One output of a notebook's cell: every bar of a log is shown in it in turn, and it ends empty.
 
     Not rich's own display, which needs the package ipywidgets.
     """
-    notebook = import_module("IPython.display")  # a notebook has it; sasrec does not depend on it
 
-    name, reached, shown = f"sasrec-{uuid.uuid4().hex}", 0, time.monotonic()
+    def __init__(self) -> None:
+        self._notebook = import_module("IPython.display")  # a notebook has it; sasrec does not depend on it
+        self._name = f"sasrec-{uuid.uuid4().hex}"
+        self._notebook.display({"text/plain": ""}, display_id=self._name, raw=True)
+        self.running = False
 
-    def line(note: str = "") -> dict[str, str]:
-        return {"text/plain": f"{what}: {reached:,} of {total:,}{'  ' if note else ''}{note}"}
+    def begin(self, what: str, total: int) -> None:
+        """The next piece of work."""
+        self._what, self._total, self._done, self._note, self._sentence = what, total, 0, "", ""
+        self.running = True
+        self._show(self._text())
 
-    def advance(done: int, note: str = "") -> None:
-        nonlocal reached, shown
-        reached += done
-        if time.monotonic() - shown >= _SHOW_EVERY:
-            shown = time.monotonic()
-            notebook.update_display(line(note), display_id=name, raw=True)
+    def __call__(self, done: int, note: str = "") -> None:
+        self._done, self._note = self._done + done, note
+        if time.monotonic() - self._shown >= _SHOW_EVERY:
+            self._show(self._text())
 
-    notebook.display(line(), display_id=name, raw=True)
-    try:
-        yield advance
-    finally:
-        notebook.update_display({"text/plain": ""}, display_id=name, raw=True)
+    def say(self, sentence: str) -> None:
+        """A sentence below the line, in place of the last one."""
+        self._sentence = sentence
+        self._show(self._text())
+
+    def end(self) -> None:
+        """Leave nothing behind."""
+        self.running = False
+        self._show({"text/plain": ""})
+
+    def _show(self, text: dict[str, str]) -> None:
+        self._shown = time.monotonic()
+        self._notebook.update_display(text, display_id=self._name, raw=True)
+
+    def _text(self) -> dict[str, str]:
+        line = _line(self._what, self._done, self._total, self._note)
+        return {"text/plain": f"{line}\n{self._sentence}".rstrip()}
+
+
+def _line(what: str, done: int, total: int, note: str) -> str:
+    return f"{what}: {done:,} of {total:,}{'  ' if note else ''}{note}"
 
 
 def events_of(run: Path) -> list[dict[str, Any]]:

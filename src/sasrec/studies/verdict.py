@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -50,9 +50,12 @@ def _intervals(run: str | Path, split: SplitName) -> dict[str, Difference]:
     rows = scored_run(str(run), "full", split).rows
     users = rows["user"].rank("dense").to_numpy().astype(np.int64)
     ranks = ranks_of(rows, "full")
-    return {
-        metric: paired_bootstrap(of_targets(ranks, metric), users, _RESAMPLES) for metric in ("ndcg@10", "hr@10")
-    }
+    found = {}
+    for metric in ("ndcg@10", "hr@10"):
+        each = paired_bootstrap(of_targets(ranks, metric), users, _RESAMPLES)
+        # Widening for few users can leave the range of the metric.
+        found[metric] = replace(each, low=max(each.low, 0.0), high=min(each.high, 1.0))
+    return found
 
 
 def _cut_by(run: Path) -> Literal["num_epochs", "max_minutes"] | None:
