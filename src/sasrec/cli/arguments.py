@@ -13,7 +13,7 @@ from sasrec.config.spellings import PUBLISHED_SPELLINGS
 from sasrec.errors import ConfigError
 from sasrec.runtime.ranks import launched
 
-_MENTION = re.compile(r"""\b([a-z][a-z0-9_]*)=('[^']*'|"[^"]*"|[\w./:@…-]+)""")
+_MENTION = re.compile(r"""\b([a-z][a-z0-9_]*)=('[^']*'|"[^"]*"|[\w./:@…-]*[\w/…])""")
 # Arguments of Python functions that the command line names otherwise.
 _OTHERWISE = {"local_copy": "from", "start_from": "state_dict_path"}
 

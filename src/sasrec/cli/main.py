@@ -2,14 +2,16 @@
 
 Each command is a dataclass whose docstring and fields are its help, and whose `run` does the work. Results go to
 stdout, everything about the work to stderr. Exit status: 0 done (or help), 1 a mistake that the message explains,
-2 a wrong command line, 130, 141 and 143 stopped by SIGINT, a closed pipe and SIGTERM.
+2 a wrong command line, 130 and 143 interrupted by SIGINT and SIGTERM.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
-import signal
+import shutil
 import sys
+import textwrap
 import warnings
 from typing import Annotated, Any
 
@@ -47,9 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
         return _run(arguments)
     except SasrecError as error:
         return _failed(as_options(str(error), _COMMANDS.values()))
-    except BrokenPipeError:  # the reader of our output, such as `head`, has enough
+    except BrokenPipeError:  # the reader of our output, such as `head`, has enough; rich ends with 1 then too
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return 1
     except OSError as error:
         return _failed(f"{error}: check the path")
     except (MemoryError, RuntimeError) as error:
@@ -66,6 +68,8 @@ def _run(arguments: list[str]) -> int:
     if wrong := misspelt(arguments, _COMMANDS):
         say(err, wrong, label="error:", style="red")
         return 2
+    if arguments[0] in _COMMANDS and {"--help", "-h"} & set(arguments):
+        _describe(_COMMANDS[arguments[0]])
     command = tyro.cli(
         _commands(recipe_named_in(arguments), in_short=arguments[0] not in _COMMANDS),
         prog="sasrec",
@@ -103,16 +107,25 @@ def _out_of_memory(error: Exception) -> bool:
 def _commands(config: RunConfig, *, in_short: bool) -> Any:
     """The union of all commands, as tyro takes it; the recipe gives the defaults of `train`.
 
-    `in_short`: describe each by the first line of its docstring, for the help that lists them all.
+    `in_short`: describe each by the first line of its docstring, for the help that lists them all. The help of one
+    command is described by `_describe`.
     """
     union: Any = None
     for name, command in _COMMANDS.items():
-        options: dict[str, Any] = {"description": str(command.__doc__).partition("\n")[0] if in_short else None}
+        options: dict[str, Any] = {"description": str(command.__doc__).partition("\n")[0] if in_short else ""}
         if command is Train:
             options["default"] = Train(tyro.MISSING, config=config)
         each = Annotated[command, tyro.conf.subcommand(name=name, **options)]  # type: ignore[valid-type]
         union = each if union is None else union | each
     return union
+
+
+def _describe(command: type) -> None:
+    """The docstring of a command, above its options. Wrapped here: tyro leaves it to the terminal, amid words."""
+    for paragraph in inspect.cleandoc(str(command.__doc__)).split("\n\n"):
+        width = shutil.get_terminal_size().columns
+        wrapped = textwrap.fill(paragraph, width, break_long_words=False, break_on_hyphens=False)
+        sys.stdout.write(f"{wrapped}\n\n")
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

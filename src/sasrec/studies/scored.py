@@ -93,7 +93,7 @@ class Comparison:
         for each in self.others:
             found, means = each.difference, (f"{each.side.metrics[metric]:.4f}" for metric in metrics)
             interval = f"{found.low:.4f} to {found.high:.4f}"
-            rows.append([each.side.name, *means, f"{found.mean:.4f}", interval, f"{each.adjusted_p:.3f}"])
+            rows.append([each.side.name, *means, f"{found.mean:.4f}", interval, _p(each.adjusted_p)])
         cells = [
             f"<th>{html.escape(row[0])}</th>" + "".join(f"<td>{cell}</td>" for cell in row[1:]) for row in rows
         ]
@@ -103,6 +103,10 @@ class Comparison:
             f"<table><thead><tr>{''.join(f'<th>{each}</th>' for each in headings)}</tr></thead>"
             f"<tbody>{body}</tbody></table>{''.join(f'<p>{html.escape(each)}</p>' for each in said)}"
         )
+
+
+def _p(p: float) -> str:
+    return "&lt; 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 @dataclass(frozen=True)
