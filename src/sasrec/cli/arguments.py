@@ -1,12 +1,21 @@
-"""Words of the command line that need more than a type: recipes, spellings, lists."""
+"""Words of the command line that need more than a type: recipes, spellings, lists, misspelt options."""
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from sasrec.config.settings import RunConfig
+from sasrec.config.spellings import PUBLISHED_SPELLINGS
 from sasrec.errors import ConfigError
 from sasrec.runtime.ranks import launched
+
+_MENTION = re.compile(r"""\b([a-z][a-z0-9_]*)=('[^']*'|"[^"]*"|[\w./:@…-]*[\w/…])""")
+# Arguments of Python functions that the command line names otherwise.
+_OTHERWISE = {"local_copy": "from", "start_from": "state_dict_path"}
 
 
 def recipe_named_in(arguments: list[str]) -> RunConfig:
@@ -15,9 +24,9 @@ def recipe_named_in(arguments: list[str]) -> RunConfig:
     To resume or measure a run, its own config.toml is the recipe.
     """
     given: dict[str, str] = {}
-    for flag, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for flag, following in zip(arguments, [*arguments, ""][1:], strict=True):
         name, _, value = flag.partition("=")
-        given[name.replace("-", "_").replace("__", "--", 1)] = value or following
+        given[_spelled(name)] = value or following
     own = Path(given.get("--train_dir", "")) / "config.toml"
     if "--recipe" in given:
         return RunConfig.load(given["--recipe"])
@@ -25,15 +34,74 @@ def recipe_named_in(arguments: list[str]) -> RunConfig:
     return RunConfig.load(own) if existing else RunConfig()
 
 
-def seed_document_flags(arguments: list[str]) -> list[str]:
-    """`--norm_first`, as the published PyTorch code spells the norm placement, and `--multi_gpu`."""
-    spelled = {"--norm_first": ["--norm", "pre"], "--no_norm_first": ["--norm", "post"], "--multi_gpu": []}
-    words = [word.replace("-", "_").replace("__", "--", 1) for word in arguments]
-    if "--multi_gpu" in words and not launched():
+def published_spellings(arguments: list[str]) -> list[str]:
+    """The arguments with the options of the published PyTorch code replaced by ours."""
+    if "--multi_gpu" in map(_spelled, arguments) and not launched():
         raise ConfigError(
             "--multi_gpu: start a process for each device: torchrun --nproc_per_node=N -m sasrec train …"
         )
-    return [part for given, word in zip(arguments, words, strict=True) for part in spelled.get(word, [given])]
+    return [part for given in arguments for part in PUBLISHED_SPELLINGS.get(_spelled(given), (given,))]
+
+
+def misspelt(arguments: list[str], commands: dict[str, type]) -> str | None:
+    """A sentence on the first word that no command or option has, with the nearest that there is."""
+    command, *others = arguments
+    if command in ("--help", "-h") or command.startswith("--tyro"):
+        return None
+    if command not in commands:
+        kind = "option" if command.startswith("-") else "command"
+        return f"unknown {kind} {command}; {_nearest(command, commands) or 'sasrec --help lists the commands'}"
+    known = {"--help", *_options(commands[command])}
+    for word in others:
+        option = _spelled(word.partition("=")[0])
+        if word.startswith("--") and option not in known and option != "--":
+            remedy = _nearest(option, known) or f"sasrec {command} --help lists the options"
+            return f"unknown option {word.partition('=')[0]} of {command}; {remedy}"
+    return None
+
+
+def as_options(message: str, commands: Iterable[type]) -> str:
+    """An error's message in the words of the command line: `time=True` becomes `--time`, `loss=ce` `--loss ce`.
+
+    Errors name arguments as Python does, since the same message is raised for both.
+    """
+    known = set().union(*map(_options, commands))
+
+    def option(mention: re.Match[str]) -> str:
+        name, value = f"--{_OTHERWISE.get(mention[1], mention[1])}", mention[2].strip("'\"")
+        if name not in known:
+            return mention[0]
+        if value in ("True", "False"):
+            return name if value == "True" else name.replace("--", "--no_", 1)
+        return f"{name} {value}"
+
+    # A message that has both spellings must not say the same twice.
+    return re.sub(r"(--\w+) \(\1\)", r"\1", _MENTION.sub(option, message))
+
+
+def _options(command: type) -> set[str]:
+    """The options of a command as they are typed, with underscores."""
+    found: set[str] = set()
+    for field in dataclasses.fields(command):
+        if field.name == "config":
+            parts = dataclasses.fields(RunConfig)
+            fields = [each for part in parts for each in dataclasses.fields(getattr(RunConfig(), part.name))]
+        else:
+            fields = [] if "Positional" in str(field.type) else [field]
+        for each in fields:
+            name = each.name.rstrip("_")
+            found |= {f"--{name}", f"--no_{name}"} if str(each.type) == "bool" else {f"--{name}"}
+    return found
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, sorted(known), n=1)
+    return f"did you mean {near[0]}?" if near else ""
+
+
+def _spelled(word: str) -> str:
+    """An option with underscores, as both spellings are taken."""
+    return word.replace("-", "_").replace("__", "--", 1)
 
 
 def ids(text: str) -> list[str]:

@@ -9,26 +9,19 @@ from typing import Annotated, Any
 import tyro
 
 from sasrec.cli.arguments import ids, seconds
-from sasrec.cli.tables import err, out, print_comparison, print_items, print_metrics, print_outcome
-from sasrec.config.recipe import recipe_names
+from sasrec.cli.console import err, out, say
+from sasrec.config.choices import Candidates, SplitName
 from sasrec.config.settings import RunConfig
-from sasrec.data.splits import SplitName
 from sasrec.errors import ConfigError, DataError
-from sasrec.evaluation.card import Candidates
-from sasrec.runs.evaluate import evaluate, load
-from sasrec.runs.export import export
-from sasrec.runs.folder import RunFolder
-from sasrec.runs.train import resume, train
-from sasrec.runtime.log import RunLog
-from sasrec.runtime.ranks import joined, rank
-from sasrec.sources.resolve import prepared_folder
-from sasrec.studies.compare import compare
-from sasrec.studies.reproduce import ReproductionError, reproduce
+
+# Everything else is imported in `run`: help, and what is refused at once, need no PyTorch.
 
 
 @dataclass(frozen=True)
 class Train:
     """Train a model, keep the best checkpoint by validation NDCG@10, and measure it on test.
+
+    Ends with a verdict: whether the model beats the best baseline, and whether training had converged.
 
     Example: sasrec train --dataset ml-100k --train_dir runs/first
 
@@ -38,33 +31,40 @@ class Train:
     """
 
     train_dir: Path
-    """Folder of the run, made here: config.toml, log.jsonl, metrics.json, ranks.parquet, checkpoints/ and, unless
-    a prepared folder was named, dataset/."""
+    """Folder of the run, made here: settings, log, metrics, ranks, checkpoints and, if needed, the data."""
     recipe: Path | None = None
     """TOML file of settings; the settings given on the command line override it."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-    """Local copy of the public data set, where it cannot be downloaded."""
+    """Read the public data set from this local copy instead of downloading it."""
     resume: bool = False
-    """Go on with the run in train_dir from its newest checkpoint, with its settings."""
+    """Continue the run in train_dir from its newest checkpoint, with its settings."""
     state_dict_path: Path | None = None
-    """Start from the weights of this checkpoint, or of the best of this run."""
+    """Start from the weights of this checkpoint, or of the best checkpoint of this run."""
     inference_only: bool = False
-    """Do not train: measure the best checkpoint of the run in train_dir or, instead, that of state_dict_path,
-    whose figures are printed only."""
+    """Measure the run's best checkpoint without training; with --state_dict_path print that one's figures."""
+    sampled: bool = False
+    """Print the figures of the sampled protocol as a table too."""
     config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
 
     def run(self) -> None:
         """Train, and print the metrics."""
-        log, dataset = RunLog(None, err), self.config.data.dataset
+        dataset = self.config.data.dataset
         if self.inference_only:
-            self._measure(log)
+            self._measure()
             return
         if self.resume and self.state_dict_path is not None:
-            raise ConfigError("--resume goes on with the run's own weights: leave --state_dict_path away")
+            raise ConfigError("--resume continues with the run's own weights. Remove --state_dict_path.")
         if self.resume and self.from_:
-            raise ConfigError("--resume goes on with the run's own data: leave --from away")
+            raise ConfigError("--resume continues with the run's own data. Remove --from.")
         if not dataset and not self.resume:
-            raise DataError("no data set was named: give --dataset a public name, a prepared folder or a file")
+            raise DataError("no data set is named. Give --dataset a public name, a prepared folder or a file.")
+        from sasrec.cli.sentences import interrupted, next_step
+        from sasrec.cli.tables import print_run
+        from sasrec.runs.folder import RunFolder
+        from sasrec.runs.train import resume, train
+        from sasrec.runtime.log import RunLog
+
+        log = RunLog(None, err)
         try:
             if self.resume:
                 resume(self.train_dir, recipe=self.config, log=log)
@@ -79,14 +79,20 @@ class Train:
                 )
         except (KeyboardInterrupt, SystemExit):
             if RunFolder(self.train_dir).checkpoints.exists():
-                err.print(f"interrupted; go on with: sasrec train --train_dir {self.train_dir} --resume")
+                say(err, interrupted(self.train_dir))
             raise
         folder = RunFolder(self.train_dir)
         if folder.metrics_file.exists():
-            print_metrics(folder.metrics())
-        err.print(f"next: sasrec recommend {self.train_dir} --history ITEM,ITEM,… --k 10")
+            print_run(self.train_dir, folder.metrics(), sampled=self.sampled)
+        say(err, next_step(self.train_dir))
 
-    def _measure(self, log: RunLog) -> None:
+    def _measure(self) -> None:
+        from sasrec.cli.tables import print_metrics, print_run
+        from sasrec.runs.evaluate import evaluate
+        from sasrec.runs.folder import RunFolder
+        from sasrec.runtime.log import RunLog
+        from sasrec.sources.resolve import prepared_folder
+
         own = RunFolder(self.train_dir).config_file
         config = self.config.replace(
             dataset=str(prepared_folder(self.config.data.dataset) or self.config.data.dataset)
@@ -96,15 +102,19 @@ class Train:
             named = ", ".join(other) or ("--resume" if self.resume else "--from")
             raise ConfigError(f"{named} cannot differ from the run's own, or does nothing, with --inference_only")
         device, path = self.config.training.device, self.state_dict_path
-        print_metrics(evaluate(self.train_dir, device=device, checkpoint=path, log=log))
+        metrics = evaluate(self.train_dir, device=device, checkpoint=path, log=RunLog(None, err))
+        if path is None:
+            print_run(self.train_dir, metrics, sampled=self.sampled)
+        else:
+            print_metrics(metrics, sampled=self.sampled)
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure the best checkpoint of a run: NDCG, HR and MRR, full catalogue and sampled, with the protocol.
+    """Measure the best checkpoint of a run: NDCG, HR and MRR beside the baselines, with the protocol.
 
-    Writes RUN/metrics.json, with the protocol card, and RUN/ranks.parquet, the rank of every target, and a line to
-    RUN/log.jsonl.
+    Writes RUN/metrics.json, which has the protocol card, and RUN/ranks.parquet, the rank of every target. Adds a
+    line to RUN/log.jsonl.
 
     Example: sasrec evaluate runs/first --details
     """
@@ -116,24 +126,30 @@ class Evaluate:
     device: str = "auto"
     """cpu, cuda, mps or auto."""
     details: bool = False
-    """On test also: coverage, popularity, novelty and diversity of the lists; figures by length of the history, by
-    popularity of the target and by recency."""
+    """Measure on test also coverage, novelty and diversity, and figures by history, popularity and recency."""
+    sampled: bool = False
+    """Print the figures of the sampled protocol as a table too."""
 
     def run(self) -> None:
         """Evaluate, and print the metrics."""
+        from sasrec.cli.tables import print_run
+        from sasrec.runs.evaluate import evaluate
+        from sasrec.runtime.log import RunLog
+
         log, data = RunLog(None, err), self.dataset
-        print_metrics(evaluate(self.run_dir, device=self.device, dataset=data, details=self.details, log=log))
+        metrics = evaluate(self.run_dir, device=self.device, dataset=data, details=self.details, log=log)
+        print_run(self.run_dir, metrics, sampled=self.sampled)
 
 
 @dataclass(frozen=True)
 class Compare:
-    """Say whether runs differ from the first by more than chance, on the same test targets.
+    """Test whether runs differ from the first run by more than chance, on the same targets.
 
     RUN is the folder of a run, or RUN:BASELINE for a baseline that was measured with it (popularity,
-    recent-7-days, item-to-item, markov). Runs that differ in nothing but the seed are one side: give several, so
-    that the interval also has the chance of the seed. Runs measured under unlike protocols are refused.
+    recent-7-days, item-to-item, markov). Runs that differ only in the seed count as one model: give several, so
+    that the interval covers the seed too. Runs measured under different protocols are refused.
 
-    A table, then a sentence for each: the difference, its 95 % interval from resampled users, and p.
+    Prints a table, then a sentence for each run: the difference, its 95 % interval over users, and p.
 
     Example: sasrec compare runs/a runs/b
 
@@ -143,7 +159,7 @@ class Compare:
     """
 
     runs: tyro.conf.Positional[tuple[str, ...]]
-    """Two or more; the first is the one that the others are compared with."""
+    """Two or more; the others are compared with the first."""
     metric: str = "ndcg@10"
     """ndcg, hr or mrr @ 1, 5, 10, 20 or 50; or mrr."""
     candidates: Candidates = "full"
@@ -151,17 +167,20 @@ class Compare:
     split: SplitName = "test"
     """test or valid."""
     resamples: int = 10_000
-    """How often users are drawn anew."""
+    """How often users are resampled."""
 
     def run(self) -> None:
         """Compare, and print the table and the sentences."""
+        from sasrec.cli.tables import print_comparison
+        from sasrec.studies.compare import compare
+
         options: dict[str, Any] = {"candidates": self.candidates, "split": self.split}
         print_comparison(compare(self.runs, metric=self.metric, resamples=self.resamples, **options))
 
 
 @dataclass(frozen=True)
 class Recommend:
-    """The best items for a history, for a user of the data, or for all of them.
+    """Recommend the best items for a history, for a user of the data, or for all users.
 
     Example: sasrec recommend runs/first --history 50,181 --k 10
 
@@ -171,11 +190,11 @@ class Recommend:
     run_dir: tyro.conf.Positional[Path]
     """Folder of the run."""
     history: str | None = None
-    """Item ids, oldest first, separated by commas, or @FILE with one id a line: a new user is just this."""
+    """Item ids, oldest first, separated by commas, or @FILE with one id a line. A new user needs no more."""
     times: str | None = None
     """Times of the history in seconds, separated by commas: for models with time."""
     assume_regular: bool = False
-    """Take the events of the history as equally spaced, where a model with time is given no times."""
+    """Treat the events of the history as equally spaced, where a model with time gets no times."""
     user: str | None = None
     """A user id of the data."""
     all: bool = False
@@ -185,7 +204,7 @@ class Recommend:
     k: int = 10
     """How many items."""
     include_seen: bool = False
-    """Let items of the history come out again; for models trained with --no_skip_own_items."""
+    """Recommend items of the history too; for models trained with --no_skip_own_items."""
     allow: str | None = None
     """Only these items: ids separated by commas, or @FILE with one id a line."""
     deny: str | None = None
@@ -206,11 +225,16 @@ class Recommend:
             raise ConfigError("--times and --assume_regular go with --history: users of the data have times")
         if self.all and (self.output is None or self.output.suffix not in {".parquet", ".csv"}):
             raise ConfigError("--all needs --output FILE.parquet or FILE.csv")
+        from sasrec.cli.sentences import REPEATS_NOT_LEARNED
+        from sasrec.cli.tables import print_items
+        from sasrec.runs.evaluate import load
+        from sasrec.runs.folder import RunFolder
+        from sasrec.runtime.log import RunLog
+        from sasrec.runtime.ranks import joined, rank
+
         recommender = load(self.run_dir, device=self.device, dataset=self.dataset)
         if self.include_seen and RunFolder(self.run_dir).config().loss.skip_own_items:
-            err.print(
-                "note: this model has not learned how likely items come again: train it with --no_skip_own_items"
-            )
+            say(err, REPEATS_NOT_LEARNED, label="note:", style="yellow")
         options: dict[str, Any] = {
             "k": self.k,
             "exclude_seen": not self.include_seen,
@@ -223,7 +247,7 @@ class Recommend:
                 if rank() > 0:
                     return
             frame.write_csv(self.output) if self.output.suffix == ".csv" else frame.write_parquet(self.output)
-            err.print(f"{frame.height} rows for {frame['user'].n_unique()} users written to {self.output}")
+            say(err, f"{frame.height:,} rows for {frame['user'].n_unique():,} users written to {self.output}")
         elif self.history is not None:
             times = None if self.times is None else seconds(self.times)
             history = ids(self.history)
@@ -235,9 +259,10 @@ class Recommend:
 
 @dataclass(frozen=True)
 class Reproduce:
-    """Train a recipe with each of its seeds, and hold what comes out against what the recipe says.
+    """Train a recipe with each of its seeds, and compare the figures with those that the recipe states.
 
-    Exit status 1 if a mean is outside its band; a recipe may state none. Interrupted, the same command goes on.
+    The exit status is 1 if a mean is outside its band; a recipe may state no band. If interrupted, the same
+    command continues.
 
     Example: sasrec reproduce ml-100k
 
@@ -245,24 +270,30 @@ class Reproduce:
     """
 
     recipe: tyro.conf.Positional[str] = ""
-    """Name of a recipe, or a file of one, which ends in .toml; without it, the names there are."""
+    """Name of a recipe, or a .toml file; without it, the names are listed."""
     dataset: Path | None = None
-    """The data, where the recipe names none or it cannot be fetched."""
+    """The data, where the recipe names none or the download fails."""
     seeds: tuple[int, ...] = ()
     """Seeds. Default: the recipe's."""
     train_dir: Path = Path("runs/reproduce")
-    """Folder of the runs, RECIPE-SEED each."""
+    """Folder of the runs, which are named RECIPE-SEED."""
 
     def run(self) -> None:
         """Reproduce, print the table, and say whether it holds."""
+        from sasrec.config.recipe import recipe_names
+
         if not self.recipe:
             out.print("\n".join(recipe_names()))
             return
+        from sasrec.cli.tables import print_outcome
+        from sasrec.runtime.log import RunLog
+        from sasrec.studies.reproduce import ReproductionError, reproduce
+
         seeds, log = list(self.seeds) or None, RunLog(None, err)
         try:
             outcome = reproduce(self.recipe, self.train_dir, dataset=self.dataset, seeds=seeds, log=log)
         except (KeyboardInterrupt, SystemExit):
-            err.print("interrupted; the same command goes on")
+            say(err, "interrupted; the same command continues")
             raise
         print_outcome(outcome)
         if outside := outcome.outside():
@@ -271,7 +302,7 @@ class Reproduce:
 
 @dataclass(frozen=True)
 class Export:
-    """Write what recommending needs, the best weights and the items, to a folder without anybody's events.
+    """Write the best weights and the items to a folder that can recommend and contains nobody's events.
 
     Example: sasrec export runs/first --output models/first
     """
@@ -283,5 +314,9 @@ class Export:
 
     def run(self) -> None:
         """Export, and say how to use it."""
+        from sasrec.cli.sentences import next_step
+        from sasrec.runs.export import export
+
         export(self.run_dir, self.output)
-        err.print(f"written to {self.output}; use it with: sasrec recommend {self.output} --history ITEM,ITEM,…")
+        say(err, f"written to {self.output}")
+        say(err, next_step(self.output))

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import tyro
 from rich.markup import escape
+from rich.padding import Padding
 
-from sasrec.cli.tables import err, out
+from sasrec.cli.console import err, out, say
 from sasrec.config.settings import Duplicates, TimeUnit
-from sasrec.events.report import summary
-from sasrec.sources.registry import CATALOG
-from sasrec.sources.resolve import prepare
 
 
 @dataclass(frozen=True)
@@ -21,20 +19,25 @@ class Datasets:
 
     def run(self) -> None:
         """Print them."""
+        from sasrec.sources.registry import CATALOG
+
         for dataset in CATALOG.values():
-            out.print(
-                f"[bold]{dataset.name}[/bold]  {escape(dataset.title)}{'; ' if dataset.note else ''}{dataset.note}"
-            )
-            out.print(f"  {escape(dataset.terms)}  {dataset.homepage}")
-            out.print(f"  a copy you have: --from one of {', '.join(dataset.accepted)}, or a folder with it")
+            title = f"{dataset.title}{'; ' if dataset.note else ''}{dataset.note}"
+            out.print(f"[bold]{dataset.name}[/bold]  {escape(title)}")
+            for line in (
+                dataset.terms,
+                dataset.homepage,
+                f"local copy: --from one of {', '.join(dataset.accepted)}, or a folder with one",
+            ):
+                out.print(Padding(escape(line), (0, 0, 0, 2)) if out.is_terminal else f"  {escape(line)}")
 
 
 @dataclass(frozen=True)
 class Prepare:
     """Read and check files of events, and write a data set that training maps from disk.
 
-    Takes CSV, TSV, header-less `user item [time]` text, Parquet and JSON Lines, also .gz. Bad rows are listed
-    in OUTPUT/rejects.csv with file, line, column and reason.
+    Takes CSV, TSV, text rows of `user item [time]` without a header, Parquet and JSON Lines, also with .gz. Bad
+    rows are listed in OUTPUT/rejects.csv with file, line, column and reason.
 
     Example: sasrec prepare ratings.csv --output data/mine --user userId --item movieId --time timestamp
     """
@@ -48,7 +51,7 @@ class Prepare:
     item: str | None = None
     """Column of item ids. Default: found by its name."""
     time: str | None = None
-    """Column of times: seconds, ms, us, ns or ISO 8601. Default: found by its name; none: file order."""
+    """Column of times, as numbers or ISO 8601. Default: found by its name; without one, file order counts."""
     time_unit: TimeUnit = "auto"
     """Unit of numeric times; auto decides by their size and says so."""
     items: Path | None = None
@@ -58,7 +61,7 @@ class Prepare:
     items_title: str | None = None
     """Column of titles in that file. Default: the second."""
     items_group: str | None = None
-    """Column of one group an item, such as a genre, taken as it is: for the diversity of `evaluate --details`."""
+    """Column of each item's group, such as a genre, for the diversity of `evaluate --details`."""
     max_rejects: int = 0
     """How many bad rows to tolerate; -1 for any number."""
     duplicates: Duplicates = "keep"
@@ -68,10 +71,13 @@ class Prepare:
     min_item_events: int = 0
     """Drop items with fewer events, counted once."""
     k_core: int = 0
-    """Drop users and items with fewer than k events until none is left to drop."""
+    """Drop users and items with fewer than k events, repeatedly, until all have k."""
 
     def run(self) -> None:
         """Prepare, and print the report."""
+        from sasrec.events.report import summary
+        from sasrec.sources.resolve import prepare
+
         data = prepare(
             list(self.files),
             user=self.user,
@@ -90,7 +96,6 @@ class Prepare:
             k_core=self.k_core,
         )
         for sentence in summary(data.report):
-            out.print(escape(sentence))
-        err.print(
-            f"written to {self.output}; train on it with: sasrec train --dataset {self.output} --train_dir RUN"
-        )
+            say(out, sentence)
+        say(err, f"written to {self.output}")
+        say(err, f"next: sasrec train --dataset {self.output} --train_dir RUN")

@@ -1,62 +1,100 @@
 """The command line: `sasrec datasets | prepare | train | evaluate | compare | recommend | export | reproduce`.
 
-Each command is a dataclass whose docstring and fields are its help, and whose `run` does the work.
-Results go to stdout, everything said about the work to stderr. Exit status: 0 done, 1 a mistake that the
-message explains, 2 a wrong command line, 130 and
-143 interrupted by SIGINT and SIGTERM.
+Each command is a dataclass whose docstring and fields are its help, and whose `run` does the work. Results go to
+stdout, everything about the work to stderr. Exit status: 0 done (or help), 1 a mistake that the message explains,
+2 a wrong command line, 130 and 143 interrupted by SIGINT and SIGTERM.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
+import shutil
 import sys
+import textwrap
 import warnings
 from typing import Annotated, Any
 
 import tyro
-from rich.markup import escape
 
-from sasrec.cli.arguments import recipe_named_in, seed_document_flags
+from sasrec import __version__
+from sasrec.cli.arguments import as_options, misspelt, published_spellings, recipe_named_in
 from sasrec.cli.commands import Compare, Evaluate, Export, Recommend, Reproduce, Train
+from sasrec.cli.console import err, out, say
 from sasrec.cli.data_commands import Datasets, Prepare
-from sasrec.cli.tables import err, out
 from sasrec.config.settings import RunConfig
 from sasrec.errors import SasrecError
 from sasrec.runtime.ranks import launched
+
+_COMMANDS = {
+    "datasets": Datasets,
+    "prepare": Prepare,
+    "train": Train,
+    "evaluate": Evaluate,
+    "compare": Compare,
+    "recommend": Recommend,
+    "export": Export,
+    "reproduce": Reproduce,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     out.quiet = launched() and os.environ.get("RANK", "0") != "0"
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        arguments = seed_document_flags(sys.argv[1:] if arguments is None else arguments)
-        command = tyro.cli(
-            _commands(recipe_named_in(arguments)),
-            prog="sasrec",
-            description="Train, evaluate and use sequential recommenders.",
-            args=arguments,
-            use_underscores=True,
-            config=(tyro.conf.OmitArgPrefixes,),
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = _show_warning
-            command.run()
+        if arguments[:1] == ["--version"]:
+            out.print(f"sasrec {__version__}")
+            return 0
+        return _run(arguments)
     except SasrecError as error:
-        err.print(f"[red]error:[/red] {escape(str(error))}")
+        return _failed(as_options(str(error), _COMMANDS.values()))
+    except BrokenPipeError:  # the reader of our output, such as `head`, has enough; rich ends with 1 then too
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        err.print(f"[red]error:[/red] {escape(str(error))}: check the path")
-        return 1
+        return _failed(f"{error}: check the path")
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
         remedy = "in training, lower batch_size, maxlen or num_negatives, or raise accumulate"
-        err.print(f"[red]error:[/red] out of memory: {remedy} ({escape(str(error))})", soft_wrap=True)
-        return 1
+        return _failed(f"out of memory: {remedy} ({error})")
     except KeyboardInterrupt:
         return 130
+
+
+def _run(arguments: list[str]) -> int:
+    arguments = published_spellings(_with_help(arguments))
+    if wrong := misspelt(arguments, _COMMANDS):
+        say(err, wrong, label="error:", style="red")
+        return 2
+    if arguments[0] in _COMMANDS and {"--help", "-h"} & set(arguments):
+        _describe(_COMMANDS[arguments[0]])
+    command = tyro.cli(
+        _commands(recipe_named_in(arguments), in_short=arguments[0] not in _COMMANDS),
+        prog="sasrec",
+        description="Train, evaluate and use sequential recommenders.",
+        args=arguments,
+        use_underscores=True,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = _show_warning
+        command.run()
     return 0
+
+
+def _with_help(arguments: list[str]) -> list[str]:
+    """`sasrec` alone asks for help, as does `sasrec help` and, for a command, `sasrec help COMMAND`."""
+    if not arguments:
+        return ["--help"]
+    return [*arguments[1:], "--help"] if arguments[0] == "help" else arguments
+
+
+def _failed(message: str) -> int:
+    say(err, message, label="error:", style="red")
+    return 1
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -66,19 +104,29 @@ def _out_of_memory(error: Exception) -> bool:
     )
 
 
-def _commands(config: RunConfig) -> Any:
-    train = tyro.conf.subcommand(name="train", default=Train(tyro.MISSING, config=config))
-    return (
-        Annotated[Datasets, tyro.conf.subcommand(name="datasets")]
-        | Annotated[Prepare, tyro.conf.subcommand(name="prepare")]
-        | Annotated[Train, train]
-        | Annotated[Evaluate, tyro.conf.subcommand(name="evaluate")]
-        | Annotated[Compare, tyro.conf.subcommand(name="compare")]
-        | Annotated[Recommend, tyro.conf.subcommand(name="recommend")]
-        | Annotated[Export, tyro.conf.subcommand(name="export")]
-        | Annotated[Reproduce, tyro.conf.subcommand(name="reproduce")]
-    )
+def _commands(config: RunConfig, *, in_short: bool) -> Any:
+    """The union of all commands, as tyro takes it; the recipe gives the defaults of `train`.
+
+    `in_short`: describe each by the first line of its docstring, for the help that lists them all. The help of one
+    command is described by `_describe`.
+    """
+    union: Any = None
+    for name, command in _COMMANDS.items():
+        options: dict[str, Any] = {"description": str(command.__doc__).partition("\n")[0] if in_short else ""}
+        if command is Train:
+            options["default"] = Train(tyro.MISSING, config=config)
+        each = Annotated[command, tyro.conf.subcommand(name=name, **options)]  # type: ignore[valid-type]
+        union = each if union is None else union | each
+    return union
+
+
+def _describe(command: type) -> None:
+    """The docstring of a command, above its options. Wrapped here: tyro leaves it to the terminal, amid words."""
+    for paragraph in inspect.cleandoc(str(command.__doc__)).split("\n\n"):
+        width = shutil.get_terminal_size().columns
+        wrapped = textwrap.fill(paragraph, width, break_long_words=False, break_on_hyphens=False)
+        sys.stdout.write(f"{wrapped}\n\n")
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    err.print(f"[yellow]note:[/yellow] {escape(str(message))}")
+    say(err, str(message), label="note:", style="yellow")

@@ -10,17 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from sasrec.config.choices import SplitName as SplitName
 from sasrec.config.split_rule import EPOCH, split_rule
 from sasrec.data.dataset import Dataset
 from sasrec.data.histories import Histories, exclusive_counts
 from sasrec.errors import DataError
-
-SplitName: TypeAlias = Literal["valid", "test"]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ in a fixed order.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,24 +34,6 @@ def baselines(training: Histories, num_items: int, event_times: npt.NDArray[np.i
     if event_times is not None:
         scorers[f"recent-{RECENT_DAYS}-days"] = RecentPopularity(training, num_items, event_times)
     return scorers | {"item-to-item": ItemToItem(training, num_items), "markov": Markov(training, num_items)}
-
-
-def against_baselines(metrics: dict[str, Any]) -> str:
-    """One sentence on metrics.json: how far the model is above or below the best baseline on test."""
-    own = metrics["test"]["full"]["ndcg@10"]
-    found = {name: each["test"]["full"]["ndcg@10"] for name, each in metrics["baselines"].items()}
-    name, best = max(found.items(), key=lambda each: each[1])
-    percent = round(100 * (own - best) / best) if best else 0
-    if percent > 0 or own > best == 0:
-        how_far, then = f"{percent} % above" if best else "above", ""
-    elif percent < 0:
-        how_far, then = f"{-percent} % BELOW", ": on this data counting does better than this model"
-    else:
-        how_far, then = "level with", ": on this data counting does as well as this model"
-    shown = [f"{value:.4f}".removeprefix("0") for value in (own, best)]
-    return (
-        f"test, full catalogue: model NDCG@10 {shown[0]} is {how_far} the best baseline ({name} {shown[1]}){then}"
-    )
 
 
 class Popularity:

@@ -9,16 +9,15 @@ import hashlib
 from importlib.metadata import version
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
+from sasrec.config.choices import Candidates as Candidates
 from sasrec.config.split_rule import split_rule
 from sasrec.data.dataset import Dataset
 from sasrec.data.splits import EvaluationSplit, Split, iso
 from sasrec.evaluation.metrics import CUTOFFS, DEFINITIONS
-
-Candidates: TypeAlias = Literal["full", "sampled"]
 
 # Add one when a field of the card changes its meaning or its wording, because `differences` compares text.
 CARD = 2

@@ -6,8 +6,13 @@ so that a model which scores everything alike gets the middle rank, not the firs
 
 from __future__ import annotations
 
+import html
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 CUTOFFS = (1, 5, 10, 20, 50)
 # As the protocol card has them.
@@ -19,6 +24,66 @@ DEFINITIONS = {
     "mean": "over targets, which weigh alike",
 }
 METRICS = (*(f"{name}@{k}" for name in ("ndcg", "hr", "mrr") for k in CUTOFFS), "mrr")
+
+
+_SHOWN = ("ndcg@10", "hr@10", "mrr@10", "ndcg@20", "hr@20")
+
+
+class Metrics(dict[str, Any]):
+    """What `evaluate` returns and RUN/metrics.json has, with a table for people.
+
+    {split: {"full" | "sampled": {"ndcg@10": …}}, "baselines": {name: {split: …}}, "protocol": the card, perhaps
+    "details": …}
+    """
+
+    def frame(self) -> pl.DataFrame:
+        """All figures as rows: `split`, `scorer` ("model" or a baseline), `candidates`, `metric`, `value`."""
+        columns = dict.fromkeys(("split", "scorer", "candidates", "metric"), pl.String)
+        return pl.DataFrame(list(self._rows()), schema=columns | {"value": pl.Float64}, orient="row")
+
+    def _rows(self) -> Iterator[tuple[str, str, str, str, float]]:
+        for split in ("valid", "test"):
+            scorers = {"model": self, **self.get("baselines", {})} if split in self else {}
+            for scorer, measured in scorers.items():
+                for candidates, values in measured[split].items():
+                    for metric, value in values.items():
+                        yield split, scorer, candidates, metric, value
+
+    def __repr__(self) -> str:
+        figures = [
+            f"{split} NDCG@10 {self[split]['full']['ndcg@10']:.4f}, HR@10 {self[split]['full']['hr@10']:.4f}"
+            for split in ("valid", "test")
+            if split in self
+        ]
+        return f"<Metrics, full catalogue: {'; '.join(figures) or 'nobody has a target'}>"
+
+    def _repr_html_(self) -> str:
+        """The table that a notebook shows: the model and the baselines, full catalogue."""
+        heading = "".join(f"<th>{metric.upper()}</th>" for metric in _SHOWN)
+        tables = []
+        for split in [name for name in ("test", "valid") if name in self]:
+            scorers = {"model": self, **self.get("baselines", {})}
+            rows = "".join(
+                f"<tr><th>{html.escape(scorer)}</th>"
+                + "".join(f"<td>{measured[split]['full'][metric]:.4f}</td>" for metric in _SHOWN)
+                + "</tr>"
+                for scorer, measured in scorers.items()
+            )
+            tables.append(
+                f"<table><caption>{html.escape(self._caption(split))}</caption>"
+                f"<thead><tr><th></th>{heading}</tr></thead><tbody>{rows}</tbody></table>"
+            )
+        return "".join(tables) or html.escape(repr(self))
+
+    def _caption(self, split: str) -> str:
+        card = self.get("protocol", {})
+        counts = card.get(split, {})
+        told = [f"{split}, full catalogue"]
+        if counts:
+            told.append(f"{counts['targets']:,} targets of {counts['users']:,} users")
+        if "data" in card:
+            told.append(f"{str(card['split']).partition(':')[0]}, data {card['data']}")
+        return "; ".join(told)
 
 
 def metrics_from_ranks(ranks: npt.NDArray[np.float64], cutoffs: tuple[int, ...] = CUTOFFS) -> dict[str, float]:

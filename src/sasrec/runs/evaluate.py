@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from sasrec.data.items import Items
 from sasrec.data.splits import Split, split_events
 from sasrec.errors import CheckpointError, DataError, EvaluationError
 from sasrec.evaluation.measure import evaluate_scorer
+from sasrec.evaluation.metrics import Metrics
 from sasrec.files import file_digest, write_whole
 from sasrec.models import SequenceModel
 from sasrec.ranking.recommender import Recommender
@@ -91,7 +91,7 @@ def evaluate(
     checkpoint: str | Path | None = None,
     details: bool = False,
     log: RunLog | None = None,
-) -> dict[str, Any]:
+) -> Metrics:
     """Measure the best checkpoint of a run, or the one named, on validation and test.
 
     The metrics of the best are also written to RUN/metrics.json, its ranks to RUN/ranks.parquet for `compare`, and
@@ -123,10 +123,10 @@ def measure(
     log: RunLog,
     *,
     details: bool = False,
-) -> dict[str, Any]:
+) -> Metrics:
     """Measure a model on a split; with a folder, also write metrics.json, ranks.parquet and a log event."""
     measured = evaluate_scorer(ModelScorer(model), data, split, log=log, details=details)
-    metrics = measured.metrics
+    metrics = Metrics(measured.metrics)
     if rank() == 0 and folder is not None:
         ranks = io.BytesIO()
         measured.ranks.write_parquet(ranks)

@@ -8,8 +8,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from sasrec.checkpoint import store
-from sasrec.checkpoint.restore import CHECKPOINTS
 from sasrec.config.settings import RunConfig
 from sasrec.data.dataset import Dataset, open_dataset
 from sasrec.errors import ConfigError, EvaluationError
@@ -95,7 +93,7 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         """The folder of checkpoints (checkpoint/store.py)."""
-        return self.path / CHECKPOINTS
+        return self.path / "checkpoints"
 
     def config(self) -> RunConfig:
         """The settings of the run. Raises: ConfigError if they cannot be read."""
@@ -117,6 +115,8 @@ class RunFolder:
 
     def can_resume(self) -> bool:
         """Whether the run has a checkpoint to continue from."""
+        from sasrec.checkpoint import store  # imports PyTorch, which `sasrec compare` does without
+
         return store.begun(self.checkpoints)
 
     def launch(self) -> str:
@@ -144,7 +144,7 @@ class RunFolder:
         ending = self.ending()
         return ending is not None and ending.measured and self.metrics_file.exists()
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> figures.Metrics:
         """The content of metrics.json, as `evaluate` returns it.
 
         Raises: EvaluationError if it is not what `evaluate` writes.
@@ -156,7 +156,7 @@ class RunFolder:
             raise EvaluationError(
                 f"{self.metrics_file} is damaged; measure the run again: sasrec evaluate {self.path}"
             ) from None
-        return metrics
+        return figures.Metrics(metrics)
 
 
 def _check_metrics(metrics: Any) -> None:

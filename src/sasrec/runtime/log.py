@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import os
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sasrec.errors import ConfigError
 from sasrec.runtime.ranks import rank
 
 _SAY_EVERY = 60.0  # seconds, where there is no terminal for a bar
+_SHOW_EVERY = 0.5  # seconds, in a notebook, where each change travels to a browser
 
 
 class Bar(Protocol):
@@ -29,13 +31,14 @@ class Bar(Protocol):
 
 
 class RunLog:
-    """Writes events and shows progress: a bar on a terminal, elsewhere a line a minute."""
+    """Writes events and shows progress: a live line on a terminal and in a notebook, elsewhere a line a minute."""
 
     def __init__(self, path: Path | None, console: Console | None = None) -> None:
         """`path`: the JSON lines file, or None to write none."""
         self.console = console or Console(stderr=True)
         self._path = path
         self._board: Any = None
+        self._live: _Live | None = None
 
     @staticmethod
     def of_run(path: Path | None, log: RunLog | None) -> RunLog:
@@ -74,17 +77,34 @@ class RunLog:
             self._board = SummaryWriter(str(self._path.parent / "tensorboard"), purge_step=step + 1)
 
     def say(self, sentence: str) -> None:
-        """A sentence for people."""
-        self.console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+        """A sentence for people. In a notebook those said beside a bar replace one another, except notes."""
+        if self._live is not None and self._live.running and not sentence.startswith(("note", "warning")):
+            self._live.say(sentence)
+            return
+        # Where a person reads, it wraps at words; elsewhere a sentence stays one line.
+        whole = not (self.console.is_terminal or self.console.is_jupyter)
+        self.console.print(sentence, highlight=False, markup=False, soft_wrap=whole)
 
     @contextmanager
     def bar(self, what: str, total: int) -> Iterator[Bar]:
-        """A progress bar for `total` units of work."""
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        note_column = TextColumn("{task.fields[note]}")
+        """Progress over `total` units of work."""
+        if self.console.is_jupyter and not self.console.quiet:
+            self._live = self._live or _Live()
+            self._live.begin(what, total)
+            try:
+                yield self._live
+            finally:
+                self._live.end()
+            return
         if not self.console.is_terminal:
             yield self._lines(what, total)
             return
+        # Imported only where there is a bar: the command line asks for help without it.
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        width = max(4, min(40, self.console.width - 60))  # so that count and note are never cut
+        columns = (TextColumn("{task.description}"), BarColumn(width), MofNCompleteColumn(), TimeRemainingColumn())
+        note_column = TextColumn("{task.fields[note]}")
         with Progress(*columns, note_column, console=self.console, transient=True) as progress:
             task = progress.add_task(what, total=total, note="")
             yield lambda done, note="": progress.update(task, advance=done, note=note)
@@ -97,9 +117,55 @@ class RunLog:
             reached += done
             if time.monotonic() - said > _SAY_EVERY:
                 said = time.monotonic()
-                self.say(f"{what}: {reached:,} of {total:,}{'  ' if note else ''}{note}")
+                self.say(_line(what, reached, total, note))
 
         return advance
+
+
+class _Live:
+    """One output of a notebook's cell: every bar of a log is shown in it in turn, and it ends empty.
+
+    Not rich's own display, which needs the package ipywidgets.
+    """
+
+    def __init__(self) -> None:
+        self._notebook = import_module("IPython.display")  # a notebook has it; sasrec does not depend on it
+        self._name = f"sasrec-{uuid.uuid4().hex}"
+        self._notebook.display({"text/plain": ""}, display_id=self._name, raw=True)
+        self.running = False
+
+    def begin(self, what: str, total: int) -> None:
+        """The next piece of work."""
+        self._what, self._total, self._done, self._note, self._sentence = what, total, 0, "", ""
+        self.running = True
+        self._show(self._text())
+
+    def __call__(self, done: int, note: str = "") -> None:
+        self._done, self._note = self._done + done, note
+        if time.monotonic() - self._shown >= _SHOW_EVERY:
+            self._show(self._text())
+
+    def say(self, sentence: str) -> None:
+        """A sentence below the line, in place of the last one."""
+        self._sentence = sentence
+        self._show(self._text())
+
+    def end(self) -> None:
+        """Leave nothing behind."""
+        self.running = False
+        self._show({"text/plain": ""})
+
+    def _show(self, text: dict[str, str]) -> None:
+        self._shown = time.monotonic()
+        self._notebook.update_display(text, display_id=self._name, raw=True)
+
+    def _text(self) -> dict[str, str]:
+        line = _line(self._what, self._done, self._total, self._note)
+        return {"text/plain": f"{line}\n{self._sentence}".rstrip()}
+
+
+def _line(what: str, done: int, total: int, note: str) -> str:
+    return f"{what}: {done:,} of {total:,}{'  ' if note else ''}{note}"
 
 
 def events_of(run: Path) -> list[dict[str, Any]]:

@@ -3,26 +3,28 @@
     torchrun --nproc_per_node=2 -m sasrec train --dataset ml-1m --train_dir runs/two
 
 Every rank holds the whole model and data; a batch is shared out over the ranks, gradients are summed, and only
-rank 0 writes. In one process everything here is a no-op.
+rank 0 writes. In one process everything here is a no-op. PyTorch is imported only where processes meet, so that
+the command line can ask about the launch without it.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-
-import torch
-from torch import Tensor
-from torch import distributed as dist
-from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+from typing import TYPE_CHECKING
 
 from sasrec.errors import ConfigError, TrainingError
 from sasrec.runtime.signals import SIGTERM, pending, raise_for
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
 # Longer than any step; shorter than the patience of who waits for a frozen rank.
 _TIMEOUT = timedelta(seconds=45)
@@ -36,13 +38,20 @@ _meetings = 0
 
 
 def world() -> int:
-    """How many processes there are."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    """How many processes work together."""
+    dist = sys.modules.get("torch.distributed")  # before anybody imports it, no processes have met
+    if dist is None or not (dist.is_available() and dist.is_initialized()):
+        return 1
+    return int(dist.get_world_size())
 
 
 def rank() -> int:
     """The number of this process, from 0, which writes and speaks."""
-    return dist.get_rank() if world() > 1 else 0
+    if world() == 1:
+        return 0
+    from torch import distributed as dist
+
+    return dist.get_rank()
 
 
 def launched() -> bool:
@@ -84,6 +93,8 @@ def joined(device_type: str) -> Iterator[None]:
         raise ConfigError(
             "torch.distributed is initialised already: leave that to sasrec, which needs its own store"
         )
+    from torch import distributed as dist
+
     _joins, _meetings = _joins + 1, 0
     number, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
@@ -105,6 +116,8 @@ def joined(device_type: str) -> Iterator[None]:
 
 
 def _connected(number: int, size: int) -> PrefixStore:
+    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+
     agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     is_master = number == 0 and not agent
@@ -117,6 +130,8 @@ def _connected(number: int, size: int) -> PrefixStore:
 @contextmanager
 def _pulse(number: int) -> Iterator[None]:
     """Within the block a thread keeps telling the others that this process runs; frozen or dead, it does not."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
     ended = threading.Event()
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     key = f"sasrec/{attempt}/{_joins}/beat/{number}"
@@ -214,17 +229,23 @@ def _wait_for(absent: Callable[[], list[int]]) -> None:
 def sum_over_ranks(tensor: Tensor) -> Tensor:
     """The same on every rank; summed in place."""
     if world() > 1:
+        from torch import distributed as dist
+
         dist.all_reduce(tensor)
     return tensor
 
 
 def barrier() -> None:
     """Until every rank is here."""
+    import torch
+
     sum_over_ranks(torch.zeros(1))
 
 
 def _silent(number: int, size: int) -> str:
     """Who is behind, by the marks that `progress` left."""
+    from torch import distributed as dist
+
     if _store is None:
         return "the ranks could not meet: is every one started, and the address of the first right"
     try:

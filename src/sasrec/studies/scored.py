@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -69,9 +70,9 @@ class Against:
     """The verdict and its numbers in English."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
-    """The result of `compare`."""
+    """The result of `compare`. In a notebook it shows as its table and sentences."""
 
     metric: str
     candidates: Candidates
@@ -83,6 +84,31 @@ class Comparison:
     protocol: dict[str, Any]
     """The first run's protocol card. All cards agree in the fields of `MUST_AGREE` (evaluation/card.py)."""
     resamples: int
+
+    def __repr__(self) -> str:
+        return f"<Comparison on {self.split}: {'; '.join(each.sentence for each in self.others)}>"
+
+    def _repr_html_(self) -> str:
+        metrics = list(self.first.metrics)
+        headings = ["", *(metric.upper() for metric in metrics), "difference", "95 % interval", "p"]
+        rows = [[self.first.name, *(f"{value:.4f}" for value in self.first.metrics.values()), "", "", ""]]
+        for each in self.others:
+            found, means = each.difference, (f"{each.side.metrics[metric]:.4f}" for metric in metrics)
+            interval = f"{found.low:.4f} to {found.high:.4f}"
+            rows.append([each.side.name, *means, f"{found.mean:.4f}", interval, _p(each.adjusted_p)])
+        cells = [
+            f"<th>{html.escape(row[0])}</th>" + "".join(f"<td>{cell}</td>" for cell in row[1:]) for row in rows
+        ]
+        body = "".join(f"<tr>{row}</tr>" for row in cells)
+        said = [each.sentence for each in self.others] + [f"note: {note}" for note in self.notes]
+        return (
+            f"<table><thead><tr>{''.join(f'<th>{each}</th>' for each in headings)}</tr></thead>"
+            f"<tbody>{body}</tbody></table>{''.join(f'<p>{html.escape(each)}</p>' for each in said)}"
+        )
+
+
+def _p(p: float) -> str:
+    return "&lt; 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 @dataclass(frozen=True)

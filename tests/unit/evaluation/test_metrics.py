@@ -5,6 +5,8 @@ No library gives half ranks, so ties are checked on the ranks, and metrics on ra
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import pytrec_eval
@@ -13,7 +15,7 @@ from scipy.stats import rankdata
 
 from sasrec.data.histories import Histories
 from sasrec.data.splits import EvaluationSplit, split_events
-from sasrec.evaluation.metrics import CUTOFFS, metrics_from_ranks
+from sasrec.evaluation.metrics import CUTOFFS, METRICS, Metrics, metrics_from_ranks
 from sasrec.evaluation.target_ranks import TargetRanks, sampled_negatives, target_ranks
 from tests.synthetic import dataset, random_lists
 
@@ -85,3 +87,32 @@ def test_ranks_agree_with_a_plain_loop(different_scores: int | None) -> None:
             above += bool(table[row, item] > table[row, target])
             equal += bool(table[row, item] == table[row, target])
         assert ranks.full[row] == 1 + above + equal / 2
+
+
+def made() -> Metrics:
+    def figures(value: float) -> dict[str, dict[str, dict[str, float]]]:
+        return {"test": {kind: dict.fromkeys(METRICS, value) for kind in ("full", "sampled")}}
+
+    card = {"split": "leave-one-out: last", "data": "<b>mine</b>", "test": {"targets": 1234, "users": 999}}
+    return Metrics(figures(0.25) | {"baselines": {"<script>": figures(0.125)}, "protocol": card})
+
+
+def test_metrics_are_a_dictionary_and_a_frame() -> None:
+    metrics = made()
+    assert json.loads(json.dumps(metrics)) == metrics
+    frame = metrics.frame()
+    assert frame.columns == ["split", "scorer", "candidates", "metric", "value"]
+    assert frame.height == 2 * 2 * len(METRICS)
+    row = frame.filter(scorer="<script>", candidates="sampled", metric="hr@20")
+    assert row.rows() == [("test", "<script>", "sampled", "hr@20", 0.125)]
+
+
+def test_metrics_show_shortly_and_in_a_notebook_as_a_table() -> None:
+    metrics = made()
+    assert repr(metrics) == "<Metrics, full catalogue: test NDCG@10 0.2500, HR@10 0.2500>"
+    shown = metrics._repr_html_()
+    assert "<td>0.2500</td>" in shown
+    assert "1,234 targets of 999 users" in shown
+    assert "<script>" not in shown
+    assert "<b>" not in shown
+    assert Metrics({"protocol": {}})._repr_html_() == "&lt;Metrics, full catalogue: nobody has a target&gt;"

@@ -86,7 +86,7 @@ def best_of(run: Path) -> Path:
     return store.best(run / "checkpoints")
 
 
-def test_the_flags_of_the_seed_document_on_the_command_line(
+def test_the_flags_of_the_published_code_on_the_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def said(*words: object, status: int = 0) -> str:
@@ -104,16 +104,16 @@ def test_the_flags_of_the_seed_document_on_the_command_line(
     assert "blocks.0.attention.query" in shapes
     assert ", 16) float32" in shapes
     trained = (one / "metrics.json").read_text()
-    assert "epoch" not in said("train", "--train_dir", one, "--inference_only", "--device=cpu")
+    assert "  loss " not in said("train", "--train_dir", one, "--inference_only", "--device=cpu")
     assert (one / "metrics.json").read_text() == trained
     other = said("train", "--train_dir", one, "--inference_only", "--state_dict_path", best_of(two))
     assert f"{json.loads((two / 'metrics.json').read_text())['test']['full']['ndcg@10']:.4f}" in other
     wrong = said("train", "--train_dir", one, "--inference_only", "--maxlen=13", status=1)
     assert "maxlen cannot differ" in wrong
-    assert "leave --state_dict_path" in said(
+    assert "Remove --state_dict_path" in said(
         "train", "--train_dir", one, "--resume", "--state_dict_path", two, status=1
     )
-    assert "leave --from" in said(
+    assert "Remove --from" in said(
         "train", "--train_dir", one, "--resume", "--from", tmp_path / "events.csv", status=1
     )
     said("export", one, "--output", model)

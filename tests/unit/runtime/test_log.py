@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 import sasrec
 from sasrec.errors import ConfigError
+from sasrec.runtime.log import RunLog
 from sasrec.training import health
 from tests.synthetic import chain_frame
 
@@ -42,3 +46,75 @@ def test_the_memory_of_an_accelerator_is_in_the_log(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.accelerator, "max_memory_allocated", lambda device: 3 * 2**20)
     assert health.peak_memory(torch.device("cuda:1")) == {"device_memory_mb": 3.0}
     assert health.peak_memory(torch.device("cpu")) == {}
+
+
+class Notebook(types.ModuleType):
+    """IPython.display, as far as it is used: one text for each output of the cell."""
+
+    def __init__(self) -> None:
+        super().__init__("IPython.display")
+        self.outputs: dict[str, str] = {}
+        self.shown: list[str] = []
+
+    def display(self, data: dict[str, str], *, display_id: str, raw: bool) -> None:
+        assert raw
+        assert display_id not in self.outputs
+        self.update_display(data, display_id=display_id, raw=raw)
+
+    def update_display(self, data: dict[str, str], *, display_id: str, raw: bool) -> None:
+        self.outputs[display_id] = data["text/plain"]
+        self.shown.append(data["text/plain"])
+
+
+def test_a_notebook_shows_one_line_that_is_rewritten_and_ends_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook, printed = Notebook(), io.StringIO()
+    monkeypatch.setitem(sys.modules, "IPython.display", notebook)
+    monkeypatch.setattr("sasrec.runtime.log._SHOW_EVERY", 0.0)
+    console = Console(file=printed, width=80)
+    console.is_jupyter = True
+    monkeypatch.setattr(console, "print", lambda text, **_: printed.write(f"{text}\n"))
+    log = RunLog(None, console)
+    log.say("before")
+    for work in ("training", "measuring"):
+        with log.bar(work, 2000) as bar:
+            bar(1000, "epoch 1")
+            log.say("epoch 1  loss 2.5")
+            log.say("note: kept")
+            bar(1000, "epoch 2")
+    log.say("after")
+    assert list(notebook.outputs.values()) == [""]
+    assert "training: 1,000 of 2,000  epoch 1\nepoch 1  loss 2.5" in notebook.shown
+    assert "measuring: 2,000 of 2,000  epoch 2\nepoch 1  loss 2.5" in notebook.shown
+    assert printed.getvalue().splitlines() == ["before", "note: kept", "note: kept", "after"]
+
+
+def test_a_notebook_is_not_flooded_with_updates(monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = Notebook()
+    monkeypatch.setitem(sys.modules, "IPython.display", notebook)
+    console = Console(file=io.StringIO())
+    console.is_jupyter = True
+    with RunLog(None, console).bar("training", 10_000) as bar:
+        for _ in range(10_000):
+            bar(1)
+    assert len(notebook.shown) < 20
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_the_line_on_a_terminal_is_never_cut(width: int) -> None:
+    said = io.StringIO()
+    console = Console(file=said, force_terminal=True, width=width, color_system=None, legacy_windows=False)
+    log = RunLog(None, console)
+    with log.bar("training", 1140) as bar:
+        bar(973, "epoch 3, best NDCG@10 0.9396")
+    assert "epoch 3, best NDCG@10 0.9396" in said.getvalue()
+    assert "973/1140" in said.getvalue()
+    assert "…" not in said.getvalue()
+
+
+def test_sentences_wrap_at_words_on_a_terminal_and_stay_whole_elsewhere() -> None:
+    sentence = "several words " * 10 + "end"
+    for terminal, lines in ((True, 4), (False, 1)):
+        said = io.StringIO()
+        RunLog(None, Console(file=said, force_terminal=terminal, width=40, color_system=None)).say(sentence)
+        assert len(said.getvalue().splitlines()) == lines
+        assert said.getvalue().split() == sentence.split()

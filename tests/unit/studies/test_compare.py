@@ -259,7 +259,7 @@ def test_the_command_prints_a_table_a_sentence_and_what_to_bear_in_mind(
     names = [str(runs / "short-0"), str(runs / "seed-0"), f"{runs / 'seed-0'}:markov"]
     assert main(["compare", *names, "--metric", "hr@5", "--resamples", "500"]) == 0
     out = capsys.readouterr().out
-    for heading in ("hr@5", "ndcg@10", "hr@10", "difference", "95 % interval", "Holm's p"):
+    for heading in ("HR@5", "NDCG@10", "HR@10", "difference", "95 % interval", "Holm's p"):
         assert heading in out
     assert f"{names[1]} is better than {names[0]}: HR@5 ." in out
     assert "not the random seed" in out

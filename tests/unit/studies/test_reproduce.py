@@ -103,7 +103,7 @@ def test_a_mean_outside_its_band_is_an_error(
     assert main(command(recipe, events, "--seeds", "0")) == 1
     captured = capsys.readouterr()
     assert "one seed" in captured.out
-    assert "the bands are for the mean over 2 seeds; this is the mean over 1" in captured.out
+    assert "The bands are for the mean over 2 seeds; this is the mean over 1" in captured.out
     assert "hold" not in captured.out
     assert "outside the expected 0.9 to 1" in captured.err
     assert "max_minutes" not in captured.err
@@ -131,7 +131,7 @@ def test_a_recipe_without_bands_shows_what_it_gave_and_says_that_nothing_was_che
     shown = " ".join(capsys.readouterr().out.split())
     value = json.loads((tmp_path / "runs/tiny-0/metrics.json").read_text())["test"]["full"]["hr@10"]
     assert f"test.full.hr@10 {value:.4f} one seed" in shown
-    assert shown.endswith("no band is stated: nothing was checked")
+    assert shown.endswith("The recipe states no band: nothing was checked.")
     assert "hold" not in shown
 
 
@@ -141,7 +141,7 @@ def test_interrupted_it_says_that_the_same_command_goes_on_and_that_does(
     recipe = written(tmp_path, events)
     whole = reproduce(recipe, tmp_path / "whole", dataset=events).metrics
     assert interrupted_at_step(3, monkeypatch, command(recipe, events)) == 130
-    assert "interrupted; the same command goes on" in capsys.readouterr().err
+    assert "interrupted; the same command continues" in capsys.readouterr().err
     # Measured before its end, a run has a metrics.json as one has that ended.
     sasrec.evaluate(tmp_path / "runs/tiny-0", device="cpu")
     outcome = reproduce(recipe, tmp_path / "runs", dataset=events)

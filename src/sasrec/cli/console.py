@@ -1,0 +1,25 @@
+"""Where the command line writes: results to stdout, everything about the work to stderr."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+
+_WHOLE = 100_000  # columns: for other programs no line is ever cut
+
+
+def _console(*, stderr: bool) -> Console:
+    """Text wraps at words on a terminal; a program that reads the output gets each sentence as one line."""
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        console.soft_wrap, console.width = True, _WHOLE
+    return console
+
+
+out = _console(stderr=False)
+err = _console(stderr=True)
+
+
+def say(console: Console, sentence: str, *, label: str = "", style: str = "") -> None:
+    """A sentence, whose brackets are no markup, after a coloured label such as "error:"."""
+    console.print((f"[{style}]{label}[/{style}] " if label else "") + escape(sentence))

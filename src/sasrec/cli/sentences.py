@@ -1,0 +1,150 @@
+"""What the command line says about results, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sasrec.evaluation.significance import Difference
+from sasrec.runs.folder import best_baseline
+from sasrec.studies.sentences import number, p_value
+from sasrec.studies.verdict import Verdict
+
+if TYPE_CHECKING:  # these import PyTorch
+    from sasrec.studies.reproduce import Outcome
+    from sasrec.studies.scored import Comparison
+
+
+def verdict(found: Verdict) -> Iterator[str]:
+    """Whether the model beats the best baseline, by how much, and whether training had converged."""
+    if found.baseline is None:
+        yield "No verdict: nobody has a test target."
+    elif found.comparison is None:
+        yield "No verdict: one user on test says nothing about others."
+    else:
+        (against,) = found.comparison.others
+        metric = found.comparison.metric
+        figures = [number(each.metrics[metric]) for each in (against.side, found.comparison.first)]
+        beside = f"the best baseline, {found.baseline}: {metric.upper()} {figures[0]} against {figures[1]}."
+        if against.verdict == "no difference":
+            yield f"No difference shown between the model and {beside}"
+        else:
+            yield f"The model is {against.verdict} than {beside}"
+        yield f"{_difference(against.difference)}, p {_p(against.adjusted_p)}."
+    if found.cut_by:
+        yield (
+            f"Training had not converged: validation was still improving when {found.cut_by} ended the run. "
+            f"Raise --{found.cut_by}."
+        )
+
+
+def against_best_baseline(metrics: dict[str, Any]) -> str:
+    """The same without a test, for figures whose ranks are not in a run folder."""
+    own = metrics["test"]["full"]["ndcg@10"]
+    name, best = best_baseline(metrics, "test.full.ndcg@10")
+    beside = f"the best baseline, {name}: NDCG@10 {number(own)} against {number(best)}."
+    if own == best:
+        return f"The model equals {beside} No test was made."
+    return f"The model is {'above' if own > best else 'BELOW'} {beside} No test was made."
+
+
+def counted(split: str, card: dict[str, Any]) -> str:
+    """The title of a table of figures: what they are means over."""
+    targets, users = card[split]["targets"], card[split]["users"]
+    return f"{split}, full catalogue: {targets:,} targets of {users:,} users"
+
+
+def intervals(found: dict[str, Difference]) -> str:
+    """How far the model's means move with the users that happen to be in the data."""
+    each = (f"{name.upper()} {number(of.low)} to {number(of.high)}" for name, of in found.items())
+    return f"model, 95 % interval over users: {', '.join(each)}"
+
+
+def sampled(metrics: dict[str, Any], split: str, *, shown: bool) -> str:
+    """The sampled protocol in a line, and why it stands apart."""
+    values, card = metrics[split]["sampled"], metrics["protocol"]
+    told = f"sampled protocol ({card['sampled_negatives']} negatives)"
+    if shown:
+        return f"{told}, seed {card['sampled_seed']}; not comparable with the full catalogue"
+    figures = f"NDCG@10 {number(values['ndcg@10'])}, HR@10 {number(values['hr@10'])}"
+    return f"{told}: {figures}; not comparable with the above; --sampled shows the table"
+
+
+def protocol(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The protocol card as a label and a few words each; RUN/metrics.json has all of it."""
+    if card["boundaries"] is None:
+        yield "split", card["split"]
+    else:
+        yield (
+            "split",
+            f"temporal: validation from {card['boundaries']['valid']}, test from {card['boundaries']['test']}",
+        )
+    yield "candidates", f"{card['full']}, without those of the user's history; ties count half"
+    for split in ("valid", "test"):
+        part = card[split]
+        skipped = [f"{users:,} users ({reason})" for reason, users in part["skipped"].items() if users]
+        if skipped:
+            yield f"{split} skips", ", ".join(skipped)
+        if part["history_events_left_out"]:
+            yield f"{split} omits", f"{part['history_events_left_out']:,} history events of unknown items"
+        if part["repeats_left_out"] not in (0, *part["skipped"].values()):  # one a user is said above
+            yield f"{split} omits", f"{part['repeats_left_out']:,} targets that the user has seen"
+    unknown = card["items_not_candidates"]
+    items = f"{card['items']:,} items{f' ({unknown:,} not candidates)' if unknown else ''}"
+    yield "data", f"{card['data']} {card['data_hash'][:12]}; {items}; {card['training_events']:,} training events"
+    yield "code", f"sasrec {card['sasrec']}"
+
+
+def measured_how(found: Comparison) -> str:
+    """Without it the figures of one protocol pass for those of another."""
+    card, part = found.protocol, found.protocol[found.split]
+    rule = card["split"].partition(":")[0]
+    negatives = f"{card['sampled_negatives']} sampled negatives, seed {card['sampled_seed']}"
+    return (
+        f"{'validation' if found.split == 'valid' else 'test'} of {rule}, "
+        f"{'full catalogue' if found.candidates == 'full' else negatives}, "
+        f"data {card['data']} {card['data_hash'][:12]}, {part['targets']:,} targets of {part['users']:,} users, "
+        f"{found.resamples:,} resamples"
+    )
+
+
+def reproduced(outcome: Outcome, seconds: float) -> Iterator[str]:
+    """What was published, and what was checked."""
+    expected, ran = outcome.recipe.expected, len(outcome.endings)
+    for each in outcome.recipe.published:
+        yield f"published: {each.metric} {each.value:.4f} ({each.source})"
+    yield f"{ran} seed{'s' * (ran > 1)}, {seconds:.0f} seconds of training each"
+    if not expected.bands:
+        yield "The recipe states no band: nothing was checked."
+        return
+    if ran < len(expected.seeds):
+        yield f"The bands are for the mean over {len(expected.seeds)} seeds; this is the mean over {ran}."
+    if not outcome.outside():
+        yield "all bands hold"
+
+
+def interrupted(train_dir: Path) -> str:
+    """How an interrupted run continues."""
+    return f"interrupted; continue with: sasrec train --train_dir {train_dir} --resume"
+
+
+def next_step(run: Path) -> str:
+    """How a trained or exported model is used."""
+    return f"next: sasrec recommend {run} --history ITEM,ITEM,…"
+
+
+REPEATS_NOT_LEARNED = (
+    "this model has not learned how likely items are seen again: train it with --no_skip_own_items"
+)
+LISTS_ARE = "lists of ten before the test targets"
+SLICES_ARE = "NDCG@10 on test, full catalogue, by slice"
+FROM_AND_TO = "from and to: events of the history, training events of the target's item, days since the last event"
+
+
+def _difference(found: Difference) -> str:
+    return f"Difference {number(found.mean)}, 95 % interval {number(found.low)} to {number(found.high)}"
+
+
+def _p(p: float) -> str:
+    return p_value(p) if p < 0.001 else f"= {p_value(p)}"

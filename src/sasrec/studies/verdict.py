@@ -1,0 +1,68 @@
+"""One run against the best of its own baselines, by the same test as `compare`, and whether it had converged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from sasrec.config.choices import SplitName
+from sasrec.evaluation.metrics import of_targets
+from sasrec.evaluation.significance import Difference, paired_bootstrap
+from sasrec.runs.folder import RunFolder, best_baseline
+from sasrec.runtime.log import events_of
+from sasrec.studies.compare import compare
+from sasrec.studies.scored import Comparison, ranks_of, scored_run
+
+_RESAMPLES = 2_000  # enough for an interval that is only shown; the verdict takes those of `compare`
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a run shows."""
+
+    baseline: str | None
+    """The best baseline by NDCG@10 on test; None where nobody has a test target."""
+    comparison: Comparison | None
+    """Of that baseline, first, and the model; None with fewer than two users on test."""
+    intervals: dict[str, Difference]
+    """Metric of the model -> its mean and 95 % interval over users; on test, else on validation."""
+    cut_by: Literal["num_epochs", "max_minutes"] | None
+    """The setting that ended training while validation was still improving."""
+
+
+def verdict_on(run: str | Path) -> Verdict:
+    """The verdict on a measured run; equal to that of compare([f"{run}:{baseline}", run]).
+
+    Raises: what `compare` raises of ranks and metrics that are damaged or of another measurement.
+    """
+    metrics = RunFolder(run).metrics()
+    split: SplitName = "test" if "test" in metrics else "valid"
+    several = metrics["protocol"][split]["users"] > 1
+    baseline = best_baseline(metrics, "test.full.ndcg@10")[0] if split == "test" else None
+    comparison = compare([f"{run}:{baseline}", run]) if baseline and several else None
+    return Verdict(baseline, comparison, _intervals(run, split) if several else {}, _cut_by(Path(run)))
+
+
+def _intervals(run: str | Path, split: SplitName) -> dict[str, Difference]:
+    rows = scored_run(str(run), "full", split).rows
+    users = rows["user"].rank("dense").to_numpy().astype(np.int64)
+    ranks = ranks_of(rows, "full")
+    found = {}
+    for metric in ("ndcg@10", "hr@10"):
+        each = paired_bootstrap(of_targets(ranks, metric), users, _RESAMPLES)
+        # Widening for few users can leave the range of the metric.
+        found[metric] = replace(each, low=max(each.low, 0.0), high=min(each.high, 1.0))
+    return found
+
+
+def _cut_by(run: Path) -> Literal["num_epochs", "max_minutes"] | None:
+    ended = RunFolder(run).ending()
+    validations = [each for each in events_of(run) if each["event"] == "validation"]
+    if ended is None or not validations or not validations[-1].get("best"):
+        return None
+    if ended.reason.endswith("minutes are over"):
+        return "max_minutes"
+    return "num_epochs" if ended.reason.endswith("epochs done") else None

@@ -1,0 +1,91 @@
+"""Words of the command line before they are parsed, and the words of errors after."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from sasrec.cli.arguments import as_options, misspelt, published_spellings, recipe_named_in
+from sasrec.cli.commands import Compare, Evaluate, Export, Recommend, Reproduce, Train
+from sasrec.cli.data_commands import Prepare
+from sasrec.config.settings import RunConfig
+from sasrec.errors import ConfigError
+
+COMMANDS = {"train": Train, "recommend": Recommend, "prepare": Prepare, "compare": Compare}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--train_dir", "x", "--no-mhc", "--lr=1e-3", "--from", "copy", "--norm", "pre", "--no_resume"],
+        ["recommend", "x", "--history", "a", "--include-seen", "--k", "3", "--no_all"],
+        ["compare", "a", "b", "--metric", "hr@10"],
+        ["prepare", "x.csv", "--output", "y", "--max_rejects", "-1", "--help"],
+        ["--help"],
+    ],
+)
+def test_every_option_is_known(arguments: list[str]) -> None:
+    assert misspelt(arguments, COMMANDS) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["train", "--max-len", "5"], "unknown option --max-len of train; did you mean --maxlen?"),
+        (["train", "--hiden_units=5"], "unknown option --hiden_units of train; did you mean --hidden_units?"),
+        (["recommend", "run", "--gbce_t", "5"], "unknown option --gbce_t of recommend; sasrec recommend --help lists the options"),
+        (["recommend", "--run_dir", "run"], "unknown option --run_dir of recommend; sasrec recommend --help lists the options"),
+        (["recomend"], "unknown command recomend; did you mean recommend?"),
+        (["zzz"], "unknown command zzz; sasrec --help lists the commands"),
+        (["--maxlen", "5", "train"], "unknown option --maxlen; sasrec --help lists the commands"),
+    ],
+)  # fmt: skip
+def test_a_misspelt_word_gets_the_nearest_of_that_command(arguments: list[str], sentence: str) -> None:
+    assert misspelt(arguments, COMMANDS) == sentence
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("use time=True", "use --time"),
+        ("use time=False or mhc=False.", "use --no_time or --no_mhc."),
+        ("use loss='ce', not loss=bce", "use --loss ce, not --loss bce"),
+        ("split='temporal:0.9' needs times", "--split temporal:0.9 needs times"),
+        ("remove local_copy=FILE, or start_from=RUN", "remove --from FILE, or --state_dict_path RUN"),
+        ("use --time (time=True)", "use --time"),
+        ("https://example.org/?nothing=ours and x=5", "https://example.org/?nothing=ours and x=5"),
+    ],
+)
+def test_errors_name_options_on_the_command_line(message: str, shown: str) -> None:
+    assert as_options(message, COMMANDS.values()) == shown
+
+
+def test_options_of_the_published_code_are_translated() -> None:
+    given = ["train", "--norm-first", "--use_amp", "--maxlen", "5"]
+    assert published_spellings(given) == ["train", "--norm", "pre", "--precision", "bf16", "--maxlen", "5"]
+    assert published_spellings(["--no_norm_first"]) == ["--norm", "post"]
+    with pytest.raises(ConfigError, match="torchrun --nproc_per_node=N"):
+        published_spellings(["train", "--multi_gpu"])
+
+
+def test_several_devices_are_asked_for_within_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert published_spellings(["train", "--multi_gpu"]) == ["train"]
+
+
+def test_no_words_name_no_recipe() -> None:
+    assert recipe_named_in([]) == RunConfig()
+
+
+@pytest.mark.parametrize("command", [Train, Evaluate, Compare, Recommend, Export, Reproduce, Prepare])
+def test_the_help_of_an_option_is_one_line_which_tyro_wraps(command: type) -> None:
+    """Of a docstring of several lines tyro keeps the breaks, wherever the terminal's are."""
+    import ast
+    import inspect
+
+    body = ast.parse(inspect.getsource(command)).body[0]
+    assert isinstance(body, ast.ClassDef)
+    texts = [each.value.value for each in body.body[1:] if isinstance(each, ast.Expr)]
+    assert len(texts) >= len(dataclasses.fields(command)) - 1
+    assert not [text for text in texts if "\n" in text]

@@ -1,0 +1,122 @@
+"""What commands print, at the widths of terminals and for other programs."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import sasrec
+from sasrec.cli import data_commands, sentences, tables
+from sasrec.cli.console import say
+from sasrec.studies.compare import compare
+from tests.synthetic import late_frame
+
+SMALL: dict[str, Any] = {"maxlen": 12, "hidden_units": 8, "batch_size": 32, "device": "cpu", "num_epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a temporal split, whose protocol has the most to say."""
+    folder = tmp_path_factory.mktemp("tables") / "r"
+    sasrec.train(late_frame(), folder, split="temporal:0.8", **SMALL)
+    return folder
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Prints to a terminal of that width, and returns what it shows."""
+
+    def at(width: int, show: Any) -> str:
+        console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None, highlight=False)
+        for module in (tables, data_commands):
+            monkeypatch.setattr(module, "out", console)
+        show()
+        return console.file.getvalue()  # type: ignore[attr-defined]
+
+    return at
+
+
+def commands(run: Path) -> dict[str, Any]:
+    metrics = sasrec.evaluate(run, device="cpu", details=True)
+    several = [f"{run}:popularity", f"{run}:markov", str(run)]
+    return {
+        "evaluate": lambda: tables.print_run(run, metrics, sampled=True),
+        "compare": lambda: tables.print_comparison(compare(several, metric="hr@20")),
+        "datasets": lambda: data_commands.Datasets().run(),
+    }
+
+
+@pytest.mark.parametrize("command", ["evaluate", "datasets"])
+def test_text_wraps_at_words_and_tables_fit(command: str, run: Path, shown: Any) -> None:
+    show = commands(run)[command]
+    wide = shown(200, show)
+    for width in (70, 80):
+        narrow = shown(width, show)
+        assert max(map(len, narrow.splitlines())) <= width
+        assert narrow.split() == wide.split(), "no word is broken"
+
+
+def test_everything_fits_60_columns(run: Path, shown: Any) -> None:
+    for show in commands(run).values():
+        assert max(map(len, shown(60, show).splitlines())) <= 60
+    assert "…" not in shown(60, commands(run)["evaluate"])
+
+
+def test_a_narrow_comparison_leaves_differences_to_the_sentences(run: Path, shown: Any) -> None:
+    show = commands(run)["compare"]
+    assert "Holm's p  " not in shown(60, show).partition("\n")[0]
+    assert "95 % interval" in shown(200, show).partition("\n")[0]
+    assert "95 % interval" in shown(60, show)
+
+
+def test_other_programs_get_whole_lines(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tables.print_run(run, sasrec.evaluate(run, device="cpu"))
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("split: temporal: validation from ") and ", test from " in line for line in lines)
+    assert any(line.startswith("Difference ") and line.endswith(".") for line in lines)
+
+
+def test_brackets_in_a_sentence_are_no_markup() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+    say(console, "data [bold]mine[/bold]", label="note:", style="yellow")
+    assert console.file.getvalue() == "note: data [bold]mine[/bold]\n"  # type: ignore[attr-defined]
+
+
+def test_no_sentence_of_a_result_is_longer_than_25_words(run: Path) -> None:
+    from sasrec.studies.verdict import verdict_on
+
+    metrics, found = sasrec.evaluate(run, device="cpu"), verdict_on(run)
+    said = [
+        *sentences.verdict(found),
+        *(f"{label} {words}" for label, words in sentences.protocol(metrics["protocol"]) if "skips" not in label),
+        sentences.intervals(found.intervals),
+        sentences.sampled(metrics, "test", shown=False),
+        sentences.sampled(metrics, "test", shown=True),
+        sentences.against_best_baseline(metrics),
+    ]
+    for each in said:
+        for sentence in each.split(". "):
+            assert len(sentence.split()) <= 25, sentence
+
+
+def figures(model: float, **baselines: float) -> dict[str, Any]:
+    def of(value: float) -> dict[str, Any]:
+        return {"test": {"full": {"ndcg@10": value}}}
+
+    return of(model) | {"baselines": {name: of(value) for name, value in baselines.items()}}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "words"),
+    [
+        (figures(0.1036, popularity=0.0436, markov=0.0856), "The model is above the best baseline, markov: NDCG@10 .1036 against .0856. No test was made."),
+        (figures(0.08, popularity=0.1, markov=0.0856), "The model is BELOW the best baseline, popularity: NDCG@10 .0800 against .1000. No test was made."),
+        (figures(0.0, popularity=0.0), "The model equals the best baseline, popularity: NDCG@10 .0000 against .0000. No test was made."),
+    ],
+)  # fmt: skip
+def test_figures_without_ranks_are_compared_without_a_test(metrics: dict[str, Any], words: str) -> None:
+    assert sentences.against_best_baseline(metrics) == words
