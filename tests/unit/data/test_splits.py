@@ -288,12 +288,12 @@ def test_the_command_line_takes_splits_and_prints_whom_they_skip(
     assert main([*arguments, "--split", "temporal:0.85"]) == 0
     captured = capsys.readouterr()
     assert "split temporal:0.85: " in captured.err
-    assert "test, popularity" in captured.out
-    assert "split temporal: trained on what is before 2020-09-13T" in captured.out
-    assert "users skipped: " in captured.out
+    assert "\npopularity " in captured.out
+    assert "split: temporal: validation from 2020-09-13T" in captured.out
+    assert "test skips: " in captured.out
     assert "(no event in this period)" in captured.out
     assert main(["evaluate", str(tmp_path / "run")]) == 0
-    assert "split temporal: trained on what is before 2020-09-13T" in capsys.readouterr().out
+    assert "split: temporal: validation from 2020-09-13T" in capsys.readouterr().out
     resume = ["train", "--train_dir", str(tmp_path / "run"), "--resume"]
     assert main([*resume, "--split", "last-2"]) == 1
     assert "split was 'temporal:0.85'" in capsys.readouterr().err

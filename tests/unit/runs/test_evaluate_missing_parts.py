@@ -66,14 +66,14 @@ def test_the_part_that_has_targets_is_measured_and_printed(
     capsys.readouterr()
     assert main(["evaluate", str(run), "--details"]) == 0
     captured = capsys.readouterr()
-    assert f"{there}, popularity" in captured.out
-    assert f"{missing}, popularity" not in captured.out
+    assert f"{there}, full catalogue: " in captured.out
+    assert f"{missing}, full catalogue: " not in captured.out
     assert f"{missing}: 0 targets of 0 users" in captured.out
     with_details = json.loads((run / "metrics.json").read_text())
     flags = [f"--{name}={value}" for name, value in SMALL.items()]
     again = ["train", "--dataset", str(run / "dataset"), "--train_dir", str(tmp_path / "again"), *flags]
     assert main([*again, "--split", RunConfig.load(run / "config.toml").evaluation.split]) == 0
-    assert f"{there}, popularity" in capsys.readouterr().out, "train prints it too"
+    assert f"{there}, full catalogue: " in capsys.readouterr().out, "train prints it too"
     assert ("details" in with_details) == (there == "test") == ("coverage" in captured.out)
     assert ("no details are measured" in captured.err) == (there == "valid")
 
