@@ -1,8 +1,8 @@
-"""Histories -> batches, a pure function of (seed, epoch, step, part): nothing to save, nothing to restore.
+"""Make batches of histories. A batch depends only on (seed, epoch, step, part), so resume needs no loader state.
 
-Sequences are right-padded and cut to the longest of their batch. Batches are made of sequences of like length
-and hold about equal numbers of positions, so padding costs almost nothing and short histories do not outweigh
-long ones in the mean loss. Position ids count from the end: the most recent item always has id `maxlen`.
+Rows are padded on the right, up to the longest row of the batch. A batch contains histories of similar length,
+and all batches contain about the same number of positions. So padding costs little, and short histories do not
+outweigh long ones in the mean loss. Position ids count from the end: the most recent item always has id `maxlen`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import numpy.typing as npt
 from sasrec.batches.negatives import NegativePlan, TrainingNegatives
 from sasrec.data.histories import Histories
 
-# Sub-streams of random numbers: one purpose must not shift the numbers of another.
+# Each purpose has its own stream of random numbers, so one never shifts another.
 _PLAN, _NEGATIVES, _WINDOWS = 0, 1, 3  # 2 is dropout's
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What a model reads. Shapes: B rows, L = longest of the batch."""
+    """The inputs of a model. B is the number of rows, L the length of the longest one."""
 
     items_BL: npt.NDArray[np.int64]
     """Item numbers, oldest first, 0 after the end of a row."""
@@ -32,12 +32,12 @@ class Batch:
     """1..maxlen, the last real item always maxlen; 0 in the padding."""
     lengths_B: npt.NDArray[np.int64]
     ticks_BL: npt.NDArray[np.int64] | None
-    """Personal times, 0 after the end of a row; None where the histories have none."""
+    """Ticks (personal times, batches/ticks.py), 0 after the end of a row; None for models without time."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingBatch(Batch):
-    """A batch with what it is to learn. P = number of real positions, row after row."""
+    """A batch with its targets and negatives. P is the number of real positions, row after row."""
 
     real_P: npt.NDArray[np.int64]
     """Index of each real position in the flattened (B·L)."""
@@ -53,7 +53,7 @@ class TrainingBatch(Batch):
 
 
 def pad(histories: Histories, rows: npt.NDArray[np.int64], maxlen: int) -> Batch:
-    """The last `maxlen` items of each row. Rows may be empty; L is at least 1."""
+    """Pad the last `maxlen` events of each row to a batch. Rows may be empty; L is at least 1."""
     ends = histories.ends[rows]
     lengths = np.minimum(histories.lengths[rows], maxlen)
     column = np.arange(max(1, int(lengths.max(initial=0))))
@@ -68,7 +68,7 @@ def pad(histories: Histories, rows: npt.NDArray[np.int64], maxlen: int) -> Batch
 
 
 class TrainingBatches:
-    """All batches of a training run; `batch(epoch, step)` makes any of them, in any order."""
+    """The batches of a training run; `batch(epoch, step)` makes any batch, in any order."""
 
     def __init__(
         self,
@@ -82,10 +82,10 @@ class TrainingBatches:
         windows: Literal["last", "random"] = "last",
         known_V: npt.NDArray[np.bool_] | None = None,
     ) -> None:
-        """`training`: training part of each user. Users with fewer than two events there have no target.
+        """`training`: the training part of each user. A user with fewer than two events there has no target.
 
-        `windows`: of a longer history, whether an epoch takes the last `maxlen` inputs or a stretch drawn anew. Of
-        `loss`, what it says about negatives; `known_V`: the items that may be negatives, by default all.
+        `windows`: the part of a longer history that an epoch uses, its last `maxlen` inputs or a random window.
+        `known_V`: the items that may be negatives, by default all.
         """
         self._inputs = Histories(training.items, training.ticks, training.starts, training.ends - 1)
         self._users = np.flatnonzero(training.lengths >= 2)
@@ -112,7 +112,7 @@ class TrainingBatches:
         return None if self._negatives is None else self._negatives.log_q_V
 
     def __len__(self) -> int:
-        """Users that are trained on."""
+        """Number of users that an epoch trains on."""
         return len(self._users)
 
     def plan(self, epoch: int) -> list[npt.NDArray[np.int64]]:
@@ -120,7 +120,7 @@ class TrainingBatches:
         return self._plan_of(epoch)[1]
 
     def _plan_of(self, epoch: int) -> tuple[int, list[npt.NDArray[np.int64]], Histories]:
-        """The epoch, its batches, and the histories whose ends are the rows' inputs."""
+        """The epoch, the users of each of its batches, and the inputs of all users in that epoch."""
         with self._lock:  # the loader's thread asks too
             if self._planned[0] != epoch:
                 self._planned = (epoch, self._new_plan(epoch), self._inputs_of(epoch))
@@ -137,7 +137,7 @@ class TrainingBatches:
         return [batches[i] for i in random.permutation(len(batches))]
 
     def _inputs_of(self, epoch: int) -> Histories:
-        """What rows of an epoch are the ends of."""
+        """The input events of each user in an epoch; a batch takes the last `maxlen` of them."""
         if self._windows == "last":
             return self._inputs
         random = np.random.default_rng([self._seed, _WINDOWS, epoch])
@@ -181,7 +181,7 @@ class TrainingBatches:
         )
 
     def _own_items(self, users: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
-        """Of the whole training part, whatever the window."""
+        """The items of the whole training part of each user, whatever the window."""
         if self._own is None:
             return None
         lengths = self._own.lengths[users]
@@ -189,7 +189,7 @@ class TrainingBatches:
         return self._own.items[self._own.starts[users][:, None] + place].astype(np.int64)
 
     def _expected_targets(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        """Items, and how often an epoch is expected to have each of these as a target."""
+        """Items, and the expected number of times that an epoch has each of them as a target."""
         if self._windows == "last":
             targets = self._targets(self._inputs, self._users)
             return targets, np.ones(len(targets))
@@ -203,14 +203,14 @@ class TrainingBatches:
         return inputs.items[inputs.flat() + 1].astype(np.int64), covering_P / (left_out_P + 1)
 
     def _targets(self, inputs: Histories, users: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """The item after each input of those users, user after user."""
+        """The item after each input event, user after user."""
         ends = inputs.ends[users] + 1
         last = Histories(inputs.items, None, ends - self._length_of[users], ends)
         return last.items[last.flat()].astype(np.int64)
 
 
 def _distinct(histories: Histories, num_items: int) -> Histories:
-    """The items of each row, each once, in ascending order."""
+    """The distinct items of each row, in ascending order."""
     row = np.repeat(np.arange(len(histories)), histories.lengths)
     row, items = np.divmod(np.unique(row * (num_items + 1) + histories.items[histories.flat()]), num_items + 1)
     ends = np.cumsum(np.bincount(row, minlength=len(histories)))

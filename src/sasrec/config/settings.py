@@ -52,8 +52,7 @@ class DataConfig:
     max_rejects: int = setting(0, Ge(-1))
     """Number of bad rows to tolerate before the data is refused; -1 tolerates any number."""
     duplicates: Duplicates = "keep"
-    """Which repeats of a (user, item) pair to keep: all of them, all except exact copies with equal times, only
-    the first, or only the last."""
+    """Repeats of a (user, item) pair: keep all, drop exact copies, or keep only the first or the last."""
     min_user_events: int = setting(0, Ge(0))
     """Drop users with fewer events. The count is taken once, before anything is dropped."""
     min_item_events: int = setting(0, Ge(0))
@@ -81,18 +80,15 @@ class ModelConfig:
     time: bool = False
     """Use time-interval attention (TiSASRec). The data needs times."""
     time_span: int = setting(256, Ge(1), OnlyWith("time"))
-    """Largest interval between two events that the model distinguishes, counted in ticks of the user (only with
-    time)."""
+    """Largest distinguished interval between two events, in ticks of the user (only with time)."""
     interval_unit: Literal["training", "history"] = setting("training", OnlyWith("time"))
-    """Which events decide the length of a user's tick: the training part, or the whole history as in the
-    authors' code (only with time)."""
+    """Events that set the length of a user's tick: the training part, or the whole history (only with time)."""
     mhc: bool = False
     """Use manifold-constrained hyper-connections (mHC) instead of plain residuals; norm must be pre."""
     mhc_expansion_rate: int = setting(4, Ge(1), OnlyWith("mhc"))
     """Number of residual streams (only with mhc); 1 is the plain residual."""
     mhc_projection: Literal["sinkhorn", "birkhoff"] = setting("sinkhorn", OnlyWith("mhc"))
-    """How the matrix that mixes the streams becomes doubly stochastic: approximately, by Sinkhorn-Knopp
-    iterations, or exactly, as a weighted mean of permutations of at most 4 streams (only with mhc)."""
+    """How stream mixing becomes doubly stochastic: Sinkhorn-Knopp, or a mean of permutations (only with mhc)."""
     mhc_sinkhorn_iter: int = setting(20, Ge(1), OnlyWith("mhc"), OnlyWith("mhc_projection", ("sinkhorn",)))
     """Number of Sinkhorn-Knopp iterations (only with mhc_projection sinkhorn)."""
     mhc_init_gate: float = setting(0.01, Finite(), OnlyWith("mhc"))
@@ -104,25 +100,21 @@ class LossConfig:
     """What is minimised."""
 
     loss: Literal["ce", "bce", "gbce", "softmax"] = "ce"
-    """ce: cross-entropy over the whole catalogue. bce, gbce and softmax use sampled negatives: binary
-    cross-entropy, binary cross-entropy calibrated against overconfidence, and an estimate of ce."""
+    """Cross-entropy over the catalogue (ce), or against sampled negatives: bce, gbce (calibrated), softmax."""
     num_negatives: int = setting(1, Ge(1), _SAMPLED)
     """Number of negatives for each position, or for the whole batch if they are shared (not with ce)."""
     negatives: Literal["uniform", "popularity", "in_batch"] = setting("uniform", _SAMPLED)
-    """How negatives are drawn: uniformly from the catalogue, in proportion to popularity, or from the targets of
-    the batch, without replacement and always shared (not with ce)."""
+    """How to draw negatives: uniformly, by popularity, or from the batch's targets, shared (not with ce)."""
     share_negatives: bool = setting(False, _SAMPLED)
-    """Draw one set of negatives for all positions of a batch, which makes thousands affordable (not with ce)."""
+    """Draw one set of negatives for a whole batch, which makes thousands affordable (not with ce)."""
     gbce_t: float = setting(0.75, Ge(0), Le(1), OnlyWith("loss", ("gbce",)))
-    """Calibration: 0 is plain bce; 1 removes the whole bias of sampling, if own items are drawn too (only with
-    gbce)."""
+    """Calibration: 0 is plain bce; 1 removes the bias of sampling (only with gbce)."""
     temperature: float = setting(1.0, Gt(0))
     """Divide the scores by this number in the loss."""
     label_smoothing: float = setting(0.0, Ge(0), Lt(1), OnlyWith("loss", ("ce",)))
     """Share of the target's probability that is spread evenly over all candidates (only with ce)."""
     skip_own_items: bool = True
-    """Never use the user's own training items as negatives; recommendations omit seen items anyway. Turn it off
-    for lists that may repeat items (`recommend --include_seen`)."""
+    """Never use the user's own training items as negatives; turn it off for lists that may repeat items."""
     logq: bool = setting(True, OnlyWith("loss", ("softmax",)))
     """Correct the scores of negatives by the probability of drawing each item (only with softmax)."""
 
@@ -139,8 +131,7 @@ class TrainingConfig:
     batch_size: int = setting(128, Ge(1))
     """Number of users of average length in a batch, which holds about batch_size × mean length positions."""
     windows: Literal["last", "random"] = "last"
-    """Part of a history longer than maxlen that an epoch trains on: its last maxlen events, or a window drawn at
-    random in each epoch."""
+    """Part of a history longer than maxlen that an epoch uses: the last events, or a window drawn at random."""
     lr: float = setting(1e-3, Gt(0))
     """Learning rate, before warm-up and schedule."""
     optimizer: Literal["adam", "adamw"] = "adam"
@@ -148,8 +139,7 @@ class TrainingConfig:
     weight_decay: float = setting(0.0, Ge(0), OnlyWith("optimizer", ("adamw",)))
     """Weight decay of the layers' matrices (only with adamw). Biases, norms, embeddings and mHC do not decay."""
     schedule: Literal["constant", "step", "cosine"] = "constant"
-    """How the learning rate changes: not at all, times gamma after every step_size steps or epochs, or along a
-    cosine to 0 at num_epochs."""
+    """Learning rate: constant; step, times gamma every step_size; or cosine, down to 0 at num_epochs."""
     step_size: int = setting(20, Ge(1), OnlyWith("schedule", ("step",)))
     """Number of step_unit between two falls of the learning rate (only with schedule step)."""
     step_unit: Literal["epochs", "steps"] = setting("epochs", OnlyWith("schedule", ("step",)))
@@ -161,8 +151,7 @@ class TrainingConfig:
     clip_norm: float = setting(0.0, Ge(0))
     """Scale gradients down to this norm if their norm is larger; 0 never scales."""
     accumulate: int = setting(1, Ge(1))
-    """Gradient accumulation: split each batch into this many parts to save memory. The update is the same, apart
-    from dropout masks."""
+    """Gradient accumulation: split each batch into this many parts. Same update, apart from dropout masks."""
     l2_emb: float = setting(0.0, Ge(0))
     """Weight of the L2 penalty on the item embeddings."""
     num_epochs: int = setting(200, Ge(1), MayChangeOnResume())
@@ -178,8 +167,7 @@ class TrainingConfig:
     device: str = setting("auto", KeepsWeights(), MayChangeOnResume())
     """cpu, cuda, cuda:1 or mps; auto takes an accelerator if there is one."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Floating type of the layers, by autocast; with bf16 also of the matrix products of ce. Weights, mHC maps and
-    the rest of the loss stay in fp32. fp16 scales the loss against underflow."""
+    """Floating type of the layers, by autocast. Weights, mHC maps and most of the loss stay in fp32."""
     compile: bool = False
     """Train through torch.compile, which makes mHC faster; it needs a C++ compiler and half a minute at first."""
     save_minutes: float = setting(10.0, Ge(0), KeepsWeights(), MayChangeOnResume())
@@ -191,8 +179,7 @@ class TrainingConfig:
     tensorboard: bool = setting(False, KeepsWeights(), MayChangeOnResume())
     """Also write the numbers of log.jsonl to RUN/tensorboard; this needs the package tensorboard."""
     diagnose_every: int = setting(0, Ge(0), KeepsWeights(), MayChangeOnResume())
-    """Steps between diagnostic events in log.jsonl, with the loss, the gradient norm and, for mHC, measures of
-    each sub-layer's streams; 0 logs none."""
+    """Steps between diagnostic events in log.jsonl: loss, gradient norm, mHC streams; 0 logs none."""
 
 
 @dataclass(frozen=True)
@@ -200,10 +187,7 @@ class EvaluationConfig:
     """What is held out from training, to measure on."""
 
     split: str = "leave-one-out"
-    """leave-one-out: the last event of each user is the test target, the one before it the validation target.
-    last-N: the last N events are test targets, the N before them validation targets.
-    temporal:WHEN: test begins at an ISO date, or after a fraction of all events (temporal:0.9).
-    temporal:T1,T2: validation begins at T1, test at T2."""
+    """leave-one-out, last-N (last-2), temporal:WHEN or temporal:T1,T2; docs/evaluation.md compares them."""
 
 
 PARTS = [DataConfig, ModelConfig, LossConfig, TrainingConfig, EvaluationConfig]

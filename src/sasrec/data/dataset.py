@@ -1,8 +1,8 @@
-"""Checked events -> the arrays everything downstream works on, in memory or mapped from disk.
+"""The data set: flat arrays of checked events, in memory or mapped from disk.
 
-A data set is three flat arrays: the item numbers of all users one after another, their times, and the offset
-at which each user starts. Within a user, events are in order of time, and of the file where times are equal.
-Users and items are numbered in the byte order of their ids, so numbers do not depend on how rows arrive.
+Three arrays contain all events: the item numbers of one user after another, the times of the events, and the
+offset at which each user starts. The events of a user are in order of time; events of equal times keep the order
+of the file. Users and items are numbered by the byte order of their ids, so the order of the rows changes no number.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Users' histories as numbers, and the way back to the user's own ids."""
+    """The histories of all users as item numbers, with the ids of users and items."""
 
     items: npt.NDArray[np.int32]
     """(events,) item numbers 1..num_items; 0 is padding and never occurs."""
@@ -50,26 +50,26 @@ class Dataset:
     """The items, in the order of their numbers."""
     name: str = "events"
     report: dict[str, Any] = field(default_factory=dict)
-    """What was read and kept, as printed by `sasrec prepare`."""
+    """Counts of what was read and kept, as `sasrec prepare` prints them."""
 
     @property
     def num_users(self) -> int:
-        """Users with an event."""
+        """Number of users; each has at least one event."""
         return len(self.offsets) - 1
 
     @property
     def num_items(self) -> int:
-        """Items of the catalogue, without padding."""
+        """Number of items of the catalogue, padding not counted."""
         return len(self.catalogue)
 
     @property
     def num_events(self) -> int:
-        """Events of all users."""
+        """Number of events of all users."""
         return len(self.items)
 
     @cached_property
     def data_hash(self) -> str:
-        """SHA-256 of the arrays and ids: equal exactly when the same events in the same order were read."""
+        """SHA-256 of the arrays and ids; equal for data sets of the same events in the same order."""
         digest = hashlib.sha256(b"sasrec data 1")
         for name, kind in _ARRAYS.items():
             array = getattr(self, name)
@@ -105,7 +105,7 @@ class Dataset:
             return self._user_numbers[str(user_id)]
         except KeyError:
             raise DataError(
-                f"user {str(user_id)!r} is not in the data set; for a new user give a history of item ids"
+                f"user {str(user_id)!r} is not in the data set. For a new user, give a history of item ids"
             ) from None
 
     @cached_property
@@ -113,19 +113,19 @@ class Dataset:
         return {user_id: number for number, user_id in enumerate(self.user_ids.cast(pl.String))}
 
     def save(self, folder: str | Path) -> None:
-        """Write the folder that `open_dataset` maps: arrays, id maps, report, and a manifest of hashes, last.
+        """Write the folder that `open_dataset` maps: arrays, ids, report and, last, a manifest of hashes.
 
-        Raises: DataError if the folder holds something that is not a data set.
+        Raises: DataError if the folder contains other files; name another folder.
         """
         folder = Path(folder)
         manifest = folder / "manifest.json"
-        # What an interrupted save left may be written over; anything else is somebody's.
+        # Files of an interrupted save may be replaced. Any other file belongs to somebody.
         present = {path.name for path in folder.iterdir()} if folder.exists() else set()
         others = {name for name in present - _WRITTEN if not name.endswith(".tmp")}
         if others and not manifest.exists():
-            raise DataError(f"{folder} is not empty and holds no data set: name another folder")
+            raise DataError(f"{folder} contains other files. Name another folder")
         folder.mkdir(parents=True, exist_ok=True)
-        manifest.unlink(missing_ok=True)  # from here on the folder is no data set, until the new manifest is in
+        manifest.unlink(missing_ok=True)  # without a manifest the folder does not count as a data set
         for name, kind in _ARRAYS.items():
             (folder / f"{name}.bin").unlink(missing_ok=True)
             if getattr(self, name) is not None:
@@ -156,15 +156,15 @@ def build(
 ) -> Dataset:
     """Filter, sort and number checked events.
 
-    Order of the filters: duplicates, minimum events (counted once), k-core (again and again).
+    Filters run in this order: duplicates; minimum events, counted once; k-core, repeated until nothing changes.
 
-    Raises: DataError if the filters leave nothing, naming them.
+    Raises: DataError if the filters leave no event; lower them.
     """
     frame = _filtered(events.frame, config)
     if frame.is_empty():
         raise DataError(
             f"the filters (min_user_events={config.min_user_events}, min_item_events={config.min_item_events}, "
-            f"k_core={config.k_core}) leave none of the {events.frame.height} events: lower them"
+            f"k_core={config.k_core}) drop all {events.frame.height} events. Lower them"
         )
     has_times = "time" in frame.columns
     user_ids = frame["user"].unique().sort()
@@ -196,27 +196,29 @@ def build(
 def open_dataset(folder: str | Path, *, verify: bool = True) -> Dataset:
     """Map a folder that `Dataset.save` wrote.
 
-    Raises: DataError if it is missing, of another format version, or (with `verify`) if any file differs
-    from its hash in the manifest.
+    Raises: DataError if the folder is missing or has another format version, or, with `verify`, if a file does not
+    match its hash in the manifest.
     """
     folder = Path(folder)
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         version, files, users = manifest["format"], manifest["files"], manifest["users"]
     except FileNotFoundError:
-        raise DataError(f"{folder} holds no data set (no manifest.json): make one with `sasrec prepare`") from None
+        raise DataError(
+            f"{folder} is not a data set (it has no manifest.json). Make one with `sasrec prepare`"
+        ) from None
     except (ValueError, KeyError, TypeError):
-        raise DataError(f"{folder / 'manifest.json'} is damaged: prepare the data set again") from None
+        raise DataError(f"{folder / 'manifest.json'} is damaged. Prepare the data set again") from None
     if version != FORMAT:
-        raise DataError(f"{folder} has format {version}, this version reads {FORMAT}: prepare it again")
+        raise DataError(f"{folder} has format {version}, and this version reads {FORMAT}. Prepare it again")
     if files.keys() - _HASHED:  # a name could lead out of the folder
-        raise DataError(f"{folder / 'manifest.json'} names files that a data set does not have: prepare it again")
+        raise DataError(f"{folder / 'manifest.json'} names files that a data set does not have. Prepare it again")
     for file, expected in files.items():
         path = folder / file
         if not path.is_file() or path.stat().st_size != expected["bytes"]:
-            raise DataError(f"{path} is missing or cut: prepare the data set again")
+            raise DataError(f"{path} is missing or cut. Prepare the data set again")
         if verify and file_digest(path) != expected["sha256"]:
-            raise DataError(f"{path} has changed since it was written: prepare the data set again")
+            raise DataError(f"{path} has changed since it was written. Prepare the data set again")
     lengths = {"items": manifest["events"], "times": manifest["events"], "offsets": users + 1}
     arrays = {
         name: np.memmap(folder / f"{name}.bin", dtype=kind, mode="r", shape=(lengths[name],))
@@ -240,7 +242,7 @@ def _filtered(frame: pl.DataFrame, config: DataConfig) -> pl.DataFrame:
     if config.duplicates == "drop_exact":
         frame = frame.unique(maintain_order=True)
     elif config.duplicates != "keep":
-        # First and last are meant in time; the stable sort leaves equal times in file order.
+        # First and last refer to time. The stable sort keeps equal times in file order.
         if "time" in frame.columns:
             frame = frame.sort("time", maintain_order=True)
         frame = frame.unique(["user", "item"], keep=config.duplicates, maintain_order=True)

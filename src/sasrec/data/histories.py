@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, eq=False)
 class Histories:
-    """Views into one flat array of items: history r is items[starts[r]:ends[r]], oldest first."""
+    """Ranges of one flat array of item numbers: history r is items[starts[r]:ends[r]], oldest event first."""
 
     items: npt.NDArray[np.int32]
     ticks: npt.NDArray[np.int64] | None
@@ -25,11 +25,11 @@ class Histories:
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
-        """(rows,) how many events each history has."""
+        """(rows,) the number of events of each history."""
         return self.ends - self.starts
 
     def flat(self) -> npt.NDArray[np.int64]:
-        """(events,) where the events of all rows are in `items`, row after row."""
+        """(events,) the indexes into `items` of the events of all rows, row after row."""
         lengths: npt.NDArray[np.int64] = self.lengths
         shift = self.starts - (np.cumsum(lengths) - lengths)
         found: npt.NDArray[np.int64] = np.arange(int(lengths.sum())) + np.repeat(shift, lengths)
@@ -37,5 +37,5 @@ class Histories:
 
 
 def exclusive_counts(true: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """(n + 1,) how many of the first i are true."""
+    """(n + 1,) at index i the number of true values among the first i."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(true, dtype=np.int64)])

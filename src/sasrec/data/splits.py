@@ -1,8 +1,9 @@
-"""Which events are for training, which are validation and test targets, and what a model may see before each.
+"""Split a data set into a training part, validation and test targets, and the history before each target.
 
-Leave-one-out, as in the papers: a user's last event is the test target, the one before it the validation target,
-and all before those are for training. `last-N` takes N of each. `temporal` cuts everybody's events at the same two
-moments, so that nothing is learned from what happened after a target. docs/evaluation.md compares them.
+Leave-one-out follows the papers: the last event of a user is the test target, the event before it is the
+validation target, and the model trains on all earlier events. `last-N` takes N targets instead of one. `temporal` cuts the
+events of all users at the same two moments, so the model learns nothing from the time after a target.
+docs/evaluation.md compares the splits.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from sasrec.errors import DataError
 
 @dataclass(frozen=True)
 class TrainingPart:
-    """Where the training part of a history ends. It travels in checkpoints, so serving splits nothing again."""
+    """The rule by which the training part of a history ends. Checkpoints contain it, so serving needs no split."""
 
     held_out: int = 0
-    """How many last events of a user are held out, if the user has more events than that."""
+    """Number of last events of a user that are held out. A user with fewer events keeps all for training."""
     until: int | None = None
     """The first moment that is held out, in microseconds since 1970 UTC (temporal only)."""
 
     def ends(self, times: npt.NDArray[np.int64] | None, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """(users,) exclusive ends, for users who own the events offsets[u]:offsets[u + 1]."""
+        """(users,) the index after the last training event of user u, who owns offsets[u]:offsets[u + 1]."""
         starts, ends = offsets[:-1], offsets[1:]
         if self.until is None:
             return np.where(ends - starts > self.held_out, ends - self.held_out, ends)
@@ -43,63 +44,63 @@ class TrainingPart:
 
 @dataclass(frozen=True, eq=False)
 class EvaluationSplit:
-    """Targets, and what the model may see before each. A user may have several rows, in order of time."""
+    """Targets with the history before each. A row is one target; the rows of a user are in order of time."""
 
     name: SplitName
     users: npt.NDArray[np.int64]
     """(rows,) user numbers, ascending."""
     events: npt.NDArray[np.int64]
-    """(rows,) the event of the data set that is the target; no event is the target of two rows."""
+    """(rows,) the index of the target among the events of the data set. No two rows have the same target."""
     histories: Histories
-    """(rows,) the user's events before the target whose items are known; at test also validation targets."""
+    """(rows,) the user's events of known items before the target. At test they include validation targets."""
     targets: npt.NDArray[np.int64]
     """(rows,) item numbers."""
     known_V: npt.NDArray[np.bool_]
     """As in Split."""
     skipped: dict[str, int]
-    """Why users have no row -> how many; each of them counts once."""
+    """The number of users without a row, by reason. Each user counts once."""
     events_left_out: int
-    """Events before a target that its history lacks, as their items are not known."""
+    """Number of events before targets that histories omit, because their items are not known."""
     repeats_left_out: int
-    """Events that would be targets, but of items the user has had: lists leave those out."""
+    """Number of events that are not targets because the user saw the item before; lists omit seen items."""
 
     @property
     def why_skipped(self) -> str:
-        """How many users have no row, by reason."""
+        """The reasons why users have no row, with the number of users, as text."""
         reasons = [f"{reason}: {users:,}" for reason, users in self.skipped.items() if users]
         return "; ".join(reasons) or "there are no users"
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """What training, validation and test may touch of a data set."""
+    """The training part of a data set, and its validation and test targets."""
 
     how: str
-    """The setting it was made by."""
+    """The value of the setting `split`."""
     training: Histories
     """(users,) the training part of every user, in order of user number; some may be empty."""
     valid: EvaluationSplit
     test: EvaluationSplit
     known_V: npt.NDArray[np.bool_]
-    """Which items are candidates and may be drawn as negatives; padding is not. Under a temporal split those that
-    occur in training, else all, so that figures of leave-one-out stay comparable with published ones."""
+    """Which items are known: candidates, and possible negatives. Under a temporal split these are the items that
+    occur in training. Otherwise all items are known, as in published results. Padding is never known."""
     training_part: TrainingPart
-    """The rule by which a history's training part ends."""
+    """The rule by which the training part of a history ends."""
     event_times: npt.NDArray[np.int64] | None
-    """Beside `training.items`, which may lack events of items that are not known: microseconds since 1970 UTC, or
-    None for data without times."""
+    """The time of each event in `training.items`, in microseconds since 1970 UTC; None for data without times."""
     boundaries: tuple[int, int] | None
-    """Where validation and test begin, in microseconds since 1970 UTC (temporal only)."""
+    """When validation and test begin, in microseconds since 1970 UTC; None unless temporal."""
 
 
-# Users and target events of a split, and why the other users have none.
+# The users and events of the targets, and the number of users without a target by reason.
 _Rows: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], dict[str, int]]
 
 
 def split_events(data: Dataset, how: str = "leave-one-out") -> Split:
-    """Split as the setting `split` says.
+    """Split the data by the rule `how`, the setting `split`.
 
-    Raises: ConfigError for a malformed `how`; DataError, with the remedy, where this data cannot be split so.
+    Raises: ConfigError for a malformed rule; DataError with the remedy if the rule leaves nothing to train on or to
+    measure on.
     """
     rule = split_rule(how)
     starts, ends = data.offsets[:-1], data.offsets[1:]
@@ -107,8 +108,8 @@ def split_events(data: Dataset, how: str = "leave-one-out") -> Split:
     if rule.boundaries:
         if data.times is None:
             raise DataError(
-                f"split {how} needs times, and this data has none: "
-                "name the column of times (--time_column), or use --split leave-one-out"
+                f"split {how} needs times, and this data has none. "
+                "Name the column of times (--time_column), or use --split leave-one-out"
             )
         boundaries = _boundaries(data.times, rule.boundaries, how)
         part = TrainingPart(until=boundaries[0])
@@ -120,8 +121,8 @@ def split_events(data: Dataset, how: str = "leave-one-out") -> Split:
         long = ends - starts > 2 * rule.last
         if rule.last > 1 and not long.any():
             raise DataError(
-                f"split {how} needs users with {2 * rule.last + 1} events, and the longest history here has "
-                f"{int((ends - starts).max(initial=0))}: use a smaller N"
+                f"split {how} needs users with {2 * rule.last + 1} events, and the longest history has "
+                f"{int((ends - starts).max(initial=0))}. Use a smaller N"
             )
         part = TrainingPart(held_out=2 * rule.last)
         known_V = np.arange(data.num_items + 1) > 0
@@ -141,7 +142,7 @@ def split_events(data: Dataset, how: str = "leave-one-out") -> Split:
 
 
 def iso(microseconds: int) -> str:
-    """The moment as text, in UTC."""
+    """A moment as ISO 8601 text, in UTC."""
     return (EPOCH + timedelta(microseconds=int(microseconds))).isoformat()
 
 
@@ -172,7 +173,7 @@ def _evaluation_split(
 
 
 def _new_to_user(data: Dataset) -> npt.NDArray[np.bool_]:
-    """(events,) whether the event is the first of its user with its item."""
+    """(events,) True for the first event of a user with an item."""
     user_E = np.repeat(np.arange(data.num_users), np.diff(data.offsets))
     _, first = np.unique(user_E * (data.num_items + 1) + data.items, return_index=True)
     new_E = np.zeros(data.num_events, bool)
@@ -183,7 +184,7 @@ def _new_to_user(data: Dataset) -> npt.NDArray[np.bool_]:
 def _views(
     data: Dataset, known_V: npt.NDArray[np.bool_]
 ) -> Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], Histories]:
-    """Ranges of events -> histories of the known items in them."""
+    """A function from ranges of events to histories of their known items."""
     if known_V[1:].all():
         return lambda starts, ends: Histories(data.items, None, starts, ends)
     kept = known_V[data.items]
@@ -193,7 +194,7 @@ def _views(
 
 
 def _last(data: Dataset, long: npt.NDArray[np.bool_], last: int, back: int) -> _Rows:
-    """The `last` events that begin `back` before the end, of each user with enough events."""
+    """`last` targets of each user with enough events, from the event `back` before the end of the history on."""
     users = np.flatnonzero(long)
     events = (data.offsets[users + 1] - back)[:, None] + np.arange(last)
     skipped = {f"fewer than {2 * last + 1} events": int((~long).sum())}
@@ -201,7 +202,7 @@ def _last(data: Dataset, long: npt.NDArray[np.bool_], last: int, back: int) -> _
 
 
 def _first_from(data: Dataset, begin: int, end: int | None, known_V: npt.NDArray[np.bool_]) -> _Rows:
-    """Each user's first event at or after `begin` and before `end`, where user and item were there before."""
+    """Each user's first event in [begin, end), if the user and the item occurred earlier."""
     starts = data.offsets[:-1]
     events = starts + _events_before(data, begin)
     limit = data.offsets[1:] if end is None else starts + _events_before(data, end)
@@ -224,16 +225,17 @@ def _first_from(data: Dataset, begin: int, end: int | None, known_V: npt.NDArray
 
 
 def _events_before(data: Dataset, moment: int) -> npt.NDArray[np.int64]:
-    """(users,) how many events of each user are earlier; these are its first, as events are in order of time."""
+    """(users,) the number of events of each user before a moment, which are the user's first events."""
     assert data.times is not None
     before = exclusive_counts(data.times < moment)
     return before[data.offsets[1:]] - before[data.offsets[:-1]]
 
 
 def _boundaries(times: npt.NDArray[np.int64], asked: tuple[int | float, ...], how: str) -> tuple[int, int]:
-    """Where validation and test begin. A fraction becomes the moment with about that many events before it.
+    """The moments at which validation and test begin.
 
-    Without a moment for validation, it gets as many events as test, as nearly as equal times allow.
+    A fraction becomes the moment with about that share of the events before it. Without a moment for validation,
+    validation gets about as many events as test; equal times are never divided.
     """
     ordered = np.sort(times)
     total = len(ordered)
@@ -244,26 +246,26 @@ def _boundaries(times: npt.NDArray[np.int64], asked: tuple[int | float, ...], ho
     if len(given) == 1 and 0 < at_test < total:
         if 2 * at_test <= total:
             raise DataError(
-                f"split {how}: only {at_test} of {total} events lie before {iso(test)}, which leaves none to "
-                "train on if validation has as many as test: take a later moment, or give both (temporal:T1,T2)"
+                f"split {how}: only {at_test} of {total} events lie before {iso(test)}, which leaves none "
+                "for training if validation is as large as test. Use a later moment, or give both (temporal:T1,T2)"
             )
         valid = _with_before(ordered[:at_test], 2 * at_test - total, how)
     at_valid = int(np.searchsorted(ordered, valid))
     if not 0 < at_valid < at_test < total:
         raise DataError(
             f"split {how}: {at_valid} events lie before validation, {at_test - at_valid} in it, {total - at_test} "
-            f"in test, and none may be empty; the times go from {iso(ordered[0])} to {iso(ordered[-1])}: "
-            "take other moments, or a fraction such as temporal:0.9"
+            f"in test, and none may be empty. The times go from {iso(ordered[0])} to {iso(ordered[-1])}. "
+            "Use other moments, or a fraction such as temporal:0.9"
         )
     return valid, test
 
 
 def _with_before(ordered: npt.NDArray[np.int64], before: float, how: str) -> int:
-    """The moment with the nearest number of events before it, at least one, that has equal times together."""
+    """The moment whose number of earlier events is nearest to `before`. It divides no equal times."""
     places = np.flatnonzero(np.diff(ordered)) + 1
     if not len(places):
         raise DataError(
-            f"split {how}: the {len(ordered)} events to divide have no two different times: "
-            "take a later moment, give both (temporal:T1,T2), or use --split leave-one-out"
+            f"split {how}: the {len(ordered)} events to divide all have the same time. "
+            "Use a later moment, give both (temporal:T1,T2), or use --split leave-one-out"
         )
     return int(ordered[places[np.argmin(np.abs(places - before))]])

@@ -1,0 +1,92 @@
+"""The rules of CONTRIBUTING.md that a program can check."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import sasrec
+from sasrec.config.settings import PARTS
+
+SOURCE = Path(sasrec.__file__).parent
+FILES = sorted(SOURCE.rglob("*.py"))
+PUBLIC = [
+    "Dataset", "Recommender", "RunConfig", "SasrecError", "compare", "evaluate", "export", "load", "open_dataset",
+    "prepare", "resume", "train",
+]  # fmt: skip
+# A new setting is a decision: add it here, to the reference in docs/, and to CHANGELOG.md.
+SETTINGS = [
+    "accumulate", "batch_size", "clip_norm", "compile", "dataset", "detect_anomaly", "device", "diagnose_every",
+    "dropout_rate", "duplicates", "eval_every", "gamma", "gbce_t", "hidden_units", "interval_unit", "item_column",
+    "k_core", "l2_emb", "label_smoothing", "logq", "loss", "lr", "max_minutes", "max_rejects", "maxlen", "mhc",
+    "mhc_expansion_rate", "mhc_init_gate", "mhc_projection", "mhc_sinkhorn_iter", "min_item_events",
+    "min_user_events", "negatives", "norm", "num_blocks", "num_epochs", "num_heads", "num_negatives", "optimizer",
+    "patience", "precision", "save_minutes", "schedule", "seed", "share_negatives", "show_shapes", "skip_own_items",
+    "split", "step_size", "step_unit", "temperature", "tensorboard", "time", "time_column", "time_span",
+    "time_unit", "user_column", "warmup_steps", "weight_decay", "windows",
+]  # fmt: skip
+# Words that stopped readers, in texts that people read.
+HARD = re.compile(
+    r"\b(anew|but for|leave [a-z_ ]{0,20}away|is no [a-z]+|are no [a-z]+|there is none|ha(s|ve) had|holds? what|"
+    r"mend(ed|s)?|told|to the bit|go(es)? on)\b"
+)
+
+
+def defined(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node
+
+
+def texts(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and content of every text: docstrings, messages, help."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
+            yield node.lineno, " ".join(node.value.split())
+
+
+def test_no_file_is_longer_than_400_lines_and_no_function_than_60() -> None:
+    long = [path.name for path in FILES if len(path.read_text(encoding="utf-8").splitlines()) > 400]
+    functions = [
+        f"{path.name}:{node.lineno} {node.name}"
+        for path in FILES
+        for node in defined(path)
+        if not isinstance(node, ast.ClassDef) and (node.end_lineno or 0) - node.lineno >= 60
+    ]
+    assert long + functions == []
+
+
+def test_every_public_name_has_a_docstring() -> None:
+    bare = []
+    for path in FILES:
+        for top in ast.parse(path.read_text(encoding="utf-8")).body:
+            methods = [each for each in getattr(top, "body", []) if isinstance(each, ast.FunctionDef)]
+            for node in [top, *(methods if isinstance(top, ast.ClassDef) else [])]:
+                named = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+                if named and not top.name.startswith("_") and not ast.get_docstring(node):
+                    bare.append(f"{path.relative_to(SOURCE)}:{node.lineno} {node.name}")
+    modules = [str(path.relative_to(SOURCE)) for path in FILES if path.read_text(encoding="utf-8")]
+    assert bare == []
+    assert [name for name in modules if not ast.get_docstring(ast.parse((SOURCE / name).read_text()))] == []
+
+
+def test_every_setting_is_read_outside_the_configuration() -> None:
+    code = "\n".join(path.read_text(encoding="utf-8") for path in FILES if path.parent.name != "config")
+    names = [field.name for part in PARTS for field in dataclasses.fields(part)]
+    assert [name for name in names if not re.search(rf"\.{name}\b", code)] == []
+
+
+def test_public_names_and_settings_are_frozen() -> None:
+    assert sorted(sasrec.__all__) == sorted(PUBLIC)
+    assert sorted(field.name for part in PARTS for field in dataclasses.fields(part)) == SETTINGS
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_texts_have_no_word_that_stopped_readers(path: Path) -> None:
+    found = [f"{line}: {match[0]!r} in {text[:90]}" for line, text in texts(path) for match in HARD.finditer(text)]
+    assert found == []
