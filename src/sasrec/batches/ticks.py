@@ -1,9 +1,9 @@
-"""Personal times: each user's own clock, that ticks once in their shortest gap (Li, Wang & McAuley, WSDM 2020).
+"""Ticks: time on a clock of the user's own, which ticks once per shortest gap (Li, Wang & McAuley, WSDM 2020).
 
     t'_i = round((t_i - t_first) / r_min) + 1       r_min: the smallest gap above zero between consecutive events
 
-Intervals of the model are differences of personal times, so a user who returns by the minute and one who
-returns by the month are told apart by rhythm, not by speed.
+The model sees differences of ticks. So it distinguishes users by the rhythm of their events, not by the speed: a
+user who returns every minute and a user who returns every month look the same.
 """
 
 from __future__ import annotations

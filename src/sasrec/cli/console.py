@@ -21,5 +21,5 @@ err = _console(stderr=True)
 
 
 def say(console: Console, sentence: str, *, label: str = "", style: str = "") -> None:
-    """A sentence, whose brackets are no markup, after a coloured label such as "error:"."""
+    """Print a sentence after a coloured label such as "error:"; brackets are not markup."""
     console.print((f"[{style}]{label}[/{style}] " if label else "") + escape(sentence))

@@ -30,7 +30,7 @@ _CHECKOUT = Path(__file__).parents[3] / "recipes"
 
 
 class Expected(BaseModel):
-    """What a recipe says it gives."""
+    """The results that a recipe promises."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, tuple[float, float]]
@@ -54,7 +54,7 @@ class Expected(BaseModel):
 
 
 class Published(BaseModel):
-    """What others say they got under this protocol."""
+    """A published result under the same protocol."""
 
     model_config = ConfigDict(extra="forbid")
     metric: str
@@ -82,27 +82,24 @@ class Recipe:
     published: list[Published]
 
     def settings(self, seed: int) -> RunConfig:
-        """Of the run with that seed. Where the data lies is no part of them: its hash is compared."""
+        """The settings of the run with that seed. They do not name the data, whose hash is compared instead."""
         return dataclasses.replace(self.config, data=DataConfig()).replace(seed=seed)
 
 
 def recipe_names() -> list[str]:
-    """Of the recipes that come with the package and say what they give."""
+    """The names of the recipes of the package that state expected results."""
     return sorted(path.stem for path in _folder().glob("*.toml") if "\n[expected]" in path.read_text("utf-8"))
 
 
 def read_recipe(name: str | Path) -> Recipe:
-    """A recipe that comes with the package, by name, or a file.
+    """Read a recipe of the package, by name, or a recipe file, by a path that ends in .toml.
 
-    Raises: ConfigError if there is none of that name, or it does not say what it gives.
+    Raises: ConfigError if the recipe does not exist, or does not state expected results.
     """
     path = Path(name)
     if path.suffix != ".toml":
         if str(name) not in recipe_names():
-            raise ConfigError(
-                f"there is no recipe {str(name)!r} to reproduce; there are: {', '.join(recipe_names())}; "
-                "the name of a file ends in .toml"
-            )
+            raise ConfigError(f"{str(name)!r} is not a recipe. Use {', '.join(recipe_names())}, or a .toml file")
         path = _folder() / f"{name}.toml"
     config = RunConfig.load(path)
     parts = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -115,20 +112,20 @@ def read_recipe(name: str | Path) -> Recipe:
 
 def _check_metric(name: str) -> str:
     if not _METRIC.fullmatch(name):
-        raise ValueError(f"{name} is no metric; one is test.full.ndcg@10")
+        raise ValueError(f"{name} is not a metric; an example is test.full.ndcg@10")
     return name
 
 
 def _in_words(error: ValidationError) -> str:
-    """What is wrong with the two tables of a recipe that are no settings."""
+    """A clause about what is wrong in the tables [expected] or [[published]]."""
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
     if where == "expected" and first["type"] == "missing":
-        return "does not say what it gives: it has no [expected] with data_hash and seeds"
+        return "does not state expected results. Add a table [expected] with data_hash and seeds"
     wrong = "is missing" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
-    return f"does not say well what it gives: {where}: {wrong}"
+    return f"has a mistake in {where}: {wrong}"
 
 
 def _folder() -> Path:
-    """In a checkout the recipes are beside src, in a wheel inside the package."""
+    """The folder of recipes: inside the package in a wheel, beside src in a checkout."""
     return _SHIPPED if _SHIPPED.exists() else _CHECKOUT

@@ -214,18 +214,18 @@ class RunConfig:
     def replace(self, **overrides: Any) -> RunConfig:
         """A copy with fields changed by their flat names, as in `config.replace(maxlen=50, loss="bce")`.
 
-        Raises: ConfigError for a name that is no field (the closest ones are named) or a bad value.
+        Raises: ConfigError for an unknown name or a bad value.
         """
         parts = cast(dict[str, dict[str, Any]], dataclasses.asdict(self))
         home = {name: part for part, values in parts.items() for name in values}
         for name, value in overrides.items():
             if name not in home:
-                raise ConfigError(f"there is no setting named {name!r}; the settings are: {', '.join(home)}")
+                raise ConfigError(f"{name!r} is not a setting. The settings are: {', '.join(home)}")
             parts[home[name]][name] = value
         return _validated(parts, "the settings given")
 
     def differences(self, other: RunConfig) -> dict[str, tuple[Any, Any]]:
-        """Flat names of the fields that differ, with both values."""
+        """The settings that differ from another configuration, with both values."""
         mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
         return {
             name: (value, theirs[part][name])
@@ -244,10 +244,9 @@ class RunConfig:
 
     @staticmethod
     def load(path: str | Path) -> RunConfig:
-        """Read a recipe. Unknown keys and wrong types are refused; what it says it gives (reproduction.py) is not
-        a setting.
+        """Read the settings of a recipe. Its tables [expected] and [[published]] (recipe.py) are ignored.
 
-        Raises: ConfigError naming the file and the key.
+        Raises: ConfigError for an unreadable file, an unknown key or a wrong type.
         """
         try:
             text = Path(path).read_text(encoding="utf-8")

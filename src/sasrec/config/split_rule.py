@@ -35,7 +35,7 @@ def split_rule(split: str) -> SplitRule:
         return SplitRule(last=int(last[1]))
     kind, _, moments = split.partition(":")
     if kind != "temporal":
-        raise ConfigError(f"there is no split {split!r}: {_FORMS}")
+        raise ConfigError(f"{split!r} is not a split; {_FORMS}")
     boundaries = tuple(_moment(text.strip()) for text in moments.split(","))
     if len(boundaries) > 2:
         raise ConfigError(f"split {split!r} has more than two boundaries: {_FORMS}")

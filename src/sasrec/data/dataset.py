@@ -2,7 +2,7 @@
 
 Three arrays contain all events: the item numbers of one user after another, the times of the events, and the
 offset at which each user starts. The events of a user are in order of time; events of equal times keep the order
-of the file. Users and items are numbered by the byte order of their ids, so the order of the rows changes no number.
+of the file. Users and items are numbered by the byte order of their ids, so the order of rows changes no number.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Split a data set into a training part, validation and test targets, and the history before each target.
 
 Leave-one-out follows the papers: the last event of a user is the test target, the event before it is the
-validation target, and the model trains on all earlier events. `last-N` takes N targets instead of one. `temporal` cuts the
-events of all users at the same two moments, so the model learns nothing from the time after a target.
-docs/evaluation.md compares the splits.
+validation target, and the model trains on all earlier events. `last-N` takes N targets instead of one.
+`temporal` cuts the events of all users at the same two moments, so the model learns nothing from the time after a
+target. docs/evaluation.md compares the splits.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class EvaluationSplit:
     def why_skipped(self) -> str:
         """The reasons why users have no row, with the number of users, as text."""
         reasons = [f"{reason}: {users:,}" for reason, users in self.skipped.items() if users]
-        return "; ".join(reasons) or "there are no users"
+        return "; ".join(reasons) or "the data has no users"
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +99,8 @@ _Rows: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], dict[str,
 def split_events(data: Dataset, how: str = "leave-one-out") -> Split:
     """Split the data by the rule `how`, the setting `split`.
 
-    Raises: ConfigError for a malformed rule; DataError with the remedy if the rule leaves nothing to train on or to
-    measure on.
+    Raises: ConfigError for a malformed rule; DataError with the remedy if the rule leaves nothing to train
+    on or to measure on.
     """
     rule = split_rule(how)
     starts, ends = data.offsets[:-1], data.offsets[1:]

@@ -32,14 +32,14 @@ class Recommender:
     model: SequenceModel
     items: Items
     data: Dataset | None = None
-    """Whose users `recommend_user` and `recommend_all` serve; None for an export."""
+    """The data whose users `recommend_user` and `recommend_all` serve; None for an export."""
     known_items: npt.NDArray[np.bool_] | None = None
-    """(V,) which items were in training: only these are recommended and count in histories. None: all."""
+    """(V,) the items that were in training; others are neither recommended nor read in histories. None: all."""
     training_part: TrainingPart = field(default_factory=lambda: TrainingPart(held_out=2))
-    """Where the training part of a user's history ended, which gives the unit of ticks. Histories are whole."""
+    """Where the training part of a user's history ended; it decides the length of the user's tick."""
 
     def __post_init__(self) -> None:
-        # Made now, so that the first request is as fast as the next.
+        # Build the maps of ids now, so that the first request is as fast as the next.
         self.items.numbers(())
         if self.data is not None and self.data.num_users:
             self.data.user_number(self.data.user_ids[0])
@@ -63,23 +63,23 @@ class Recommender:
         allow: Iterable[object] | None = None,
         deny: Iterable[object] = (),
     ) -> list[tuple[str | int, float]]:
-        """The best k (item id, score) for a history of item ids, oldest first; the best first.
+        """The best k items for a history, as (item id, score), best first. Fewer are returned if fewer are left.
 
-        Ids come out as they went in: text, or integers where the data's column was of integers. Fewer than
-        k come out where fewer are left. `allow` restricts the candidates, `deny` removes some; ids unknown
-        to the data, and under a temporal split to its training part, are ignored with a warning that names them.
-        With `exclude_seen` off, own items come out high if the model was trained with skip_own_items.
-        A model with time also needs `times`, in seconds, one an item and ascending, or `assume_regular`: events at
-        equal intervals. Other models ignore both. The unit of its intervals is then the smallest gap in `times`,
-        and for a user of the data (`recommend_user`) that in their training part, so these lists can differ.
+        `history`: item ids, oldest first. Returned ids have the type of the data's column, text or integer.
+        `times`: for models with time, the seconds of each event, ascending. `assume_regular` takes equal intervals
+        instead. The smallest gap in `times` becomes the user's tick. `recommend_user` takes the tick from the
+        training part, so its list can differ.
+        `exclude_seen`: omit the items of the history. A model that was trained with skip_own_items scores seen
+        items too high, so train without it before you turn this off.
+        `allow`: the only candidates. `deny`: items to omit. An id that is unknown, or was not in training under a
+        temporal split, is ignored with a warning.
 
-        Raises: DataError if no item of the history is known, or times are missing or do not fit;
-        ConfigError if k < 1.
+        Raises: DataError if no item of the history is known, or times are missing or wrong; ConfigError if k < 1.
         """
         numbers = self._known(history, "history")
         if not len(numbers):
-            there = "the data set" if self.known_items is None else "the training part of the data"
-            raise DataError(f"no item of the history is in {there}: give at least one that is")
+            place = "the data set" if self.known_items is None else "the training part of the data"
+            raise DataError(f"no item of the history is in {place}. Give at least one known item")
         clock = self._clock(history, times, assume_regular) if self.model.config.time else None
         return self._top(numbers, clock, k, exclude_seen, allow, deny)
 
@@ -92,9 +92,9 @@ class Recommender:
         allow: Iterable[object] | None = None,
         deny: Iterable[object] = (),
     ) -> list[tuple[str | int, float]]:
-        """As `recommend`, for a user of the data, from all of their events.
+        """The best k items for a user of the data, from all events of the user. See `recommend`.
 
-        Raises: DataError if the user is not in the data, or none of their items is known; ConfigError if k < 1.
+        Raises: DataError if the user is unknown or has no known item; ConfigError if k < 1.
         """
         data = self._users()
         number = data.user_number(user)
@@ -104,7 +104,9 @@ class Recommender:
             kept = self.known_items[numbers]
             _warn([self._not_in_training(item) for item in numbers[~kept].tolist()], "history")
             if not kept.any():
-                raise DataError(f"user {str(user)!r} has had no item that is in training: give a history with one")
+                raise DataError(
+                    f"user {str(user)!r} has no item that was in training. Give a history with a known item"
+                )
             numbers, clock = numbers[kept], None if clock is None else clock[kept]
         return self._top(numbers, clock, k, exclude_seen, allow, deny)
 
@@ -117,11 +119,11 @@ class Recommender:
         deny: Iterable[object] = (),
         log: RunLog | None = None,
     ) -> pl.DataFrame:
-        """Columns user, item, score, rank (from 1) for every user of the data, in order of user, then rank.
+        """The best k items of every user: columns user, item, score, rank (from 1), sorted by user, then rank.
 
-        Under a temporal split users of whose items none is known are left out, with a warning.
+        Users without a known item are omitted with a warning; they occur under a temporal split.
 
-        Raises: DataError for an export, which has no users' events; ConfigError if k < 1.
+        Raises: DataError for an export, which has no users; ConfigError if k < 1.
         """
         data = self._users()
         users, histories = self._everybody(data)
@@ -133,7 +135,7 @@ class Recommender:
             for rows, item_BK, score_BK in self._best(histories, mine, k, exclude_seen, allowed_V):
                 items[rows], scores[rows] = item_BK, score_BK
                 bar(len(rows))
-        items, scores = summed(items), summed(scores)  # a rank left the others' rows at 0
+        items, scores = summed(items), summed(scores)  # each process leaves the rows of the others at 0
         user_E, place_E = np.nonzero(np.isfinite(scores))
         return pl.DataFrame(
             {
@@ -145,13 +147,13 @@ class Recommender:
         )
 
     def title(self, item_id: object) -> str | None:
-        """The title of an item, where an items file was given."""
+        """The title of an item id, or None if the data has no title for it."""
         return self.items.title(item_id)
 
     def _users(self) -> Dataset:
         """The data set. Raises: DataError for an export."""
         if self.data is None:
-            raise DataError("an export holds no users; give a history, or use the run that the export came from")
+            raise DataError("an export holds no users. Give a history, or use the run that the export came from")
         return self.data
 
     def _ticks(self, data: Dataset, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
@@ -170,9 +172,9 @@ class Recommender:
         users = np.flatnonzero(np.diff(offsets))
         if (gone := int((~kept).sum())) and rank() == 0:
             nothing = data.num_users - len(users)
-            nobody = f"; {nothing:,} users have no others, and get no recommendations" if nothing else ""
+            without = f"; {nothing:,} users have no other items and get no list" if nothing else ""
             warnings.warn(
-                f"{gone:,} events of items that are not in training are left out of histories{nobody}",
+                f"histories omit {gone:,} events, whose items were not in training{without}",
                 stacklevel=3,
             )
         clock = None if times is None else times[kept]
@@ -198,20 +200,21 @@ class Recommender:
     def _clock(
         self, history: Sequence[object], times: Sequence[float] | None, assume_regular: bool
     ) -> npt.NDArray[np.int64]:
-        """Personal times of the known items of a history."""
+        """Ticks of the known items of a history."""
         if times is None and not assume_regular:
             raise DataError(
-                "this model needs the times of the history: give times (--times), or say assume_regular "
-                "(--assume_regular)"
+                "this model needs the times of the history. Give times (--times), or assume_regular=True"
             )
         try:
             seconds = np.arange(len(history), dtype=np.float64) if times is None else np.asarray(times, np.float64)
         except (TypeError, ValueError):
-            raise DataError("times must be numbers, of seconds since any moment") from None
+            raise DataError("times must be numbers in seconds") from None
         if len(seconds) != len(history) or not np.isfinite(seconds).all() or (np.diff(seconds) < 0).any():
-            raise DataError(f"times must be one for each of the {len(history)} items, in seconds and ascending")
+            raise DataError(
+                f"times must be {len(history)} ascending numbers in seconds, one for each item of the history"
+            )
         if (most := np.abs(seconds).max(initial=0)) >= 2**63 / 1e6:
-            raise DataError(f"times must be in seconds, and {most:.3g} are too many: divide by the unit")
+            raise DataError(f"times must be in seconds, and {most:.3g} is too large. Divide them by their unit")
         known = [len(self._numbers([item])[0]) > 0 for item in history]
         microseconds = (seconds[known] * 1e6).astype(np.int64)
         ends = np.array([0, len(microseconds)])
@@ -225,7 +228,7 @@ class Recommender:
         exclude_seen: bool,
         allowed_V: torch.Tensor | None,
     ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
-        """(rows, item numbers, scores), the last two (B, k), best first; -inf where nothing is left."""
+        """Yield (rows, item numbers (B, k), scores (B, k)), best first; -inf where no item is left."""
         if k < 1:
             raise ConfigError(f"k must be at least 1, not {k}")
         for rows, scorer in blocks:
@@ -234,7 +237,7 @@ class Recommender:
             yield rows, best.indices.cpu().numpy(), best.values.cpu().numpy()
 
     def _allowed(self, allow: Iterable[object] | None, deny: Iterable[object]) -> torch.Tensor | None:
-        """(V,) which item numbers may come out, or None for all."""
+        """(V,) which item numbers are candidates, or None for all."""
         denied = self._known(deny, "deny list")
         if allow is None and not len(denied) and self.known_items is None:
             return None
@@ -248,13 +251,13 @@ class Recommender:
 
     def _known(self, item_ids: Iterable[object], where: str) -> npt.NDArray[np.int64]:
         if isinstance(item_ids, str):
-            raise DataError(f"{where}: give a list of item ids, not the text {item_ids!r}")
+            raise DataError(f"{where} must be a list of item ids, not the text {item_ids!r}")
         numbers, unknown = self._numbers(item_ids)
         _warn(unknown, where)
         return numbers
 
     def _numbers(self, item_ids: Iterable[object]) -> tuple[npt.NDArray[np.int64], list[str]]:
-        """The numbers of the known items, in order; and what to call the others."""
+        """The numbers of the known items, in order, and the names of the others for a warning."""
         numbers, unknown = self.items.numbers(item_ids)
         if self.known_items is None:
             return numbers, unknown

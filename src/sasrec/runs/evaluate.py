@@ -1,4 +1,4 @@
-"""A run folder that has been trained: find its checkpoint and its data, load it, measure it."""
+"""Load a trained run, and measure it."""
 
 from __future__ import annotations
 
@@ -36,9 +36,11 @@ def load(
     dataset: str | Path | None = None,
     checkpoint: str | Path | None = None,
 ) -> Recommender:
-    """The recommender of a run: its best checkpoint (or the one named) and its data set (or another copy).
+    """Load the recommender of a run or an export: its best checkpoint, or the one given, and its data.
 
-    Raises: CheckpointError or DataError if anything is missing, damaged, or belongs to other data.
+    `dataset`: where the data set is, if it was moved.
+
+    Raises: CheckpointError or DataError if a part is missing, damaged or of other data.
     """
     return _loaded(RunFolder(run), device, dataset, checkpoint)[0]
 

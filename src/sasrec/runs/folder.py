@@ -1,4 +1,4 @@
-"""What a run folder holds, and how its run ended."""
+"""The folder of a run: its files, its data and how its training ended."""
 
 from __future__ import annotations
 
@@ -18,26 +18,28 @@ from sasrec.sources.resolve import prepared_folder
 
 
 def best_baseline(metrics: dict[str, Any], metric: str) -> tuple[str, float]:
-    """Of those in a metrics.json: its name and what it has."""
+    """The name and the value of the baseline with the highest value of a metric, from metrics.json."""
     found = {name: metric_of(metrics, f"baselines.{name}.{metric}") for name in metrics["baselines"]}
     return max(found.items(), key=lambda each: each[1])
 
 
 def metric_of(metrics: dict[str, Any], name: str) -> float:
-    """`test.full.ndcg@10`, or `baselines.markov.test.full.ndcg@10`, of a metrics.json.
+    """A value of metrics.json by its path, such as test.full.ndcg@10 or baselines.markov.test.full.ndcg@10.
 
-    Raises: ConfigError if there is none of that name; EvaluationError if nobody has a target there.
+    Raises: ConfigError for an unknown path; EvaluationError if the split has no targets.
     """
     found: Any = metrics
     for part in ("valid", "test"):
         if part in name.split(".") and part not in metrics:
-            raise EvaluationError(f"there is no {name}: nobody has a {part} target, the protocol card says why")
+            raise EvaluationError(
+                f"{name} was not measured, because nobody has a {part} target. The protocol card says why"
+            )
     try:
         for key in name.split("."):
             found = found[key]
         return float(found)
     except (KeyError, TypeError, ValueError):
-        raise ConfigError(f"there is no metric {name!r}; one is test.full.ndcg@10") from None
+        raise ConfigError(f"{name!r} is not a metric. An example is test.full.ndcg@10") from None
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ class RunFolder:
 
 
 def _check_metrics(metrics: Any) -> None:
-    """Raises what the use of a part that is missing or of another kind raises."""
+    """Read every part that others read; a part that is missing or of another type raises."""
     card = metrics["protocol"]
     there = [split for split in ("valid", "test") if card[split]["targets"]]
     for scorer in (metrics, *metrics["baselines"].values()):

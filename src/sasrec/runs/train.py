@@ -1,4 +1,4 @@
-"""From events to a trained run: prepare, train, resume. What can be done with a run is in trained.py.
+"""Train a run, or resume it. evaluate.py loads and measures runs.
 
 RUN/  config.toml  log.jsonl  metrics.json  ranks.parquet  checkpoints/
       dataset/, unless a prepared folder was named
@@ -112,8 +112,8 @@ def resume(
     show_shapes, tensorboard, detect_anomaly) and the place of the prepared data. A run that has ended is measured
     again, or trained further if its limits were raised.
 
-    Raises: CheckpointError if there is no checkpoint, or the data has changed; ConfigError naming a setting that
-    differs.
+    Raises: CheckpointError if the run has no checkpoint, or its data has changed; ConfigError for a setting that
+    may not change.
     """
     folder = RunFolder(train_dir)
     if not folder.can_resume():

@@ -18,7 +18,7 @@ from rich.console import Console
 from sasrec.errors import ConfigError
 from sasrec.runtime.ranks import rank
 
-_SAY_EVERY = 60.0  # seconds, where there is no terminal for a bar
+_SAY_EVERY = 60.0  # seconds between two lines, without a terminal to show a bar
 _SHOW_EVERY = 0.5  # seconds, in a notebook, where each change travels to a browser
 
 
@@ -169,7 +169,7 @@ def _line(what: str, done: int, total: int, note: str) -> str:
 
 
 def events_of(run: Path) -> list[dict[str, Any]]:
-    """What a run wrote to log.jsonl; lines that are no events, as a kill leaves one, are passed over."""
+    """The events in a run's log.jsonl. Lines that are not events, such as one cut by a kill, are skipped."""
     found = []
     path = run / "log.jsonl"
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():

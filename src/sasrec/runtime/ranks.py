@@ -1,10 +1,12 @@
-"""Several processes, one a device, as torchrun starts them: gloo between CPUs, NCCL between GPUs.
+"""Distributed data parallelism: several processes that torchrun starts, usually one per device.
 
     torchrun --nproc_per_node=2 -m sasrec train --dataset ml-1m --train_dir runs/two
 
-Every rank holds the whole model and data; a batch is shared out over the ranks, gradients are summed, and only
-rank 0 writes. In one process everything here is a no-op. PyTorch is imported only where processes meet, so that
-the command line can ask about the launch without it.
+Each process has a rank: its number, from 0. Every process loads the whole model and all data. The processes divide
+each batch among them and sum their gradients. Only rank 0 writes files and prints. CPUs communicate by gloo, GPUs
+by NCCL. With a single process, all functions here return immediately.
+
+PyTorch is imported only where processes connect, so that the command line can ask about the launch without it.
 """
 
 from __future__ import annotations
@@ -26,27 +28,27 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
-# Longer than any step; shorter than the patience of who waits for a frozen rank.
+# How long to wait for a silent process. Longer than any training step, but short enough for a user who waits.
 _TIMEOUT = timedelta(seconds=45)
-# Without a pulse, of a rank that others wait for when they are told to stop: it may be dead, and the reason.
+# How long to wait for a silent process after a stop signal. That process has probably died already.
 _GRACE = timedelta(seconds=3)
-_POLL, _PULSE = 0.01, 0.5  # seconds
+_POLL, _PULSE = 0.01, 0.5  # seconds between two checks of the store, and between two heartbeats
 
 _store: PrefixStore | None = None
-_joins = 0  # how often this process joined the others: each time has keys of its own
+_joins = 0  # number of `joined` blocks so far; each block uses different keys in the store
 _meetings = 0
 
 
 def world() -> int:
-    """How many processes work together."""
-    dist = sys.modules.get("torch.distributed")  # before anybody imports it, no processes have met
+    """The number of processes."""
+    dist = sys.modules.get("torch.distributed")  # processes cannot be connected before this module is imported
     if dist is None or not (dist.is_available() and dist.is_initialized()):
         return 1
     return int(dist.get_world_size())
 
 
 def rank() -> int:
-    """The number of this process, from 0, which writes and speaks."""
+    """The rank of this process, from 0. Only rank 0 writes files and prints."""
     if world() == 1:
         return 0
     from torch import distributed as dist
@@ -55,12 +57,12 @@ def rank() -> int:
 
 
 def launched() -> bool:
-    """Whether torchrun, or something that sets the same variables, started several processes."""
+    """Whether torchrun, or another launcher that sets WORLD_SIZE, started several processes."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def under_torchrun() -> bool:
-    """Whether torchrun started this process, alone or with others; it passes signals on."""
+    """Whether torchrun started this process. If so, torchrun also forwards its signals to this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
@@ -70,20 +72,24 @@ def restarted() -> bool:
 
 
 def launch_id() -> str:
-    """The same for every process that one torchrun starts on this machine, in all its attempts."""
+    """A name that all processes of one torchrun on this machine share, even after its restarts; "" without it."""
     return f"{os.environ.get('TORCHELASTIC_RUN_ID', '')}/{os.getppid()}" if under_torchrun() else ""
 
 
 def device_number() -> int:
-    """Which of the accelerators of its machine is this process's."""
+    """The number of this process's accelerator on its machine, from 0."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 @contextmanager
 def joined(device_type: str) -> Iterator[None]:
-    """Within the block the processes that torchrun started work together.
+    """Connect the processes that torchrun started, until the block ends.
 
-    Raises: TrainingError naming the ranks that did not come, or fell silent for longer than 45 s.
+    Nested blocks, and processes that no launcher started, change nothing. `device_type`: "cuda" adds NCCL.
+
+    Raises:
+        TrainingError: a process did not connect, or was silent for 45 s. The message names its rank.
+        ConfigError: torch.distributed was initialised before; remove that call.
     """
     global _store, _joins, _meetings
     if not launched() or _store is not None:
@@ -91,7 +97,8 @@ def joined(device_type: str) -> Iterator[None]:
         return
     if world() > 1:
         raise ConfigError(
-            "torch.distributed is initialised already: leave that to sasrec, which needs its own store"
+            "torch.distributed is already initialised, but sasrec must initialise it. "
+            "Remove your call of init_process_group"
         )
     from torch import distributed as dist
 
@@ -103,13 +110,13 @@ def joined(device_type: str) -> Iterator[None]:
         with _pulse(number):
             dist.init_process_group(backend, store=_store, rank=number, world_size=size, timeout=_TIMEOUT)
             yield
-            barrier()  # nobody leaves while another may still be sending
+            barrier()  # a process that leaves early would break the others' unfinished communication
     except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and "/gloo/" not in str(error):  # gloo raises no type of its own
+        if not isinstance(error, dist.DistError) and "/gloo/" not in str(error):  # gloo raises plain RuntimeError
             raise
-        raise TrainingError(f"rank {number}: {_silent(number, size)}: {str(error).splitlines()[0]}") from error
+        raise TrainingError(f"rank {number}: {_silent(number, size)} ({str(error).splitlines()[0]})") from error
     finally:
-        gc.collect()  # DistributedDataParallel holds the group, and must be gone before it
+        gc.collect()  # DistributedDataParallel refers to the process group, so it must be freed first
         if dist.is_initialized():
             dist.destroy_process_group()
         _store = None
@@ -122,14 +129,14 @@ def _connected(number: int, size: int) -> PrefixStore:
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     is_master = number == 0 and not agent
     store = TCPStore(address, port, size, is_master=is_master, timeout=_TIMEOUT, multi_tenant=True)
-    # What an earlier attempt left in the store must not be taken for this one's.
+    # After a restart the store still contains the keys of the earlier attempt, so each attempt has a prefix.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     return PrefixStore(f"sasrec/{attempt}/{_joins}", store)
 
 
 @contextmanager
 def _pulse(number: int) -> Iterator[None]:
-    """Within the block a thread keeps telling the others that this process runs; frozen or dead, it does not."""
+    """Send heartbeats to the store from a thread until the block ends. A frozen or dead process sends none."""
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     ended = threading.Event()
@@ -137,8 +144,8 @@ def _pulse(number: int) -> Iterator[None]:
     key = f"sasrec/{attempt}/{_joins}/beat/{number}"
 
     def beat() -> None:
-        with suppress(RuntimeError):  # the store is gone, and this process will hear of it
-            # Its own connection: a wait of the main thread keeps that of _store.
+        with suppress(RuntimeError):  # the store has vanished; the main thread will raise the error
+            # A second connection, because a waiting main thread blocks the connection of _store.
             store = TCPStore(
                 os.environ["MASTER_ADDR"],
                 int(os.environ["MASTER_PORT"]),
@@ -161,10 +168,15 @@ def _pulse(number: int) -> Iterator[None]:
 
 
 def from_main(key: str, make: Callable[[], str]) -> str:
-    """What rank 0 makes, on every rank; the others wait, however long it takes, as long as rank 0 has a pulse.
+    """Call `make` on rank 0 and return its result on every rank.
 
-    Raises: what `make` raises, and then TrainingError with its message on the other ranks; TrainingError if rank 0
-    is silent for 45 s. When told to stop, a rank that waits for one without a pulse ends as the signal asks.
+    The other ranks wait without a time limit while rank 0 sends heartbeats. `key` must be unique within a `joined`
+    block.
+
+    Raises:
+        On rank 0, the error of `make`. On the other ranks, TrainingError with the same message.
+        TrainingError: rank 0 was silent for 45 s.
+        KeyboardInterrupt or SystemExit: a stop signal arrived, and rank 0 was silent for 3 s.
     """
     if _store is None:
         return make()
@@ -185,13 +197,13 @@ def from_main(key: str, make: Callable[[], str]) -> str:
 
 
 def progress(step: int) -> None:
-    """Leave a mark by which the others can tell who fell silent."""
+    """Record the step of this process, so that an error message can name the process that is behind."""
     if _store is not None:
         _store.set(f"step/{rank()}", str(step))
 
 
 def told_to_stop() -> bool:
-    """Whether a signal is pending, here or, from the time that it is asked there, on another rank."""
+    """Whether a stop signal is pending in this process, or in another process that has called this function."""
     if _store is None:
         return pending() > 0
     if pending():
@@ -200,7 +212,10 @@ def told_to_stop() -> bool:
 
 
 def meet() -> None:
-    """Until every rank is here, however long its work takes, as long as it has a pulse; else as `from_main`."""
+    """Wait until every process has called this function. Processes that send heartbeats may take any time.
+
+    Raises: as `from_main`, for a process that is silent.
+    """
     global _meetings
     if _store is None:
         return
@@ -210,7 +225,10 @@ def meet() -> None:
 
 
 def _wait_for(absent: Callable[[], list[int]]) -> None:
-    """Until no rank is absent. Not in the store, where a wait hears no signal."""
+    """Poll until `absent`, the ranks that are still missing, is empty.
+
+    It polls because a blocking wait of the store cannot be interrupted by signals.
+    """
     assert _store is not None
     heard: dict[int, tuple[bytes, float]] = {}
     while missing := absent():
@@ -222,12 +240,15 @@ def _wait_for(absent: Callable[[], list[int]]) -> None:
             elif now - heard[each][1] > (_GRACE if stopping else _TIMEOUT).seconds:
                 if stopping:
                     raise_for(pending() or SIGTERM)
-                raise TrainingError(f"rank {rank()}: no sign of life from rank {each} within {_TIMEOUT.seconds} s")
+                raise TrainingError(
+                    f"rank {rank()}: rank {each} sent no heartbeat for {_TIMEOUT.seconds} s. "
+                    "Check its log, then resume the run"
+                )
         time.sleep(_POLL)
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
-    """The same on every rank; summed in place."""
+    """Sum a tensor over all processes, in place. Every process gets the sum."""
     if world() > 1:
         from torch import distributed as dist
 
@@ -236,26 +257,26 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
 
 
 def barrier() -> None:
-    """Until every rank is here."""
+    """Wait until every process has called this function."""
     import torch
 
     sum_over_ranks(torch.zeros(1))
 
 
 def _silent(number: int, size: int) -> str:
-    """Who is behind, by the marks that `progress` left."""
+    """A clause that names the processes that never connected, or those with the fewest steps (`progress`)."""
     from torch import distributed as dist
 
     if _store is None:
-        return "the ranks could not meet: is every one started, and the address of the first right"
+        return "the processes could not connect. Check that all of them run, and check MASTER_ADDR and MASTER_PORT"
     try:
         came = [_store.check([f"beat/{each}"]) for each in range(size)]
         steps = [int(_store.get(f"step/{each}")) if _store.check([f"step/{each}"]) else -1 for each in range(size)]
     except dist.DistError:
-        return "the store of the ranks cannot be reached"
+        return "the store at MASTER_ADDR cannot be reached. Check that torchrun and rank 0 still run"
     if never := [str(each) for each in range(size) if each != number and not came[each]]:
-        return f"never heard of rank {', '.join(never)} within {_TIMEOUT.seconds} s"
+        return f"rank {', '.join(never)} did not connect within {_TIMEOUT.seconds} s"
     behind = [each for each in range(size) if each != number and steps[each] <= steps[number]]
     names = ", ".join(f"rank {each} (step {steps[each]})" for each in behind if steps[each] == min(steps))
     waited = f"no answer within {_TIMEOUT.seconds} s, or a lost connection"
-    return f"{waited}, at step {steps[number]}; least was heard of {names}"
+    return f"{waited}, at step {steps[number]}; furthest behind: {names}"

@@ -244,7 +244,7 @@ def models_of(scored: list[Scored]) -> list[list[Scored]]:
     """Group runs by model, in the order in which the models first occur.
 
     A model's runs have equal settings and different seeds. If two runs have equal settings and seeds but different
-    ranks, different code or devices made them, and runs are grouped by the code that measured them. If a seed
+    ranks, different code or devices made them; runs are then grouped by the code that measured them. If a seed
     still occurs twice in a group, every run counts as a separate model.
     """
     models: list[list[Scored]] = []

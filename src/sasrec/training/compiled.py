@@ -1,4 +1,4 @@
-"""`--compile`: the encoder through torch.compile, for training steps only."""
+"""`--compile`: run the encoder through torch.compile, in training steps only."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from sasrec.models import SequenceModel
 
 
 def compile_encoder(model: SequenceModel, trial: Callable[[], Tensor], say: Callable[[str], None]) -> None:
-    """Compile `model.encode` for every shape at once, and try it: `trial` makes a loss, which goes backward.
+    """Compile `model.encode` with dynamic shapes, and try it on one batch.
 
-    Evaluation stays eager, so that a score does not depend on whether its model was compiled. Where it cannot be
-    compiled (no C++ compiler, as a rule), the model stays as it was, and `say` is told.
+    Evaluation stays uncompiled, so that scores do not depend on this option. If compiling fails, usually because
+    no C++ compiler is installed, the model stays uncompiled and `say` receives a warning.
+
+    `trial` computes the loss of one batch. Its backward pass is run too, because it is compiled separately.
     """
     eager = model.encode
     model.train()
-    with warnings.catch_warnings(action="ignore"):  # the compiler warns of its own doings, here and below
+    with warnings.catch_warnings(action="ignore"):  # torch.compile warns about its own internals, here and below
         compiled = torch.compile(eager, dynamic=True)
 
     def encode(*inputs: Tensor | None) -> Tensor:
@@ -29,8 +31,8 @@ def compile_encoder(model: SequenceModel, trial: Callable[[], Tensor], say: Call
     try:
         with warnings.catch_warnings(action="ignore"):
             trial().backward()  # type: ignore[no-untyped-call]
-    except Exception as error:  # whatever stops the compiler, eager code goes on or says so itself
+    except Exception as error:  # a compiler can fail in any way; an error of the model itself will occur again
         model.encode = eager  # type: ignore[method-assign]
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        say(f"warning: --compile has no effect here, training goes on uncompiled: {reason}")
-    model.zero_grad()
+        say(f"warning: --compile has no effect here; training continues uncompiled. The compiler said: {reason}")
+    model.zero_grad()  # the trial's gradients must not enter the first update

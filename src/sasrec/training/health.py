@@ -1,4 +1,4 @@
-"""Non-finite losses and gradients: found before the update, and traced to where they began."""
+"""Diagnose training: gradient norm, peak memory, layer shapes, and the origin of losses that are not finite."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from sasrec.models import SequenceModel
 
 
 def gradient_norm(model: SequenceModel) -> Tensor:
-    """Of all gradients together, a scalar."""
+    """The L2 norm of all gradients together, a scalar tensor on the model's device."""
     return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:
-    """What tensors took of an accelerator at most, in MB, where that is counted."""
-    if device.type in ("cpu", "mps"):  # PyTorch counts none of these
+    """{"device_memory_mb": the most memory that tensors used on this accelerator so far}; {} on CPU and MPS."""
+    if device.type in ("cpu", "mps"):  # PyTorch does not record a peak for them
         return {}
     return {"device_memory_mb": round(torch.accelerator.max_memory_allocated(device) / 2**20, 1)}
 
 
 def shapes(model: SequenceModel, one_pass: Callable[[], object]) -> list[str]:
-    """A line for each layer that a pass goes through, in that order: its name, class, and what it gives."""
+    """One line per layer, in the order of the forward pass: its name, class, output shape and output type.
+
+    `one_pass` runs one batch through the model.
+    """
     lines: list[str] = []
 
     def see(name: str, module: nn.Module, output: Tensor) -> None:
@@ -38,9 +41,10 @@ def shapes(model: SequenceModel, one_pass: Callable[[], object]) -> list[str]:
 def refuse(
     model: SequenceModel, pass_again: Callable[[], None], where: str, loss: float, anomaly: str = ""
 ) -> None:
-    """Raise TrainingError that names the loss, the gradients and the layer in which numbers stop being finite.
+    """Raise TrainingError that names the loss, the non-finite gradients and the first non-finite layer.
 
-    `pass_again` puts the batch through the model once more, as it was; `anomaly` is what PyTorch found backward.
+    `pass_again` repeats the forward pass of the current batch. `where` names the step. `anomaly` is the message of
+    PyTorch's anomaly detection in the backward pass, or "".
     """
     gradients = [
         name for name, p in model.named_parameters() if p.grad is not None and not bool(p.grad.isfinite().all())
@@ -54,28 +58,28 @@ def refuse(
     if anomaly:
         clues.append(anomaly.rstrip("."))
     raise TrainingError(
-        f"{where}: {'; '.join(clues)}. The weights are as they were before this step. "
-        f"Lower lr, or set clip_norm{'' if anomaly else '; detect_anomaly names the operation'}"
+        f"{where}: {'; '.join(clues)}. This step did not change the weights. "
+        f"Lower lr, or set clip_norm{'' if anomaly else '. Set detect_anomaly to find the operation'}"
     )
 
 
 def first_non_finite_layer(model: SequenceModel, pass_again: Callable[[], None]) -> str:
-    """The name of the first module whose output is not finite when the batch passes, or ""."""
-    found: list[str] = []
+    """The name of the first module whose output is not finite in a forward pass, or "" if all are finite."""
+    names: list[str] = []
 
     def see(name: str, module: nn.Module, output: Tensor) -> None:
-        if not found and not bool(output.isfinite().all()):
-            found.append(name)
+        if not names and not bool(output.isfinite().all()):
+            names.append(name)
 
     _watch(model, see, pass_again)
-    return found[0] if found else ""
+    return names[0] if names else ""
 
 
 @torch.no_grad()
 def _watch(
     model: SequenceModel, see: Callable[[str, nn.Module, Tensor], None], one_pass: Callable[[], object]
 ) -> None:
-    """Do a pass, and have each module's name and output seen as it gives it."""
+    """Run `one_pass`, and call `see` with the name, the module and the output of each module as it finishes."""
 
     def hook_of(name: str) -> Callable[[nn.Module, object, object], None]:
         def hook(module: nn.Module, inputs: object, output: object) -> None:

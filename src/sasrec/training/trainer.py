@@ -35,38 +35,38 @@ _DROPOUT = 2  # sub-stream of the seed; batches.py has 0 and 1
 
 @dataclass
 class TrainingState:
-    """How far training is: with the weights and the optimizer, all that resuming needs."""
+    """The progress of training. Resuming needs this state, the weights and the optimizer, and nothing else."""
 
     epoch: int = 0
     """Epochs completed."""
     epoch_step: int = 0
-    """Updates of the epoch that is under way."""
+    """Updates done in the current epoch."""
     epoch_loss: float = 0.0
-    """Sum of the losses of those."""
+    """Sum of the losses of these updates."""
     step: int = 0
-    """Updates of the weights."""
+    """Updates of the weights since the start."""
     seconds: float = 0.0
-    """Wall clock, validation included, of this and earlier sessions."""
+    """Wall clock of this and earlier sessions, validations included."""
     loss: float = 0.0
     """Mean loss of the last epoch completed."""
     validated_step: int = 0
-    """The last step after which there was a validation."""
+    """The step of the last validation."""
     best_epoch: int = 0
-    """The epoch with the best score so far, at its end or, where time was over, in it; 0 while there is none."""
+    """The epoch of the best validation so far; 0 before the first validation."""
     best_score: float = 0.0
     scaler: dict[str, float] = field(default_factory=dict)
-    """Of fp16: the scale of the loss, and how it moves."""
+    """State of the gradient scaler (fp16 only)."""
 
 
 class _Loss(nn.Module):
-    """Batch -> loss, as a module, so that DistributedDataParallel can watch all of it."""
+    """The loss as a module, because DistributedDataParallel wraps modules."""
 
     def __init__(self, model: SequenceModel, config: RunConfig) -> None:
         super().__init__()
         self.model, self.config = model, config
 
     def forward(self, batch: DeviceTrainingBatch, l2_emb: float) -> tuple[Tensor, Tensor]:
-        """The loss, and with its penalty, which is what to minimise."""
+        """The loss, detached, and the loss with the L2 penalty, which training minimises."""
         kind = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.config.training.precision]
         with torch.autocast(self.model.device.type, kind, enabled=kind is not None):
             loss = training_loss(self.model, batch, self.config.loss)
@@ -75,9 +75,9 @@ class _Loss(nn.Module):
 
 
 class Trainer:
-    """Trains a model; validation and saving are handed in, so this layer knows neither metrics nor files.
+    """The training loop. The caller passes validation and saving in, so this layer knows no metrics and no files.
 
-    With several ranks every one runs the same loop on its share of each batch, and all hold the same weights.
+    With several processes, each runs this loop on its share of each batch, and all have the same weights.
     """
 
     def __init__(
@@ -90,8 +90,10 @@ class Trainer:
         save: Callable[[TrainingState, float | None, dict[str, Tensor]], None],
         log: RunLog,
     ) -> None:
-        """`validate` returns the score that decides (higher is better), or None where there is nothing to
-        validate on; `save(state, score, optimizer)` publishes the weights as they are, after each validation."""
+        """`validate`: returns the validation score, higher is better, or None without validation targets.
+
+        `save(state, score, optimizer)`: writes a checkpoint with the present weights.
+        """
         self.model, self.batches, self.config = model, batches, config
         self.state = TrainingState()
         self._validate, self._save, self._log = validate, save, log
@@ -104,7 +106,7 @@ class Trainer:
         self._loader = Loader(batches, model.device, model.item_embedding.weight.dtype)
 
     def restore(self, state: TrainingState, optimizer: dict[str, Tensor]) -> None:
-        """Go on from there; the weights are the model's already."""
+        """Continue from a state and an optimizer; the model has its weights already."""
         self.state, self._saved_step = state, state.step
         self._epoch_loss = torch.tensor(state.epoch_loss, device=self.model.device)
         restore_optimizer(self.model, self._optimizer, optimizer)
@@ -112,12 +114,11 @@ class Trainer:
             self._scaler.load_state_dict(state.scaler)
 
     def fit(self) -> str:
-        """Train until the epochs, the time or the patience run out, and return which; the best weights are
-        those saved with the highest score.
+        """Train until the epochs, the minutes or the patience run out, and return the reason as text.
 
-        Raises: TrainingError, before the update, if a loss or a gradient is not finite. On SIGINT or SIGTERM the
-        weights are saved after the step, then KeyboardInterrupt or SystemExit(143) goes on; a second one raises at
-        once, and saves nothing: it may have come in the middle of an update.
+        Raises: TrainingError before the update if a loss or a gradient is not finite. On SIGINT or SIGTERM the
+        weights are saved after the step, and KeyboardInterrupt or SystemExit(143) is raised. A second signal
+        raises at once and saves nothing, because it may have interrupted an update.
         """
         training, state = self.config.training, self.state
         module = _Loss(self.model, self.config)
@@ -138,7 +139,7 @@ class Trainer:
         try:
             with (
                 torch.autograd.set_detect_anomaly(training.detect_anomaly),
-                # torchrun passes on to its processes what the terminal has sent them already.
+                # torchrun sends its processes a second copy of the terminal's signal.
                 deferred_interrupt(second_quits=not under_torchrun()),
                 self._log.bar("training", training.num_epochs * len(self.batches)) as bar,
             ):
@@ -146,7 +147,7 @@ class Trainer:
                 bar(state.epoch * len(self.batches) + done, self._note())
                 reason = ""
                 while not reason:
-                    # A run that is resumed first makes up for a validation.
+                    # A resumed run first does a validation that was interrupted.
                     if not (self._validation_due() or self._reason_to_stop()):
                         self._train_epoch(bar)
                     if self._validation_due():
@@ -165,7 +166,7 @@ class Trainer:
         return reason
 
     def _train_epoch(self, bar: Bar) -> None:
-        """What is left of a pass over the users, or of the time."""
+        """Train to the end of the epoch, or until the time is over."""
         state = self.state
         began, positions, due = time.monotonic(), 0, torch.zeros(())
         self.model.train()
@@ -176,13 +177,13 @@ class Trainer:
         while state.epoch_step < len(plan):
             progress(state.step)
             own_parts = list(islice(batches, self.config.training.accumulate))
-            loss, told_to_stop, due, time_over = self._update(own_parts, len(plan))
+            loss, stop, due, time_over = self._update(own_parts, len(plan))
             self._epoch_loss += loss
             positions += own_parts[0].positions
             state.epoch_step += 1
             state.step += 1
             bar(len(plan[state.epoch_step - 1]), self._note())
-            if told_to_stop > 0:
+            if stop > 0:
                 self._stop()
             if state.epoch_step < len(plan):  # at the end of an epoch a validation may save
                 if time_over > 0:
@@ -195,8 +196,8 @@ class Trainer:
         self._epoch_loss = torch.zeros(())
         state.seconds = self._elapsed()
         speed = {"positions_per_second": round(positions / (time.monotonic() - began))} if positions else {}
-        told = {"epoch": state.epoch, "step": state.step, "loss": state.loss, "seconds": state.seconds}
-        self._log.event("epoch", **told, **speed, **health.peak_memory(self.model.device))
+        fields = {"epoch": state.epoch, "step": state.step, "loss": state.loss, "seconds": state.seconds}
+        self._log.event("epoch", **fields, **speed, **health.peak_memory(self.model.device))
         if due > 0 and not self._validation_due():
             self._save_now()
 
@@ -215,19 +216,19 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(training, state.step, steps_per_epoch)
         self._optimizer.zero_grad()
-        told = torch.zeros(4, device=self.model.device)
+        decisions = torch.zeros(4, device=self.model.device)
         for place, batch in enumerate(own_parts):
             last = place == len(own_parts) - 1
             with nullcontext() if last or world() == 1 else self._loss_of.no_sync():  # type: ignore[operator]
                 loss, penalised = self._loss_of(batch, training.l2_emb if place == rank() == 0 else 0.0)
-                told[0] += loss
+                decisions[0] += loss
                 self._backward(penalised, loss)
-        told[1] = pending()
+        decisions[1] = pending()
         if rank() == 0:
             now = time.monotonic()
-            told[2] = training.save_minutes and now - self._saved > 60 * training.save_minutes
-            told[3] = training.max_minutes and now - self._began > 60 * training.max_minutes
-        total = sum_over_ranks(told)[0]
+            decisions[2] = training.save_minutes and now - self._saved > 60 * training.save_minutes
+            decisions[3] = training.max_minutes and now - self._began > 60 * training.max_minutes
+        total = sum_over_ranks(decisions)[0]
         self._scaler.unscale_(self._optimizer)
         norm = health.gradient_norm(self.model)
         if not math.isfinite(float(total)) or not (math.isfinite(float(norm)) or self._may_overflow()):
@@ -238,13 +239,13 @@ class Trainer:
             self._log.event("diagnostics", step=state.step, **event)
         if training.clip_norm > 0:
             torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), training.clip_norm, norm)
-        self._scaler.step(self._optimizer)  # not where fp16 overflowed: then the next scale is lower
+        self._scaler.step(self._optimizer)  # skips the update if fp16 overflowed, and lowers the scale
         self._scaler.update()
-        return told
+        return decisions
 
     def _backward(self, penalised: Tensor, loss: Tensor) -> None:
         try:
-            # DistributedDataParallel takes the mean over ranks, and parts are to be summed.
+            # DistributedDataParallel averages over processes, and parts must be summed.
             self._scaler.scale(penalised * world()).backward()  # type: ignore[no-untyped-call]
         except RuntimeError as error:
             if not (self.config.training.detect_anomaly and "returned nan values" in str(error)):
@@ -256,14 +257,14 @@ class Trainer:
         return f"epoch {self.state.epoch + 1}, step {self.state.step} (lr {lr:g})"
 
     def _pass_again(self) -> None:
-        """This rank's parts of the batch that is under way, forward."""
+        """Repeat the forward pass of this process's parts of the current batch."""
         parts = self.config.training.accumulate * world()
         for part in range(rank(), parts, world()):
             batch = self._loader.batch(self.state.epoch, self.state.epoch_step, part, parts)
             _Loss(self.model, self.config)(batch, 0.0)
 
     def _may_overflow(self) -> bool:
-        """In fp16 a gradient that is not finite means that the scale of the loss is too high, until it is 1."""
+        """Whether a non-finite gradient may only mean that the loss scale of fp16 is still too high."""
         return self._scaler.is_enabled() and self._scaler.get_scale() > 1
 
     def _validate_and_save(self) -> None:
@@ -282,17 +283,17 @@ class Trainer:
         self._log.say(f"epoch {state.epoch:4d}  loss {state.loss:.4f}{shown}  {state.seconds:.0f} s")
 
     def _stop(self) -> NoReturn:
-        """Save, unless that is done, and end as the signal asks; it may have come to another rank."""
+        """Save unless the step is saved already, and raise for the signal, which another process may have got."""
         if self.state.step > self._saved_step:
             self._save_now()
         raise_for(pending() or signal.SIGTERM)
 
     def _save_now(self, score: float | None = None) -> None:
-        """Rank 0 writes, and the others wait, however long it takes."""
+        """Rank 0 writes the checkpoint, and the other processes wait for it."""
         self.state.epoch_loss, self.state.scaler = float(self._epoch_loss), self._scaler.state_dict()
 
         def write() -> str:
-            # A copy: what all ranks decide by must not change on one of them.
+            # A copy, because all processes must decide by the same state.
             state = replace(self.state, seconds=time.monotonic() - self._began)
             self._save(state, score, optimizer_tensors(self.model, self._optimizer))
             return ""
@@ -302,7 +303,7 @@ class Trainer:
         self._saved, self._saved_step = time.monotonic(), self.state.step
 
     def _elapsed(self) -> float:
-        """Seconds by the clock of rank 0, so that all ranks decide alike."""
+        """Seconds by the clock of rank 0, so that all processes decide equally."""
         mine = time.monotonic() - self._began if rank() == 0 else 0.0
         return float(sum_over_ranks(torch.tensor(mine, dtype=torch.float64)))
 

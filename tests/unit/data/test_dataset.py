@@ -143,7 +143,7 @@ def test_what_is_no_data_set_is_refused_with_the_remedy(tmp_path: Path) -> None:
     other = tmp_path / "photos"
     other.mkdir()
     (other / "cat.jpg").write_bytes(b"")
-    with pytest.raises(DataError, match="not empty"):
+    with pytest.raises(DataError, match="contains other files"):
         small(output=other)
 
 

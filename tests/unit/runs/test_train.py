@@ -77,7 +77,7 @@ def test_allow_and_deny_lists_are_kept_and_unknown_ids_named_but_not_fatal(learn
         recommender.recommend(["item-03"], deny=[f"ghost-{i}" for i in range(15)])
     with pytest.warns(UserWarning, match="ghost"), pytest.raises(DataError, match="no item of the history"):
         recommender.recommend(["ghost"])
-    with pytest.raises(DataError, match="deny list: give a list"):
+    with pytest.raises(DataError, match="deny list must be a list"):
         recommender.recommend(["item-03"], deny="item-04")
     with pytest.raises(ConfigError, match="k must be at least 1"):
         recommender.recommend(["item-03"], k=0)
@@ -271,7 +271,7 @@ def test_a_run_refuses_other_data_and_finds_data_that_moved(tmp_path: Path) -> N
     sasrec.train(tmp_path / "data", tmp_path / "run", num_epochs=1, **SMALL)
     assert not (tmp_path / "run/dataset").exists(), "a prepared folder is used where it is"
     (tmp_path / "data").rename(tmp_path / "moved")
-    with pytest.raises(DataError, match="no data set"):
+    with pytest.raises(DataError, match="not a data set"):
         sasrec.load(tmp_path / "run")
     assert sasrec.load(tmp_path / "run", dataset=tmp_path / "moved").data.num_users == 20
     sasrec.prepare(chain_frame(users=21), output=tmp_path / "other")

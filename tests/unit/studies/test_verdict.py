@@ -14,7 +14,7 @@ import sasrec
 from sasrec.cli.main import main
 from sasrec.cli.sentences import verdict
 from sasrec.evaluation.metrics import Metrics
-from sasrec.runs.folder import best_baseline, saved_metrics
+from sasrec.runs.folder import RunFolder, best_baseline
 from sasrec.studies.verdict import verdict_on
 from tests.synthetic import chain_frame
 
@@ -40,7 +40,7 @@ def edited(run: Path, tmp_path: Path, old: str, new: str) -> Path:
 
 def test_the_verdict_is_that_of_compare(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = verdict_on(run)
-    name, _ = best_baseline(saved_metrics(run), "test.full.ndcg@10")
+    name, _ = best_baseline(RunFolder(run).metrics(), "test.full.ndcg@10")
     assert found.baseline == name
     assert found.comparison == sasrec.compare([f"{run}:{name}", run])
     said = " ".join(verdict(found))
@@ -57,7 +57,7 @@ def test_the_verdict_is_that_of_compare(run: Path, capsys: pytest.CaptureFixture
 
 def test_intervals_hold_the_means_and_stay_in_the_range_of_a_metric(run: Path) -> None:
     found = verdict_on(run).intervals
-    means = saved_metrics(run)["test"]["full"]
+    means = RunFolder(run).metrics()["test"]["full"]
     for metric in ("ndcg@10", "hr@10"):
         assert found[metric].mean == pytest.approx(means[metric], abs=1e-12)
         assert 0 <= found[metric].low < means[metric] < found[metric].high <= 1
@@ -97,7 +97,7 @@ def test_the_sampled_figures_are_a_line_and_on_request_a_table(
 ) -> None:
     assert main(["evaluate", str(run)]) == 0
     shown = capsys.readouterr().out
-    sampled = saved_metrics(run)["test"]["sampled"]
+    sampled = RunFolder(run).metrics()["test"]["sampled"]
     figures = [f"{sampled[name]:.4f}".removeprefix("0") for name in ("ndcg@10", "hr@10")]
     assert f"sampled protocol (100 negatives): NDCG@10 {figures[0]}, HR@10 {figures[1]}; not comparable" in shown
     assert "test, sampled\n" not in shown
@@ -119,7 +119,7 @@ def test_without_test_targets_or_users_there_is_no_verdict(run: Path, tmp_path: 
 def test_results_are_dictionaries_with_a_table(run: Path) -> None:
     metrics = sasrec.evaluate(run, device="cpu")
     assert isinstance(metrics, Metrics)
-    assert metrics == saved_metrics(run) == json.loads((run / "metrics.json").read_text())
+    assert metrics == RunFolder(run).metrics() == json.loads((run / "metrics.json").read_text())
     comparison = sasrec.compare([f"{run}:popularity", run])
     assert repr(comparison) == f"<Comparison on test: {comparison.others[0].sentence}>"
     assert "<table>" in comparison._repr_html_()
