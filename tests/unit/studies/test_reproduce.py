@@ -265,7 +265,7 @@ def test_recipes_that_say_nothing_or_nonsense_are_refused(tmp_path: Path, events
         (path.read_text().replace("seeds = [0, 1]", "seeds = []"), "seeds"),
         (path.read_text().replace("seeds = [0, 1]", "seeds = [0, 0]"), "a seed is named twice"),
         (path.read_text().replace("seeds = [0, 1]", ""), "expected.seeds: is missing"),
-        (path.read_text().split("[expected]")[0], r"tiny.toml does not say what it gives: it has no \[expected\]"),
+        (path.read_text().split("[expected]")[0], r"tiny.toml does not state expected results. Add a table \[expected\]"),
         ("expected = 3\n" + path.read_text().split("[expected]")[0], "expected: Input should be"),
         (path.read_text().replace('metric = "test.full.ndcg@10"', 'metric = "test.ful.ndcg@10"'), "is no metric"),
         ("published = 3\n" + path.read_text().split("[[published]]")[0], "published: Input should be"),
