@@ -32,7 +32,7 @@ class Scored:
     """A run's model, or one of its baselines, with the ranks of all targets of one split."""
 
     name: str
-    """As the user named it: RUN or RUN:BASELINE."""
+    """The name that the user gave, RUN or RUN:BASELINE."""
     seed: int | None
     """The random seed; None for a baseline."""
     settings: str

@@ -1,4 +1,4 @@
-"""Recipes that say what they give, and are held to it."""
+"""`sasrec reproduce`: recipes are trained over their seeds and checked against their bands."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def command(recipe: Path, events: Path, *more: str) -> list[str]:
 
 
 def interrupted_at_step(step: int, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> int:
-    """The exit status of a command that gets a SIGINT."""
+    """Run a command that receives SIGINT at a step, and return its exit status."""
     calls, original = iter(range(10_000)), trainer.training_loss
 
     def loss(*arguments):
@@ -142,7 +142,7 @@ def test_interrupted_it_says_that_the_same_command_goes_on_and_that_does(
     whole = reproduce(recipe, tmp_path / "whole", dataset=events).metrics
     assert interrupted_at_step(3, monkeypatch, command(recipe, events)) == 130
     assert "interrupted; the same command goes on" in capsys.readouterr().err
-    # Measured before its end, a run has a metrics.json as one has that ended.
+    # A run that was measured before its end has a metrics.json like a finished run.
     sasrec.evaluate(tmp_path / "runs/tiny-0", device="cpu")
     outcome = reproduce(recipe, tmp_path / "runs", dataset=events)
     assert outcome.metrics == whole
@@ -152,7 +152,7 @@ def test_interrupted_it_says_that_the_same_command_goes_on_and_that_does(
 def test_figures_of_before_the_end_are_not_taken_for_those_of_the_end(
     tmp_path: Path, events: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Interrupted, measured, gone on with, and interrupted again when all was trained and nothing measured."""
+    """The run is interrupted, measured, resumed, and interrupted again after training but before measuring."""
     recipe = written(tmp_path, events)
     whole = reproduce(recipe, tmp_path / "whole", dataset=events, seeds=[0]).metrics
     assert interrupted_at_step(3, monkeypatch, command(recipe, events, "--seeds", "0")) == 130
