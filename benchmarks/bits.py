@@ -1,11 +1,12 @@
-"""Hashes of what training and evaluation give, so that two versions of the code can be held against each other.
+"""Hash the results of training and evaluation, to check that two versions of the code give bit-identical numbers.
 
     python benchmarks/bits.py --data FOLDER > before.txt      # on one commit
-    python benchmarks/bits.py --data FOLDER > after.txt       # on the other
-    diff before.txt after.txt                                 # empty: the numbers are bit-identical
+    python benchmarks/bits.py --data FOLDER > after.txt       # on another commit
+    diff before.txt after.txt                                 # no output: the numbers are bit-identical
 
-Each line is a run of two epochs: its name, then the SHA-256 of metrics.json without the version of the code, and
-of the contents of ranks.parquet. FOLDER has the files of DATA below. One thread; ten minutes, or one with --quick.
+Each line describes a run of two epochs. It has the run's name and two SHA-256 hashes: of metrics.json without the
+version of the code, and of the contents of ranks.parquet. FOLDER must contain the files of DATA below. It takes
+ten minutes on one thread, or one minute with --quick.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ SMALL = ["--maxlen", "50", "--hidden_units", "32"]
 
 
 def runs(quick: bool) -> dict[str, list[str]]:
-    """Name -> arguments of `sasrec train`, without the data and the folder of the run."""
+    """Name of each run -> arguments of `sasrec train`, except the data and the run folder."""
     found = {f"ml-100k {name}": [*SMALL, *flags] for name, flags in MODELS.items()}
     found["ml-100k temporal"] = [
         *SMALL,
@@ -53,12 +54,12 @@ def runs(quick: bool) -> dict[str, list[str]]:
 
 
 def data_of(name: str, folder: Path) -> Path:
-    """The file that a run trains on."""
+    """The file on which the run of this name trains."""
     return folder / DATA[next(data for data in DATA if name.startswith(data))]
 
 
 def digest(run: Path) -> str:
-    """The hashes of a run's metrics and ranks."""
+    """Two hashes: of a run's metrics, and of its ranks."""
     metrics = json.loads((run / "metrics.json").read_text())
     del metrics["protocol"]["sasrec"]
     ranks = pl.read_parquet(run / "ranks.parquet").write_csv().encode()
@@ -68,7 +69,7 @@ def digest(run: Path) -> str:
 
 
 def main() -> None:
-    """Train each, print its line."""
+    """Train each run and print its line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--quick", action="store_true")

@@ -1,8 +1,9 @@
-"""Twelve blocks with mHC (two projections) and plain residuals on ML-100K: gradients, gain, diversity.
+"""Train twelve blocks on ML-100K with mHC (two projections) and with plain residuals, and plot diagnostics.
 
     python benchmarks/deep.py FOLDER --data FILE --figure docs/mhc-depth.svg
 
-Trains each (runs that are there already are kept), stops if any logged value is not finite, and draws the figure.
+The figure shows gradient norms, gain and stream diversity. Existing runs in FOLDER are reused. The script stops if
+a logged value is not finite.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ RESIDUALS: dict[str, dict[str, Any]] = {
 
 
 def diagnostics(folder: Path, data: str, residual: dict[str, Any]) -> list[dict[str, Any]]:
-    """The diagnostics of a run, made now if it is not there."""
+    """The diagnostics of a run; train the run first if it does not exist."""
     if not (folder / "metrics.json").exists():
         sasrec.train(data, folder, **SETTINGS, **residual)
     events = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
@@ -50,7 +51,7 @@ def diagnostics(folder: Path, data: str, residual: dict[str, Any]) -> list[dict[
 
 
 def draw(runs: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """Three panels over the steps."""
+    """Draw three panels over the training steps."""
     figure, (gradients, gain, diversity) = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
     for name, events in runs.items():
         gradients.semilogy([e["step"] for e in events], [e["gradient_norm"] for e in events], label=name)
@@ -71,7 +72,7 @@ def draw(runs: dict[str, list[dict[str, Any]]], path: Path) -> None:
 
 
 def main() -> None:
-    """Train, check, draw, print the extremes."""
+    """Train, check, draw, and print the extreme values."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data", default="ml-100k", help="a name or a file, as for sasrec train")

@@ -1,11 +1,14 @@
-"""Full-catalogue evaluation of Amazon Games: ours, RecBole's, the usual way, the bare product, in turn.
+"""Time full-catalogue evaluation on Amazon Games, for several implementations that run alternately.
 
     python benchmarks/evaluation.py --data FILE
 
-FILE is header-less `user item`, in order of time. The model is a SASRec as it is initialised, 50 units, 2 blocks,
-maxlen 50; the users are all of the test split. Every way begins with the histories and ends with metrics, but the
-bare product of states and items. RecBole is there if it is installed, and evaluates its own SASRec of that size.
-The memory of some is measured first, each in a process of its own (Linux only).
+The implementations are ours, RecBole's (if it is installed, with its own SASRec of the same size), the usual
+PyTorch code, and the bare matrix product of states and items. All except the bare product start from histories and
+end with metrics. The model is an untrained SASRec with 50 units, 2 blocks and maxlen 50. All users of the test
+split are evaluated.
+
+FILE has lines of `user item` without a header, in the order of time. The memory of some implementations is
+measured first, each in a separate process (Linux only).
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ OURS, BARE = "ours", "bare product, 4096 users"
 
 
 def ways(data: Dataset, names: list[str] | None = None) -> dict[str, Way]:
-    """Name -> what measures HR@10, or 0 where there is nothing to rank."""
+    """Name of an implementation -> a function that evaluates once and returns HR@10, or 0 if it does not rank."""
     torch.manual_seed(0)
     config = RunConfig().replace(maxlen=50, hidden_units=50, num_blocks=2, num_heads=1)
     scorer = ModelScorer(build_model(data.num_items, config.model).eval())
@@ -58,7 +61,7 @@ def ways(data: Dataset, names: list[str] | None = None) -> dict[str, Way]:
         return 0.0
 
     def usual(users: int) -> float:
-        """Scores of so many users at a time, what they had set to -inf, topk, and whether the target is there."""
+        """Score `users` users at a time, set seen items to -inf, and look for the target among the top 50."""
         states_BD = scorer.states(split.histories, order)
         hits = []
         for start in range(0, len(order), users):
@@ -92,15 +95,15 @@ def ways(data: Dataset, names: list[str] | None = None) -> dict[str, Way]:
 
 
 def memory_mb(what: str) -> float:
-    """A line of /proc/self/status, in MB."""
+    """One line of /proc/self/status, in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{what}:")) / 1024
 
 
 def print_memory(data: Dataset, name: str) -> None:
-    """What the process had at most while this way ran, and before it: libraries, data, model and states."""
+    """Print the peak memory of this process while an implementation runs, and its memory before."""
     way = ways(data, [name])[name]
-    Path("/proc/self/clear_refs").write_text("5")  # the highest so far is now what there is
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the present memory
     before = memory_mb("VmRSS")
     way()
     print(f"memory  {name:20s} at most {memory_mb('VmHWM'):5.0f} MB, before it {before:4.0f} MB", flush=True)
@@ -142,7 +145,7 @@ def main() -> None:
 
 
 def print_table(seconds: dict[str, list[float]]) -> None:
-    """Median and range of each way, and the median and range of its ratios to ours and to the bare product."""
+    """Print each median and range, and the median and range of its ratios to ours and to the bare product."""
     for name, taken in seconds.items():
         shown = f"{statistics.median(taken):6.2f} s, {min(taken):5.2f} to {max(taken):5.2f}"
         for other, called in ((OURS, "ours"), (BARE, "bare")):

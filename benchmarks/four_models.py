@@ -1,11 +1,13 @@
-"""The four models on one data set, a few seeds each: the same commands for all, and two tables in Markdown.
+"""Train the four models on one data set with a few seeds each, and print two tables in Markdown.
 
-    python benchmarks/four_models.py FOLDER SETTINGS...     as in: ... runs/four --dataset ml-100k --maxlen 100
+    python benchmarks/four_models.py FOLDER SETTINGS...     example: runs/four --dataset ml-100k --maxlen 100
 
-For each model and seed: `sasrec train`, `sasrec evaluate` and `sasrec recommend` in FOLDER/MODEL-SEED. What is
-done already is not done again, and an interrupted run is gone on with, so several processes can fill one folder if
-each has its own --seeds.
-The second table is `sasrec compare`: what models are worth beside the best baseline, and beside the first model.
+Each model and seed is trained, evaluated and used for recommendation in FOLDER/MODEL-SEED, with the same commands.
+Finished runs are skipped and interrupted runs are resumed. So several processes can fill one folder if each has
+different --seeds.
+
+The second table comes from `sasrec compare`. It compares the models with the best baseline and with the first
+model.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ def sasrec(*words: str) -> None:
 
 
 def run(folder: Path, model: str, seed: int, settings: list[str]) -> None:
-    """Train, evaluate, recommend: the weights are loaded again from the run folder by the last two."""
+    """Train, evaluate and recommend. The last two load the weights from the run folder."""
     if is_done(folder):
         return
     resume = ["--resume"] if RunFolder(folder).can_resume() else []
@@ -53,7 +55,7 @@ def figures(folder: Path) -> dict[str, float]:
     """What the table shows of one run."""
     ended, written, metrics = RunFolder(folder).ending(), events_of(folder), RunFolder(folder).metrics()
     assert ended is not None, "only runs that are done are shown"
-    # A run that was resumed may have gone through an epoch twice, but its seconds count one of them.
+    # A resumed run may have repeated an epoch, but its seconds count that epoch only once.
     epochs = max(event["epoch"] for event in written if event["event"] == "epoch")
     return {
         "valid": metrics["valid"]["full"]["ndcg@10"],
@@ -67,7 +69,7 @@ def figures(folder: Path) -> dict[str, float]:
 
 
 def table(folder: Path) -> str:
-    """Mean and standard deviation over the seeds found; seconds an epoch include validation."""
+    """Markdown table of means and standard deviations over existing seeds. Validation counts as epoch time."""
     lines = [
         "| model | seeds | parameters | validation NDCG@10 | test NDCG@10 | test HR@10 | best epoch | s / epoch |",
         "|---|---|---|---|---|---|---|---|",
@@ -89,13 +91,13 @@ def table(folder: Path) -> str:
 
 
 def baselines(folder: Path) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
-    """Their metrics, which are the same in every run of the folder."""
+    """The metrics of the baselines, which are equal in every run of the folder."""
     runs = [run for model in runs_of(folder).values() for run in model]
     return RunFolder(runs[0]).metrics()["baselines"] if runs else {}
 
 
 def margins(folder: Path) -> str:
-    """Differences in test NDCG@10, full catalogue, with intervals over users and seeds."""
+    """Differences in test NDCG@10 on the full catalogue, with confidence intervals over users and seeds."""
     found = {model: [str(run) for run in runs] for model, runs in runs_of(folder).items()}
     if not found:
         return ""
@@ -114,7 +116,7 @@ def margins(folder: Path) -> str:
 
 
 def slug(model: str) -> str:
-    """The model's name as a folder's."""
+    """The model's name in a form for folder names."""
     return model.lower().replace(" + ", "-")
 
 
@@ -124,7 +126,7 @@ def is_done(folder: Path) -> bool:
 
 
 def runs_of(folder: Path) -> dict[str, list[Path]]:
-    """Of each model that has any, the runs that are done."""
+    """Model -> its finished runs. Models without finished runs are omitted."""
     done = {
         model: [run for run in sorted(folder.glob(f"{slug(model)}-[0-9]*")) if is_done(run)] for model in MODELS
     }
@@ -132,7 +134,7 @@ def runs_of(folder: Path) -> dict[str, list[Path]]:
 
 
 def main() -> None:
-    """Run what is missing, then print the table."""
+    """Train the missing runs, then print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="none: only the table")

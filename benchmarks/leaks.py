@@ -1,10 +1,10 @@
-"""What leaks under each split: a picture, and how much of training lies after the targets of a data set.
+"""Show how each split leaks later events into training: as a picture, and as a share of the training events.
 
     python benchmarks/leaks.py --figure docs/leaks.svg
     python benchmarks/leaks.py --data FILE
 
-The picture is of a few made users, split by `split_events`; of FILE, which needs times, it prints the share of the
-training events that come later than a test target, on average over targets. The figure needs matplotlib.
+The picture shows synthetic users, split by `split_events`. For FILE, which must have times, the script prints the
+share of training events that are later than a test target, averaged over targets. The figure needs matplotlib.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SPLITS = ("leave-one-out", "last-2", "temporal:0.8")
 
 
 def made() -> Dataset:
-    """Nine users who come and go within a hundred days, and have other items each time."""
+    """Nine synthetic users who come and go within a hundred days, with items that change over time."""
     random = np.random.default_rng(5)
     rows = []
     for user in range(9):
@@ -35,7 +35,7 @@ def made() -> Dataset:
 
 
 def draw(path: Path) -> None:
-    """Each event of each user on a line of time, by what the splits make of it."""
+    """Draw each user's events on a line of time, coloured by their role in each split."""
     import matplotlib as mpl
     import matplotlib.pyplot as plt
 
@@ -71,7 +71,7 @@ def draw(path: Path) -> None:
 
 
 def measure(path: Path) -> None:
-    """Print a row for each split."""
+    """Print a line for each split."""
     data = sasrec.prepare(path)
     for how in SPLITS:
         split = split_events(data, how)

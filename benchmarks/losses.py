@@ -1,9 +1,10 @@
-"""One training step of each loss on the same batches, in turn in one process: median milliseconds.
+"""Time one training step of each loss on the same batches, alternately in one process: median milliseconds.
 
     python benchmarks/losses.py --data FILE
 
-FILE is header-less `user item`, in order of time. A step is: make the batch and its negatives, forward, loss,
-backward, Adam; 128 users a step, 64 units, 2 blocks, 2 heads. --only takes some of the losses, by their names.
+FILE has lines of `user item` without a header, in the order of time. A step builds the batch with its negatives
+and runs forward, loss, backward and Adam. It has 128 users, 64 units, 2 blocks and 2 heads. --only selects losses
+by name.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ LOSSES: dict[str, dict[str, object]] = {
 
 
 def step_of(training: Histories, num_items: int, config: RunConfig) -> Callable[[], int]:
-    """A call is one step; it returns the number of targets."""
+    """A function that runs one training step and returns the number of targets."""
     torch.manual_seed(0)
     batches = TrainingBatches(
         training, num_items, maxlen=config.model.maxlen, batch_size=128, plan=NegativePlan.of(config.loss), seed=0
@@ -76,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--maxlen", type=int, default=50)
-    parser.add_argument("--rounds", type=int, default=10, help="steps of each loss, after two that do not count")
+    parser.add_argument("--rounds", type=int, default=10, help="steps of each loss, after two for warm-up")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", nargs="*", default=list(LOSSES), choices=list(LOSSES), metavar="NAME")
     options = parser.parse_args()

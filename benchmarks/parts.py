@@ -1,6 +1,6 @@
-"""Parts of a training step, timed in turn in one process: dropout masks, time-aware attention, the four models.
+"""Time parts of a training step, alternately in one process: dropout, time-aware attention, the four models.
 
-Medians, in milliseconds. See README.md.
+Prints medians in milliseconds. See README.md.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SHARED = Path(__file__).resolve().parents[1] / "../shared/data"
 
 
 def in_turn(systems: dict[str, Callable[[], object]], rounds: int) -> str:
-    """Median milliseconds of each, one call of each a round, after one call that is not counted."""
+    """Median milliseconds of each function. Each is called once per round, after one call for warm-up."""
     seconds: dict[str, list[float]] = {name: [] for name in systems}
     for counted, (name, call) in itertools.product(range(rounds + 1), systems.items()):
         began = time.perf_counter()
@@ -50,13 +50,13 @@ def in_turn(systems: dict[str, Callable[[], object]], rounds: int) -> str:
 
 
 def dropout_masks() -> str:
-    """640,000 elements at rate 0.2."""
+    """Time dropout masks of 640,000 elements at rate 0.2."""
     x, ours = torch.randn(640_000), Dropout(0.2)
     return in_turn({"ours": lambda: ours(x), "F.dropout": lambda: F.dropout(x, 0.2, training=True)}, 50)
 
 
 def attention_call(batch: int, length: int, form: Callable[..., torch.Tensor]) -> Callable[[], object]:
-    """One time-aware attention, forward and backward: 50 units, 1 head, 257 buckets."""
+    """A function that runs one time-aware attention forward and backward: 50 units, 1 head, 257 buckets."""
     inputs = [torch.randn(batch, 1, length, 50, requires_grad=True) for _ in range(3)]
     inputs += [torch.randn(1, 257, 50, requires_grad=True) for _ in range(2)]
     for leaf in inputs:
@@ -66,18 +66,18 @@ def attention_call(batch: int, length: int, form: Callable[..., torch.Tensor]) -
 
 
 def attention(batch: int, length: int) -> str:
-    """The bucket form and the plain form."""
+    """Time the bucket form and the plain form of attention."""
     forms = {"bucket": bucket_attention, "plain": plain_attention}
     return in_turn({name: attention_call(batch, length, form) for name, form in forms.items()}, 7)
 
 
 def memory(batch: int, length: int) -> str:
-    """What the same attention adds to the peak of resident memory, forward and backward, in a process of its own.
+    """Peak memory that one attention adds, forward and backward, measured in a separate process.
 
-    The peak so far, inputs and their gradients included, is taken off, after a call on one row that loads what
-    every call needs.
+    The peak before the call, with inputs and their gradients, is subtracted. A small call before that loads the
+    libraries.
     """
-    script = (  # VmHWM, as ru_maxrss of a child starts from its parent's
+    script = (  # VmHWM, because ru_maxrss of a child starts at its parent's value
         "import re, torch; from pathlib import Path; from parts import attention_call, bucket_attention;"
         "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) / 1024;"
         f"torch.set_num_threads({torch.get_num_threads()});"
@@ -89,7 +89,7 @@ def memory(batch: int, length: int) -> str:
 
 
 def steps(path: Path, maxlen: int, models: dict[str, dict[str, bool]]) -> str:
-    """Training steps of models, BCE, 128 users, 50 units, 1 head; times are made up."""
+    """Time training steps of the models: BCE, 128 users, 50 units, 1 head, synthetic times."""
     data = sasrec.prepare(path)
     made_up = (np.arange(data.num_events) * 7 % 1000).cumsum()
 
@@ -111,7 +111,7 @@ def steps(path: Path, maxlen: int, models: dict[str, dict[str, bool]]) -> str:
             loss = training_loss(model, loader.batch(0, next(numbers)), config.loss)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            float(health.gradient_norm(model))  # as Trainer checks it
+            float(health.gradient_norm(model))  # Trainer also computes this norm at every step
             optimizer.step()
 
         return step
@@ -124,7 +124,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=SHARED, help="folder with video-kang205 and ml-1m (.tsv.gz)")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--compile", action="store_true", help="also compiled models, a minute each to compile")
+    parser.add_argument(
+        "--compile", action="store_true", help="also time compiled models; compiling takes a minute each"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)

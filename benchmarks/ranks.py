@@ -1,9 +1,9 @@
-"""One process with two threads against two ranks with one thread each, on the same work.
+"""Compare one process with two threads against two processes with one thread each, on the same training.
 
     python benchmarks/ranks.py DATASET [--rounds 3] [--epochs 3] [settings of `sasrec train`]
 
-Prints positions a second of each, from log.jsonl without the first epoch, and the ratio, median
-and range over the rounds. The two run in turn. On GPUs set CUDA_VISIBLE_DEVICES.
+Prints the positions per second of both, from log.jsonl without the first epoch. Prints the median and the range of
+their ratio over rounds. Both run alternately. On GPUs, set CUDA_VISIBLE_DEVICES.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 
 def positions_per_second(words: list[str], threads: int, run: Path) -> float:
-    """Of one run, which is removed with its folder by the caller."""
+    """Train one run, and return its positions per second. The caller removes its folder."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     subprocess.run([*words, f"--train_dir={run}"], env=environment, check=True, capture_output=True)
     events = map(json.loads, (run / "log.jsonl").read_text().splitlines())

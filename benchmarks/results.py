@@ -1,10 +1,10 @@
-"""docs/results.md from runs: one command for the whole page.
+"""Generate docs/results.md from finished runs.
 
     python benchmarks/results.py [--folder runs/reproduce] [--models runs/models] > docs/results.md
 
-A row for each recipe and protocol that has runs of `sasrec reproduce` in the first folder; seeds that are missing
-are said to be. Two tables for each folder of four_models.py in the second one, under the folder's name. Runs that
-have not ended, or not with the recipe's settings and data, are named on stderr and left out.
+--folder contains runs of `sasrec reproduce`: the page has a row for each recipe and protocol, and names missing
+seeds. --models contains folders of four_models.py: the page has two tables for each. Runs that have not ended, and
+runs with other settings or data than the recipe's, are named on stderr and omitted.
 """
 
 from __future__ import annotations
@@ -65,24 +65,24 @@ NDCG@10: differences of means over seeds, intervals over users and seeds, p of e
 
 @dataclass(frozen=True)
 class Made:
-    """A recipe and its runs that have ended."""
+    """A recipe and its finished runs."""
 
     recipe: Recipe
     metrics: list[dict[str, Any]]
     endings: list[Ending]
 
     def values(self, metric: str) -> list[float]:
-        """Of a metric, one a seed."""
+        """The values of one metric, one per seed."""
         return [metric_of(each, metric) for each in self.metrics]
 
 
 def left_out(why: object) -> None:
-    """Say it on stderr: stdout is the page."""
+    """Report an omitted run on stderr, because stdout is the page."""
     print(f"left out: {why}", file=sys.stderr)
 
 
 def made(recipe: Recipe, folder: Path) -> Made | None:
-    """The runs of a recipe that are there and are what it asks for, or None if there are none."""
+    """A recipe with its finished runs of the right settings and data; None if no such run exists."""
     results = []
     for seed in recipe.expected.seeds:
         run = folder / f"{recipe.name}-{seed}"
@@ -97,7 +97,7 @@ def made(recipe: Recipe, folder: Path) -> Made | None:
 
 
 def model_and_loss(config: RunConfig) -> str:
-    """In a few words: `bce, 1 uniform negative, 50 units, maxlen 200`."""
+    """The model and the loss in a few words, for example `bce, 1 uniform negative, 50 units, maxlen 200`."""
     model, loss = config.model, config.loss
     words = ["TiSASRec"] * model.time + ["mHC"] * model.mhc + [loss.loss]
     if loss.loss != "ce":
@@ -107,13 +107,13 @@ def model_and_loss(config: RunConfig) -> str:
 
 
 def both(values: list[float]) -> str:
-    """Mean and spread."""
+    """Mean and standard deviation."""
     spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.4f}{spread}"
 
 
 def row(of: Made, candidates: str) -> str:
-    """One line of the table of a protocol."""
+    """One row of a protocol's table."""
     recipe, protocol = of.recipe, of.metrics[0]["protocol"]
     names = [f"test.{candidates}.{metric}" for metric in ("ndcg@10", "hr@10")]
     said = [
@@ -135,7 +135,7 @@ def row(of: Made, candidates: str) -> str:
 
 
 def table(found: list[Made], candidates: str) -> str:
-    """Of a protocol: data sets by name, and within one the best first."""
+    """The table of one protocol: data sets by name, and the best recipe of a data set first."""
 
     def order(of: Made) -> tuple[str, str, float]:
         protocol, values = of.metrics[0]["protocol"], of.values(f"test.{candidates}.ndcg@10")
@@ -146,7 +146,7 @@ def table(found: list[Made], candidates: str) -> str:
 
 
 def of_models(folder: Path) -> str:
-    """The tables of a folder of four_models.py, under what its runs share; nothing if none of them is done."""
+    """The tables of a folder of four_models.py, under a title of their common settings; empty without runs."""
     runs = four_models.runs_of(folder)
     done = {run for of_model in runs.values() for run in of_model}
     for run in sorted(each for each in folder.iterdir() if each.is_dir() and each not in done):
@@ -168,7 +168,7 @@ def of_models(folder: Path) -> str:
 
 
 def main() -> None:
-    """Print the page, when all of it is made."""
+    """Build the whole page, then print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/reproduce"))
     parser.add_argument("--models", type=Path, default=Path("runs/models"))

@@ -1,11 +1,12 @@
-"""Why figures on 100 sampled negatives are several times those on the full catalogue: the picture, and a check.
+"""Explain why metrics on 100 sampled negatives are several times higher than on the full catalogue.
 
     python benchmarks/sampled.py --figure docs/sampled-against-full.svg
     python benchmarks/sampled.py --run RUN
 
-Of a target with rank r among itself and M others, each negative is ranked above with probability (r - 1) / M, so
-its sampled rank is 1 + Binomial(100, (r - 1) / M). --run: what that predicts from the full ranks of a run for its
-sampled NDCG@10 and HR@10 on test, beside what was measured. The figure needs matplotlib, the package does not.
+Suppose that a target has rank r among itself and M other items. A random negative ranks above the target with
+probability (r - 1) / M, so the sampled rank is 1 + Binomial(100, (r - 1) / M). With --run, the script predicts the
+sampled NDCG@10 and HR@10 on test from the run's full ranks, and prints them beside the measured values. --figure
+needs matplotlib.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ NEGATIVES, K = 100, 10
 
 
 def expected(above: np.ndarray, others: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
-    """NDCG@10 and HR@10 that a target adds on average over draws of negatives."""
+    """The expected NDCG@10 and HR@10 of a target over random negatives."""
     p = np.asarray(above / others, np.float64)
     chance = [comb(NEGATIVES, j) * p**j * (1 - p) ** (NEGATIVES - j) for j in range(K)]
     return sum(c / np.log2(2 + j) for j, c in enumerate(chance)), sum(chance)
@@ -50,7 +51,7 @@ def check(run: Path) -> None:
 
 
 def draw(path: Path) -> None:
-    """What a target adds to NDCG@10 and HR@10, by its rank in the full catalogue."""
+    """Draw NDCG@10 and HR@10 of one target against its rank in the full catalogue."""
     import matplotlib as mpl
     import matplotlib.pyplot as plt
 

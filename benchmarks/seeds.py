@@ -1,13 +1,13 @@
-r"""How often `sasrec compare` tells one model from itself: many seeds of it, compared as if they were two models.
+r"""Measure the false positives of `sasrec compare`: compare many seeds of one model as if they were two models.
 
     python benchmarks/seeds.py FOLDER --data FILE --runs 21 --maxlen 50 --hidden_units 32 --num_epochs 12
 
-Trains the runs (those that are there already are kept, and interrupted ones gone on with). Every comparison is
-then between runs of one model, so at most 5 % of them should come out as different; prints the share that does, by
-the chance of users alone, which is all that `compare` has with one run a side, and with that of the seeds. Up to
-40 runs, comparisons share runs: all pairs, or 200 draws; with more they are disjoint.
+The script trains the runs; it reuses finished runs and resumes interrupted ones. Since all runs belong to one
+model, at most 5 % of the comparisons should show a difference. The script prints this share twice: for intervals
+over users only, as `compare` computes them with one run per side, and for intervals over users and seeds. With up
+to 40 runs, the comparisons share runs (all pairs, or 200 random draws). With more runs, they are disjoint.
 
-With the made data and the settings of the slow test:
+With the synthetic data and the settings of the slow test:
 
     python -c "from tests.synthetic import chain_frame as made; made(200, 40, longest=12).write_csv('made.csv')"
     python benchmarks/seeds.py FOLDER --data made.csv --runs 400 --maxlen 12 --hidden_units 16 --dropout_rate 0.2 \
@@ -42,7 +42,7 @@ SETTINGS = {
 
 
 def ranks(folder: Path, data: str, seed: int, settings: dict[str, float]) -> np.ndarray:
-    """(rows,) of the model on test, full catalogue; trains it if it is not there."""
+    """(rows,) the model's full ranks on test. Trains the model if it is not trained."""
     run = folder / str(seed)
     if not RunFolder(run).is_finished():
         if RunFolder(run).can_resume():
@@ -55,7 +55,7 @@ def ranks(folder: Path, data: str, seed: int, settings: dict[str, float]) -> np.
 
 
 def sides(runs: int, size: int, random: np.random.Generator) -> list[tuple[Sequence[int], Sequence[int]]]:
-    """Two groups of `size` runs, again and again."""
+    """Pairs of groups of `size` runs each."""
     if size == 1 and runs <= 40:
         return [((a,), (b,)) for a, b in itertools.combinations(range(runs), 2)]
     if runs <= 40:
@@ -66,7 +66,7 @@ def sides(runs: int, size: int, random: np.random.Generator) -> list[tuple[Seque
 
 
 def main() -> None:
-    """Train, compare, print."""
+    """Train, compare and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data", required=True)

@@ -1,8 +1,8 @@
-"""Training steps on Amazon Games, our SASRec and TiSASRec and RecTools' SASRec, in turn in one process.
+"""Time training steps on Amazon Games: our SASRec and TiSASRec, and RecTools' SASRec, alternately in one process.
 
-All train on the same training parts (leave-one-out) with BCE and one negative, 50 units, 2 blocks, 1 head,
-maxlen 50, dropout 0.2, about 128 users a step; the times for TiSASRec are made up. A step is: make the batch, draw
-negatives, forward, backward, Adam. See README.md.
+All train on the same training parts (leave-one-out) with BCE, one negative, 50 units, 2 blocks, 1 head, maxlen 50,
+dropout 0.2 and about 128 users per step. The times for TiSASRec are synthetic. A step builds the batch, draws the
+negatives, and runs forward, backward and Adam. See README.md.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ CONFIG = RunConfig().replace(
     lr=1e-3,
 )
 WARM_UP = 10
-Step = Callable[[], Any]  # returns the targets of the batch, to be counted off the clock
+Step = Callable[[], Any]  # returns the targets of the batch, which are counted outside the timing
 Figures = dict[str, dict[str, list[list[float]]]]
 
 
 def our_step(training: Histories, num_items: int, config: RunConfig) -> Step:
-    """A step as `Trainer` does it; the returned array holds the real targets."""
+    """A function that runs one step as `Trainer` does. The returned array contains the real targets."""
     torch.manual_seed(0)
     batches = TrainingBatches(
         training,
@@ -98,9 +98,9 @@ def our_step(training: Histories, num_items: int, config: RunConfig) -> Step:
 
 
 def their_step(training: Histories) -> Step:
-    """A step of RecTools: its loader, negatives, network, loss and optimizer, without Lightning's trainer.
+    """A function that runs one step of RecTools, without Lightning: loader, negatives, network, loss, optimizer.
 
-    The loader is made once, as `fit` makes it. The returned array is y, 0 in the padding.
+    The loader is created once, as in `fit`. The returned array is y, with 0 in the padding.
     """
     from rectools.dataset import Dataset
     from rectools.models import SASRecModel
@@ -120,7 +120,7 @@ def their_step(training: Histories) -> Step:
     )
     model._build_model_from_dataset(Dataset.construct(interactions(training)))
     module = model.lightning_model
-    module.on_train_start()  # its Xavier initialisation
+    module.on_train_start()  # RecTools' Xavier initialisation
     module.train()
     optimizer = module.configure_optimizers()
     loader = model.data_preparator.get_dataloader_train()
@@ -133,7 +133,7 @@ def their_step(training: Histories) -> Step:
 
     def step() -> Any:
         batch = next(made)
-        # module.training_step is these two lines and self.log, which needs a trainer.
+        # These two lines are module.training_step without self.log, which needs a trainer.
         loss = module.loss_calculator(module.get_batch_logits(batch), batch["y"], batch["yw"])
         optimizer.zero_grad()
         loss.backward()
@@ -144,7 +144,7 @@ def their_step(training: Histories) -> Step:
 
 
 def interactions(training: Histories) -> pd.DataFrame:
-    """The same training parts as RecTools' table, with a second a row for time, to keep the order."""
+    """The same training parts as a RecTools table. Times one second apart keep the order of events."""
     users = np.repeat(np.arange(len(training)), training.lengths)
     pieces = [training.items[a:b] for a, b in zip(training.starts, training.ends, strict=True)]
     items = np.concatenate(pieces).astype(np.int64)
@@ -153,7 +153,7 @@ def interactions(training: Histories) -> pd.DataFrame:
 
 
 def measure(steps: dict[str, Step], rounds: int, count: int) -> Figures:
-    """Seconds and real targets of every step, [round][step]; the systems take turns at going first."""
+    """Seconds and real targets of every step, as [round][step]. The systems take turns at running first."""
     figures: Figures = {name: {"seconds": [], "targets": []} for name in steps}
     for step in steps.values():
         for _ in range(WARM_UP):
@@ -173,7 +173,7 @@ def measure(steps: dict[str, Step], rounds: int, count: int) -> Figures:
 
 
 def summary(figures: Figures) -> dict[str, Any]:
-    """Median milliseconds, mean targets, and the ratio theirs / ours of the medians of each round."""
+    """Median milliseconds, mean targets, and the ratio RecTools / ours of the medians of each round."""
     result: dict[str, Any] = {}
     for name, each in figures.items():
         seconds = [s for one_round in each["seconds"] for s in one_round]
@@ -210,13 +210,13 @@ def surroundings(threads: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, print, and write JSON if asked."""
+    """Measure, print, and optionally write JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, default=DATA, help="header-less `user item`, in order of time")
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=20, help="steps of each system in a round")
+    parser.add_argument("--steps", type=int, default=20, help="steps per system and round")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="write every figure here")
+    parser.add_argument("--json", type=Path, help="file to which to write all values")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(options.threads)

@@ -1,4 +1,4 @@
-"""torchrun as a child process: started on a free port of loopback, and ended with all its ranks."""
+"""Start torchrun as a child process on a free local port, and end it with all its processes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def free_port() -> int:
 def start(
     ranks: int, *words: str, restarts: int = 0, nodes: int = 1, port: int | None = None
 ) -> subprocess.Popen[str]:
-    """torchrun of a script or of `-m sasrec`, on a free port, one thread a rank.
+    """Start torchrun with a script or with `-m sasrec`, one thread per process.
 
-    Of several nodes this starts one, with so many ranks; all have the same port.
+    With several nodes, this call starts one node with `ranks` processes. All nodes need the same port.
     """
     port = port or free_port()
     command = [
@@ -44,7 +44,7 @@ def start(
 
 
 def finish(process: subprocess.Popen[str], seconds: int = 240) -> tuple[int, str]:
-    """Its exit status and what it said; ended with all its ranks if it takes too long."""
+    """The exit status and the output of torchrun. After a time limit, it is killed with all its processes."""
     try:
         said, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:

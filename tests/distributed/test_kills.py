@@ -1,4 +1,4 @@
-"""T2: whichever rank of a torchrun is killed, and whenever, the run is taken up again and ends the same."""
+"""Whichever process of a torchrun is killed at whatever moment, the run resumes and gives the same result."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from sasrec.checkpoint import store
 from tests.distributed.launch import finish, start
 from tests.synthetic import chain_frame
 
-# Attempt by attempt one rank is killed: while it starts (after so many seconds), in a save (at the n-th fsync), or in
-# a step (at the n-th loss). Every kill, and every first step of an attempt, is noted with its time.
+# In each attempt one process is killed: while it starts (after some seconds), in a save (at the n-th fsync), or in a
+# step (at the n-th loss). Every kill, and the first step of every attempt, is recorded with its time.
 SCRIPT = """
 import json, os, signal, sys, threading, time
 events, run, notes, plan = sys.argv[1:]
@@ -63,7 +63,7 @@ sasrec.train(events, run, **settings)
 
 
 def run_through(folder: Path, plan: list[tuple[int, str, float]]) -> tuple[Path, list[Any]]:
-    """A run on two ranks with those kills, and its notes."""
+    """Train on two processes with these kills. Returns the run and its notes."""
     run, notes = folder / "run", folder / "notes"
     folder.mkdir()
     (folder / "script.py").write_text(SCRIPT)
@@ -74,7 +74,7 @@ def run_through(folder: Path, plan: list[tuple[int, str, float]]) -> tuple[Path,
 
 
 def recovery_times(notes: list[Any]) -> list[float]:
-    """Seconds from each kill to the first step after it, where no other kill came between."""
+    """Seconds from each kill to the first step after it, without kills that another kill followed."""
     return [
         later[2] - sooner[2]
         for sooner, later in itertools.pairwise(notes)
@@ -85,7 +85,7 @@ def recovery_times(notes: list[Any]) -> list[float]:
 def kills_end_the_same(
     tmp_path: Path, plans: Iterable[list[tuple[int, str, float]]], until: int
 ) -> tuple[int, list[float]]:
-    """How many kills there were, `until` or more (some moments never come), and how long the runs took to go on."""
+    """Repeat runs with kills until there were at least `until` kills. Returns their number and the recovery times."""
     chain_frame().write_csv(tmp_path / "events.csv")
     whole, _ = run_through(tmp_path / "whole", [])
     expected = store.newest(whole / "checkpoints", print)

@@ -1,4 +1,4 @@
-"""One, two and three gloo ranks do the same work: the same weights, metrics and recommendations."""
+"""Training on one, two and three gloo processes gives the same weights, metrics and recommendations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sasrec.checkpoint import store
 from tests.distributed.launch import finish, free_port, start
 from tests.synthetic import chain_frame
 
-# float64 throughout: a run of the package itself, with its default floating type changed.
+# The package itself, but with float64 as PyTorch's default type.
 SCRIPT = """
 import sys, json, os, signal, time
 import torch
@@ -103,7 +103,9 @@ def test_two_and_three_ranks_make_the_weights_and_metrics_of_one(
     metrics = {ranks: json.loads((run / "metrics.json").read_text()) for ranks, run in runs.items()}
     for ranks in (2, 3):
         for name, expected in found[1].weights.items():
-            if not name.endswith("key.bias"):  # no influence: its gradient is rounding, which Adam blows up
+            if not name.endswith(
+                "key.bias"
+            ):  # this bias has no effect; its gradient is rounding noise, which Adam amplifies
                 assert (found[ranks].weights[name] - expected).abs().max() < 1e-10, name
         assert metrics[ranks] == metrics[1]
     log = [json.loads(line) for line in (runs[3] / "log.jsonl").read_text().splitlines()]
@@ -113,7 +115,7 @@ def test_two_and_three_ranks_make_the_weights_and_metrics_of_one(
 
 @pytest.mark.slow
 def test_two_nodes_of_one_rank_each_do_the_work_of_one_process(tmp_path: Path, events: Path) -> None:
-    """Two agents that find each other through one address, as on two machines that share a folder."""
+    """Two torchrun agents connect through one address, as on two machines with a shared folder."""
     one, two = train(tmp_path, events, 1, num_epochs=5), tmp_path / "two"
     words = [str(tmp_path / "script.py"), str(events), str(two), json.dumps(SETTINGS | {"num_epochs": 5})]
     port = free_port()
@@ -153,7 +155,7 @@ def test_the_command_line_trains_evaluates_and_recommends_on_two_ranks_as_on_one
 def test_on_one_to_four_ranks_and_after_a_resume_each_step_has_the_same_users(
     tmp_path: Path, events: Path
 ) -> None:
-    """T13: whoever is interrupted in mid-epoch, each user passes once an epoch, at the same step."""
+    """Even after an interruption within an epoch, each user occurs once per epoch, at the same step."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     seen: dict[int, Any] = {}
@@ -177,7 +179,7 @@ def test_on_one_to_four_ranks_and_after_a_resume_each_step_has_the_same_users(
 
 
 def interrupted(tmp_path: Path, events: Path, *at: object) -> tuple[int, str]:
-    """Two ranks of a long run, with what happens at a step to one of them."""
+    """Train on two processes; at the given step, the given event happens to one of them."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     settings = json.dumps(SETTINGS | {"num_epochs": 10_000, "patience": 0, "at": at})
@@ -245,7 +247,7 @@ if what == "frozen":
 def test_a_long_chunk_loses_nothing_and_a_save_that_hangs_is_named(
     tmp_path: Path, events: Path, what: str
 ) -> None:
-    """A signal to one rank while another is long in a chunk of the validation; rank 0 frozen in a save."""
+    """One process gets a signal while the other is in a long validation chunk; or rank 0 is frozen in a save."""
     script, run = tmp_path / "script.py", tmp_path / "run"
     script.write_text(SLOW_RANK_0 + SCRIPT)
     settings = json.dumps(SETTINGS | {"num_epochs": 100, "eval_every": 2 if what == "slow" else 1})
@@ -278,7 +280,7 @@ def test_a_rank_that_is_asked_to_stop_stops_all_after_the_same_step(tmp_path: Pa
 
 
 def test_the_sbatch_example_runs_where_slurm_is_stood_in_for(tmp_path: Path, events: Path) -> None:
-    """One node, two processes; scontrol and srun are two lines each."""
+    """One node with two processes. scontrol and srun are replaced by scripts of two lines."""
     for name, line in (("scontrol", "echo 127.0.0.1"), ("srun", 'exec "$@"')):
         (tmp_path / name).write_text(f"#!/bin/bash\n{line}\n")
         (tmp_path / name).chmod(0o755)

@@ -83,6 +83,7 @@ class ItemToItem:
     def __init__(self, training: Histories, num_items: int, decay: float = 0.6) -> None:
         """`decay`: above 0 and below 1. 0.6 gave the best validation NDCG@10 on MovieLens 100K (docs/lab.md)."""
         self.num_items = num_items
+        # Weights of the newest event, of the event before it, and so on, until a weight is negligible.
         self._weights = [decay**since for since in range(1 + int(math.log(_NEGLIGIBLE, decay)))]
         row_E, position_E = _flat(training.starts, training.ends)
         # Each (user, item) pair counts once. One integer per pair sorts faster than two columns.
@@ -100,6 +101,7 @@ class ItemToItem:
         """scores_BV: (rows, num_items + 1). An item that shares no user with the history's items scores 0."""
         scores_BV = np.zeros((len(rows), self.num_items + 1), np.float32)
         for scores_V, start, end in zip(scores_BV, histories.starts[rows], histories.ends[rows], strict=True):
+            # Older events than there are weights are negligible.
             recent = histories.items[max(start, end - len(self._weights)) : end]
             for item, weight in zip(recent[::-1].tolist(), self._weights, strict=False):
                 others, cosines = self._neighbours[item]
@@ -124,7 +126,7 @@ class Markov:
         steps = (item_E[:-1] * (num_items + 1) + item_E[1:])[row_E[:-1] == row_E[1:]]
         pairs, counts = np.unique(steps, return_counts=True)
         before, after = np.divmod(pairs, num_items + 1)
-        # The transitions from item i are the entries _first[i] up to, without, _first[i + 1].
+        # Entries _first[i] to _first[i + 1] - 1 of the next two arrays are the transitions from item i.
         self._first = np.searchsorted(before, np.arange(num_items + 2))
         self._after, self._counts = torch.from_numpy(after), torch.from_numpy(counts.astype(np.float64))
 

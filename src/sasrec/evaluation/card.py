@@ -59,16 +59,16 @@ class Card(TypedDict):
     """The protocol: everything except the scorer that a metric depends on. It also identifies data and code."""
 
     card: int
-    """Version of the card itself (`CARD`)."""
+    """Version of the card's fields and their wording (`CARD`)."""
     split: str
     """The split in words. Two spellings of one setting, such as "last-1", give the same words."""
     boundaries: dict[str, str] | None
     """Start of validation and of test, in ISO 8601. None unless the split is temporal."""
     cutoffs: list[int]
     full: str
-    """Candidates of the full metrics, in words."""
+    """Which items are candidates for the full metrics, in words."""
     sampled: str
-    """Candidates of the sampled metrics, in words."""
+    """Which items are candidates for the sampled metrics, in words."""
     sampled_negatives: int
     sampled_seed: int
     seen: str

@@ -1,6 +1,7 @@
 """Test whether a difference between two models is significant.
 
-The bootstrap covers the sampling of users, `SeedNoise` the random seed, and `holm` the number of comparisons.
+`paired_bootstrap` accounts for the sampling of users. `seed_noise` accounts for the random seed. `holm` corrects
+for the number of comparisons.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def seed_noise(sides: Sequence[Sequence[float]], others: Sequence[Sequence[float
         if len(side) > 1:
             weight_M[place] += 1 / len(side)
         else:
-            weight_M += freedom_M / freedom_M.sum()  # pooled s², divided by one run
+            weight_M += freedom_M / freedom_M.sum()  # one run only: use the pooled s²
     part_M = weight_M * variance_M
     total = float(part_M.sum())
     if not total:

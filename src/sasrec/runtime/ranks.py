@@ -212,7 +212,7 @@ def told_to_stop() -> bool:
 
 
 def meet() -> None:
-    """Wait until every process has called this function. Processes that send heartbeats may take any time.
+    """Wait until every process has called this function. A process may take any time while it sends heartbeats.
 
     Raises: as `from_main`, for a process that is silent.
     """

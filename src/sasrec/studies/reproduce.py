@@ -62,7 +62,7 @@ def reproduce(
 ) -> Outcome:
     """Train and measure a recipe with each of its seeds, in the folders `folder`/NAME-SEED.
 
-    An existing run is continued, or only measured if its training has ended.
+    An existing run is continued. If its training has ended, the run is reused, and measured if necessary.
 
     `name`: a recipe's name, or the path of a .toml file. `dataset`: the path of the data, for a recipe that names
     no public data set. `seeds`: use these random seeds instead of the recipe's.

@@ -31,7 +31,7 @@ class Scored:
     """A run's model, or one of its baselines, with the ranks of all targets of one split."""
 
     name: str
-    """As the user named it: RUN or RUN:BASELINE."""
+    """The name that the user gave, RUN or RUN:BASELINE."""
     seed: int | None
     """The random seed; None for a baseline."""
     settings: str
@@ -65,7 +65,7 @@ class Against:
     adjusted_p: float
     """The p-value, adjusted for the number of comparisons by Holm's method."""
     verdict: Literal["better", "worse", "no difference"]
-    """"no difference" if `adjusted_p` is above 5 %: no difference was shown. Else the sign of the difference."""
+    """The sign of the difference if `adjusted_p` is at most 5 %, else "no difference": none was shown."""
     sentence: str
     """The verdict and its numbers in English."""
 
@@ -199,6 +199,7 @@ def _scorer_named(wanted: str, known: list[str], folder: Path) -> str:
 
 
 def _cautions(config: RunConfig, unended: bool) -> Iterator[str]:
+    """`Scored.cautions` of a run. `unended`: its training has not finished."""
     if unended:
         yield (
             "has not finished training, so it is not grouped with other seeds; "
@@ -266,7 +267,7 @@ def grouped(scored: list[Scored], key: Callable[[Scored], str]) -> list[list[Sco
 
 
 def _seeds_differ(model: list[Scored]) -> bool:
-    """Whether no two of these runs have the same seed.
+    """Whether all these runs have different seeds.
 
     Raises: ConfigError if two runs also have the same ranks, because one is then a copy of the other.
     """

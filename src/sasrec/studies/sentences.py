@@ -52,7 +52,8 @@ def notes_on(models: list[list[Scored]]) -> list[str]:
     elif single:
         notes.append(
             f"one run cannot show the variation between seeds. For {', '.join(single)} it is estimated from the "
-            "models with several runs; if it is larger, the intervals are too narrow. Train with several seeds"
+            "models with several runs; if its real variation is larger, the intervals are too narrow. "
+            "Train with several seeds"
         )
     for twins in grouped([model[0] for model in fitted], lambda run: run.settings):
         if len(twins) > 1:

@@ -72,7 +72,7 @@ def test_a_split_that_this_data_cannot_have_is_refused_with_the_remedy() -> None
             split_events(data, split)
     with pytest.raises(DataError, match="all have the same time"):
         split_events(timed([[(1, 5)] * 6]), "temporal:0.5")
-    with pytest.raises(DataError, match="all have the same time. Use a later moment, give both"):
+    with pytest.raises(DataError, match=r"all have the same time. Use a later moment, give both"):
         split_events(timed([[(1, 5)] * 6 + [(1, 6)] * 2]), "temporal:0.9")
     with pytest.raises(DataError, match=r"needs times.*--time_column.*--split leave-one-out"):
         split_events(dataset([[1, 2, 3]]), "temporal:0.9")

@@ -1,4 +1,4 @@
-"""The scorers without learning, against plain loops."""
+"""The baselines, against plain loops."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def lists() -> list[list[int]]:
 
 
 def with_times(data: Dataset, seed: int = 0) -> Dataset:
-    """Each user's events over some of twenty days."""
+    """Give each user's events times within twenty days."""
     random = np.random.default_rng(seed)
     days = [np.sort(random.integers(0, 20 * 24, n)) for n in np.diff(data.offsets)]
     return Dataset(data.items, np.concatenate(days) * DAY // 24, data.offsets, data.user_ids, data.catalogue)
@@ -85,15 +85,15 @@ def test_one_transition_counts_more_than_any_popularity() -> None:
     scores = every_row(
         Markov(split_events(data).training, 5), Histories(np.array([3]), None, np.array([0, 1]), np.array([1, 1]))
     )
-    assert scores[0, 1:].argmax() == 4  # after 3 came 5, once
+    assert scores[0, 1:].argmax() == 4  # item 5 followed item 3 once
     assert scores[0, 4] < 1 < scores[0, 5]
-    assert scores[1, 1:].argmax() == 3  # no history: the most popular
+    assert scores[1, 1:].argmax() == 3  # an empty history gets the most popular items
 
 
 @pytest.mark.parametrize("since", [0, -3650, 20_000])
 @pytest.mark.parametrize("days", [1, 7, 100])
 def test_recent_popularity_counts_the_last_days_of_the_training_part(days: int, since: int) -> None:
-    """Also where all of it is before 1970."""
+    """This also holds if all times are before 1970."""
     data = with_times(dataset(lists(), ITEMS))
     data = dataclasses.replace(data, times=data.times + since * DAY)
     training = split_events(data).training
@@ -106,7 +106,7 @@ def test_recent_popularity_counts_the_last_days_of_the_training_part(days: int, 
 
 
 def test_recent_popularity_counts_the_right_events_where_a_split_leaves_items_out() -> None:
-    """Item 3 is new after the boundary: histories lack it, and so must the times beside them."""
+    """Item 3 is new after the boundary. The histories omit it, so the event times must omit it too."""
     rows = [[(1, 0), (3, 20), (1, 21)], [(3, 20), (3, 21), (2, 22)], [(1, 1), (2, 9), (2, 18)], [(2, 10), (1, 19)]]
     data = dataset([[item for item, _ in row] for row in rows], 3)
     data = dataclasses.replace(data, times=np.array([day * DAY for row in rows for _, day in row]))
@@ -192,7 +192,7 @@ def test_ranks_are_the_same_to_the_last_bit_however_many_processes_share(
 
 
 def test_a_large_catalogue_never_becomes_a_dense_matrix_of_items_by_items() -> None:
-    items = 300_000  # squared: 360 GB of float32
+    items = 300_000  # a full matrix of item pairs would take 360 GB of float32
     data = dataset(random_lists(200, items, seed=0, longest=20), items)
     training = split_events(data).training
     scores = ItemToItem(training, items).scores(training, np.arange(4))

@@ -1,4 +1,4 @@
-"""The protocol card: its counts by hand, one text for one rule, what is said where two differ, the code's version."""
+"""The protocol card: counts, the wording of splits, differences between two cards, and the code's version."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sasrec.evaluation.card import MUST_AGREE, Card, card, code_version, differe
 from tests.synthetic import dataset
 
 DAY = 86_400 * 10**6
-# Two users with too few events to be measured under leave-one-out, four under last-2.
+# Two users have too few events for leave-one-out, and four users for last-2.
 LISTS = [[1, 2, 3, 4, 5, 6], [2, 3], [6, 5, 4, 3, 2, 1], [1], [4, 5, 6], [3, 2, 1, 4]]
 
 

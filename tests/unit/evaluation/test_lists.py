@@ -17,7 +17,7 @@ DAY = 86_400 * 10**6
 
 
 def made(seed: int) -> tuple[np.ndarray, list[list[int]], np.ndarray]:
-    """Lists of up to K different items, some short and one empty; them as Python lists; a count for each item."""
+    """Random lists of up to K different items, the same as Python lists, and counts. Some are short, one is empty."""
     random = np.random.default_rng(seed)
     lists_BK = np.stack([random.permutation(ITEMS)[:K] + 1 for _ in range(ROWS)])
     for row in range(0, ROWS, 5):

@@ -1,4 +1,4 @@
-"""`sasrec evaluate --details`: lists and slices of a run against plain loops; item groups from the items file."""
+"""`sasrec evaluate --details`: lists and slices of a run against plain loops, and item groups from the items file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ITEMS = 25
 
 
 def items_file(folder: Path) -> Path:
-    """Titles and genres; items 7, 14 and 21 have none of the latter."""
+    """A file with titles and genres; items 7, 14 and 21 have no genre."""
     lines = [
         "id,name,genre",
         *(f"item-{i:02d},The {i},{'' if i in (7, 14, 21) else 'abc'[i % 3]}" for i in range(ITEMS)),
@@ -40,7 +40,7 @@ def items_file(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Trained on data with groups, and measured with details."""
+    """A run on data with item groups, measured with details."""
     folder = tmp_path_factory.mktemp("details")
     uneven = pl.col("time") + pl.int_range(pl.len()) ** 2 % 1789
     chain_frame().with_columns(time=uneven).write_csv(folder / "events.csv")
@@ -56,7 +56,7 @@ def details(run: Path) -> dict:
 
 
 def lists_of_users(run: Path) -> list[list[str]]:
-    """What `recommend` gives each user before their test target."""
+    """The items that `recommend` returns for each user before the test target."""
     recommender = sasrec.load(run, device="cpu")
     data = recommender.data
     users = split_events(data).test.users
@@ -84,7 +84,7 @@ def test_the_measures_of_lists_equal_plain_loops_over_what_is_recommended(run: P
 
 
 def test_novelty_and_the_ratio_of_popularity_equal_plain_loops_over_users(run: Path) -> None:
-    """Novelty counts users, each once; the ratio is over what users had before the test target, validation too."""
+    """Novelty counts a user once per item. The ratio divides by the histories before the test target."""
     found, lists, data = details(run)["lists"]["model"], lists_of_users(run), sasrec.load(run).data
     whole = [
         [data.catalogue.ids[int(i) - 1] for i in data.item_numbers_of(user)] for user in range(data.num_users)
@@ -152,7 +152,7 @@ def test_without_groups_and_without_times_there_is_no_diversity_and_no_gap(tmp_p
 
 
 class Rising:
-    """Scores an item by its number, so that the last ones lead every list."""
+    """Scores an item by its number, so that the last items are the first in every list."""
 
     num_items = ITEMS + 3
 

@@ -1,6 +1,6 @@
-"""Ranks and metrics against independent programs: trec_eval's metrics, SciPy's average ranks, plain loops.
+"""Ranks and metrics against independent programs: trec_eval's metrics, SciPy's average ranks, and plain loops.
 
-No library gives half ranks, so ties are checked on the ranks, and metrics on rankings without ties.
+No library computes half ranks. So ties are checked on ranks, and metrics are checked on rankings without ties.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Table:
 
 
 def ranked(seed: int, different_scores: int | None) -> tuple[EvaluationSplit, np.ndarray, np.ndarray, TargetRanks]:
-    """A split, scores of all its rows, negatives, and our ranks."""
+    """A split, the scores of its rows, sampled negatives, and our ranks."""
     split = split_events(dataset(random_lists(120, ITEMS, seed, longest=25), ITEMS)).test
     random = np.random.default_rng(seed)
     shape = (len(split.targets), ITEMS + 1)
@@ -46,7 +46,7 @@ def ranked(seed: int, different_scores: int | None) -> tuple[EvaluationSplit, np
 
 
 def candidates(split: EvaluationSplit, row: int) -> list[int]:
-    """The target first, then the rest of the catalogue without the history."""
+    """The target, then all other items that are not in the history."""
     histories = split.histories
     seen = {*histories.items[histories.starts[row] : histories.ends[row]].tolist(), int(split.targets[row])}
     return [int(split.targets[row]), *(item for item in range(1, ITEMS + 1) if item not in seen)]

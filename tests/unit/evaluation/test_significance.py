@@ -1,4 +1,4 @@
-"""Intervals that cover, p-values that do not cry wolf, Holm by hand and by its properties."""
+"""Confidence intervals have their coverage, p-values are uniform without a difference, and Holm's method is correct."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from sasrec.evaluation.significance import holm, paired_bootstrap, seed_noise
 
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     random, covered, n, simulations = np.random.default_rng(0), 0, 60, 400
-    for seed in range(simulations):  # skewed, like differences of NDCG
+    for seed in range(simulations):  # skewed, as differences of NDCG are
         found = paired_bootstrap(random.exponential(1, n) - 0.7, np.arange(n), resamples=1000, seed=seed)
         covered += found.low <= 0.3 <= found.high
     assert 0.92 <= covered / simulations <= 0.98
 
 
 def test_under_the_null_p_values_are_uniform() -> None:
-    """2,000 simulations: a share of .05 has a standard error of .005, so 6 % is two of them above."""
+    """With 2,000 simulations, a share of .05 has a standard error of .005; the bound 6 % is two of these above."""
     random, n = np.random.default_rng(1), 150
     p = np.array(
         [
@@ -38,7 +38,7 @@ def test_under_the_null_p_values_are_uniform() -> None:
 
 
 def test_rows_of_one_user_move_together() -> None:
-    """Ten equal rows a user say no more than one: both intervals are the same, and cover as often as they say."""
+    """Ten equal rows per user add no information: both intervals are equal and have the stated coverage."""
     values = np.random.default_rng(2).normal(0.1, 1, 200)
     users = np.arange(200)
     once = paired_bootstrap(values, users)
@@ -50,7 +50,7 @@ def test_rows_of_one_user_move_together() -> None:
 
 
 def test_users_with_many_rows_weigh_as_many_and_the_interval_covers() -> None:
-    """Row means: sum of a resample over its rows. Each user has a level of their own."""
+    """The mean is over rows: a resample's sum divided by its rows. Each user has a different level."""
     random, covered, simulations = np.random.default_rng(3), 0, 400
     for seed in range(simulations):
         rows = random.integers(1, 6, 80)
@@ -63,7 +63,7 @@ def test_users_with_many_rows_weigh_as_many_and_the_interval_covers() -> None:
 
 
 def test_it_agrees_with_the_normal_approximation_where_there_are_many_users() -> None:
-    """The ends of 10,000 resamples have a standard error of .027 of the mean's; .1 is nearly four of them."""
+    """The ends of 10,000 resamples have a standard error of .027 of the mean's standard error; .1 is four times that."""
     n = 5000
     values = np.random.default_rng(4).normal(0, 1, n)
     values += 0.028 - values.mean()  # about two standard errors
@@ -142,7 +142,7 @@ def test_holm_is_monotone_never_below_p_never_above_one_and_knows_no_order(p: li
 
 
 def test_few_users_that_differ_do_not_cry_wolf() -> None:
-    """Two good models agree on most users: of 200 only eight differ here, without any of them being better."""
+    """Two good models agree on most users. Here only eight of 200 users differ, and neither model is better."""
     random, simulations, calls = np.random.default_rng(8), 600, 0
     for seed in range(simulations):
         differences = np.zeros(200)
@@ -158,7 +158,7 @@ def test_the_widening_is_that_of_student(users: int) -> None:
 
 
 def fits(random: np.random.Generator, seeds: int, common: float) -> np.ndarray:
-    """(seeds, 150) one model: `common` is by how much a whole fit is better or worse than another."""
+    """(seeds, 150) metrics of several runs of one model. `common` is the standard deviation of a run's overall level."""
     return random.normal(0, common, (seeds, 1)) + random.normal(0, 1, (seeds, 150))
 
 
@@ -182,7 +182,7 @@ def test_with_the_noise_of_seeds_one_model_is_not_told_from_itself_and_without_i
 def test_a_model_that_varies_more_than_the_other_is_not_told_from_it_much_more_often(
     runs: tuple[int, int], common: tuple[float, float], at_most: float
 ) -> None:
-    """One variance for both, which is what the first version took, called .35 of the first case different."""
+    """With one pooled variance for both models, .35 of the first case would count as different."""
     random, simulations, calls = np.random.default_rng(10), 400, 0
     for seed in range(simulations):
         first, second = (fits(random, *each) for each in zip(runs, common, strict=True))

@@ -1,4 +1,4 @@
-"""Ranks and metrics against plain loops."""
+"""Ranks and metrics, against plain loops."""
 
 from __future__ import annotations
 

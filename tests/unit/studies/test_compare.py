@@ -1,4 +1,4 @@
-"""`sasrec compare`: ranks kept with a run, protocol cards that must agree, and what is called different."""
+"""`sasrec compare`: saved ranks, protocol cards that must agree, and verdicts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SMALL = {"maxlen": 12, "hidden_units": 16, "batch_size": 32, "lr": 1e-2, "device
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """seed-0 … seed-5: one model; short-0, short-1: another; temporal, other: measured under other protocols."""
+    """Six seeds of one model (seed-0 …), two of another (short-0, short-1), and two runs under other protocols."""
     folder = tmp_path_factory.mktemp("runs")
     data = sasrec.prepare(chain_frame(users=120, items=40, longest=12), output=folder / "data")
     for seed in range(6):
@@ -41,7 +41,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def altered(run: Path, to: Path, seed: int | None = None, **card: Any) -> Path:
-    """A copy of a run, with another seed in its settings and other fields in its protocol card."""
+    """A copy of a run with another seed in its settings and changed fields in its protocol card."""
     shutil.copytree(run, to, ignore=shutil.ignore_patterns("checkpoints", "dataset"))
     metrics = json.loads((to / "metrics.json").read_text())
     metrics["protocol"] |= card
@@ -126,7 +126,7 @@ def test_the_figures_are_those_of_the_metrics_file_for_every_metric_split_and_ca
 
 
 def test_runs_that_differ_only_in_the_seed_are_not_called_different(runs: Path) -> None:
-    """Of two fits of one model the seed's chance is as large as their difference, for all that is known."""
+    """With two runs of one model, the seed noise is estimated from their difference alone, so it is as large."""
     for pair in itertools.combinations([runs / f"seed-{seed}" for seed in range(6)], 2):
         found = sasrec.compare(pair, resamples=2000)
         assert found.others[0].verdict == "no difference"
@@ -156,7 +156,7 @@ def test_seeds_of_one_model_are_one_side_and_their_spread_widens_the_interval(ru
 
 
 def test_seeds_that_lie_far_apart_make_the_interval_as_wide_as_they_say(runs: Path, tmp_path: Path) -> None:
-    """A model whose two seeds are a good and a bad fit is not told from one in between."""
+    """If a model's two seeds are one good and one bad run, no difference from a model in between is shown."""
     good, bad = runs / "seed-0", altered(runs / "short-0", tmp_path / "bad", seed=9)
     shutil.copy(good / "config.toml", bad / "config.toml")
     RunConfig.load(bad / "config.toml").replace(seed=9).save(bad / "config.toml")
@@ -282,8 +282,10 @@ def test_a_full_disk_leaves_the_ranks_and_metrics_of_before(runs: Path) -> None:
 
 @pytest.mark.slow
 def test_of_200_pairs_of_runs_that_differ_only_in_the_seed_none_is_called_different(tmp_path: Path) -> None:
-    """400 runs, no run in two pairs. The second of a pair has max_minutes = 60, which is never reached: with it the
-    two pass for two models that are equally good, and without it they are one model, as they are in truth."""
+    """400 runs of one model in 200 pairs. The second run of a pair has max_minutes = 60, a limit that is never reached.
+
+    With that setting, the two runs count as two equally good models. Without it, they count as one model.
+    """
     sasrec.prepare(chain_frame(users=200, items=40, longest=12), output=tmp_path / "data")
     sides: list[list[Path]] = [[], []]
     alone = together = 0

@@ -1,4 +1,4 @@
-"""`sasrec compare` on runs whose ranks are made by hand: users, seeds, Holm, which runs are one model, damage."""
+"""`sasrec compare` on runs with synthetic ranks: users, seeds, Holm's method, grouping by model, and damaged files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ USER = np.arange(USERS)
 
 
 def made(folder: Path, ranks: np.ndarray, *, split: str = "leave-one-out", version: str = "", start_from: str | None = None, **settings: Any) -> str:  # fmt: skip
-    """A run of which the model has these ranks, everywhere, and the baselines rank 20 always; returns its name."""
+    """Write a run whose model has these ranks and whose baselines always have rank 20. Returns the run's name."""
     folder.mkdir(parents=True)
     data = dataset([[1, 2, 3, 4, 5]] * USERS)
     protocol = dict(card(data, split_events(data, split)))
@@ -50,12 +50,12 @@ def made(folder: Path, ranks: np.ndarray, *, split: str = "leave-one-out", versi
 
 
 def hits(seed: int, share: float = 0.5, rows: int = USERS) -> np.ndarray:
-    """Ranks 1 for a share of the rows, else 20, where NDCG@10 is 0."""
+    """Rank 1 for a random share of the rows, and rank 20, where NDCG@10 is 0, for the others."""
     return np.where(np.random.default_rng(seed).random(rows) < share, 1.0, 20.0)
 
 
 def seeds(folder: Path, name: str, shares: list[float], **settings: Any) -> list[str]:
-    """Runs of one model, seeds 0, 1, …"""
+    """Runs of one model with the seeds 0, 1, …"""
     return [
         made(folder / f"{name}-{seed}", hits(seed, share), seed=seed, **settings)
         for seed, share in enumerate(shares)
@@ -68,7 +68,7 @@ def ndcg(run: str) -> np.ndarray:
 
 
 def test_all_targets_of_a_user_are_drawn_together(tmp_path: Path) -> None:
-    """The second target of each user goes as the first: twice the rows say no more than they."""
+    """Each user's second target has the rank of the first, so twice the rows add no information."""
     a, b = (
         made(tmp_path / str(seed), np.repeat(hits(seed), 2), split="last-2", hidden_units=8 + 2 * seed)
         for seed in (0, 1)
@@ -85,7 +85,7 @@ def test_all_targets_of_a_user_are_drawn_together(tmp_path: Path) -> None:
 def test_of_several_comparisons_holms_p_decides_and_not_the_interval(tmp_path: Path) -> None:
     first = np.where(np.arange(USERS) < 5, 1.0, 20.0)
     names = [made(tmp_path / "first", first)]
-    for place in (1, 2, 3):  # 15 users found that the first has not, and the first's 5 not
+    for place in (1, 2, 3):  # hits 15 users that the first misses, and misses the first's 5 users
         other = np.where((np.arange(USERS) >= 5 + 15 * place) & (np.arange(USERS) < 20 + 15 * place), 1.0, 20.0)
         names.append(made(tmp_path / f"{place}", other, hidden_units=8 * place))
     (alone,) = (one := sasrec.compare(names[:2])).others
@@ -151,7 +151,7 @@ def test_runs_of_one_split_are_one_model_however_it_is_written(tmp_path: Path) -
 
 
 def test_equal_settings_and_seed_with_other_weights_are_two_models(tmp_path: Path) -> None:
-    """As before and after a change of the code."""
+    """For example, before and after a change of the code."""
     before, after = made(tmp_path / "before", hits(0, 0.3)), made(tmp_path / "after", hits(1, 0.7))
     found = sasrec.compare([before, after])
     assert found.others[0].difference == paired_bootstrap(ndcg(after) - ndcg(before), USER)
@@ -184,14 +184,18 @@ def test_runs_from_other_initial_weights_are_another_model(tmp_path: Path) -> No
     ]
     (tmp_path / "0/log.jsonl").unlink()
     with (tmp_path / "1/log.jsonl").open("ab") as log:
-        log.write(b'{"event": "metrics"}\nnull\n\xff\n{"event": "start", "start_')  # cut short by a kill
+        log.write(
+            b'{"event": "metrics"}\nnull\n\xff\n{"event": "start", "start_'
+        )  # an incomplete line, as after a kill
     found = sasrec.compare(names)
     assert (found.first.runs, found.others[0].side.runs) == (tuple(names[:2]), tuple(names[2:]))
 
 
 def test_a_run_that_has_not_ended_is_no_seed_of_others_and_named(tmp_path: Path) -> None:
     names = seeds(tmp_path, "run", [0.5, 0.5, 0.5, 0.5])
-    (tmp_path / "run-0/log.jsonl").write_text('{"event": "metrics"}\n')  # of a run without a log, measured again
+    (tmp_path / "run-0/log.jsonl").write_text(
+        '{"event": "metrics"}\n'
+    )  # as for a run without a log that was measured again
     for seed in (2, 3):
         log = tmp_path / f"run-{seed}/log.jsonl"
         log.write_text(log.read_text() + '{"event": "resume"}\n{"event": "stopped", "reason": "interrupted"}\n')
@@ -220,7 +224,7 @@ def test_intervals_that_knew_held_out_times_are_noted(tmp_path: Path) -> None:
 
 
 def test_rounding_is_no_difference(tmp_path: Path) -> None:
-    """Means of three ranks in another order differ by 1e-16 for some users."""
+    """For some users, means of the same three ranks in another order differ by 1e-16."""
     ranks = [np.random.default_rng(seed).integers(1, 10, USERS).astype(float) for seed in range(3)]
     first = [made(tmp_path / f"a-{seed}", each, seed=seed) for seed, each in enumerate(ranks)]
     last = [made(tmp_path / f"b-{seed}", each, seed=seed, maxlen=9) for seed, each in enumerate([*ranks[1:], ranks[0]])]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Recipes that say what they give, and are held to it."""
+"""`sasrec reproduce`: recipes are trained over their seeds and checked against their bands."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def command(recipe: Path, events: Path, *more: str) -> list[str]:
 
 
 def interrupted_at_step(step: int, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> int:
-    """The exit status of a command that gets a SIGINT."""
+    """Run a command that receives SIGINT at a step, and return its exit status."""
     calls, original = iter(range(10_000)), trainer.training_loss
 
     def loss(*arguments):
@@ -152,7 +152,7 @@ def test_interrupted_it_says_that_the_same_command_goes_on_and_that_does(
 def test_figures_of_before_the_end_are_not_taken_for_those_of_the_end(
     tmp_path: Path, events: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Interrupted, measured, gone on with, and interrupted again when all was trained and nothing measured."""
+    """The run is interrupted, measured, resumed, and interrupted again after training but before measuring."""
     recipe = written(tmp_path, events)
     whole = reproduce(recipe, tmp_path / "whole", dataset=events, seeds=[0]).metrics
     assert interrupted_at_step(3, monkeypatch, command(recipe, events, "--seeds", "0")) == 130
@@ -265,12 +265,18 @@ def test_recipes_that_say_nothing_or_nonsense_are_refused(tmp_path: Path, events
         (path.read_text().replace("seeds = [0, 1]", "seeds = []"), "seeds"),
         (path.read_text().replace("seeds = [0, 1]", "seeds = [0, 0]"), "a seed is named twice"),
         (path.read_text().replace("seeds = [0, 1]", ""), "expected.seeds: is missing"),
-        (path.read_text().split("[expected]")[0], r"tiny.toml does not state expected results. Add a table \[expected\]"),
+        (
+            path.read_text().split("[expected]")[0],
+            r"tiny.toml does not state expected results. Add a table \[expected\]",
+        ),
         ("expected = 3\n" + path.read_text().split("[expected]")[0], "expected: Input should be"),
-        (path.read_text().replace('metric = "test.full.ndcg@10"', 'metric = "test.ful.ndcg@10"'), "is no metric"),
+        (
+            path.read_text().replace('metric = "test.full.ndcg@10"', 'metric = "test.ful.ndcg@10"'),
+            "is not a metric",
+        ),
         ("published = 3\n" + path.read_text().split("[[published]]")[0], "published: Input should be"),
         (path.read_text().replace("[0.0, 1.0]", "0.5"), "ndcg@10"),
-        (path.read_text().replace("test.full.ndcg@10", "test.full.ndcg@11"), "ndcg@11 is no metric"),
+        (path.read_text().replace("test.full.ndcg@10", "test.full.ndcg@11"), "ndcg@11 is not a metric"),
         (path.read_text().replace("[0.0, 1.0]", "[1.0, 0.0]"), "goes from 1.0 to 0.0"),
         (path.read_text().replace('source = "somebody, some year"', "page = 3"), "source"),
     ):
