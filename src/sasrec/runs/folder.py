@@ -66,36 +66,12 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-
-    @property
-    def config_file(self) -> Path:
-        """The settings."""
-        return self.path / "config.toml"
-
-    @property
-    def log_file(self) -> Path:
-        """Events, one JSON object a line."""
-        return self.path / "log.jsonl"
-
-    @property
-    def metrics_file(self) -> Path:
-        """What `evaluate` returned, with the protocol card."""
-        return self.path / "metrics.json"
-
-    @property
-    def ranks_file(self) -> Path:
-        """The rank of every target, for comparisons."""
-        return self.path / "ranks.parquet"
-
-    @property
-    def items_file(self) -> Path:
-        """The catalogue of an export, which has no data set."""
-        return self.path / "items.parquet"
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of checkpoints (checkpoint/store.py)."""
-        return self.path / "checkpoints"
+        self.config_file = self.path / "config.toml"
+        self.log_file = self.path / "log.jsonl"  # events, one JSON object a line
+        self.metrics_file = self.path / "metrics.json"  # what `evaluate` returned, with the protocol card
+        self.ranks_file = self.path / "ranks.parquet"  # the rank of every target, for comparisons
+        self.items_file = self.path / "items.parquet"  # the catalogue of an export
+        self.checkpoints = self.path / "checkpoints"
 
     def config(self) -> RunConfig:
         """The settings of the run. Raises: ConfigError if they cannot be read."""
