@@ -21,7 +21,8 @@ def build_optimizer(model: SequenceModel, config: TrainingConfig) -> torch.optim
     for name, parameter in model.named_parameters():
         layer = parameter.dim() == 2 and "embedding" not in name and "_residual." not in name
         (decayed if layer and "interval" not in name else others).append(parameter)
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    decay = config.weight_decay if config.optimizer == "adamw" else 0.0  # Adam would add it to the gradient
+    groups = [{"params": decayed, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     return kind(groups, lr=config.lr, betas=(0.9, 0.98), fused=model.device.type in {"cpu", "cuda"})
 
