@@ -68,7 +68,7 @@ class Items:
                 f"item ids are {self.ids.dtype} in one catalogue and {other.ids.dtype} in the other; "
                 "prepare both from columns of the same type"
             )
-        new = ~other.ids.is_in(self.ids.to_list())
+        new = ~other.ids.is_in(self.ids.to_list()) & other.ids.is_first_distinct()
 
         def joined(own: pl.Series | None, theirs: pl.Series | None) -> pl.Series | None:
             if own is None and theirs is None:
