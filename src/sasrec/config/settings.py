@@ -6,6 +6,7 @@ Field names are unique across the parts, so an override is just `maxlen=50` or `
 from __future__ import annotations
 
 import dataclasses
+import html
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -193,7 +194,7 @@ class EvaluationConfig:
 PARTS = [DataConfig, ModelConfig, LossConfig, TrainingConfig, EvaluationConfig]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RunConfig:
     """Everything that decides the outcome of a run."""
 
@@ -210,6 +211,15 @@ class RunConfig:
         for fails, sentence in _relations(self):
             if fails:
                 raise ConfigError(sentence)
+
+    def __repr__(self) -> str:
+        """Only what differs from the defaults, so that a person can read it."""
+        changed = RunConfig().differences(self)
+        return f"RunConfig({', '.join(f'{name}={value!r}' for name, (_, value) in changed.items())})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return f"<code>{html.escape(repr(self))}</code>"
 
     def replace(self, **overrides: Any) -> RunConfig:
         """A copy with fields changed by their flat names, as in `config.replace(maxlen=50, loss="bce")`.

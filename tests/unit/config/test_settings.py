@@ -103,3 +103,10 @@ def test_a_recipe_that_is_no_text_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_bytes(b"seed = 1\xff\xfe")
     with pytest.raises(ConfigError, match=r"recipe\.toml is not UTF-8"):
         RunConfig.load(tmp_path / "recipe.toml")
+
+
+def test_a_configuration_shows_only_what_differs_from_the_defaults() -> None:
+    assert repr(RunConfig()) == "RunConfig()"
+    config = RunConfig().replace(maxlen=50, dataset="<b>")
+    assert repr(config) == "RunConfig(dataset='<b>', maxlen=50)"
+    assert config._repr_html_() == "<code>RunConfig(dataset=&#x27;&lt;b&gt;&#x27;, maxlen=50)</code>"
