@@ -111,7 +111,7 @@ def load(path: Path) -> Checkpoint:
 def newest(checkpoints: Path, say: Callable[[str], None]) -> Checkpoint:
     """Load the newest undamaged checkpoint. Move damaged ones to quarantine/ and report the reason through `say`.
 
-    Reads every checkpoint of the folder; `prune` limits their number to three.
+    Every checkpoint of the folder is read, which is cheap, because `prune` keeps at most three.
 
     Raises: CheckpointError if all checkpoints are damaged or missing. Remedy: start a new run in another folder.
         OSError if the disk cannot be read.

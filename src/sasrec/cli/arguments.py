@@ -44,7 +44,7 @@ def published_spellings(arguments: list[str]) -> list[str]:
 
 
 def misspelt(arguments: list[str], commands: dict[str, type]) -> str | None:
-    """A sentence on the first word that no command or option has, with the nearest that there is."""
+    """A sentence that names the first unknown command or option and suggests the closest known one, or None."""
     command, *others = arguments
     if command in ("--help", "-h") or command.startswith("--tyro"):
         return None

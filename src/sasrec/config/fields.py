@@ -1,7 +1,7 @@
-"""What a setting is besides its type: bounds, where it acts, and whether it decides the weights.
+"""Metadata of settings: bounds, when a setting has an effect, and whether it influences the trained weights.
 
-Each field of the configuration carries its rules as metadata, so each rule is stated once, beside the default. One
-check reads the metadata of all fields. It takes defaults from the fields, so a changed default breaks no rule.
+Each rule is stated once, beside the default of its setting, and one check enforces all rules. The check reads the
+defaults from the fields instead of repeating them, so it stays correct when a default changes.
 """
 
 from __future__ import annotations

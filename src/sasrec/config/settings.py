@@ -185,7 +185,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """What is held out from training, to measure on."""
+    """Which events are held out from training for evaluation."""
 
     split: str = "leave-one-out"
     """leave-one-out, last-N (last-2), temporal:WHEN or temporal:T1,T2; docs/evaluation.md compares them."""
@@ -284,7 +284,7 @@ MAY_CHANGE_ON_RESUME = settings_with(PARTS, MayChangeOnResume)
 
 
 def _relations(config: RunConfig) -> list[tuple[bool, str]]:
-    """What two settings owe each other: whether they fail it, and the sentence with the remedy."""
+    """Rules between two settings. For each rule: whether the settings break it, and the error message."""
     model, loss = config.model, config.loss
     return [
         (

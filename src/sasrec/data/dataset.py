@@ -156,15 +156,16 @@ def build(
 ) -> Dataset:
     """Filter, sort and number checked events.
 
-    Filters run in this order: duplicates; minimum events, counted once; k-core, repeated until nothing changes.
+    Filters run in this order: duplicates are removed; then users and items with too few events, in one pass; then
+    the k-core filter runs until nothing changes.
 
-    Raises: DataError if the filters leave no event; lower them.
+    Raises: DataError if the filters leave no event; lower their minimums.
     """
     frame = _filtered(events.frame, config)
     if frame.is_empty():
         raise DataError(
             f"the filters (min_user_events={config.min_user_events}, min_item_events={config.min_item_events}, "
-            f"k_core={config.k_core}) drop all {events.frame.height} events. Lower them"
+            f"k_core={config.k_core}) drop all {events.frame.height} events. Lower these minimums"
         )
     has_times = "time" in frame.columns
     user_ids = frame["user"].unique().sort()

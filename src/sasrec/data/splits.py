@@ -60,7 +60,7 @@ class EvaluationSplit:
     skipped: dict[str, int]
     """The number of users without a row, by reason. Each user counts once."""
     events_left_out: int
-    """Number of events before targets that histories omit, because their items are not known."""
+    """Number of events that the histories leave out, because their items are not known."""
     repeats_left_out: int
     """Number of events that are not targets because the user saw the item before; lists omit seen items."""
 
@@ -121,8 +121,8 @@ def split_events(data: Dataset, how: str = "leave-one-out") -> Split:
         long = ends - starts > 2 * rule.last
         if rule.last > 1 and not long.any():
             raise DataError(
-                f"split {how} needs users with {2 * rule.last + 1} events, and the longest history has "
-                f"{int((ends - starts).max(initial=0))}. Use a smaller N"
+                f"split {how} needs users with at least {2 * rule.last + 1} events, and the longest history has "
+                f"{int((ends - starts).max(initial=0))}. Use a smaller N in last-N"
             )
         part = TrainingPart(held_out=2 * rule.last)
         known_V = np.arange(data.num_items + 1) > 0

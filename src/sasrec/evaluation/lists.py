@@ -146,7 +146,8 @@ def slices(
 
     The rows are sliced three times:
     - by history length, in fixed bins, so that data sets can be compared;
-    - by the target's training events, in thirds of all training events, so that a few popular items form the head;
+    - by the popularity of the target item, its number of training events. Each slice covers items that together
+      have about a third of all training events, so a few popular items form the head;
     - by the gap from the last event to the target, in thirds of the rows, if `gaps` is given.
 
     Rows with equal values share a slice, so the thirds are approximate. "from" and "to" are the smallest and the

@@ -167,8 +167,8 @@ def holm(p_values: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
         adjusted p_k = min(1, max over j <= k of (m - j + 1) * p_j), for p_1 <= p_2 <= … <= p_m
 
-    If only adjusted p-values below a threshold count as significant, the probability of any false positive stays
-    below that threshold. This holds for any dependence between the comparisons.
+    If only adjusted p-values below a threshold count as significant, the probability of any false positive is at
+    most that threshold. This holds for any dependence between the comparisons.
     """
     p = np.asarray(p_values, np.float64)
     order = np.argsort(p, kind="stable")

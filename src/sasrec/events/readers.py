@@ -254,7 +254,7 @@ def _read_json_lines(path: Path, config: DataConfig) -> Iterator[Piece]:
         if columns is None:
             keys = _json_keys(lines["text"])
             if not keys:
-                raise DataError(f"{path.name}: no line is a JSON object with keys. Write one object on each line.")
+                raise DataError(f"{path.name}: no line is a non-empty JSON object. Write one object on each line.")
             columns, column_notes = choose(keys, config, path.name)
             notes = [*column_notes, *notes]
         for line, text in lines.iter_rows():

@@ -78,7 +78,9 @@ class MHCResidual(nn.Module):
             return torch.baddbmm(added_NSD, res_NSS, x_NSD).view(x_BLSD.shape)
 
     def maps(self, x_BLSD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute H_pre (B, L, S), H_post (B, L, S) and H_res (B, L, S, S), indexed [target, source stream]."""
+        """Compute the weights of each position: H_pre (B, L, S) reads the S streams, H_post (B, L, S) writes to them,
+        and H_res (B, L, S, S) mixes them. H_res is indexed [..., target stream, source stream].
+        """
         with torch.autocast(x_BLSD.device.type, enabled=False):
             x_BLC = x_BLSD.flatten(2).to(self.phi.dtype)
             scale_BL1 = (x_BLC.square().mean(dim=2, keepdim=True) + _RMS_EPS).rsqrt()

@@ -76,9 +76,9 @@ def own_chunks(histories: Histories, num_items: int) -> Iterator[npt.NDArray[np.
 
 
 def own_blocks(scorer: Scorer, histories: Histories) -> Iterator[tuple[npt.NDArray[np.int64], Scorer]]:
-    """The rows of `own_chunks`, so few at a time that their scores stay in cache, and the scorer to ask for them.
+    """Yield this process's rows in blocks whose scores fit in cache, each with the scorer for its rows.
 
-    A model encodes a whole chunk before its first block: in blocks alone most of that time would be overhead.
+    A model encodes a whole chunk before its first block, because encoding block by block would mostly be overhead.
     """
     at_once = max(1, _SCORES_IN_CACHE // (scorer.num_items + 1))
     for rows in own_chunks(histories, scorer.num_items):

@@ -94,17 +94,17 @@ def evaluate(
     details: bool = False,
     log: RunLog | None = None,
 ) -> Metrics:
-    """Measure the best checkpoint of a run, or the one named, on validation and test.
+    """Measure the best checkpoint of a run, or the given `checkpoint`, on validation and test.
 
-    The metrics of the best are also written to RUN/metrics.json, its ranks to RUN/ranks.parquet for `compare`, and
-    that they were to RUN/log.jsonl.
-    `details`: also measure what lies beyond accuracy, and slices of users and targets, on test.
+    For the best checkpoint, write the metrics to RUN/metrics.json, the ranks to RUN/ranks.parquet, which `compare`
+    reads, and an event to RUN/log.jsonl.
+    `details`: on test, also measure coverage, popularity, novelty and diversity, and metrics of slices.
 
     Returns {split: {"full" | "sampled": {"ndcg@10": …}}, "baselines": …, "protocol": the card that
-    evaluation/card.py describes, and, if asked for, "details": as evaluation/lists.py says}. A split without
-    targets is not there.
+    evaluation/card.py describes, and, if asked for, "details": as evaluation/lists.py says}. The result
+    leaves out a split without targets.
 
-    Raises: EvaluationError for an export, which has no events, or if neither split has a target; as `load`.
+    Raises: EvaluationError for an export, which has no events, or if neither split has a target. Also what `load` raises.
     """
     folder = RunFolder(run)
     with joined(pick_device(device).type):

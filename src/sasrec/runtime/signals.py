@@ -23,11 +23,10 @@ class InterruptedWorkError(Exception):
 
 @contextmanager
 def deferred_interrupt(*, second_quits: bool) -> Iterator[None]:
-    """Record the first SIGINT or SIGTERM inside the block instead of raising; `pending` returns it.
+    """Delay the first SIGINT or SIGTERM until the block ends, and raise for it then (`raise_for`).
 
-    With `second_quits`, a second signal raises at once, like `raise_for`. A recorded signal also raises when the
-    block ends. Outside the main thread the block changes nothing, because Python runs signal handlers only in the
-    main thread.
+    Inside the block, `pending` returns the delayed signal. With `second_quits`, a second signal raises at once.
+    Outside the main thread the block changes nothing, because Python runs signal handlers only in the main thread.
     """
     global _arrived
     _arrived = 0

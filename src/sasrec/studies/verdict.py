@@ -1,4 +1,4 @@
-"""One run against the best of its own baselines, by the same test as `compare`, and whether it had converged."""
+"""The verdict on a run: is it better than its best baseline, by the test of `compare`, and had it converged?"""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _RESAMPLES = 2_000  # enough for an interval that is only shown; the verdict tak
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a run shows."""
+    """The result of a run: against its best baseline, with intervals, and whether it had converged."""
 
     baseline: str | None
     """The best baseline by NDCG@10 on test; None where nobody has a test target."""
     comparison: Comparison | None
-    """Of that baseline, first, and the model; None with fewer than two users on test."""
+    """The best baseline (first) against the model on test; None with fewer than two test users."""
     intervals: dict[str, Difference]
     """Metric of the model -> its mean and 95 % interval over users; on test, else on validation."""
     cut_by: Literal["num_epochs", "max_minutes"] | None
@@ -34,9 +34,9 @@ class Verdict:
 
 
 def verdict_on(run: str | Path) -> Verdict:
-    """The verdict on a measured run; equal to that of compare([f"{run}:{baseline}", run]).
+    """The verdict on a measured run; it equals that of compare([f"{run}:{baseline}", run]).
 
-    Raises: what `compare` raises of ranks and metrics that are damaged or of another measurement.
+    Raises: as `compare`, for ranks and metrics that are damaged or of different evaluations.
     """
     metrics = RunFolder(run).metrics()
     split: SplitName = "test" if "test" in metrics else "valid"

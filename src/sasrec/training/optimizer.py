@@ -61,7 +61,7 @@ def schedule_warning(config: TrainingConfig, steps_per_epoch: int) -> str:
 
 
 def optimizer_tensors(model: SequenceModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state for each parameter, as {"name:key": tensor}."""
+    """The optimizer's state, as {"PARAMETER:ENTRY": tensor}, such as "item_embedding.weight:exp_avg"."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
         f"{names[parameter]}:{key}": value

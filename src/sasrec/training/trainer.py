@@ -106,7 +106,7 @@ class Trainer:
         self._loader = Loader(batches, model.device, model.item_embedding.weight.dtype)
 
     def restore(self, state: TrainingState, optimizer: dict[str, Tensor]) -> None:
-        """Continue from a state and an optimizer; the model has its weights already."""
+        """Continue from a saved training state and optimizer. The model must have its weights already."""
         self.state, self._saved_step = state, state.step
         self._epoch_loss = torch.tensor(state.epoch_loss, device=self.model.device)
         restore_optimizer(self.model, self._optimizer, optimizer)

@@ -61,7 +61,7 @@ def test_a_malformed_split_is_refused_before_any_data_is_read(split: str, messag
 def test_a_split_that_this_data_cannot_have_is_refused_with_the_remedy() -> None:
     data = timed([[(1, 0), (2, 1), (3, 2), (4, 3)], [(1, 0), (2, 1), (3, 2), (4, 3)]])
     for split, message in {
-        "last-2": "needs users with 5 events, and the longest history has 4. Use a smaller N",
+        "last-2": "needs users with at least 5 events, and the longest history has 4. Use a smaller N",
         "temporal:1971-01-01": "8 events lie before validation, 0 in it, 0 in test.*1970-01-01T00:00.* to 1970-01-04",
         "temporal:1960-01-01": "0 events lie before validation.*Use other moments",
         "temporal:1970-01-02": "only 2 of 8 events lie before 1970-01-02.*temporal:T1,T2",
