@@ -78,8 +78,8 @@ class MHCResidual(nn.Module):
             return torch.baddbmm(added_NSD, res_NSS, x_NSD).view(x_BLSD.shape)
 
     def maps(self, x_BLSD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute the weights of each position: H_pre (B, L, S) reads the S streams, H_post (B, L, S) writes to them,
-        and H_res (B, L, S, S) mixes them. H_res is indexed [..., target stream, source stream].
+        """Compute the weights of each position: H_pre (B, L, S) reads the streams, H_post (B, L, S) writes to
+        them, and H_res (B, L, S, S) mixes them. H_res is indexed [..., target stream, source stream].
         """
         with torch.autocast(x_BLSD.device.type, enabled=False):
             x_BLC = x_BLSD.flatten(2).to(self.phi.dtype)

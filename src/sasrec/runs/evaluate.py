@@ -104,7 +104,8 @@ def evaluate(
     evaluation/card.py describes, and, if asked for, "details": as evaluation/lists.py says}. The result
     leaves out a split without targets.
 
-    Raises: EvaluationError for an export, which has no events, or if neither split has a target. Also what `load` raises.
+    Raises: EvaluationError for an export, which has no events, or if neither split has a target; also what `load`
+    raises.
     """
     folder = RunFolder(run)
     with joined(pick_device(device).type):
