@@ -27,7 +27,8 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    with contextlib.suppress(OSError):  # the file is in place; some folders cannot be opened for reading
+        sync_folder(path.parent)
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

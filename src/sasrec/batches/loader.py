@@ -6,9 +6,10 @@ device works on this one. The numbers are the same as without the thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import TypeAlias
 
@@ -103,17 +104,28 @@ class Loader:
             self._constants,
         )
 
-    def rest_of(self, epoch: int, step: int, own_parts: range, parts: int) -> Iterator[DeviceTrainingBatch]:
+    def rest_of(
+        self, epoch: int, step: int, own_parts: range, parts: int
+    ) -> Generator[DeviceTrainingBatch, None, None]:
         """The batches of an epoch from a step on: of each step the parts in `own_parts`, in order."""
         steps = range(step, len(self.batches.plan(epoch)))
         with ThreadPoolExecutor(1, "loader") as thread:
+
+            def begin(step: int, part: int) -> Callable[[], DeviceTrainingBatch]:
+                try:
+                    return thread.submit(self.batch, epoch, step, part, parts).result
+                except (
+                    RuntimeError
+                ):  # the interpreter ends and starts no work in threads; training may still go on
+                    return partial(self.batch, epoch, step, part, parts)
+
             ahead = None
-            for at, part in product(steps, own_parts):
-                ready, ahead = ahead, thread.submit(self.batch, epoch, at, part, parts)
+            for place in product(steps, own_parts):
+                ready, ahead = ahead, begin(*place)
                 if ready is not None:
-                    yield ready.result()
+                    yield ready()
             if ahead is not None:
-                yield ahead.result()
+                yield ahead()
 
 
 def _moved(

@@ -64,7 +64,7 @@ def violations(parts: list[Any]) -> Iterator[str]:
     for field in (field for part in parts for field in dataclasses.fields(part)):
         value = values[field.name]
         bounds = _rules(field, (Ge, Gt, Le, Lt, Finite))
-        if bounds and not (math.isfinite(value) and all(_holds(value, bound) for bound in bounds)):
+        if bounds and not (_is_finite(value) and all(_holds(value, bound) for bound in bounds)):
             yield f"{field.name} must be {_in_words(bounds)}, not {value}"
         if value == field.default:
             continue
@@ -76,6 +76,10 @@ def violations(parts: list[Any]) -> Iterator[str]:
 
 def _rules(field: dataclasses.Field[Any], kind: Any) -> list[Any]:
     return [rule for rule in field.metadata.get("rules", ()) if isinstance(rule, kind)]
+
+
+def _is_finite(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)  # an integer may be too large for a float
 
 
 def _holds(value: Any, bound: Any) -> bool:

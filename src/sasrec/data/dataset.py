@@ -121,10 +121,17 @@ class Dataset:
         manifest = folder / "manifest.json"
         # Files of an interrupted save may be replaced. Any other file belongs to somebody.
         present = {path.name for path in folder.iterdir()} if folder.exists() else set()
-        others = {name for name in present - _WRITTEN if not name.endswith(".tmp")}
+        unfinished = {
+            name
+            for name in present
+            if name.endswith(".tmp") and any(name.startswith(f".{written}.") for written in _WRITTEN)
+        }
+        others = present - _WRITTEN - unfinished
         if others and not manifest.exists():
             raise DataError(f"{folder} contains other files. Name another folder")
         folder.mkdir(parents=True, exist_ok=True)
+        for name in unfinished:
+            (folder / name).unlink()
         manifest.unlink(missing_ok=True)  # without a manifest the folder does not count as a data set
         for name, kind in _ARRAYS.items():
             (folder / f"{name}.bin").unlink(missing_ok=True)

@@ -73,9 +73,9 @@ class Items:
         def joined(own: pl.Series | None, theirs: pl.Series | None) -> pl.Series | None:
             if own is None and theirs is None:
                 return None
-            before = pl.Series([None] * len(self), dtype=pl.String) if own is None else own
-            after = pl.Series([None] * len(other), dtype=pl.String) if theirs is None else theirs
-            return pl.concat([before, after.filter(new)])
+            before = pl.Series([None] * len(self)) if own is None else own
+            after = pl.Series([None] * len(other)) if theirs is None else theirs
+            return pl.concat([before.cast(pl.String), after.cast(pl.String).filter(new)])
 
         ids = pl.concat([self.ids, other.ids.filter(new)])
         return dataclasses.replace(

@@ -108,12 +108,13 @@ def evaluate(
     raises.
     """
     folder = RunFolder(run)
+    if folder.items_file.exists():
+        raise EvaluationError(f"{run} is an export, which has no events; evaluate the run that it came from")
     with joined(pick_device(device).type):
         log = RunLog.of_run(None if checkpoint else folder.log_file, log or RunLog(None))
         recommender, how = _loaded(folder, device, dataset, checkpoint)
         data = recommender.data
-        if data is None:
-            raise EvaluationError(f"{run} is an export, which has no events; evaluate the run that it came from")
+        assert data is not None, "only an export has no data"
         split = with_ticks(split_events(data, how), data, recommender.model.config)
         return measure(recommender.model, data, split, None if checkpoint else folder, log, details=details)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from sasrec.checkpoint import store
@@ -27,7 +28,8 @@ def export(run_dir: str | Path, output: str | Path) -> Path:
     recommender = load(run_dir, device="cpu", checkpoint=best.path)
     folder.path.mkdir(parents=True, exist_ok=True)
     recommender.items.save(folder.items_file)
-    state = best.state | {ITEMS_DIGEST: file_digest(folder.items_file)}
+    config = RunFolder(run_dir).config().replace(dataset="")  # a path may tell whose data it was
+    state = best.state | {"config": dataclasses.asdict(config), ITEMS_DIGEST: file_digest(folder.items_file)}
     store.save(folder.checkpoints, best.weights, state)
-    RunFolder(run_dir).config().replace(dataset="").save(folder.config_file)
+    config.save(folder.config_file)
     return folder.path

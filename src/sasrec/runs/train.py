@@ -118,6 +118,8 @@ def resume(
     folder = RunFolder(train_dir)
     if not folder.can_resume():
         raise CheckpointError(f"{folder.path} holds no checkpoint; check the path, or start without --resume")
+    if folder.items_file.exists():
+        raise CheckpointError(f"{folder.path} is an export, which cannot be trained. Resume the run it came from")
     device = pick_device((recipe or folder.config()).replace(**settings).training.device)
     with joined(device.type):
         return _resumed(recipe, settings, folder, device, folder.log(log))
@@ -316,6 +318,10 @@ def _measured(model: SequenceModel, data: Dataset, split: Split, folder: RunFold
     """The best checkpoint of a run that has ended, measured if anybody has a target."""
     best = checkpoint_at(folder.path)
     put_weights(best, model)
+    # The recommender outlives training: without the gradients, and without the compiled encoder, which is bound to
+    # this very model.
+    model.zero_grad(set_to_none=True)
+    model.__dict__.pop("encode", None)
     recommender = recommender_of(best, model, data.catalogue, data)
     if len(split.valid.targets) or len(split.test.targets):
         measure(model, data, split, folder, log)

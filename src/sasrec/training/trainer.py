@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import Any, NoReturn
 
 import numpy as np
@@ -103,6 +102,7 @@ class Trainer:
         self._began = self._saved = time.monotonic()
         self._saved_step = 0
         self._saves = 0
+        self._positions = 0  # of the last batch, over all processes
         self._loader = Loader(batches, model.device, model.item_embedding.weight.dtype)
 
     def restore(self, state: TrainingState, optimizer: dict[str, Tensor]) -> None:
@@ -173,24 +173,25 @@ class Trainer:
         plan = self.batches.plan(state.epoch)
         self._epoch_loss = torch.tensor(state.epoch_loss, device=self.model.device)
         parts = self.config.training.accumulate * world()
-        batches = self._loader.rest_of(state.epoch, state.epoch_step, range(rank(), parts, world()), parts)
-        while state.epoch_step < len(plan):
-            progress(state.step)
-            own_parts = list(islice(batches, self.config.training.accumulate))
-            loss, stop, due, time_over = self._update(own_parts, len(plan))
-            self._epoch_loss += loss
-            positions += own_parts[0].positions
-            state.epoch_step += 1
-            state.step += 1
-            bar(len(plan[state.epoch_step - 1]), self._note())
-            if stop > 0:
-                self._stop()
-            if state.epoch_step < len(plan):  # at the end of an epoch a validation may save
-                if time_over > 0:
-                    state.loss, state.seconds = float(self._epoch_loss) / state.epoch_step, self._elapsed()
-                    return
-                if due > 0:
-                    self._save_now()
+        own_parts = range(rank(), parts, world())
+        # Closed also when an exception leaves the loop, which would otherwise keep the loader's thread alive.
+        with closing(self._loader.rest_of(state.epoch, state.epoch_step, own_parts, parts)) as batches:
+            while state.epoch_step < len(plan):
+                progress(state.step)
+                loss, stop, due, time_over = self._update(batches, len(plan))
+                self._epoch_loss += loss
+                positions += self._positions
+                state.epoch_step += 1
+                state.step += 1
+                bar(len(plan[state.epoch_step - 1]), self._note())
+                if stop > 0:
+                    self._stop()
+                if state.epoch_step < len(plan):  # at the end of an epoch a validation may save
+                    if time_over > 0:
+                        state.loss, state.seconds = float(self._epoch_loss) / state.epoch_step, self._elapsed()
+                        return
+                    if due > 0:
+                        self._save_now()
         state.loss = float(self._epoch_loss) / len(plan)
         state.epoch, state.epoch_step, state.epoch_loss = state.epoch + 1, 0, 0.0
         self._epoch_loss = torch.zeros(())
@@ -201,8 +202,8 @@ class Trainer:
         if due > 0 and not self._validation_due():
             self._save_now()
 
-    def _update(self, own_parts: list[DeviceTrainingBatch], steps_per_epoch: int) -> Tensor:
-        """One update of the weights from this rank's parts of a batch.
+    def _update(self, batches: Iterator[DeviceTrainingBatch], steps_per_epoch: int) -> Tensor:
+        """One update of the weights from the next batch, of which `batches` yields this process's parts.
 
         Returns four numbers, the same on all ranks: the loss of the batch; above 0 if a signal is pending on any
         rank; above 0 if it is time to save; above 0 if the time is over.
@@ -217,8 +218,9 @@ class Trainer:
             group["lr"] = learning_rate(training, state.step, steps_per_epoch)
         self._optimizer.zero_grad()
         decisions = torch.zeros(4, device=self.model.device)
-        for place, batch in enumerate(own_parts):
-            last = place == len(own_parts) - 1
+        for place in range(training.accumulate):
+            batch, last = next(batches), place == training.accumulate - 1
+            self._positions = batch.positions
             with nullcontext() if last or world() == 1 else self._loss_of.no_sync():  # type: ignore[operator]
                 loss, penalised = self._loss_of(batch, training.l2_emb if place == rank() == 0 else 0.0)
                 decisions[0] += loss

@@ -35,6 +35,7 @@ def test_a_saved_recipe_loads_equal(tmp_path: Path) -> None:
         ({"patience": -1}, "patience"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**64}, "seed"),
+        ({"seed": 10**400}, "seed must be"),
         ({"k_core": -1}, "k_core must be at least 0"),
         ({"weight_decay": 0.1}, "weight_decay does nothing with optimizer adam; use --optimizer adamw"),
         ({"gamma": 0.1}, "gamma does nothing with schedule constant; use --schedule step"),

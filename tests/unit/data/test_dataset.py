@@ -189,7 +189,7 @@ def test_titles_name_their_columns_when_one_is_missing(tmp_path: Path) -> None:
 
 def test_what_an_interrupted_save_left_is_written_over_and_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "items.bin").write_bytes(b"half")
-    (tmp_path / "manifest.json.tmp").write_bytes(b"half")
+    (tmp_path / ".manifest.json.7.tmp").write_bytes(b"half")
     data = small(output=tmp_path)
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
@@ -202,3 +202,14 @@ def test_options_that_are_none_of_reading_are_refused() -> None:
     for wrong in ({"maxlen": 5}, {"dataset": "x"}, {"user_column": "user"}):
         with pytest.raises(ConfigError, match=f"no option {next(iter(wrong))}"):
             small(**wrong)
+
+
+def test_what_a_killed_save_left_is_removed_and_a_strangers_file_is_not(tmp_path: Path) -> None:
+    (tmp_path / ".manifest.json.99.tmp").write_text("cut")
+    small().save(tmp_path)
+    assert not list(tmp_path.glob(".*"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/thesis.tmp").write_text("mine")
+    with pytest.raises(DataError, match="contains other files"):
+        small().save(tmp_path / "other")
+    assert (tmp_path / "other/thesis.tmp").read_text() == "mine"

@@ -41,3 +41,10 @@ def test_a_file_gives_the_catalogue_back(groups: pl.Series | None, tmp_path: Pat
     assert read.titles is None
     assert (read.groups is None) == (groups is None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["items.parquet"]
+
+
+def test_titles_of_any_text_type_are_joined() -> None:
+    before = Items(pl.Series(["a"]), pl.Series([None]))
+    after = before.extended(Items(pl.Series(["b"]), pl.Series(["B"], dtype=pl.Categorical)))
+    assert after.titles is not None
+    assert after.titles.to_list() == [None, "B"]

@@ -56,6 +56,23 @@ def test_what_is_exported_holds_no_user_and_no_event(tmp_path: Path) -> None:
         sasrec.export(tmp_path / "run", tmp_path / "model")
 
 
+def test_an_export_is_neither_measured_nor_trained_nor_names_its_data(tmp_path: Path) -> None:
+    sasrec.prepare(chain_frame(), output=tmp_path / "data")
+    run = sasrec.train(tmp_path / "data", tmp_path / "run", **SMALL)
+    assert all(parameter.grad is None for parameter in run.model.parameters())
+    sasrec.export(tmp_path / "run", tmp_path / "model")
+    before = {path: path.read_bytes() for path in (tmp_path / "model").rglob("*") if path.is_file()}
+    assert not any(str(tmp_path).encode() in content for content in before.values())
+    with pytest.raises(EvaluationError, match="is an export"):
+        sasrec.evaluate(tmp_path / "model", dataset=tmp_path / "data")
+    with pytest.raises(CheckpointError, match="is an export, which cannot be trained"):
+        sasrec.resume(tmp_path / "model")
+    assert {path: path.read_bytes() for path in (tmp_path / "model").rglob("*") if path.is_file()} == before
+    with_users = sasrec.load(tmp_path / "model", dataset=tmp_path / "data")
+    user = run.data.user_ids[0]
+    assert with_users.recommend_user(user) == sasrec.load(tmp_path / "run").recommend_user(user)
+
+
 def test_weights_of_another_run_are_a_start_and_can_be_measured(tmp_path: Path) -> None:
     """--state_dict_path and --inference_only."""
     frame = chain_frame()
