@@ -26,6 +26,8 @@ def checkpoint_at(path: Path) -> store.Checkpoint:
     """The checkpoint in that folder, or, in that of a run, the best."""
     if path.suffix in {".pth", ".pt", ".ckpt", ".bin"}:
         raise CheckpointError(f"{path}: such files can run code when read: give a checkpoint folder or a run")
+    if (path / "config.toml").exists() and not (path / CHECKPOINTS).exists():
+        raise CheckpointError(f"the run {path} has no checkpoint yet. Train it again, or use another run")
     if not (path / CHECKPOINTS).exists():
         return store.load(path)
     best = store.best(path / CHECKPOINTS)

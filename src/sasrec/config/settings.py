@@ -6,6 +6,7 @@ Field names are unique across the parts, so an override is just `maxlen=50` or `
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import html
 import tomllib
 from dataclasses import dataclass, field
@@ -230,7 +231,9 @@ class RunConfig:
         home = {name: part for part, values in parts.items() for name in values}
         for name, value in overrides.items():
             if name not in home:
-                raise ConfigError(f"{name!r} is not a setting. The settings are: {', '.join(home)}")
+                close = difflib.get_close_matches(name, home, n=1)
+                hint = f"Did you mean {close[0]}?" if close else f"The settings are: {', '.join(home)}"
+                raise ConfigError(f"{name!r} is not a setting. {hint}")
             parts[home[name]][name] = value
         return _validated(parts, "the settings given")
 

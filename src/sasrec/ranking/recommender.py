@@ -6,6 +6,7 @@ import html
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,9 @@ class Recommender:
     training_part: TrainingPart = field(default_factory=lambda: TrainingPart(held_out=2))
     """Where the training part of a user's history ended; it decides the length of the user's tick."""
 
+    metrics: Any = None
+    """The metrics of the training (evaluation/metrics.py), which a notebook shows; None after `load`."""
+
     def __post_init__(self) -> None:
         # Build the maps of ids now, so that the first request is as fast as the next.
         self.items.numbers(())
@@ -50,7 +54,8 @@ class Recommender:
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        return f"<code>{html.escape(repr(self))}</code>"
+        table = "" if self.metrics is None else self.metrics._repr_html_()
+        return f"<code>{html.escape(repr(self))}</code>{table}"
 
     def recommend(
         self,

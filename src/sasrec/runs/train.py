@@ -324,7 +324,7 @@ def _measured(model: SequenceModel, data: Dataset, split: Split, folder: RunFold
     model.__dict__.pop("encode", None)
     recommender = recommender_of(best, model, data.catalogue, data)
     if len(split.valid.targets) or len(split.test.targets):
-        measure(model, data, split, folder, log)
+        recommender = dataclasses.replace(recommender, metrics=measure(model, data, split, folder, log))
     else:
         log.say(f"note: {nobody(split.valid)}, and {nobody(split.test)}; metrics.json is not written")
     return recommender

@@ -176,9 +176,9 @@ def prepare(
         "time_column",
     }
     if wrong := sorted(options.keys() - allowed):
-        raise ConfigError(
-            f"prepare has no option {', '.join(wrong)}; its options are: {', '.join(sorted(allowed))}"
-        )
+        columns = ["user", "item", "time", "output", "items", "items_id", "items_title", "items_group"]
+        known = ", ".join([*columns, *sorted(allowed)])
+        raise ConfigError(f"prepare has no option {', '.join(wrong)}. Its options are: {known}")
     config = RunConfig(data=config).replace(**options).data
     rejects = None if output is None else Path(output) / "rejects.csv"
     titles = None if items is None else item_texts(Path(items), items_id, items_title)

@@ -58,6 +58,8 @@ def compare(
     """
     if metric not in METRICS:
         raise ConfigError(f"unknown metric {metric!r}. Choose one of: {', '.join(METRICS)}")
+    if isinstance(runs, str | Path):
+        raise ConfigError(f"runs must be a list of at least two runs, such as [{str(runs)!r}, 'runs/other']")
     names = [str(run) for run in runs]
     if len(names) < 2 or len(set(names)) < len(names):
         raise ConfigError(

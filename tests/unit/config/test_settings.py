@@ -19,7 +19,8 @@ def test_a_saved_recipe_loads_equal(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"maxlem": 3}, "'maxlem' is not a setting"),
+        ({"maxlem": 3}, "'maxlem' is not a setting. Did you mean maxlen?"),
+        ({"zzzz": 3}, "'zzzz' is not a setting. The settings are: dataset, "),
         ({"maxlen": "long"}, "maxlen"),
         ({"maxlen": 0}, "maxlen must be at least 1"),
         ({"num_heads": 3}, "must divide hidden_units"),

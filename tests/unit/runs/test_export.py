@@ -60,6 +60,8 @@ def test_an_export_is_neither_measured_nor_trained_nor_names_its_data(tmp_path: 
     sasrec.prepare(chain_frame(), output=tmp_path / "data")
     run = sasrec.train(tmp_path / "data", tmp_path / "run", **SMALL)
     assert all(parameter.grad is None for parameter in run.model.parameters())
+    assert run.metrics["test"] == sasrec.evaluate(tmp_path / "run")["test"]
+    assert "<table" in run._repr_html_(), "a notebook shows the metrics after training"
     sasrec.export(tmp_path / "run", tmp_path / "model")
     before = {path: path.read_bytes() for path in (tmp_path / "model").rglob("*") if path.is_file()}
     assert not any(str(tmp_path).encode() in content for content in before.values())

@@ -311,3 +311,10 @@ def test_of_200_pairs_of_runs_that_differ_only_in_the_seed_none_is_called_differ
         together += sasrec.compare(three, resamples=2000).others[0].verdict != "no difference"
     assert alone <= 12, f"{alone} of 200 pairs, one run a side"
     assert together <= 3, f"{together} of 66 pairs, three seeds a side"
+
+
+def test_one_run_given_as_text_is_an_error_that_shows_the_form() -> None:
+    with pytest.raises(
+        ConfigError, match=r"runs must be a list of at least two runs, such as \['runs/a', 'runs/other'\]"
+    ):
+        sasrec.compare("runs/a")
