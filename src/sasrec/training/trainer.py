@@ -1,4 +1,4 @@
-"""The training loop: batch -> loss -> step -> maybe validate -> maybe save -> maybe stop."""
+"""The training loop: update the weights, validate, save checkpoints, and stop at a limit or by early stopping."""
 
 from __future__ import annotations
 
@@ -30,43 +30,44 @@ from sasrec.training import health
 from sasrec.training.compiled import compile_encoder
 from sasrec.training.optimizer import build_optimizer, learning_rate, optimizer_tensors, restore_optimizer
 
-_DROPOUT = 2  # sub-stream of the seed; batches.py has 0 and 1
+_DROPOUT = 2  # stream of random numbers; batches/batches.py uses 0, 1 and 3
 
 
 @dataclass
 class TrainingState:
-    """How far training is: with the weights and the optimizer, all that resuming needs."""
+    """The progress of training. Resuming needs only this state, the weights and the optimizer."""
 
     epoch: int = 0
-    """Epochs completed."""
+    """The number of completed epochs."""
     epoch_step: int = 0
-    """Updates of the epoch that is under way."""
+    """The number of updates in the current epoch."""
     epoch_loss: float = 0.0
-    """Sum of the losses of those."""
+    """The sum of the batch losses in the current epoch."""
     step: int = 0
-    """Updates of the weights."""
+    """The number of updates since the start of training."""
     seconds: float = 0.0
-    """Wall clock, validation included, of this and earlier sessions."""
+    """Wall-clock time of training and validation, including the time before each resume."""
     loss: float = 0.0
-    """Mean loss of the last epoch completed."""
+    """The mean batch loss of the last epoch."""
     validated_step: int = 0
-    """The last step after which there was a validation."""
+    """The number of updates at the last validation."""
     best_epoch: int = 0
-    """The epoch with the best score so far, at its end or, where time was over, in it; 0 while there is none."""
+    """The epoch with the best validation score so far, counted from 1; 0 before the first score."""
     best_score: float = 0.0
+    """The best validation score so far; higher is better."""
     scaler: dict[str, float] = field(default_factory=dict)
-    """Of fp16: the scale of the loss, and how it moves."""
+    """The state of the loss scaler (`torch.amp.GradScaler`); empty unless precision is fp16."""
 
 
 class _Loss(nn.Module):
-    """Batch -> loss, as a module, so that DistributedDataParallel can watch all of it."""
+    """The loss of a batch as a module, because DistributedDataParallel can only wrap a module."""
 
     def __init__(self, model: SequenceModel, config: RunConfig) -> None:
         super().__init__()
         self.model, self.config = model, config
 
     def forward(self, batch: DeviceTrainingBatch, l2_emb: float) -> tuple[Tensor, Tensor]:
-        """The loss, and with its penalty, which is what to minimise."""
+        """Return two scalars: the loss without gradient (to log), and the loss plus L2 penalty (to minimise)."""
         kind = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.config.training.precision]
         with torch.autocast(self.model.device.type, kind, enabled=kind is not None):
             loss = training_loss(self.model, batch, self.config.loss)
@@ -75,9 +76,9 @@ class _Loss(nn.Module):
 
 
 class Trainer:
-    """Trains a model; validation and saving are handed in, so this layer knows neither metrics nor files.
+    """Trains a model. The caller passes functions to validate and to save, so this class writes no files.
 
-    With several ranks every one runs the same loop on its share of each batch, and all hold the same weights.
+    With several ranks, each rank runs this loop on its share of each batch; all ranks keep equal weights.
     """
 
     def __init__(
@@ -90,8 +91,12 @@ class Trainer:
         save: Callable[[TrainingState, float | None, dict[str, Tensor]], None],
         log: RunLog,
     ) -> None:
-        """`validate` returns the score that decides (higher is better), or None where there is nothing to
-        validate on; `save(state, score, optimizer)` publishes the weights as they are, after each validation."""
+        """Prepare the optimizer and the loader.
+
+        `validate()` returns the score to maximise, or None if the split has no validation target.
+        `save(state, score, optimizer)` writes a checkpoint of the current weights; score is None if the weights
+        were not validated.
+        """
         self.model, self.batches, self.config = model, batches, config
         self.state = TrainingState()
         self._validate, self._save, self._log = validate, save, log
@@ -104,7 +109,7 @@ class Trainer:
         self._loader = Loader(batches, model.device, model.item_embedding.weight.dtype)
 
     def restore(self, state: TrainingState, optimizer: dict[str, Tensor]) -> None:
-        """Go on from there; the weights are the model's already."""
+        """Continue from the state and optimizer of a checkpoint. The model must already have its weights."""
         self.state, self._saved_step = state, state.step
         self._epoch_loss = torch.tensor(state.epoch_loss, device=self.model.device)
         restore_optimizer(self.model, self._optimizer, optimizer)
@@ -112,17 +117,19 @@ class Trainer:
             self._scaler.load_state_dict(state.scaler)
 
     def fit(self) -> str:
-        """Train until the epochs, the time or the patience run out, and return which; the best weights are
-        those saved with the highest score.
+        """Train until num_epochs, max_minutes or early stopping ends training; return the reason as text.
 
-        Raises: TrainingError, before the update, if a loss or a gradient is not finite. On SIGINT or SIGTERM the
-        weights are saved after the step, then KeyboardInterrupt or SystemExit(143) goes on; a second one raises at
-        once, and saves nothing: it may have come in the middle of an update.
+        The model keeps its last weights; the best weights are in the checkpoint with the highest score.
+
+        Raises: TrainingError, before the update, if a loss or a gradient is not finite. Remedy: lower lr.
+        KeyboardInterrupt or SystemExit(143), after SIGINT or SIGTERM and once the current step is saved. A second
+        signal raises at once without saving, since an update may be incomplete.
         """
         training, state = self.config.training, self.state
         module = _Loss(self.model, self.config)
 
         def trial() -> Any:
+            """Compute the loss of the first part of the first batch, without an update."""
             _, loss = module(self._loader.batch(0, 0, 0, training.accumulate * world()), 0.0)
             return loss
 
@@ -130,15 +137,15 @@ class Trainer:
             for line in health.shapes(self.model, trial):
                 self._log.say(line)
         if training.compile:
-            self._log.say("compiling the model: this can take a minute")
+            self._log.say("compiling the model; this can take a minute")
             compile_encoder(self.model, trial, self._log.say)
         self._loss_of = DistributedDataParallel(module) if world() > 1 else module
-        self._began = time.monotonic() - state.seconds
+        self._began = time.monotonic() - state.seconds  # max_minutes includes the time before a resume
         self._saved = time.monotonic()
         try:
             with (
                 torch.autograd.set_detect_anomaly(training.detect_anomaly),
-                # torchrun passes on to its processes what the terminal has sent them already.
+                # Under torchrun one Ctrl-C arrives twice, from the terminal and from torchrun.
                 deferred_interrupt(second_quits=not under_torchrun()),
                 self._log.bar("training", training.num_epochs * len(self.batches)) as bar,
             ):
@@ -146,28 +153,29 @@ class Trainer:
                 bar(state.epoch * len(self.batches) + done, self._note())
                 reason = ""
                 while not reason:
-                    # A run that is resumed first makes up for a validation.
+                    # A run that was interrupted before a due validation validates first, then trains.
                     if not (self._validation_due() or self._reason_to_stop()):
                         self._train_epoch(bar)
                     if self._validation_due():
                         self._validate_and_save()
                     reason = self._reason_to_stop()
+                    # Ranks stop together: a rank that stops alone would leave the others waiting for it.
                     if sum_over_ranks(torch.tensor(float(pending()), device=self.model.device)) > 0:
                         self._stop()
         except (KeyboardInterrupt, SystemExit):
             self._log.event("stopped", reason="interrupted", best_epoch=state.best_epoch, seconds=state.seconds)
             raise
         self._log.event("stopped", reason=reason, best_epoch=state.best_epoch, seconds=state.seconds)
-        part = (
+        rest = (
             f" and {state.epoch_step} of {len(self.batches.plan(state.epoch))} steps" if state.epoch_step else ""
         )
-        self._log.say(f"stopped after {state.epoch} epochs{part}: {reason}")
+        self._log.say(f"training stopped after {state.epoch} epochs{rest}: {reason}")
         return reason
 
     def _train_epoch(self, bar: Bar) -> None:
-        """What is left of a pass over the users, or of the time."""
+        """Train the rest of the current epoch, or until max_minutes is reached."""
         state = self.state
-        began, positions, due = time.monotonic(), 0, torch.zeros(())
+        began, positions, save_due = time.monotonic(), 0, torch.zeros(())
         self.model.train()
         plan = self.batches.plan(state.epoch)
         self._epoch_loss = torch.tensor(state.epoch_loss, device=self.model.device)
@@ -176,38 +184,38 @@ class Trainer:
         while state.epoch_step < len(plan):
             progress(state.step)
             own_parts = list(islice(batches, self.config.training.accumulate))
-            loss, told_to_stop, due, time_over = self._update(own_parts, len(plan))
+            loss, stop_signal, save_due, time_over = self._update(own_parts, len(plan))
             self._epoch_loss += loss
             positions += own_parts[0].positions
             state.epoch_step += 1
             state.step += 1
             bar(len(plan[state.epoch_step - 1]), self._note())
-            if told_to_stop > 0:
+            if stop_signal > 0:
                 self._stop()
-            if state.epoch_step < len(plan):  # at the end of an epoch a validation may save
+            if state.epoch_step < len(plan):  # after the last step, a validation may save anyway
                 if time_over > 0:
                     state.loss, state.seconds = float(self._epoch_loss) / state.epoch_step, self._elapsed()
                     return
-                if due > 0:
+                if save_due > 0:
                     self._save_now()
         state.loss = float(self._epoch_loss) / len(plan)
         state.epoch, state.epoch_step, state.epoch_loss = state.epoch + 1, 0, 0.0
         self._epoch_loss = torch.zeros(())
         state.seconds = self._elapsed()
         speed = {"positions_per_second": round(positions / (time.monotonic() - began))} if positions else {}
-        told = {"epoch": state.epoch, "step": state.step, "loss": state.loss, "seconds": state.seconds}
-        self._log.event("epoch", **told, **speed, **health.peak_memory(self.model.device))
-        if due > 0 and not self._validation_due():
+        summary = {"epoch": state.epoch, "step": state.step, "loss": state.loss, "seconds": state.seconds}
+        self._log.event("epoch", **summary, **speed, **health.peak_memory(self.model.device))
+        if save_due > 0 and not self._validation_due():
             self._save_now()
 
     def _update(self, own_parts: list[DeviceTrainingBatch], steps_per_epoch: int) -> Tensor:
-        """One update of the weights from this rank's parts of a batch.
+        """Update the weights once, from this rank's parts of a batch (gradient accumulation).
 
-        Returns four numbers, the same on all ranks: the loss of the batch; above 0 if a signal is pending on any
-        rank; above 0 if it is time to save; above 0 if the time is over.
+        Returns (4,), equal on all ranks: the loss of the whole batch, then three flags that are set if above 0.
+        The flags are: a rank has a pending signal, a save is due (save_minutes), the time is over (max_minutes).
         """
         training, state = self.config.training, self.state
-        # Dropout too is a function of (seed, epoch, step).
+        # Seed dropout from (seed, epoch, step, rank), so a resumed run draws the same masks.
         stream = [training.seed, _DROPOUT, state.epoch, state.epoch_step, *([rank()] if rank() else [])]
         seed_generators(
             self.model.device, int(np.random.SeedSequence(stream).generate_state(1, np.uint64)[0]) >> 1
@@ -215,19 +223,23 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(training, state.step, steps_per_epoch)
         self._optimizer.zero_grad()
-        told = torch.zeros(4, device=self.model.device)
-        for place, batch in enumerate(own_parts):
-            last = place == len(own_parts) - 1
+        # One array for the loss and the flags, so the ranks exchange them in one all-reduce.
+        shared = torch.zeros(4, device=self.model.device)
+        for index, batch in enumerate(own_parts):
+            last = index == len(own_parts) - 1
+            # Gradients are summed over ranks only with the last part.
             with nullcontext() if last or world() == 1 else self._loss_of.no_sync():  # type: ignore[operator]
-                loss, penalised = self._loss_of(batch, training.l2_emb if place == rank() == 0 else 0.0)
-                told[0] += loss
+                # The penalty counts once per batch: in the first part of rank 0.
+                loss, penalised = self._loss_of(batch, training.l2_emb if index == rank() == 0 else 0.0)
+                shared[0] += loss
                 self._backward(penalised, loss)
-        told[1] = pending()
-        if rank() == 0:
+        shared[1] = pending()
+        if rank() == 0:  # clocks differ, so only the clock of rank 0 counts
             now = time.monotonic()
-            told[2] = training.save_minutes and now - self._saved > 60 * training.save_minutes
-            told[3] = training.max_minutes and now - self._began > 60 * training.max_minutes
-        total = sum_over_ranks(told)[0]
+            shared[2] = training.save_minutes and now - self._saved > 60 * training.save_minutes
+            shared[3] = training.max_minutes and now - self._began > 60 * training.max_minutes
+        total = sum_over_ranks(shared)[0]
+        # The norm, its check and clipping need the true gradients, without the scale of fp16.
         self._scaler.unscale_(self._optimizer)
         norm = health.gradient_norm(self.model)
         if not math.isfinite(float(total)) or not (math.isfinite(float(norm)) or self._may_overflow()):
@@ -238,13 +250,14 @@ class Trainer:
             self._log.event("diagnostics", step=state.step, **event)
         if training.clip_norm > 0:
             torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), training.clip_norm, norm)
-        self._scaler.step(self._optimizer)  # not where fp16 overflowed: then the next scale is lower
-        self._scaler.update()
-        return told
+        self._scaler.step(self._optimizer)  # skips the update if fp16 overflowed
+        self._scaler.update()  # lowers the scale after an overflow
+        return shared
 
     def _backward(self, penalised: Tensor, loss: Tensor) -> None:
+        """Add the gradients of one part. Raises: TrainingError if detect_anomaly finds a NaN. Remedy: lower lr."""
         try:
-            # DistributedDataParallel takes the mean over ranks, and parts are to be summed.
+            # DistributedDataParallel averages over ranks, but the losses of parts must be summed.
             self._scaler.scale(penalised * world()).backward()  # type: ignore[no-untyped-call]
         except RuntimeError as error:
             if not (self.config.training.detect_anomaly and "returned nan values" in str(error)):
@@ -252,21 +265,23 @@ class Trainer:
             health.refuse(self.model, self._pass_again, self._where(), float(loss), str(error))
 
     def _where(self) -> str:
+        """The current place in training, as text for an error message."""
         lr = self._optimizer.param_groups[0]["lr"]
         return f"epoch {self.state.epoch + 1}, step {self.state.step} (lr {lr:g})"
 
     def _pass_again(self) -> None:
-        """This rank's parts of the batch that is under way, forward."""
+        """Compute the loss of this rank's parts of the current batch again, to find where a NaN first appears."""
         parts = self.config.training.accumulate * world()
         for part in range(rank(), parts, world()):
             batch = self._loader.batch(self.state.epoch, self.state.epoch_step, part, parts)
             _Loss(self.model, self.config)(batch, 0.0)
 
     def _may_overflow(self) -> bool:
-        """In fp16 a gradient that is not finite means that the scale of the loss is too high, until it is 1."""
+        """Whether fp16 may cause a gradient that is not finite, because its loss scale can still be lowered."""
         return self._scaler.is_enabled() and self._scaler.get_scale() > 1
 
     def _validate_and_save(self) -> None:
+        """Validate, update the best score, and save a checkpoint with the score."""
         state = self.state
         try:
             score = self._validate()
@@ -275,24 +290,27 @@ class Trainer:
         state.seconds, state.validated_step = self._elapsed(), state.step
         better = score is not None and (state.best_epoch == 0 or score > state.best_score)
         if score is not None and better:
-            state.best_score, state.best_epoch = score, state.epoch + (state.epoch_step > 0)
+            state.best_score, state.best_epoch = score, state.epoch + (state.epoch_step > 0)  # counts from 1
         self._save_now(score)
         self._log.event("validation", epoch=state.epoch, step=state.step, score=score, best=better)
         shown = "" if score is None else f"  validation NDCG@10 {score:.4f}{' (best)' if better else ''}"
         self._log.say(f"epoch {state.epoch:4d}  loss {state.loss:.4f}{shown}  {state.seconds:.0f} s")
 
     def _stop(self) -> NoReturn:
-        """Save, unless that is done, and end as the signal asks; it may have come to another rank."""
+        """Save if needed, then raise what the pending signal calls for.
+
+        If only another rank received the signal, act as after SIGTERM.
+        """
         if self.state.step > self._saved_step:
             self._save_now()
         raise_for(pending() or signal.SIGTERM)
 
     def _save_now(self, score: float | None = None) -> None:
-        """Rank 0 writes, and the others wait, however long it takes."""
+        """Write a checkpoint on rank 0; the other ranks wait, without a time limit."""
         self.state.epoch_loss, self.state.scaler = float(self._epoch_loss), self._scaler.state_dict()
 
         def write() -> str:
-            # A copy: what all ranks decide by must not change on one of them.
+            # Copy: all ranks decide by `seconds`, so rank 0 must not change it for itself alone.
             state = replace(self.state, seconds=time.monotonic() - self._began)
             self._save(state, score, optimizer_tensors(self.model, self._optimizer))
             return ""
@@ -302,33 +320,39 @@ class Trainer:
         self._saved, self._saved_step = time.monotonic(), self.state.step
 
     def _elapsed(self) -> float:
-        """Seconds by the clock of rank 0, so that all ranks decide alike."""
+        """Seconds since the start of training by the clock of rank 0, so that all ranks decide equally."""
         mine = time.monotonic() - self._began if rank() == 0 else 0.0
         return float(sum_over_ranks(torch.tensor(mine, dtype=torch.float64)))
 
     def _validation_due(self) -> bool:
+        """Whether to validate now: every eval_every epochs and when a limit is reached, once per step."""
         state = self.state
         at_end = state.epoch_step == 0 and state.epoch % self.config.training.eval_every == 0
         return state.step > state.validated_step and (at_end or bool(self._limit_reached()))
 
     def _reason_to_stop(self) -> str:
+        """Why training must stop, as text, or "" to continue."""
         return self._limit_reached() or self._out_of_patience()
 
     def _limit_reached(self) -> str:
+        """Whether num_epochs or max_minutes is reached: the reason as text, or ""."""
         training, state = self.config.training, self.state
         if state.epoch >= training.num_epochs:
             return f"all {training.num_epochs} epochs done"
         if training.max_minutes and state.seconds >= training.max_minutes * 60:
-            return f"{training.max_minutes:g} minutes are over"
+            return f"the limit of {training.max_minutes:g} minutes is reached"
         return ""
 
     def _out_of_patience(self) -> str:
+        """Early stopping: the reason as text, or "" while the best validation is recent enough."""
         training, stale = self.config.training, self.state.epoch - self.state.best_epoch
+        # Wait for the validation of the current step: it may bring a better score.
         validated = self.state.best_epoch and self.state.validated_step == self.state.step
         if validated and 0 < training.patience * training.eval_every <= stale:
-            return f"no better validation for {stale} epochs"
+            return f"early stopping, since validation did not improve for {stale} epochs"
         return ""
 
     def _note(self) -> str:
+        """The text beside the progress bar."""
         best = "" if self.state.best_epoch == 0 else f", best NDCG@10 {self.state.best_score:.4f}"
         return f"epoch {self.state.epoch + 1}{best}"
