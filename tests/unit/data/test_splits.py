@@ -199,7 +199,7 @@ def test_a_temporal_run_trains_resumes_and_is_measured_under_its_own_split(time:
     assert protocol["test"]["skipped"]["new user: no event before this period"] > 0
     assert protocol["test"]["skipped"]["the target's item is not in training"] > 0
     assert len(recommender.recommend_user("u000", k=30, exclude_seen=False)) == 25, "all but the late item"
-    with pytest.warns(UserWarning, match="events of items that are not in training"):
+    with pytest.warns(UserWarning, match="events with items that are not in training"):
         assert sasrec.load(run, device="cpu").recommend_all(k=1).height == 80
     with pytest.raises(ConfigError, match=r"split was 'temporal:0\.8' when this run began"):
         sasrec.resume(run, split="leave-one-out")

@@ -48,7 +48,7 @@ def test_what_is_exported_holds_no_user_and_no_event(tmp_path: Path) -> None:
     assert written == {"checkpoints", "config.toml", "items.parquet"}
     assert pl.read_parquet(tmp_path / "model/items.parquet").columns == ["id"]
     assert store.load(best_of(tmp_path / "model")).optimizer == {}
-    with pytest.raises(DataError, match="an export holds no users"):
+    with pytest.raises(DataError, match="an export contains no users"):
         model.recommend_user(run.data.user_ids[0])
     with pytest.raises(EvaluationError, match="is an export, which has no events; evaluate the run"):
         sasrec.evaluate(tmp_path / "model")
