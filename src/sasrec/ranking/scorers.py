@@ -49,7 +49,7 @@ class ModelScorer:
 
     @torch.no_grad()
     def states(self, histories: Histories, rows: npt.NDArray[np.int64]) -> Tensor:
-        """Return states_BD, the state after the last item of each row. Encodes few rows at a time to save memory."""
+        """Return states_BD, the state after the last item of each row. Encodes few rows at a time, for memory."""
         was_training, maxlen = self.model.training, self.model.config.maxlen
         self.model.eval()
         try:

@@ -55,7 +55,7 @@ def test_the_part_that_has_targets_is_measured_and_printed(
     assert ranks["split"].unique().to_list() == [there]
     assert ranks.height == 5 * metrics["protocol"][there]["targets"]
     assert sasrec.evaluate(run) == metrics == RunFolder(run).metrics()
-    with pytest.raises(EvaluationError, match=f"nobody has a {missing} target"):
+    with pytest.raises(EvaluationError, match=f"no user has a {missing} target"):
         metric_of(metrics, f"baselines.markov.{missing}.full.mrr")
     assert metric_of(metrics, f"{there}.full.mrr") == metrics[there]["full"]["mrr"]
     sides = [run, f"{run}:popularity"]
