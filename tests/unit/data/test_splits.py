@@ -42,8 +42,8 @@ def rows(part: EvaluationSplit) -> list[tuple[int, list[int], int]]:
 @pytest.mark.parametrize(
     ("split", "message"),
     [
-        *((wrong, "there is no split .*use leave-one-out, last-N") for wrong in ("", "loo", "last", "last-")),
-        *((wrong, "there is no split") for wrong in ("last-0", "last--1", "last-01", "last-1.5", "last-x", "Last-1")),
+        *((wrong, "unknown split .*Use leave-one-out, last-N") for wrong in ("", "loo", "last", "last-")),
+        *((wrong, "unknown split") for wrong in ("last-0", "last--1", "last-01", "last-1.5", "last-x", "Last-1")),
         *((f"temporal:{wrong}", "not a fraction between 0 and 1") for wrong in ("0", "1", "-0.1", "1.5", "nan", "inf", "2015")),
         *((f"temporal:{wrong}", "neither an ISO date nor a fraction") for wrong in ("", "soon", "2015-13-01", "0.5,", "1/2/2015")),
         ("temporal", "neither an ISO date nor a fraction"),

@@ -79,5 +79,5 @@ def test_the_part_that_has_targets_is_measured_and_printed(
 
 def test_an_export_says_why_it_cannot_be_measured(tmp_path: Path) -> None:
     sasrec.export(trained(tmp_path, *CASES["valid"]), tmp_path / "model")
-    with pytest.raises(EvaluationError, match="is an export, which has no events; evaluate the run"):
+    with pytest.raises(EvaluationError, match=r"is an export, which has no events\. Evaluate the run"):
         sasrec.evaluate(tmp_path / "model")

@@ -50,7 +50,7 @@ def test_what_is_exported_holds_no_user_and_no_event(tmp_path: Path) -> None:
     assert store.load(best_of(tmp_path / "model")).optimizer == {}
     with pytest.raises(DataError, match="an export contains no users"):
         model.recommend_user(run.data.user_ids[0])
-    with pytest.raises(EvaluationError, match="is an export, which has no events; evaluate the run"):
+    with pytest.raises(EvaluationError, match=r"is an export, which has no events\. Evaluate the run"):
         sasrec.evaluate(tmp_path / "model")
     with pytest.raises(ConfigError, match="not empty"):
         sasrec.export(tmp_path / "run", tmp_path / "model")
