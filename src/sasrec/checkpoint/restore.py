@@ -25,8 +25,8 @@ _KNOWN_ITEMS, _TRAINING_PART = "known_items", "training_part"
 def checkpoint_at(path: Path) -> store.Checkpoint:
     """Load a checkpoint from its own folder, or the best checkpoint from the folder of a run.
 
-    Raises: CheckpointError if the checkpoint is missing or damaged, or `path` is a pickle file. Remedy: name a
-    checkpoint folder or a run.
+    Raises: CheckpointError if the checkpoint is missing or damaged, or `path` is a file that could run code.
+    Remedy: name a checkpoint folder or a run.
     """
     if path.suffix in {".pth", ".pt", ".ckpt", ".bin"}:
         raise CheckpointError(

@@ -340,7 +340,8 @@ class Trainer:
         if state.epoch >= training.num_epochs:
             return f"all {training.num_epochs} epochs done"
         if training.max_minutes and state.seconds >= training.max_minutes * 60:
-            return f"the limit of {training.max_minutes:g} minutes is reached"
+            # studies/reproduce.py recognises this reason by its text, also in the logs of older runs.
+            return f"{training.max_minutes:g} minutes are over"
         return ""
 
     def _out_of_patience(self) -> str:

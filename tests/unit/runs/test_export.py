@@ -76,7 +76,7 @@ def test_weights_of_another_run_are_a_start_and_can_be_measured(tmp_path: Path) 
         sasrec.train(frame, tmp_path / "heads", start_from=best, **SMALL | {"num_heads": 1, "norm": "post"})
     with pytest.raises(CheckpointError, match="other data"):
         sasrec.train(chain_frame(users=61), tmp_path / "other", start_from=best, **SMALL)
-    with pytest.raises(ConfigError, match="may have seen targets of last-2"):
+    with pytest.raises(ConfigError, match="may have seen targets of split last-2"):
         sasrec.train(frame, tmp_path / "split", start_from=best, split="last-2", **SMALL)
     with pytest.raises(CheckpointError, match="can run code"):
         sasrec.train(frame, tmp_path / "pickle", start_from="weights.pth", **SMALL)

@@ -255,7 +255,7 @@ def test_what_is_there_is_never_overwritten_and_what_is_missing_is_named(learned
         sasrec.load(tmp_path)
     (tmp_path / "config.toml").write_text("")
     sasrec.prepare(chain_frame(), output=tmp_path / "dataset")
-    with pytest.raises(CheckpointError, match="no checkpoint"):
+    with pytest.raises(CheckpointError, match="is not a checkpoint"):
         sasrec.load(tmp_path)
     with pytest.raises(DataError, match="no data set was named"):
         sasrec.train("", tmp_path / "x", **SMALL)
