@@ -1,4 +1,4 @@
-"""Files written whole, their hashes, and compressed ones read."""
+"""Write files atomically, compute their hashes, and read compressed files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import IO, BinaryIO, cast
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A stream whose bytes appear under `path` at once, when the block ends without an error (atomic write).
+    """Yield a stream for an atomic write: `path` gets the bytes when the block ends without an error.
 
-    A kill can leave `.NAME.PID.tmp` beside it.
+    If the process is killed, a temporary file `.NAME.PID.tmp` can remain in the same folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -23,7 +23,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         with unfinished.open("wb") as stream:
             yield stream
             stream.flush()
-            os.fsync(stream.fileno())
+            os.fsync(stream.fileno())  # the bytes must be on disk before the name points to them
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -32,13 +32,13 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file at once: a reader, or a kill, meets the old content or the new, never a part."""
+    """Write a file atomically. A reader sees the old content or the new, never a part, even after a crash."""
     with whole_file(path) as stream:
         stream.write(content.encode() if isinstance(content, str) else content)
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Write a file and wait until the disk has it, for files whose folder is published by a rename."""
+    """Write a file and wait until it is on disk. Not atomic: the caller renames the folder when it is complete."""
     with path.open("wb") as stream:
         stream.write(data)
         stream.flush()
@@ -46,7 +46,7 @@ def write_synced(path: Path, data: bytes) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Wait until the disk has the names in a folder."""
+    """Wait until the names of the files in a folder are on disk, so a rename survives a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -55,17 +55,17 @@ def sync_folder(path: Path) -> None:
 
 
 def sha256_of(data: bytes) -> str:
-    """The SHA-256 of bytes, in lower-case hexadecimal digits."""
+    """Return the SHA-256 of bytes, in lower-case hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:
-    """The hash of a file, in lower-case hexadecimal digits; read in blocks, so its size does not matter."""
+    """Return the hash of a file, in lower-case hexadecimal digits. Reads in blocks, to save memory."""
     with path.open("rb") as stream:
-        # MD5 only tells a damaged download from a whole one.
+        # MD5 only detects damaged downloads here; it gives no security.
         return hashlib.file_digest(stream, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
 
 def decompressed(path: Path) -> IO[bytes]:
-    """The bytes of a file, unpacked if its name ends in .gz."""
+    """Open a file to read its bytes; decompress them if the name ends in .gz."""
     return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else path.open("rb")

@@ -1,8 +1,9 @@
-"""Make batches of histories. A batch depends only on (seed, epoch, step, part), so resume needs no loader state.
+"""Make training batches from histories.
 
-Rows are padded on the right, up to the longest row of the batch. A batch contains histories of similar length,
-and all batches contain about the same number of positions. So padding costs little, and short histories do not
-outweigh long ones in the mean loss. Position ids count from the end: the most recent item always has id `maxlen`.
+A batch is a pure function of (random seed, epoch, step, part), so checkpoints need not store any state of it.
+Rows are padded on the right to the longest row of the batch. A batch contains rows of similar length, so padding
+costs little. All batches have about the same number of positions, so every position weighs about the same in the
+mean loss. Position ids count from the end: the last item of a row always has position id `maxlen`.
 """
 
 from __future__ import annotations
@@ -18,21 +19,22 @@ import numpy.typing as npt
 from sasrec.batches.negatives import NegativePlan, TrainingNegatives
 from sasrec.data.histories import Histories
 
-# Each purpose has its own stream of random numbers, so one never shifts another.
-_PLAN, _NEGATIVES, _WINDOWS = 0, 1, 3  # 2 is dropout's
+# One stream of random numbers for each purpose: a draw for one purpose must not shift the draws for another.
+_PLAN, _NEGATIVES, _WINDOWS = 0, 1, 3  # training/trainer.py uses 2 for dropout
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """The inputs of a model. B is the number of rows, L the length of the longest one."""
+    """The input of a model: B rows, padded to L, the length of the longest row (shapes: models/interface.py)."""
 
     items_BL: npt.NDArray[np.int64]
-    """Item numbers, oldest first, 0 after the end of a row."""
+    """Item numbers, oldest first; 0 at padding."""
     positions_BL: npt.NDArray[np.int64]
-    """1..maxlen, the last real item always maxlen; 0 in the padding."""
+    """Position ids from 1 to maxlen; the last item of a row has maxlen. 0 at padding."""
     lengths_B: npt.NDArray[np.int64]
+    """The number of items in each row, without padding."""
     ticks_BL: npt.NDArray[np.int64] | None
-    """Ticks (personal times, batches/ticks.py), 0 after the end of a row; None for models without time."""
+    """Personal times (batches/ticks.py), 0 at padding; None if the histories have no ticks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,24 +42,27 @@ class TrainingBatch(Batch):
     """A batch with its targets and negatives. P is the number of real positions, row after row."""
 
     real_P: npt.NDArray[np.int64]
-    """Index of each real position in the flattened (B·L)."""
+    """Index of each real position in the flattened batch (B * L,)."""
     targets_P: npt.NDArray[np.int64]
-    """The item that follows each position."""
+    """The target of each position: the item number of the user's next event."""
     negatives: npt.NDArray[np.int64] | None
-    """(P, N) of each position, 0 where a draw was dropped; (N,) if the batch shares them; None for full losses."""
+    """Negative item numbers: (P, N), 0 where a draw was dropped; (N,) if all positions share them; None for full
+    cross-entropy."""
     own_BK: npt.NDArray[np.int64] | None
-    """The distinct training items of each row's user, the last one repeated to a common length; None unless the
-    plan of negatives has the loss mask them."""
+    """The distinct training items of the user of each row. Shorter rows repeat their last item up to length K.
+
+    None unless the loss masks the user's own items (`NegativePlan.own` is "masked")."""
     positions: int
-    """Real positions of the whole batch, of which this may be a part: the divisor of a loss."""
+    """The number of real positions in the whole batch, also if this is only a part of it."""
 
 
 def pad(histories: Histories, rows: npt.NDArray[np.int64], maxlen: int) -> Batch:
-    """Pad the last `maxlen` events of each row to a batch. Rows may be empty; L is at least 1."""
+    """Return the last `maxlen` items of each history in `rows`. An empty history gives a row of padding."""
     ends = histories.ends[rows]
     lengths = np.minimum(histories.lengths[rows], maxlen)
     column = np.arange(max(1, int(lengths.max(initial=0))))
     real = column < lengths[:, None]
+    # Padding reads index 0 of the events; the masks below overwrite these values.
     source = np.where(real, (ends - lengths)[:, None] + column, 0)
     return Batch(
         items_BL=np.where(real, histories.items[source], 0).astype(np.int64),
@@ -68,7 +73,7 @@ def pad(histories: Histories, rows: npt.NDArray[np.int64], maxlen: int) -> Batch
 
 
 class TrainingBatches:
-    """The batches of a training run; `batch(epoch, step)` makes any batch, in any order."""
+    """All batches of a training run. `batch(epoch, step)` makes any one of them, in any order."""
 
     def __init__(
         self,
@@ -82,11 +87,14 @@ class TrainingBatches:
         windows: Literal["last", "random"] = "last",
         known_V: npt.NDArray[np.bool_] | None = None,
     ) -> None:
-        """`training`: the training part of each user. A user with fewer than two events there has no target.
+        """Prepare what all epochs share; `batch` makes the batches.
 
-        `windows`: the part of a longer history that an epoch uses, its last `maxlen` inputs or a random window.
-        `known_V`: the items that may be negatives, by default all.
+        `training`: the training part of each user. A user with fewer than two events is not trained on.
+        `batch_size`: the average number of users per batch. `plan`: how to draw negatives.
+        `windows`: for histories longer than `maxlen`, use the last `maxlen` inputs, or a random window of `maxlen`
+        inputs, drawn again in each epoch. `known_V`: (V,) true for items that may be negatives; None means all.
         """
+        # The last training event is only a target, never an input.
         self._inputs = Histories(training.items, training.ticks, training.starts, training.ends - 1)
         self._users = np.flatnonzero(training.lengths >= 2)
         self._length_of = np.minimum(self._inputs.lengths, maxlen)
@@ -97,9 +105,10 @@ class TrainingBatches:
         self._own = _distinct(training, num_items) if plan.own == "masked" else None
         unknown_U = np.zeros(0, np.int64) if known_V is None else np.flatnonzero(~known_V[1:]) + 1
         self.unknown_U = unknown_U if len(unknown_U) else None
-        """The items that are not candidates, or None if all are."""
+        """Item numbers that are not candidates, (U,); None if all items are candidates."""
         self._negatives = None
         if plan.pool != "none":
+            # In-batch negatives need the probability of each item to be a target (logQ correction).
             targets, expected = self._expected_targets()
             often_V = np.bincount(targets, expected, minlength=num_items + 1).astype(np.float64)
             self._negatives = TrainingNegatives(training, often_V, num_items, plan, known_V=known_V)
@@ -108,48 +117,55 @@ class TrainingBatches:
 
     @property
     def log_q_V(self) -> npt.NDArray[np.float64] | None:  # noqa: N802
-        """Log of the probability that a draw of a negative is that item, if the plan needs it."""
+        """The log of the probability that a draw gives each item, (V,); None if the plan does not need it."""
         return None if self._negatives is None else self._negatives.log_q_V
 
     def __len__(self) -> int:
-        """Number of users that an epoch trains on."""
+        """The number of users that are trained on."""
         return len(self._users)
 
     def plan(self, epoch: int) -> list[npt.NDArray[np.int64]]:
-        """User numbers of each batch of an epoch; every user once."""
+        """Return the user numbers of each batch of an epoch. Each trained user occurs once per epoch."""
         return self._plan_of(epoch)[1]
 
     def _plan_of(self, epoch: int) -> tuple[int, list[npt.NDArray[np.int64]], Histories]:
-        """The epoch, the users of each of its batches, and the inputs of all users in that epoch."""
-        with self._lock:  # the loader's thread asks too
+        """Return the epoch, the users of its batches, and the histories that end with the inputs of the epoch.
+
+        Caches the last epoch, since each step reads its plan.
+        """
+        with self._lock:  # the thread of the loader also calls this
             if self._planned[0] != epoch:
                 self._planned = (epoch, self._new_plan(epoch), self._inputs_of(epoch))
             return self._planned
 
     def _new_plan(self, epoch: int) -> list[npt.NDArray[np.int64]]:
+        """Group users of similar length into batches, then shuffle the batches."""
         random = np.random.default_rng([self._seed, _PLAN, epoch])
+        # Shuffle before the stable sort: users of equal length come in a random order.
         order = random.permutation(len(self._users))
         order = order[np.argsort(self._lengths[order], kind="stable")]
-        # The middle of a row decides its batch, so that all batches hold the same number of positions.
+        # Lay all rows end to end and cut into pieces of equal length. The piece at a row's middle gets the row,
+        # so all batches have about the same number of positions.
         middle = np.cumsum(self._lengths[order]) - self._lengths[order] / 2
         steps = middle * self._num_batches // self._lengths.sum()
         batches = np.split(self._users[order], np.flatnonzero(np.diff(steps)) + 1)
         return [batches[i] for i in random.permutation(len(batches))]
 
     def _inputs_of(self, epoch: int) -> Histories:
-        """The input events of each user in an epoch; a batch takes the last `maxlen` of them."""
+        """Return histories whose last `maxlen` items are the inputs of this epoch."""
         if self._windows == "last":
             return self._inputs
         random = np.random.default_rng([self._seed, _WINDOWS, epoch])
-        left_out = self._inputs.lengths - self._length_of
-        ends = self._inputs.ends - (random.random(len(left_out)) * (left_out + 1)).astype(np.int64)
+        # Draw for every user, also for short histories, so one user's length does not shift another's draw.
+        unused = self._inputs.lengths - self._length_of
+        ends = self._inputs.ends - (random.random(len(unused)) * (unused + 1)).astype(np.int64)
         return dataclasses.replace(self._inputs, ends=ends)
 
     def batch(self, epoch: int, step: int, part: int = 0, parts: int = 1) -> TrainingBatch:
-        """The batch of a step of an epoch, or one of its parts; the same arguments give the same batch.
+        """Return the batch of a step, or one of its `parts` for gradient accumulation or several ranks.
 
-        Parts share out the users of a batch (a part may get none), and have the negatives that the whole has, so
-        their losses add up to its loss, however many there are.
+        Equal arguments give equal batches. A part has every `parts`-th user of the batch, and may have no user.
+        Each position has the same negatives as in the whole batch, so the losses of all parts add up to its loss.
         """
         _, batches, inputs = self._plan_of(epoch)
         everyone = batches[step]
@@ -160,6 +176,7 @@ class TrainingBatches:
         column_P = np.arange(len(row_P)) - np.repeat(
             np.cumsum(padded.lengths_B) - padded.lengths_B, padded.lengths_B
         )
+        # Draw for the whole batch and then select, so the negatives do not depend on the number of parts.
         targets = self._targets(inputs, everyone)
         row_of_all = np.repeat(np.arange(len(everyone)), self._length_of[everyone])
         mine = row_of_all % parts == part
@@ -181,15 +198,15 @@ class TrainingBatches:
         )
 
     def _own_items(self, users: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
-        """The items of the whole training part of each user, whatever the window."""
+        """Return own_BK: the distinct items of each user's whole training part, not only of the window."""
         if self._own is None:
             return None
         lengths = self._own.lengths[users]
-        place = np.minimum(np.arange(lengths.max(initial=1)), lengths[:, None] - 1)
-        return self._own.items[self._own.starts[users][:, None] + place].astype(np.int64)
+        column = np.minimum(np.arange(lengths.max(initial=1)), lengths[:, None] - 1)  # repeats the last item
+        return self._own.items[self._own.starts[users][:, None] + column].astype(np.int64)
 
     def _expected_targets(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        """Items, and the expected number of times that an epoch has each of them as a target."""
+        """Return item numbers, which may repeat, and how often an epoch is expected to use each as a target."""
         if self._windows == "last":
             targets = self._targets(self._inputs, self._users)
             return targets, np.ones(len(targets))
@@ -197,21 +214,24 @@ class TrainingBatches:
             self._inputs.items, None, self._inputs.starts[self._users], self._inputs.ends[self._users]
         )
         window_P = np.repeat(self._lengths, inputs.lengths)
-        left_out_P = np.repeat(inputs.lengths, inputs.lengths) - window_P
-        place_P = inputs.flat() - np.repeat(inputs.starts, inputs.lengths)
-        covering_P = np.minimum(place_P, left_out_P) - np.maximum(0, place_P - window_P + 1) + 1
-        return inputs.items[inputs.flat() + 1].astype(np.int64), covering_P / (left_out_P + 1)
+        unused_P = np.repeat(inputs.lengths, inputs.lengths) - window_P
+        index_P = inputs.flat() - np.repeat(inputs.starts, inputs.lengths)
+        # A window can start at 0..unused, each with equal probability. Count the starts that cover the index.
+        covering_P = np.minimum(index_P, unused_P) - np.maximum(0, index_P - window_P + 1) + 1
+        return inputs.items[inputs.flat() + 1].astype(np.int64), covering_P / (unused_P + 1)
 
     def _targets(self, inputs: Histories, users: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """The item after each input event, user after user."""
+        """Return the item that follows each input of `users`, user after user."""
+        # Moving the window by one event turns inputs into targets.
         ends = inputs.ends[users] + 1
         last = Histories(inputs.items, None, ends - self._length_of[users], ends)
         return last.items[last.flat()].astype(np.int64)
 
 
 def _distinct(histories: Histories, num_items: int) -> Histories:
-    """The distinct items of each row, in ascending order."""
+    """Return the distinct items of each row, in ascending order."""
     row = np.repeat(np.arange(len(histories)), histories.lengths)
+    # One integer key per (row, item) pair; divmod takes the keys apart again.
     row, items = np.divmod(np.unique(row * (num_items + 1) + histories.items[histories.flat()]), num_items + 1)
     ends = np.cumsum(np.bincount(row, minlength=len(histories)))
     return Histories(items.astype(np.int32), None, np.concatenate([[0], ends[:-1]]), ends)

@@ -1,7 +1,7 @@
-"""Batches on the device: packed into one array, moved once, and made one step ahead of their use.
+"""Move batches to the device, with one copy per batch, and prepare each batch one step ahead.
 
-A batch is a pure function of its place in training (batches.py), so a thread may make the next one while the
-device works on this one. The numbers are the same as without the thread.
+A batch is a pure function of seed, epoch, step and part (batches.py). A thread can therefore make the next batch
+while the device computes the present one; the thread does not change any number.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Array: TypeAlias = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class DeviceBatch:
-    """A `Batch` as tensors where the model is."""
+    """A `Batch` as tensors on the device of the model. See `Batch` for the fields."""
 
     items_BL: Tensor
     positions_BL: Tensor
@@ -36,18 +36,18 @@ class DeviceBatch:
 
 @dataclass(frozen=True, eq=False)
 class RunConstants:
-    """What all batches of a run share, moved to the device once."""
+    """Values that all batches of a run share; `Loader` moves them to the device once."""
 
     plan: NegativePlan
     log_q_V: Tensor | None
-    """Log of the probability that a draw of a negative is that item, if the plan needs it."""
+    """The log of the probability that a draw gives each item, (V,); None if the plan does not need it."""
     unknown_U: Tensor | None
-    """The items that are not candidates, or None if all are."""
+    """Item numbers that are not candidates, (U,); None if all items are candidates."""
 
 
 @dataclass(frozen=True, eq=False)
 class DeviceTrainingBatch(DeviceBatch):
-    """A `TrainingBatch` as tensors where the model is."""
+    """A `TrainingBatch` as tensors on the device of the model. See `TrainingBatch` for the fields."""
 
     real_P: Tensor
     targets_P: Tensor
@@ -58,12 +58,12 @@ class DeviceTrainingBatch(DeviceBatch):
 
     @property
     def row_P(self) -> Tensor:  # noqa: N802
-        """The row of each position."""
+        """The row of each real position, (P,)."""
         return self.real_P // self.items_BL.shape[1]
 
 
 def on_device(batch: Batch, device: torch.device) -> DeviceBatch:
-    """Move a batch of histories."""
+    """Return a batch of histories as tensors on a device."""
     (items_BL, positions_BL, lengths_B), (ticks_BL,) = _moved(
         device, [batch.items_BL, batch.positions_BL, batch.lengths_B], [batch.ticks_BL]
     )
@@ -71,10 +71,13 @@ def on_device(batch: Batch, device: torch.device) -> DeviceBatch:
 
 
 class Loader:
-    """Moves the batches of a run to a device, the next one while the present one is in use."""
+    """Moves the batches of a run to a device; prepares the next batch while the present one is in use."""
 
     def __init__(self, batches: TrainingBatches, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
-        """`dtype`: floating type of the model's weights, for constants that meet its scores."""
+        """Move the constants of the run to the device.
+
+        `dtype`: the type of the model's weights; constants that are added to scores get this type.
+        """
         self.batches, self._device = batches, device
         log_q, unknown = batches.log_q_V, batches.unknown_U
         self._constants = RunConstants(
@@ -84,12 +87,12 @@ class Loader:
         )
 
     def batch(self, epoch: int, step: int, part: int = 0, parts: int = 1) -> DeviceTrainingBatch:
-        """The batch of a step of an epoch, or one of its parts (batches.py), on the device."""
-        made = self.batches.batch(epoch, step, part, parts)
+        """Return the batch of a step, or one of its parts, on the device. See `TrainingBatches.batch`."""
+        host = self.batches.batch(epoch, step, part, parts)
         (items_BL, positions_BL, lengths_B, real_P, targets_P), (ticks_BL, negatives, own_BK) = _moved(
             self._device,
-            [made.items_BL, made.positions_BL, made.lengths_B, made.real_P, made.targets_P],
-            [made.ticks_BL, made.negatives, made.own_BK],
+            [host.items_BL, host.positions_BL, host.lengths_B, host.real_P, host.targets_P],
+            [host.ticks_BL, host.negatives, host.own_BK],
         )
         return DeviceTrainingBatch(
             items_BL,
@@ -100,14 +103,17 @@ class Loader:
             targets_P,
             negatives,
             own_BK,
-            made.positions,
+            host.positions,
             self._constants,
         )
 
     def rest_of(
         self, epoch: int, step: int, own_parts: range, parts: int
     ) -> Generator[DeviceTrainingBatch, None, None]:
-        """The batches of an epoch from a step on: of each step the parts in `own_parts`, in order."""
+        """Yield the batches of an epoch from `step` on; for each step, yield the parts in `own_parts`, in order.
+
+        One thread prepares one batch ahead, so at most two batches are in memory.
+        """
         steps = range(step, len(self.batches.plan(epoch)))
         with ThreadPoolExecutor(1, "loader") as thread:
 
@@ -131,7 +137,7 @@ class Loader:
 def _moved(
     device: torch.device, required: list[Array], optional: list[Array | None]
 ) -> tuple[list[Tensor], list[Tensor | None]]:
-    """Integer arrays -> tensors on the device, which share one buffer there."""
+    """Move integer arrays to the device. Except on the CPU, the tensors share one buffer, moved in one copy."""
     present = [*required, *(array for array in optional if array is not None)]
     if device.type == "cpu":
         tensors = iter([torch.from_numpy(array) for array in present])
@@ -141,13 +147,13 @@ def _moved(
 
 
 def _packed(arrays: list[Array]) -> Tensor:
-    """One flat tensor of all arrays, on the host."""
+    """Return all arrays as one flat tensor in host memory."""
     return torch.from_numpy(np.concatenate([array.ravel() for array in arrays]))
 
 
 def _unpacked(buffer: Tensor, device: torch.device, arrays: list[Array]) -> list[Tensor]:
-    """Views of the buffer on the device, in the shapes of the arrays."""
+    """Move the buffer to the device; return views of it with the shapes of the arrays."""
     if device.type == "cuda":
-        buffer = buffer.pin_memory()  # a copy from pageable memory would make the host wait for the device
+        buffer = buffer.pin_memory()  # only copies from pinned memory run while the host continues
     pieces = torch.split(buffer.to(device, non_blocking=True), [array.size for array in arrays])
     return [piece.view(array.shape) for piece, array in zip(pieces, arrays, strict=True)]

@@ -1,4 +1,4 @@
-"""Negative items: uniform and never the user's own, without rejection sampling; and those of training."""
+"""Draw negative items: a sampler that excludes a user's items, and the draws that a training loss needs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sasrec.data.histories import Histories
 
 
 class NegativeSampler:
-    """Draws items that do not occur in a row's history, each with equal probability, with replacement.
+    """Draws items outside a row's history, with equal probability and with replacement, without rejection.
 
-    The r-th item outside a sorted list of positives p_0 < p_1 < … is r plus the number of j with
-    p_j - j <= r. With one offset a row, one binary search answers that for all rows at once.
+    Count items from 0 and sort the positives p_0 < p_1 < … of a row. The r-th item that is not a positive is
+    then r plus the number of j with p_j - j <= r. A binary search finds this number: O(log events) per draw.
     """
 
     def __init__(
@@ -27,9 +27,10 @@ class NegativeSampler:
         also: npt.NDArray[np.int64] | None = None,
         known_V: npt.NDArray[np.bool_] | None = None,
     ) -> None:
-        """`also`: (rows,) one more item a row to exclude, such as the target of an evaluation.
+        """Sort the positives of all rows, once.
 
-        `known_V`: the items that may be drawn, by default all; the histories and `also` hold no others.
+        `also`: (rows,) one more item to exclude per row, such as an evaluation target. `known_V`: (V,) true for
+        items that may be drawn; None means all. The items of `histories` and `also` must be known.
         """
         rows = np.repeat(np.arange(len(histories)), histories.lengths)
         items = histories.items[histories.flat()].astype(np.int64)
@@ -39,54 +40,59 @@ class NegativeSampler:
         self._drawable = np.flatnonzero(known_V)
         self._stride = num_items + 1
         self._place_V = np.cumsum(known_V) - 1
-        # Key of a positive: its row and its place among the drawable, so that one sorted array serves all rows.
+        # A key encodes row and drawable item, in this order, so one sorted array serves all rows.
         keys = np.unique(rows * self._stride + self._place_V[items])
         self._positives = keys
         rows, zero_based = np.divmod(keys, self._stride)
         self._counts = np.bincount(rows, minlength=len(histories))
         self._first = _exclusive_cumsum(self._counts)
         rank = np.arange(len(keys)) - self._first[rows]
+        # p_j - j of the class docstring, offset by row.
         self._keys = rows * self._stride + zero_based - rank
 
     def draw(
         self, rows: npt.NDArray[np.int64], num_negatives: int, random: np.random.Generator
     ) -> npt.NDArray[np.int64]:
-        """(len(rows), num_negatives) item numbers; 0 where a row's history holds the whole catalogue."""
+        """Return item numbers (len(rows), num_negatives); 0 for a row whose history contains every known item."""
         free = (len(self._drawable) - self._counts[rows])[:, None]
         drawn = (random.random((len(rows), num_negatives)) * free).astype(np.int64)
-        drawn = np.minimum(drawn, free - 1)  # a float just below 1, times a large number, may round up
+        drawn = np.minimum(drawn, free - 1)  # rounding can turn a product just below `free` into `free`
         query = rows[:, None] * self._stride + drawn
         below = np.searchsorted(self._keys, query, side="right") - self._first[rows][:, None]
         return np.where(free > 0, self._drawable[drawn + below], 0)
 
     def is_positive(self, rows: npt.NDArray[np.int64], items_RN: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """(len(rows), N) whether an item, 1 or more, is one that the row excludes."""
+        """Return (len(rows), N): true where a row excludes the item. `items_RN`: known items, 1 or more."""
         keys_RN = rows[:, None] * self._stride + self._place_V[items_RN]
         at_RN = np.searchsorted(self._positives, keys_RN)
-        found: npt.NDArray[np.bool_] = self._positives[np.minimum(at_RN, len(self._positives) - 1)] == keys_RN
-        return found
+        # The clamp keeps the index valid for keys above the last positive.
+        excluded_RN: npt.NDArray[np.bool_] = (
+            self._positives[np.minimum(at_RN, len(self._positives) - 1)] == keys_RN
+        )
+        return excluded_RN
 
 
 @dataclass(frozen=True)
 class NegativePlan:
-    """How a loss gets its negatives. Decided once from the settings; batches and losses read only this plan."""
+    """How a loss gets its negatives. Derived once from the settings; batches and losses read only this plan."""
 
     pool: Literal["none", "catalogue", "events", "batch"]
-    """Where negatives come from: nowhere (full cross-entropy); all items with equal probability; the training
-    events, so in proportion to popularity; or the targets of the batch, without replacement."""
+    """The source of negatives. "none": full cross-entropy draws no negatives. "catalogue": all items have equal
+    probability. "events": probability in proportion to an item's training events. "batch": targets of the same
+    batch, without replacement."""
     count: int
-    """Negatives of a position, or of a whole batch if they are shared."""
+    """The number of negatives per position, or per batch if all positions share them."""
     shared: bool
-    """Whether all positions of a batch have the same negatives."""
+    """Whether all positions of a batch use the same negatives."""
     own: Literal["kept", "avoided", "dropped", "masked"]
-    """What becomes of the user's own training items. They may be negatives; or they are never drawn; or a draw of
-    one becomes 0; or the loss masks them, as it must where draws do not depend on the user."""
+    """How to treat the user's own training items. "kept": they can be negatives. "avoided": never draw them.
+    "dropped": replace such a draw by 0. "masked": the loss masks them, for draws that all users share."""
     needs_log_q: bool
-    """Whether the loss corrects scores by how likely a draw is."""
+    """Whether the loss applies the logQ correction: subtract the log probability of a draw from its score."""
 
     @staticmethod
     def of(loss: LossConfig) -> NegativePlan:
-        """The plan of a loss."""
+        """Return the plan for the settings of a loss."""
         if loss.loss == "ce":
             return NegativePlan("none", 0, False, "masked" if loss.skip_own_items else "kept", False)
         pools: dict[str, Literal["catalogue", "events", "batch"]]
@@ -95,18 +101,18 @@ class NegativePlan:
         shared = loss.share_negatives or pool == "batch"
         own: Literal["kept", "avoided", "dropped", "masked"] = "kept"
         if loss.skip_own_items:
-            # Softmax has to know how likely a draw is, so there draws cannot depend on the user.
+            # Softmax needs the probability of each draw, so its draws must not depend on the user.
             own = "masked" if shared else "avoided" if pool == "catalogue" and not softmax else "dropped"
         return NegativePlan(pool, loss.num_negatives, shared, own, softmax and loss.logq)
 
     @property
     def may_hit_target(self) -> bool:
-        """Whether a draw can be the target of its position, so that the loss has to leave it out."""
+        """Whether a draw can equal the target of its position; the loss must then exclude this draw."""
         return self.own in ("kept", "masked")
 
 
 class TrainingNegatives:
-    """Draws what a plan asks for, once a step."""
+    """Draws the negatives of one batch at a time, by a `NegativePlan`."""
 
     def __init__(
         self,
@@ -117,29 +123,33 @@ class TrainingNegatives:
         *,
         known_V: npt.NDArray[np.bool_] | None = None,
     ) -> None:
-        """`often_V`: how often an epoch is expected to have each item as a target, for draws from the batch.
+        """Prepare the draws.
 
-        `known_V`: the items that may be drawn, by default all.
+        `often_V`: how often an epoch is expected to use each item as a target; only in-batch negatives need it.
+        `known_V`: (V,) true for items that may be drawn; None means all.
         """
         self._plan = plan
         knows_user = plan.own in ("avoided", "dropped")
         self._sampler = NegativeSampler(training, num_items, known_V=known_V) if knows_user else None
         self._drawable = np.arange(1, num_items + 1) if known_V is None else np.flatnonzero(known_V)
-        # One of these events, each alike, is a popular item. int32, as there may be as many as events.
+        # A uniform draw of an event draws an item in proportion to popularity. int32 halves the memory.
         self._events = training.items[training.flat()] if plan.pool == "events" else training.items[:0]
         self.log_q_V: npt.NDArray[np.float64] | None = None
-        """Log of the probability that a draw is that item, if the plan needs it."""
+        """The log of the probability that a draw gives each item, (V,); None if the plan does not need it."""
         if plan.needs_log_q:
             if plan.pool != "batch":
                 pool = self._drawable if plan.pool == "catalogue" else self._events
                 often_V = np.bincount(pool, minlength=num_items + 1).astype(np.float64)
-            never_V = often_V == 0  # such an item is never drawn, whatever stands there
+            never_V = often_V == 0  # these items are never drawn; 1 instead of 0 avoids log(0)
             self.log_q_V = np.log((often_V + never_V) / max(1.0, often_V.sum()))
 
     def draw(
         self, users_P: npt.NDArray[np.int64], targets_P: npt.NDArray[np.int64], random: np.random.Generator
     ) -> npt.NDArray[np.int64]:
-        """(P, N), 0 where a negative was dropped; or (N,) if shared, fewer for a batch of fewer than N targets."""
+        """Return negatives (P, N), 0 where a draw was dropped; or (N,) if all positions share them.
+
+        In-batch negatives are fewer than N if the batch has fewer than N targets.
+        """
         plan = self._plan
         if plan.pool == "batch":
             return random.choice(targets_P, min(plan.count, len(targets_P)), replace=False)

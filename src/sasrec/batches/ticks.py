@@ -1,9 +1,9 @@
-"""Ticks: time on a clock of the user's own, which ticks once per shortest gap (Li, Wang & McAuley, WSDM 2020).
+"""Convert times to ticks: personal times in units of the user's smallest gap (Li, Wang & McAuley, WSDM 2020).
 
     t'_i = round((t_i - t_first) / r_min) + 1       r_min: the smallest gap above zero between consecutive events
 
-The model sees differences of ticks. So it distinguishes users by the rhythm of their events, not by the speed: a
-user who returns every minute and a user who returns every month look the same.
+The model reads differences of ticks. A user who returns every few minutes and a user who returns every few months
+therefore look the same to the model if the rhythm of their events is the same.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from sasrec.data.histories import Histories
 from sasrec.data.splits import Split, TrainingPart
 from sasrec.errors import DataError
 
-_MICROSECONDS = 10**6  # the paper's times are whole seconds; ties are ties of seconds
+_MICROSECONDS = 10**6  # in a second; the paper uses whole seconds, so smaller gaps count as 0
 
 
 def with_ticks(split: Split, data: Dataset, config: ModelConfig) -> Split:
-    """The split whose histories also have ticks, if the model asks for them.
+    """Return the split with ticks in all its histories, or unchanged if the model does not use time.
 
-    With `interval_unit` training, a user's unit comes from the training part. A later gap decides it only for
-    users without a gap there.
+    With `interval_unit` "training", the unit is the user's smallest gap in the training part. If the training part
+    has no gap above zero, the unit is the first later gap.
 
-    Raises: DataError if the model needs times and the data has none.
+    Raises: DataError if the model needs times but the data has no times. Remedy: use --no_time (time=False).
     """
     if not config.time:
         return split
     ticks = user_ticks(data, config, split.training_part, data.offsets)
     known_V = split.known_V
+    # The histories of a temporal split omit events of unknown items, so their ticks must, too.
     flat = ticks if known_V[1:].all() else ticks[known_V[data.items]]
 
     def timed(histories: Histories) -> Histories:
@@ -50,12 +51,16 @@ def with_ticks(split: Split, data: Dataset, config: ModelConfig) -> Split:
 def user_ticks(
     data: Dataset, config: ModelConfig, part: TrainingPart, offsets: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """(events,) ticks of the events offsets[0]:offsets[-1] of users who own offsets[u]:offsets[u + 1].
+    """Return the ticks of the events offsets[0]:offsets[-1], for consecutive users.
 
-    Raises: DataError if the data has no times.
+    User u owns the events offsets[u]:offsets[u + 1] of the data set.
+
+    Raises: DataError if the data has no times. Remedy: use --no_time (time=False).
     """
     if data.times is None:
-        raise DataError("this model needs times, and this data has none; use --no_time (time=False)")
+        raise DataError(
+            f"this model needs times, but the data set {data.name!r} has no times. Use --no_time (time=False)."
+        )
     times = data.times[offsets[0] : offsets[-1]]
     offsets = offsets - offsets[0]
     ends = offsets[1:] if config.interval_unit == "history" else part.ends(times, offsets)
@@ -65,24 +70,27 @@ def user_ticks(
 def personal_times(
     times: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64], unit_ends: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """(events,) for users that own times[offsets[u]:offsets[u + 1]], in microseconds and ascending.
+    """Return the ticks of each event, (events,).
 
-    The unit of user u is their smallest gap above zero before `unit_ends[u]`; without any, their first one after
-    it, which tells no history of its future: until that gap all intervals are 0, whatever the unit.
+    User u owns times[offsets[u]:offsets[u + 1]], which are microseconds in ascending order. The unit of user u is
+    the smallest gap above zero before `unit_ends[u]`. If that part has no such gap, the unit is the first later
+    gap. This leaks nothing from the future: before the first gap all intervals are 0 in any unit.
     """
     seconds = np.asarray(times) // _MICROSECONDS
     lengths = np.diff(offsets)
     row = np.repeat(np.arange(len(lengths)), lengths)
     gaps = np.diff(seconds, prepend=seconds[:1])
     at = np.arange(len(seconds))
+    # The first event of a user has no gap; its difference is to another user's event.
     above_zero = (at > offsets[:-1][row]) & (gaps > 0)
     counted = np.flatnonzero(above_zero & (at < unit_ends[row]))
     later = np.flatnonzero(above_zero & (at >= unit_ends[row]))
-    unit = np.ones(len(lengths), np.int64)  # of users all of whose times are equal
+    unit = np.ones(len(lengths), np.int64)  # 1 stays for users whose times are all equal
     users, first = np.unique(row[later], return_index=True)
     unit[users] = gaps[later[first]]
     unit[row[counted]] = np.iinfo(np.int64).max
     np.minimum.at(unit, row[counted], gaps[counted])
+    # The clamp matters only for users without events at the end, whose offset is out of range.
     since_first = seconds - seconds[np.minimum(offsets[:-1], max(len(seconds) - 1, 0))][row]
     scaled: npt.NDArray[np.int64] = np.rint(since_first / unit[row]).astype(np.int64) + 1
     return scaled

@@ -1,14 +1,14 @@
-"""A recipe file: settings, and what they are expected to give.
+"""Read recipe files: settings of a run, with the metrics that the run is expected to reach.
 
-[expected]                       # beside the settings, in recipes/NAME.toml
-data_hash = "0123456789ab"       # of the data the bands are for; at least 12 digits
+[expected]                       # in recipes/NAME.toml, after the settings
+data_hash = "0123456789ab"       # of the data set; at least 12 digits
 seeds = [0, 1, 2]
-"test.full.ndcg@10" = [0.180, 0.192]    # the mean over these seeds; without any band nothing is checked
+"test.full.ndcg@10" = [0.180, 0.192]    # lowest and highest mean over the seeds; optional
 
-[[published]]                    # as many as there are
+[[published]]                    # optional; may repeat
 metric = "test.full.ndcg@10"
 value = 0.1821
-source = "author-year, and what it is there"
+source = "author-year, and the table or figure"
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CHECKOUT = Path(__file__).parents[3] / "recipes"
 
 
 class Expected(BaseModel):
-    """The results that a recipe promises."""
+    """The table [expected] of a recipe: the data, the seeds and the metric bands."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, tuple[float, float]]
@@ -40,21 +40,21 @@ class Expected(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> Expected:
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"a seed is named twice in {self.seeds}")
+            raise ValueError(f"a seed occurs twice in {self.seeds}")
         for metric, (low, high) in self.bands.items():
             _check_metric(metric)
             if not low < high:
-                raise ValueError(f"the band of {metric} goes from {low} to {high}")
+                raise ValueError(f"the band of {metric} runs from {low} to {high}; write the lower value first")
         return self
 
     @property
     def bands(self) -> dict[str, tuple[float, float]]:
-        """Metric, as in "test.full.ndcg@10" -> the lowest and highest mean over the seeds."""
+        """Maps a metric such as test.full.ndcg@10 to the lowest and highest expected mean over the seeds."""
         return self.__pydantic_extra__
 
 
 class Published(BaseModel):
-    """A published result under the same protocol."""
+    """A published result under the same protocol: an entry [[published]] of a recipe."""
 
     model_config = ConfigDict(extra="forbid")
     metric: str
@@ -74,7 +74,7 @@ class _Stated(BaseModel):
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe file."""
+    """The content of a recipe file."""
 
     name: str
     config: RunConfig
@@ -82,24 +82,31 @@ class Recipe:
     published: list[Published]
 
     def settings(self, seed: int) -> RunConfig:
-        """The settings of the run with that seed. They do not name the data, whose hash is compared instead."""
+        """Return the settings of the run with this random seed, without the settings of the data.
+
+        The data is compared by hash, so its place does not matter.
+        """
         return dataclasses.replace(self.config, data=DataConfig()).replace(seed=seed)
 
 
 def recipe_names() -> list[str]:
-    """The names of the recipes of the package that state expected results."""
+    """Return the names of the recipes in the package that have a table [expected]."""
     return sorted(path.stem for path in _folder().glob("*.toml") if "\n[expected]" in path.read_text("utf-8"))
 
 
 def read_recipe(name: str | Path) -> Recipe:
-    """Read a recipe of the package, by name, or a recipe file, by a path that ends in .toml.
+    """Read a recipe of the package by its name, or a file by its path, which must end in .toml.
 
-    Raises: ConfigError if the recipe does not exist, or does not state expected results.
+    Raises: ConfigError if the name is unknown, or if [expected] or [[published]] is missing or malformed. Remedy:
+    use a name that the message lists, or correct the entry that it names.
     """
     path = Path(name)
     if path.suffix != ".toml":
         if str(name) not in recipe_names():
-            raise ConfigError(f"{str(name)!r} is not a recipe. Use {', '.join(recipe_names())}, or a .toml file")
+            raise ConfigError(
+                f"unknown recipe {str(name)!r}. Use one of {', '.join(recipe_names())}, or the path of a file; "
+                "a file ends in .toml."
+            )
         path = _folder() / f"{name}.toml"
     config = RunConfig.load(path)
     parts = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -111,21 +118,22 @@ def read_recipe(name: str | Path) -> Recipe:
 
 
 def _check_metric(name: str) -> str:
+    """Return the name if it is a metric's name. Raises: ValueError, which pydantic collects."""
     if not _METRIC.fullmatch(name):
-        raise ValueError(f"{name} is not a metric; an example is test.full.ndcg@10")
+        raise ValueError(f"{name} is not a metric. Use a name such as test.full.ndcg@10.")
     return name
 
 
 def _in_words(error: ValidationError) -> str:
-    """A clause about what is wrong in the tables [expected] or [[published]]."""
+    """Describe the first error in [expected] or [[published]]; the path of the file precedes this text."""
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
     if where == "expected" and first["type"] == "missing":
-        return "does not state expected results. Add a table [expected] with data_hash and seeds"
+        return "has no table [expected]. Add [expected] with data_hash and seeds."
     wrong = "is missing" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
-    return f"has a mistake in {where}: {wrong}"
+    return f"has an error in its expected or published results: {where}: {wrong}"
 
 
 def _folder() -> Path:
-    """The folder of recipes: inside the package in a wheel, beside src in a checkout."""
+    """The folder of recipes: inside the package if installed from a wheel, beside src in a checkout."""
     return _SHIPPED if _SHIPPED.exists() else _CHECKOUT

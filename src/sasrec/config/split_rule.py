@@ -1,4 +1,4 @@
-"""The setting `split` as text -> what it asks for. No data is needed to refuse what is malformed."""
+"""Parse the text of the setting `split`. Parsing needs no data, so malformed text fails before any is read."""
 
 from __future__ import annotations
 
@@ -11,40 +11,48 @@ from sasrec.errors import ConfigError
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FORMS = (
-    "use leave-one-out, last-N (last-2), temporal:WHEN, or temporal:T1,T2 for validation from T1 and test from "
-    "T2; WHEN, T1 and T2 are ISO dates (2015-01-31, 2015-01-31T12:00Z) or the fraction of events before (0.9)"
+    "Use leave-one-out, last-N (such as last-2), temporal:T for test from T, or temporal:T1,T2 for validation "
+    "from T1 and test from T2. Write T, T1 and T2 as ISO date (2015-01-31, 2015-01-31T12:00Z) or as the fraction "
+    "of events before (0.9)."
 )
 
 
 @dataclass(frozen=True)
 class SplitRule:
-    """Either `last` or `boundaries`."""
+    """A parsed setting `split`. Exactly one of the fields `last` and `boundaries` is set."""
 
     last: int = 0
-    """Events of a user that are test targets; as many before them are validation targets."""
+    """The number of test targets per user, taken from the last events; validation takes as many before them."""
     boundaries: tuple[int | float, ...] = ()
-    """Where test begins, or where validation and test begin: an int is in microseconds since 1970 UTC, a float the
-    fraction of events before."""
+    """The moment at which test begins, or the moments at which validation and test begin. An int is in
+    microseconds since 1970 UTC; a float is the fraction of events before the moment."""
 
 
 def split_rule(split: str) -> SplitRule:
-    """Read the setting. Raises: ConfigError with the forms that it can have."""
+    """Parse the setting `split`.
+
+    Raises: ConfigError if the text is malformed. Remedy: use a form that the message lists.
+    """
     if split == "leave-one-out":
         return SplitRule(last=1)
     if last := re.fullmatch(r"last-([1-9][0-9]{0,8})", split):
         return SplitRule(last=int(last[1]))
     kind, _, moments = split.partition(":")
     if kind != "temporal":
-        raise ConfigError(f"{split!r} is not a split; {_FORMS}")
+        raise ConfigError(f"unknown split {split!r}. {_FORMS}")
     boundaries = tuple(_moment(text.strip()) for text in moments.split(","))
     if len(boundaries) > 2:
-        raise ConfigError(f"split {split!r} has more than two boundaries: {_FORMS}")
+        raise ConfigError(f"split {split!r} has more than two boundaries. {_FORMS}")
+    # A date and a fraction can only be compared with the data, so splits.py checks that case.
     if any(type(a) is type(b) and a >= b for a, b in pairwise(boundaries)):
-        raise ConfigError(f"split {split!r}: validation (the first) must begin before test (the second)")
+        raise ConfigError(
+            f"split {split!r}: validation (the first) must begin before test (the second). Swap or change them."
+        )
     return SplitRule(boundaries=boundaries)
 
 
 def _moment(text: str) -> int | float:
+    """Parse a boundary: a fraction (float), or an ISO date as microseconds since 1970 UTC (int)."""
     try:
         fraction = float(text)
     except ValueError:
@@ -52,9 +60,10 @@ def _moment(text: str) -> int | float:
     else:
         if 0 < fraction < 1:
             return fraction
-        raise ConfigError(f"split: {text} is not a fraction between 0 and 1: {_FORMS}")
+        raise ConfigError(f"split: {text} is not a fraction between 0 and 1. {_FORMS}")
     try:
         date = datetime.fromisoformat(text)
     except ValueError:
-        raise ConfigError(f"split: {text!r} is neither an ISO date nor a fraction: {_FORMS}") from None
+        raise ConfigError(f"split: {text!r} is neither an ISO date nor a fraction. {_FORMS}") from None
+    # A date without a time zone counts as UTC.
     return ((date if date.tzinfo else date.replace(tzinfo=UTC)) - EPOCH) // timedelta(microseconds=1)

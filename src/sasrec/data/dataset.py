@@ -1,8 +1,8 @@
-"""The data set: flat arrays of checked events, in memory or mapped from disk.
+"""Build, save and open data sets: the histories of all users as flat arrays of numbers.
 
-Three arrays contain all events: the item numbers of one user after another, the times of the events, and the
-offset at which each user starts. The events of a user are in order of time; events of equal times keep the order
-of the file. Users and items are numbered by the byte order of their ids, so the order of rows changes no number.
+A data set has three flat arrays: the item number of each event, the time of each event, and the offset at which
+each user starts. The events of a user are in order of time; events with equal times keep the order of the file.
+Users and items are numbered in the byte order of their ids, so the numbers do not depend on the order of the rows.
 """
 
 from __future__ import annotations
@@ -36,40 +36,40 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """The histories of all users as item numbers, with the ids of users and items."""
+    """The histories of all users as arrays of numbers, with the ids that the numbers stand for."""
 
     items: npt.NDArray[np.int32]
-    """(events,) item numbers 1..num_items; 0 is padding and never occurs."""
+    """(events,) item number of each event, from 1 to num_items. Number 0 is padding and never occurs here."""
     times: npt.NDArray[np.int64] | None
-    """(events,) microseconds since 1970 UTC, or None where the source has no times."""
+    """(events,) time of each event, in microseconds since 1970 UTC; None if the source has no times."""
     offsets: npt.NDArray[np.int64]
-    """(users + 1,) user u owns items[offsets[u]:offsets[u + 1]]."""
+    """(users + 1,) where each user starts: user u owns items[offsets[u]:offsets[u + 1]]."""
     user_ids: pl.Series
-    """(users,) id of each user number: String, or Int64 where the source's column was of an integer type."""
+    """(users,) id of each user, in order of user number: Int64 if the source had integers, else String."""
     catalogue: Items
-    """The items, in the order of their numbers."""
+    """The items, in order of item number."""
     name: str = "events"
     report: dict[str, Any] = field(default_factory=dict)
-    """Counts of what was read and kept, as `sasrec prepare` prints them."""
+    """Counts of the events that were read and kept; `sasrec prepare` prints this report."""
 
     @property
     def num_users(self) -> int:
-        """Number of users; each has at least one event."""
+        """The number of users; every user has at least one event."""
         return len(self.offsets) - 1
 
     @property
     def num_items(self) -> int:
-        """Number of items of the catalogue, padding not counted."""
+        """The number of items in the catalogue, without padding."""
         return len(self.catalogue)
 
     @property
     def num_events(self) -> int:
-        """Number of events of all users."""
+        """The number of events of all users."""
         return len(self.items)
 
     @cached_property
     def data_hash(self) -> str:
-        """SHA-256 of the arrays and ids; equal for data sets of the same events in the same order."""
+        """The SHA-256 of arrays and ids; equal only for data sets with the same events in the same order."""
         digest = hashlib.sha256(b"sasrec data 1")
         for name, kind in _ARRAYS.items():
             array = getattr(self, name)
@@ -79,13 +79,13 @@ class Dataset:
         return digest.hexdigest()
 
     def item_numbers_of(self, user: int) -> npt.NDArray[np.int32]:
-        """(length,) item numbers of user number `user`, oldest first."""
+        """Return the item numbers of user number `user`, (length,), oldest first."""
         return self.items[self.offsets[user] : self.offsets[user + 1]]
 
     def history(self, user_id: object) -> list[str | int]:
-        """The item ids of a user, oldest first.
+        """Return the item ids of a user, oldest first.
 
-        Raises: DataError if the user id is not in the data.
+        Raises: DataError if the user id is not in the data set. Remedy: use an id from `user_ids`.
         """
         return [
             self.catalogue.id_of(number) for number in self.item_numbers_of(self.user_number(user_id)).tolist()
@@ -96,16 +96,19 @@ class Dataset:
         return f"Dataset({self.name}: {size}{'' if self.times is not None else ', no times'})"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the report of `sasrec prepare`."""
+        """Return the report of `sasrec prepare` as HTML, for notebooks."""
         return "".join(f"<div>{html.escape(line)}</div>" for line in summary(self.report) or [repr(self)])
 
     def user_number(self, user_id: object) -> int:
-        """The number of a user id. Raises: DataError if the id is not in the data."""
+        """Return the user number of a user id.
+
+        Raises: DataError if the id is not in the data set. Remedy: pass a history of item ids to `recommend`.
+        """
         try:
             return self._user_numbers[str(user_id)]
         except KeyError:
             raise DataError(
-                f"user {str(user_id)!r} is not in the data set. For a new user, give a history of item ids"
+                f"user {str(user_id)!r} is not in the data set. For a new user, give a history of item ids."
             ) from None
 
     @cached_property
@@ -113,13 +116,13 @@ class Dataset:
         return {user_id: number for number, user_id in enumerate(self.user_ids.cast(pl.String))}
 
     def save(self, folder: str | Path) -> None:
-        """Write the folder that `open_dataset` maps: arrays, ids, report and, last, a manifest of hashes.
+        """Write the data set to a folder, for `open_dataset`. A data set that is already there is replaced.
 
-        Raises: DataError if the folder contains other files; name another folder.
+        Raises: DataError if the folder contains other files. Remedy: name another folder.
         """
         folder = Path(folder)
         manifest = folder / "manifest.json"
-        # Files of an interrupted save may be replaced. Any other file belongs to somebody.
+        # Overwrite the files of an interrupted save, but never delete files that `save` does not write.
         present = {path.name for path in folder.iterdir()} if folder.exists() else set()
         unfinished = {
             name
@@ -128,11 +131,11 @@ class Dataset:
         }
         others = present - _WRITTEN - unfinished
         if others and not manifest.exists():
-            raise DataError(f"{folder} contains other files. Name another folder")
+            raise DataError(f"{folder} is not empty and does not contain a data set. Name another folder.")
         folder.mkdir(parents=True, exist_ok=True)
         for name in unfinished:
             (folder / name).unlink()
-        manifest.unlink(missing_ok=True)  # without a manifest the folder does not count as a data set
+        manifest.unlink(missing_ok=True)  # a save that is interrupted must not pass as a data set
         for name, kind in _ARRAYS.items():
             (folder / f"{name}.bin").unlink(missing_ok=True)
             if getattr(self, name) is not None:
@@ -150,6 +153,7 @@ class Dataset:
             "data_hash": self.data_hash,
             "files": {path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)} for path in files},
         }
+        # The manifest comes last: its presence means that all other files are complete.
         write_whole(manifest, json.dumps(content, indent=2))
 
 
@@ -163,16 +167,16 @@ def build(
 ) -> Dataset:
     """Filter, sort and number checked events.
 
-    Filters run in this order: duplicates are removed; then users and items with too few events, in one pass; then
-    the k-core filter runs until nothing changes.
+    The filters run in this order: duplicates, minimum events (one pass over users and items together), then k-core
+    (repeated until it removes nothing). `titles` and `groups` map item ids to text.
 
-    Raises: DataError if the filters leave no event; lower their minimums.
+    Raises: DataError if no event passes the filters. Remedy: lower the limits that the message names.
     """
     frame = _filtered(events.frame, config)
     if frame.is_empty():
         raise DataError(
-            f"the filters (min_user_events={config.min_user_events}, min_item_events={config.min_item_events}, "
-            f"k_core={config.k_core}) drop all {events.frame.height} events. Lower these minimums"
+            f"the filters min_user_events={config.min_user_events}, min_item_events={config.min_item_events} and "
+            f"k_core={config.k_core} remove all {events.frame.height} events. Lower these limits."
         )
     has_times = "time" in frame.columns
     user_ids = frame["user"].unique().sort()
@@ -184,6 +188,7 @@ def build(
         ),
         *(["time"] if has_times else []),
     )
+    # The stable sort keeps events with equal times in the order of the file.
     ordered = numbered.sort(["user", "time"] if has_times else "user", maintain_order=True)
     lengths = np.bincount(ordered["user"].to_numpy(), minlength=len(user_ids))
     return Dataset(
@@ -202,10 +207,11 @@ def build(
 
 
 def open_dataset(folder: str | Path, *, verify: bool = True) -> Dataset:
-    """Map a folder that `Dataset.save` wrote.
+    """Open a folder that `Dataset.save` wrote. The arrays are memory-mapped, so opening them reads almost nothing.
 
-    Raises: DataError if the folder is missing or has another format version, or, with `verify`, if a file does not
-    match its hash in the manifest.
+    `verify`: also read every file once and compare its hash with the manifest.
+
+    Raises: DataError if a file is missing, damaged or of another format version. Remedy: run `sasrec prepare`.
     """
     folder = Path(folder)
     try:
@@ -213,24 +219,28 @@ def open_dataset(folder: str | Path, *, verify: bool = True) -> Dataset:
         version, files, users = manifest["format"], manifest["files"], manifest["users"]
     except FileNotFoundError:
         raise DataError(
-            f"{folder} is not a data set (it has no manifest.json). Make one with `sasrec prepare`"
+            f"{folder} contains no data set (manifest.json is missing). Make one with `sasrec prepare`."
         ) from None
     except (ValueError, KeyError, TypeError):
-        raise DataError(f"{folder / 'manifest.json'} is damaged. Prepare the data set again") from None
+        raise DataError(f"{folder / 'manifest.json'} is damaged. Prepare the data set again.") from None
     if version != FORMAT:
-        raise DataError(f"{folder} has format {version}, and this version reads {FORMAT}. Prepare it again")
-    if files.keys() - _HASHED:  # a name could lead out of the folder
-        raise DataError(f"{folder / 'manifest.json'} names files that a data set does not have. Prepare it again")
+        raise DataError(
+            f"{folder} has format {version}, but this sasrec reads format {FORMAT}. Prepare the data set again."
+        )
+    if files.keys() - _HASHED:  # a name such as ../x would read outside the folder
+        raise DataError(
+            f"{folder / 'manifest.json'} names files that a data set does not have. Prepare the data set again."
+        )
     for file, expected in files.items():
         path = folder / file
         if not path.is_file() or path.stat().st_size != expected["bytes"]:
-            raise DataError(f"{path} is missing or cut. Prepare the data set again")
+            raise DataError(f"{path} is missing or has the wrong size. Prepare the data set again.")
         if verify and file_digest(path) != expected["sha256"]:
-            raise DataError(f"{path} has changed since it was written. Prepare the data set again")
+            raise DataError(f"{path} has changed since it was written. Prepare the data set again.")
     lengths = {"items": manifest["events"], "times": manifest["events"], "offsets": users + 1}
     arrays = {
         name: np.memmap(folder / f"{name}.bin", dtype=kind, mode="r", shape=(lengths[name],))
-        if lengths[name]
+        if lengths[name]  # np.memmap refuses an empty file
         else np.zeros(0, kind)
         for name, kind in _ARRAYS.items()
         if f"{name}.bin" in files
@@ -247,18 +257,21 @@ def open_dataset(folder: str | Path, *, verify: bool = True) -> Dataset:
 
 
 def _filtered(frame: pl.DataFrame, config: DataConfig) -> pl.DataFrame:
+    """Apply the filters of `build`, in the order given there."""
     if config.duplicates == "drop_exact":
         frame = frame.unique(maintain_order=True)
     elif config.duplicates != "keep":
-        # First and last refer to time. The stable sort keeps equal times in file order.
+        # "first" and "last" mean in order of time. The stable sort keeps equal times in the order of the file.
         if "time" in frame.columns:
             frame = frame.sort("time", maintain_order=True)
         frame = frame.unique(["user", "item"], keep=config.duplicates, maintain_order=True)
+    # Both counts are taken before either filter removes events, so the two do not interact.
     enough = [
         pl.len().over("user") >= config.min_user_events,
         pl.len().over("item") >= config.min_item_events,
     ]
     frame = frame.filter(enough)
+    # Removing a user can bring an item below the limit, and the reverse, so repeat until nothing changes.
     while config.k_core > 1:
         smaller = frame.filter([pl.len().over(column) >= config.k_core for column in ("user", "item")])
         if smaller.height == frame.height:

@@ -1,4 +1,4 @@
-"""Histories as ranges of one flat array."""
+"""Hold many histories as ranges of one flat array, without a copy for each."""
 
 from __future__ import annotations
 
@@ -10,32 +10,37 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, eq=False)
 class Histories:
-    """Ranges of one flat array of item numbers: history r is items[starts[r]:ends[r]], oldest event first."""
+    """Histories as ranges of one flat array: history r is items[starts[r]:ends[r]], oldest first."""
 
     items: npt.NDArray[np.int32]
+    """(events,) item numbers."""
     ticks: npt.NDArray[np.int64] | None
-    """Beside `items`, each event's personal time (batches/ticks.py), or None for models without time."""
+    """(events,) personal time of each event (batches/ticks.py); None for models without time."""
     starts: npt.NDArray[np.int64]
-    """(rows,)"""
+    """(rows,) index of the first event of each history."""
     ends: npt.NDArray[np.int64]
-    """(rows,) exclusive"""
+    """(rows,) index after the last event of each history."""
 
     def __len__(self) -> int:
         return len(self.starts)
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
-        """(rows,) the number of events of each history."""
+        """The number of events in each history, (rows,)."""
         return self.ends - self.starts
 
     def flat(self) -> npt.NDArray[np.int64]:
-        """(events,) the indexes into `items` of the events of all rows, row after row."""
+        """Return the indices into `items` of the events of all rows, row after row, (sum of lengths,)."""
         lengths: npt.NDArray[np.int64] = self.lengths
+        # Within a row the index grows by 1, so an index is its place in the output plus one shift per row.
         shift = self.starts - (np.cumsum(lengths) - lengths)
-        found: npt.NDArray[np.int64] = np.arange(int(lengths.sum())) + np.repeat(shift, lengths)
-        return found
+        indices: npt.NDArray[np.int64] = np.arange(int(lengths.sum())) + np.repeat(shift, lengths)
+        return indices
 
 
 def exclusive_counts(true: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """(n + 1,) at index i the number of true values among the first i."""
+    """Return counts of shape (n + 1,), where counts[i] is how many of the first i values are true.
+
+    The number of true values in a range [a, b) is then counts[b] - counts[a].
+    """
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(true, dtype=np.int64)])

@@ -1,7 +1,7 @@
-"""The catalogue: item ids and their numbers, titles and groups.
+"""The catalogue: item ids with their numbers, titles and groups.
 
-An item's number is its place in the catalogue, from 1; number 0 is padding. `extended` appends, so a model's table
-keeps its rows when new items arrive.
+Items are numbered from 1 in the order of the catalogue; number 0 is padding. `Items.extended` appends new items,
+so the rows of a trained embedding table stay valid.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from sasrec.files import whole_file
 
 @dataclass(frozen=True, eq=False)
 class Items:
-    """The items of a catalogue, in the order of their numbers."""
+    """The items of a catalogue, in order of item number."""
 
     ids: pl.Series
-    """(items,) the user's own id of item number i at index i - 1: String, or Int64 if the source had integers."""
+    """(items,) the id of item number i is at index i - 1: Int64 if the source had integers, else String."""
     titles: pl.Series | None = None
-    """(items,) a title of each item (null where unknown), or None without titles."""
+    """(items,) title of each item, null where unknown; None if no titles were given."""
     groups: pl.Series | None = None
-    """(items,) the group of each item, such as a genre (null where unknown), or None without groups."""
+    """(items,) group of each item, such as a genre, null where unknown; None if no groups were given."""
 
     def __len__(self) -> int:
-        """How many items there are, padding not counted."""
+        """The number of items, without padding."""
         return len(self.ids)
 
     def numbers(self, ids: Iterable[object]) -> tuple[npt.NDArray[np.int64], list[str]]:
-        """The numbers of the known ids, in order, and the unknown ids as text."""
+        """Return the numbers of the ids in the catalogue, in the given order, and the other ids as text."""
         known, unknown = [], []
         for item_id in map(str, ids):
             number = self._number_of.get(item_id)
@@ -47,29 +47,30 @@ class Items:
         return np.asarray(known, np.int64), unknown
 
     def id_of(self, number: int) -> str | int:
-        """The user's own id of an item number from 1."""
-        found: str | int = self.ids[number - 1]
-        return found
+        """Return the id of an item number (1 or more)."""
+        item_id: str | int = self.ids[number - 1]
+        return item_id
 
     def title(self, item_id: object) -> str | None:
-        """The title of an item id, or None if the id or its title is unknown."""
+        """Return the title of an item id, or None if the id or its title is unknown."""
         number = self._number_of.get(str(item_id))
         return None if self.titles is None or number is None else self.titles[number - 1]
 
     def extended(self, other: Items) -> Items:
-        """This catalogue with the new items of another one appended. Numbers of present items stay.
+        """Return this catalogue with the new items of `other` appended.
 
-        Titles and groups of present items stay, too; those of new items come from `other`.
+        Items of this catalogue keep their number, title and group. New items take title and group from `other`.
 
-        Raises: DataError if one catalogue has integer ids and the other has text.
+        Raises: DataError if one has integer ids and the other text. Remedy: prepare both from columns of one type.
         """
         if self.ids.dtype != other.ids.dtype:
             raise DataError(
-                f"item ids are {self.ids.dtype} in one catalogue and {other.ids.dtype} in the other; "
-                "prepare both from columns of the same type"
+                f"item ids are {self.ids.dtype} in one catalogue but {other.ids.dtype} in the other. "
+                "Prepare both from columns of the same type."
             )
         new = ~other.ids.is_in(self.ids.to_list()) & other.ids.is_first_distinct()
 
+        # A catalogue without texts contributes nulls, so the column keeps one value per item.
         def joined(own: pl.Series | None, theirs: pl.Series | None) -> pl.Series | None:
             if own is None and theirs is None:
                 return None
@@ -83,7 +84,7 @@ class Items:
         )
 
     def save(self, path: Path) -> None:
-        """Write a Parquet file with the columns id and, where known, title and group."""
+        """Write a Parquet file with the column id, and the columns title and group if the catalogue has them."""
         columns = {"id": self.ids, "title": self.titles, "group": self.groups}
         frame = pl.DataFrame({name: series for name, series in columns.items() if series is not None})
         with whole_file(path) as stream:
@@ -91,7 +92,7 @@ class Items:
 
     @staticmethod
     def read(path: Path) -> Items:
-        """The inverse of `save`. The caller checks the hash of the file."""
+        """Read a file that `save` wrote. The caller must check the hash of the file first."""
         frame = pl.read_parquet(path)
         titles, groups = (frame[name] if name in frame.columns else None for name in ("title", "group"))
         return Items(frame["id"], titles, groups)

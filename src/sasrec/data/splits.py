@@ -1,9 +1,9 @@
-"""Split a data set into a training part, validation and test targets, and the history before each target.
+"""Split a data set into training events, validation targets and test targets, each target with its history.
 
-Leave-one-out follows the papers: the last event of a user is the test target, the event before it is the
-validation target, and the model trains on all earlier events. `last-N` takes N targets instead of one.
-`temporal` cuts the events of all users at the same two moments, so the model learns nothing from the time after a
-target. docs/evaluation.md compares the splits.
+`leave-one-out` (Kang & McAuley 2018) takes a user's last event as test target and the second-last as validation
+target; all earlier events are training events. `last-N` takes N test and N validation targets per user. `temporal`
+cuts the events of all users at the same two moments, so the model never learns from events later than a target.
+docs/evaluation.md compares the three.
 """
 
 from __future__ import annotations
@@ -25,82 +25,90 @@ from sasrec.errors import DataError
 
 @dataclass(frozen=True)
 class TrainingPart:
-    """The rule by which the training part of a history ends. Checkpoints contain it, so serving needs no split."""
+    """The rule for where the training part of a history ends. Checkpoints store this rule for serving."""
 
     held_out: int = 0
-    """Number of last events of a user that are held out. A user with fewer events keeps all for training."""
+    """The number of last events of a user to hold out. A user with no more events keeps all for training."""
     until: int | None = None
-    """The first moment that is held out, in microseconds since 1970 UTC (temporal only)."""
+    """The moment from which all events are held out, in microseconds since 1970 UTC; None unless temporal."""
 
     def ends(self, times: npt.NDArray[np.int64] | None, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """(users,) the index after the last training event of user u, who owns offsets[u]:offsets[u + 1]."""
+        """Return the exclusive end of each user's training part, (users,), as an index into the events.
+
+        User u owns the events offsets[u]:offsets[u + 1]. Only a temporal split reads `times` (microseconds).
+        """
         starts, ends = offsets[:-1], offsets[1:]
         if self.until is None:
             return np.where(ends - starts > self.held_out, ends - self.held_out, ends)
-        assert times is not None, "a temporal split was made of data with times"
+        assert times is not None, "a temporal split needs times"
+        # Events of a user are in order of time, so counting the earlier ones finds the end.
         before = exclusive_counts(times < self.until)
         return starts + before[ends] - before[starts]
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationSplit:
-    """Targets with the history before each. A row is one target; the rows of a user are in order of time."""
+    """The targets of validation or test, one per row, each with its history; rows of a user in order of time."""
 
     name: SplitName
     users: npt.NDArray[np.int64]
     """(rows,) user numbers, ascending."""
     events: npt.NDArray[np.int64]
-    """(rows,) the index of the target among the events of the data set. No two rows have the same target."""
+    """(rows,) index of the target event in the data set; all are different."""
     histories: Histories
-    """(rows,) the user's events of known items before the target. At test they include validation targets."""
+    """(rows,) the user's events before the target, without unknown items. Test histories include the user's
+    validation targets."""
     targets: npt.NDArray[np.int64]
-    """(rows,) item numbers."""
+    """(rows,) item number of each target."""
     known_V: npt.NDArray[np.bool_]
-    """As in Split."""
+    """(V,) the candidates; the same array as `Split.known_V`."""
     skipped: dict[str, int]
-    """The number of users without a row, by reason. Each user counts once."""
+    """Maps each reason for skipping users to the number of users skipped. Each skipped user counts once."""
     events_left_out: int
-    """Number of events that the histories leave out, because their items are not known."""
+    """The number of events removed from histories because their items are unknown, summed over rows."""
     repeats_left_out: int
-    """Number of events that are not targets because the user saw the item before; lists omit seen items."""
+    """The number of events rejected as targets because their items are seen items, which are never recommended."""
 
     @property
     def why_skipped(self) -> str:
-        """The reasons why users have no row, with the number of users, as text."""
+        """The reasons for skipping users with the number of users, as one line of text."""
         reasons = [f"{reason}: {users:,}" for reason, users in self.skipped.items() if users]
-        return "; ".join(reasons) or "the data has no users"
+        return "; ".join(reasons) or "the data set has no users"
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The training part of a data set, and its validation and test targets."""
+    """A data set split into the parts that training, validation and test may use."""
 
     how: str
-    """The value of the setting `split`."""
+    """The value of the setting `split`, such as "leave-one-out"."""
     training: Histories
-    """(users,) the training part of every user, in order of user number; some may be empty."""
+    """(users,) the training part of each user, in order of user number. It can be empty under a temporal split."""
     valid: EvaluationSplit
     test: EvaluationSplit
     known_V: npt.NDArray[np.bool_]
-    """Which items are known: candidates, and possible negatives. Under a temporal split these are the items that
-    occur in training. Otherwise all items are known, as in published results. Padding is never known."""
+    """(V,) true for known items, which are candidates and may be drawn as negatives; false for padding.
+
+    A temporal split knows the items that have a training event. Other splits know all items, as in the papers."""
     training_part: TrainingPart
-    """The rule by which the training part of a history ends."""
+    """The rule for where the training part of a history ends."""
     event_times: npt.NDArray[np.int64] | None
-    """The time of each event in `training.items`, in microseconds since 1970 UTC; None for data without times."""
+    """The time of each event in `training.items`, in microseconds since 1970 UTC; None for data without times.
+
+    Under a temporal split both arrays omit events of unknown items."""
     boundaries: tuple[int, int] | None
-    """When validation and test begin, in microseconds since 1970 UTC; None unless temporal."""
+    """The moments at which validation and test begin, in microseconds since 1970 UTC; None unless temporal."""
 
 
-# The users and events of the targets, and the number of users without a target by reason.
+# User numbers and target events, both (rows,); and the number of skipped users by reason.
 _Rows: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], dict[str, int]]
 
 
 def split_events(data: Dataset, how: str = "leave-one-out") -> Split:
-    """Split the data by the rule `how`, the setting `split`.
+    """Split a data set by the rule `how`: leave-one-out, last-N, or temporal:WHEN.
 
-    Raises: ConfigError for a malformed rule; DataError with the remedy if the rule leaves nothing to train
-    on or to measure on.
+    Raises: ConfigError if `how` is malformed. Remedy: use a form that the message lists. DataError if the data
+    lacks times, long histories or events on both sides of a boundary. Remedy: follow the message, which names one.
     """
     rule = split_rule(how)
     starts, ends = data.offsets[:-1], data.offsets[1:]
@@ -108,11 +116,12 @@ def split_events(data: Dataset, how: str = "leave-one-out") -> Split:
     if rule.boundaries:
         if data.times is None:
             raise DataError(
-                f"split {how} needs times, and this data has none. "
-                "Name the column of times (--time_column), or use --split leave-one-out"
+                f"split {how} needs times, but the data set {data.name!r} has no times. "
+                "Name the column of times with --time_column, or use --split leave-one-out."
             )
         boundaries = _boundaries(data.times, rule.boundaries, how)
         part = TrainingPart(until=boundaries[0])
+        # An item without a training event has no trained embedding, so it cannot be a fair candidate.
         known_V = np.zeros(data.num_items + 1, bool)
         known_V[data.items[data.times < boundaries[0]]] = True
         valid = _first_from(data, boundaries[0], boundaries[1], known_V)
@@ -121,8 +130,8 @@ def split_events(data: Dataset, how: str = "leave-one-out") -> Split:
         long = ends - starts > 2 * rule.last
         if rule.last > 1 and not long.any():
             raise DataError(
-                f"split {how} needs users with at least {2 * rule.last + 1} events, and the longest history has "
-                f"{int((ends - starts).max(initial=0))}. Use a smaller N in last-N"
+                f"split {how} needs a user with at least {2 * rule.last + 1} events, but the longest history has "
+                f"{int((ends - starts).max(initial=0))} events. Use a smaller N."
             )
         part = TrainingPart(held_out=2 * rule.last)
         known_V = np.arange(data.num_items + 1) > 0
@@ -142,7 +151,7 @@ def split_events(data: Dataset, how: str = "leave-one-out") -> Split:
 
 
 def iso(microseconds: int) -> str:
-    """A moment as ISO 8601 text, in UTC."""
+    """Return a moment, in microseconds since 1970 UTC, as ISO 8601 text."""
     return (EPOCH + timedelta(microseconds=int(microseconds))).isoformat()
 
 
@@ -154,10 +163,12 @@ def _evaluation_split(
     known_V: npt.NDArray[np.bool_],
     views: Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], Histories],
 ) -> EvaluationSplit:
+    """Turn candidate rows into an evaluation split; drop rows whose target is a seen item of the user."""
     every_user, every_event, skipped = rows
+    # Evaluation removes seen items from the candidates, so a repeated item could never be found.
     new = new_E[every_event]
     users, events = every_user[new], every_event[new]
-    had = len(np.unique(every_user)) - len(np.unique(users))
+    only_repeats = len(np.unique(every_user)) - len(np.unique(users))
     histories = views(data.offsets[users], events)
     return EvaluationSplit(
         name=name,
@@ -166,15 +177,16 @@ def _evaluation_split(
         histories=histories,
         targets=data.items[events].astype(np.int64),
         known_V=known_V,
-        skipped=skipped | {"the user has had the target before": had},
+        skipped=skipped | {"the target is a seen item": only_repeats},
         events_left_out=int((events - data.offsets[users] - histories.lengths).sum()),
         repeats_left_out=len(every_event) - len(events),
     )
 
 
 def _new_to_user(data: Dataset) -> npt.NDArray[np.bool_]:
-    """(events,) True for the first event of a user with an item."""
+    """Return (events,): true where an event is the first one of its user with its item."""
     user_E = np.repeat(np.arange(data.num_users), np.diff(data.offsets))
+    # One integer key per (user, item) pair. np.unique returns the first index of each key.
     _, first = np.unique(user_E * (data.num_items + 1) + data.items, return_index=True)
     new_E = np.zeros(data.num_events, bool)
     new_E[first] = True
@@ -184,17 +196,21 @@ def _new_to_user(data: Dataset) -> npt.NDArray[np.bool_]:
 def _views(
     data: Dataset, known_V: npt.NDArray[np.bool_]
 ) -> Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], Histories]:
-    """A function from ranges of events to histories of their known items."""
+    """Return a function that maps event ranges (starts, ends) to histories without unknown items."""
     if known_V[1:].all():
-        return lambda starts, ends: Histories(data.items, None, starts, ends)
-    kept = known_V[data.items]
-    place = exclusive_counts(kept)
-    items = data.items[kept]
-    return lambda starts, ends: Histories(items, None, place[starts], place[ends])
+        return lambda starts, ends: Histories(data.items, None, starts, ends)  # no copy of the events
+    known_E = known_V[data.items]
+    # Maps an index into all events to the index into the known events.
+    known_index = exclusive_counts(known_E)
+    items = data.items[known_E]
+    return lambda starts, ends: Histories(items, None, known_index[starts], known_index[ends])
 
 
 def _last(data: Dataset, long: npt.NDArray[np.bool_], last: int, back: int) -> _Rows:
-    """`last` targets of each user with enough events, from the event `back` before the end of the history on."""
+    """Take `last` target events per user, starting `back` events before the end of the user's history.
+
+    `long`: (users,) true for users with enough events; the other users are skipped.
+    """
     users = np.flatnonzero(long)
     events = (data.offsets[users + 1] - back)[:, None] + np.arange(last)
     skipped = {f"fewer than {2 * last + 1} events": int((~long).sum())}
@@ -202,7 +218,10 @@ def _last(data: Dataset, long: npt.NDArray[np.bool_], last: int, back: int) -> _
 
 
 def _first_from(data: Dataset, begin: int, end: int | None, known_V: npt.NDArray[np.bool_]) -> _Rows:
-    """Each user's first event in [begin, end), if the user and the item occurred earlier."""
+    """Take each user's first event in the period from `begin` (inclusive) to `end` (exclusive; None: no end).
+
+    Skip users without a known item before the event, and users whose target item is unknown.
+    """
     starts = data.offsets[:-1]
     events = starts + _events_before(data, begin)
     limit = data.offsets[1:] if end is None else starts + _events_before(data, end)
@@ -210,62 +229,70 @@ def _first_from(data: Dataset, begin: int, end: int | None, known_V: npt.NDArray
     target_known = np.zeros(data.num_users, bool)
     inside = events < limit
     target_known[inside] = known_V[data.items[events[inside]]]
-    kept = np.ones(data.num_users, bool)
+    eligible = np.ones(data.num_users, bool)
     skipped = {}
-    for reason, met in (
+    # Count a user only for the first condition that fails, so the counts add up to the skipped users.
+    for reason, condition in (
         ("no event in this period", inside),
         ("new user: no event before this period", events > starts),
         ("the target's item is not in training", target_known),
         ("no item of the history is in training", known_before[events] > known_before[starts]),
     ):
-        skipped[reason] = int((kept & ~met).sum())
-        kept &= met
-    users = np.flatnonzero(kept)
+        skipped[reason] = int((eligible & ~condition).sum())
+        eligible &= condition
+    users = np.flatnonzero(eligible)
     return users, events[users], skipped
 
 
 def _events_before(data: Dataset, moment: int) -> npt.NDArray[np.int64]:
-    """(users,) the number of events of each user before a moment, which are the user's first events."""
+    """Return (users,): how many events of each user are earlier than `moment`, in microseconds."""
     assert data.times is not None
     before = exclusive_counts(data.times < moment)
     return before[data.offsets[1:]] - before[data.offsets[:-1]]
 
 
-def _boundaries(times: npt.NDArray[np.int64], asked: tuple[int | float, ...], how: str) -> tuple[int, int]:
-    """The moments at which validation and test begin.
+def _boundaries(times: npt.NDArray[np.int64], wanted: tuple[int | float, ...], how: str) -> tuple[int, int]:
+    """Return the moments at which validation and test begin, in microseconds.
 
-    A fraction becomes the moment with about that share of the events before it. Without a moment for validation,
-    validation gets about as many events as test; equal times are never divided.
+    A fraction f becomes the moment that has nearest to f of all events before it. If `wanted` has only the moment
+    for test, validation gets about as many events as test. Events with equal times stay on one side.
     """
     ordered = np.sort(times)
     total = len(ordered)
-    given = [moment if isinstance(moment, int) else _with_before(ordered, moment * total, how) for moment in asked]
-    test = given[-1]
+    moments = [
+        moment if isinstance(moment, int) else _with_before(ordered, moment * total, how) for moment in wanted
+    ]
+    test = moments[-1]
     at_test = int(np.searchsorted(ordered, test))
-    valid = given[0]
-    if len(given) == 1 and 0 < at_test < total:
+    valid = moments[0]
+    if len(moments) == 1 and 0 < at_test < total:
         if 2 * at_test <= total:
             raise DataError(
-                f"split {how}: only {at_test} of {total} events lie before {iso(test)}, which leaves none "
-                "for training if validation is as large as test. Use a later moment, or give both (temporal:T1,T2)"
+                f"split {how}: only {at_test} of {total} events are before {iso(test)}, too few for validation "
+                "(which gets as many events as test) and training. Use a later moment, or give both moments "
+                "(temporal:T1,T2)."
             )
+        # Test has total - at_test events; the same number before it leaves 2 * at_test - total for training.
         valid = _with_before(ordered[:at_test], 2 * at_test - total, how)
     at_valid = int(np.searchsorted(ordered, valid))
     if not 0 < at_valid < at_test < total:
         raise DataError(
-            f"split {how}: {at_valid} events lie before validation, {at_test - at_valid} in it, {total - at_test} "
-            f"in test, and none may be empty. The times go from {iso(ordered[0])} to {iso(ordered[-1])}. "
-            "Use other moments, or a fraction such as temporal:0.9"
+            f"split {how} leaves a part without events: training has {at_valid}, validation {at_test - at_valid}, "
+            f"test {total - at_test}. The times run from {iso(ordered[0])} to {iso(ordered[-1])}. "
+            "Use other moments, or a fraction such as temporal:0.9."
         )
     return valid, test
 
 
 def _with_before(ordered: npt.NDArray[np.int64], before: float, how: str) -> int:
-    """The moment whose number of earlier events is nearest to `before`. It divides no equal times."""
-    places = np.flatnonzero(np.diff(ordered)) + 1
-    if not len(places):
+    """Return the time that has nearest to `before` events earlier than it, and at least one; ties take the first.
+
+    `ordered`: event times in ascending order.
+    """
+    changes = np.flatnonzero(np.diff(ordered)) + 1  # a cut elsewhere would separate events with equal times
+    if not len(changes):
         raise DataError(
             f"split {how}: the {len(ordered)} events to divide all have the same time. "
-            "Use a later moment, give both (temporal:T1,T2), or use --split leave-one-out"
+            "Use a later moment, give both moments (temporal:T1,T2), or use --split leave-one-out."
         )
-    return int(ordered[places[np.argmin(np.abs(places - before))]])
+    return int(ordered[changes[np.argmin(np.abs(changes - before))]])

@@ -1,6 +1,7 @@
 """The training loss of a batch: full cross-entropy, or a loss against sampled negatives (docs/losses.md).
 
-A loss is the mean over the real positions of a batch. Of a part of a batch it is that part's share of the mean.
+A loss is the mean over the real positions of a batch. A part of a batch gives its share of this mean: its sum
+divided by the positions of the whole batch. The losses of all parts therefore add up to the loss of the batch.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ from sasrec.losses.full import full_cross_entropy, left_out_of, logits_at_once, 
 from sasrec.losses.sampled import InChunks, sampled_loss
 from sasrec.models import SequenceModel
 
-# So many negatives of its own a position may have to be looked up at once, together with inputs and targets.
+# Up to this many negatives per position are looked up in one call, together with inputs and targets.
 _FEW = 8
 
 
 def training_loss(model: SequenceModel, batch: DeviceTrainingBatch, config: LossConfig) -> Tensor:
-    """The mean loss of a batch, a scalar; of a part of one, its share: sum / positions of the whole batch."""
+    """Return the mean loss of a batch, or the share of a part, as a scalar with gradient."""
     items_BL, positions_BL, ticks_BL, real_P = batch.items_BL, batch.positions_BL, batch.ticks_BL, batch.real_P
     targets_P = batch.targets_P
     table_VD = model.item_embedding.weight
     if batch.negatives is None:
         states_PD = model(items_BL, positions_BL, ticks_BL).flatten(0, 1)[real_P]
         products = products_in(model.device.type, table_VD.dtype)
-        with torch.autocast(model.device.type, enabled=False):  # sums need the digits
+        with torch.autocast(model.device.type, enabled=False):  # half precision is too coarse for sums over items
             states_PD = _tempered(states_PD.to(table_VD.dtype), config.temperature)
             left_out = left_out_of(batch)
             return full_cross_entropy(
@@ -40,7 +41,7 @@ def training_loss(model: SequenceModel, batch: DeviceTrainingBatch, config: Loss
     inputs, targets_PD, vectors = torch.split(
         model.embed(ids), [items_BL.numel(), len(targets_P), looked_up.numel()]
     )
-    width = inputs.shape[-1]  # not -1: a part of a batch may be empty
+    width = inputs.shape[-1]  # -1 is ambiguous if a part of a batch is empty
     vectors_BLD = inputs.view(*items_BL.shape, width)
     states_PD = model.encode(vectors_BLD, positions_BL, ticks_BL).flatten(0, 1)[real_P].to(targets_PD.dtype)
     with torch.autocast(model.device.type, enabled=False):
@@ -51,7 +52,7 @@ def training_loss(model: SequenceModel, batch: DeviceTrainingBatch, config: Loss
             return loss_of(slice(None), states_PD, targets_PD, vectors)
         if negatives.dim() == 1:
             chunk = logits_at_once(model.device) // len(negatives)
-        else:  # each chunk costs a gradient of the table, and may well be as large
+        else:  # each chunk costs a gradient of the whole table, so let a chunk be as large as the table
             chunk = max(logits_at_once(model.device), table_VD.numel()) // (negatives.shape[1] * width)
         loss: Tensor = InChunks.apply(  # type: ignore[no-untyped-call]
             loss_of, max(1, chunk), states_PD, targets_PD, vectors
@@ -60,5 +61,5 @@ def training_loss(model: SequenceModel, batch: DeviceTrainingBatch, config: Loss
 
 
 def _tempered(states_PD: Tensor, temperature: float) -> Tensor:
-    """Scores are linear in the states, so this divides them all."""
+    """Divide the states by the temperature. Scores are linear in the states, so this divides all scores."""
     return states_PD if temperature == 1 else states_PD / temperature

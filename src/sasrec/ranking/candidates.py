@@ -1,7 +1,7 @@
-"""Scores of candidates for histories: the one path that ranks, for metrics, users and the server.
+"""Score the candidates for histories. Evaluation and recommendation both call this module.
 
-Evaluation ranks a target among candidates, and recommendation takes the best of them. Both score, exclude and
-order through `candidate_scores`, so what is measured is what is served.
+Evaluation ranks a target among the candidates; recommendation takes the best candidates. Both use
+`candidate_scores`, so the metrics describe exactly what users get.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from sasrec.errors import EvaluationError
 from sasrec.ranking.scorers import EncodedScorer, ModelScorer, Scorer
 from sasrec.runtime.ranks import meet, rank, sum_over_ranks, world
 
-# These sizes decide which rows meet in one matrix product, and so the last bit of a score: they are constants, not
-# settings. Scores of a chunk, which is what ranks share out: 64 MB in fp32.
+# Both sizes are constants, not settings: they decide which rows share a matrix product, which can change the last
+# bit of a score. A chunk has at most this many scores (64 MB in fp32); ranks divide the chunks among themselves.
 _SCORES_AT_ONCE = 2**24
-# Scores that are made, and read a few times, before the next: 2 MB in fp32, which stay in a processor's cache, and
-# whose memory is used again for the next instead of going back to the system.
+# A block has at most this many scores (2 MB in fp32): they stay in the processor's cache while they are read
+# several times, and the allocator reuses their memory for the next block.
 _SCORES_IN_CACHE = 2**19
 
 
@@ -35,15 +35,19 @@ def candidate_scores(
     exclude_seen: bool = True,
     allowed_V: Tensor | None = None,
 ) -> Tensor:
-    """scores_BV; -inf for padding, for what is not allowed and, with `exclude_seen`, for every item of the row's
-    whole history.
+    """Return scores_BV for some rows of the histories; -inf for items that are not candidates.
 
-    Raises: EvaluationError if any score is NaN (weights that diverged: use an earlier checkpoint).
+    Candidates exclude padding, items with `allowed_V` false and, with `exclude_seen`, seen items. The seen items
+    are all items of the row's history, also those before the last `maxlen`.
+
+    Raises: EvaluationError if a score is NaN, because the weights diverged. Remedy: use an earlier checkpoint.
     """
     scores_BV = scorer.scores(histories, rows)
     scores_BV[:, 0] = -torch.inf
-    if bool(scores_BV.amax().isnan()):  # the greatest is NaN if any is, and is found ten times as fast
-        raise EvaluationError("the model gives NaN scores: its weights have diverged; use an earlier checkpoint")
+    if bool(scores_BV.amax().isnan()):  # the maximum is NaN if any score is; ten times faster than isnan
+        raise EvaluationError(
+            "the model gives NaN scores, because its weights diverged. Use an earlier checkpoint."
+        )
     if allowed_V is not None:
         scores_BV.masked_fill_(~allowed_V.to(scores_BV.device), -torch.inf)
     if exclude_seen:
@@ -55,15 +59,15 @@ def candidate_scores(
 def seen_items(
     histories: Histories, rows: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Every event of the rows as (index into `rows`, item number), flat."""
-    lengths = histories.ends[rows] - histories.starts[rows]  # not of all rows: this is asked for few at a time
+    """Return two flat arrays with one entry per event of the rows: the index into `rows`, and the item number."""
+    lengths = histories.ends[rows] - histories.starts[rows]  # `.lengths` would compute all rows for each block
     row_E = np.repeat(np.arange(len(rows)), lengths)
     first = histories.starts[rows] - (np.cumsum(lengths) - lengths)
     return row_E, histories.items[np.arange(len(row_E)) + first[row_E]].astype(np.int64)
 
 
 def chunks(histories: Histories, num_items: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Rows in batches of like length, bounded by the size of their score matrix."""
+    """Yield row numbers in chunks of similar history length, with at most 512 rows and 2**24 scores each."""
     rows_at_once = max(1, min(512, _SCORES_AT_ONCE // (num_items + 1)))
     order = np.argsort(histories.lengths, kind="stable")
     for start in range(0, len(order), rows_at_once):
@@ -71,14 +75,14 @@ def chunks(histories: Histories, num_items: int) -> Iterator[npt.NDArray[np.int6
 
 
 def own_chunks(histories: Histories, num_items: int) -> Iterator[npt.NDArray[np.int64]]:
-    """This rank's share of `chunks`: whole ones, so that the numbers do not depend on how many ranks share."""
+    """Yield this rank's share of `chunks`. Chunks stay whole, so scores do not depend on the number of ranks."""
     return itertools.islice(chunks(histories, num_items), rank(), None, world())
 
 
 def own_blocks(scorer: Scorer, histories: Histories) -> Iterator[tuple[npt.NDArray[np.int64], Scorer]]:
-    """Yield this process's rows in blocks whose scores fit in cache, each with the scorer for its rows.
+    """Yield the rows of `own_chunks` in blocks that fit the cache, each with the scorer to use for the block.
 
-    A model encodes a whole chunk before its first block, because encoding block by block would mostly be overhead.
+    A model encodes a whole chunk at once, since encoding block by block would be mostly overhead.
     """
     at_once = max(1, _SCORES_IN_CACHE // (scorer.num_items + 1))
     for rows in own_chunks(histories, scorer.num_items):
@@ -88,7 +92,7 @@ def own_blocks(scorer: Scorer, histories: Histories) -> Iterator[tuple[npt.NDArr
 
 
 def summed(array: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The sum over the ranks, which may come to it at very different times."""
-    meet()
+    """Return the sum of an array over all ranks. Ranks may arrive at very different times."""
+    meet()  # waits for the slowest rank; a plain all-reduce would time out
     total: npt.NDArray[np.float64] = sum_over_ranks(torch.from_numpy(array)).numpy()
     return total

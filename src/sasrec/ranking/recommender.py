@@ -1,4 +1,4 @@
-"""History -> the best items, in the user's own ids, by the same ranking path that evaluation measures."""
+"""Recommend the best items for a history or a user. Scores come from the same code that evaluation measures."""
 
 from __future__ import annotations
 
@@ -28,22 +28,23 @@ from sasrec.runtime.ranks import rank
 
 @dataclass(frozen=True, eq=False)
 class Recommender:
-    """A trained model and the items that it ranks; with a data set, also its users."""
+    """A trained model with its catalogue and, unless it is an export, the data set with the users' histories."""
 
     model: SequenceModel
     items: Items
+    """The catalogue, in order of the model's item numbers."""
     data: Dataset | None = None
-    """The data whose users `recommend_user` and `recommend_all` serve; None for an export."""
+    """The data set whose users `recommend_user` and `recommend_all` serve; None for an export."""
     known_items: npt.NDArray[np.bool_] | None = None
-    """(V,) the items that were in training; others are neither recommended nor read in histories. None: all."""
+    """(V,) true for items that occur in training; None means all. Other items are never recommended, and are
+    removed from histories."""
     training_part: TrainingPart = field(default_factory=lambda: TrainingPart(held_out=2))
-    """Where the training part of a user's history ended; it decides the length of the user's tick."""
-
+    """The rule for where training ended in a history. Only the unit of ticks depends on this rule."""
     metrics: Any = None
     """The metrics of the training (evaluation/metrics.py), which a notebook shows; None after `load`."""
 
     def __post_init__(self) -> None:
-        # Build the maps of ids now, so that the first request is as fast as the next.
+        # Build the cached id maps now, so the first request is as fast as later ones.
         self.items.numbers(())
         if self.data is not None and self.data.num_users:
             self.data.user_number(self.data.user_ids[0])
@@ -53,7 +54,7 @@ class Recommender:
         return f"Recommender({type(self.model).__name__}, {len(self.items):,} items{users})"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """Return `repr` and the metrics as HTML, for notebooks."""
         table = "" if self.metrics is None else self.metrics._repr_html_()
         return f"<code>{html.escape(repr(self))}</code>{table}"
 
@@ -68,23 +69,24 @@ class Recommender:
         allow: Iterable[object] | None = None,
         deny: Iterable[object] = (),
     ) -> list[tuple[str | int, float]]:
-        """The best k items for a history, as (item id, score), best first. Fewer are returned if fewer are left.
+        """Return the k best items for a history of item ids (oldest first), as (item id, score), best first.
 
-        `history`: item ids, oldest first. Returned ids have the type of the data's column, text or integer.
-        `times`: for models with time, the seconds of each event, ascending. `assume_regular` takes equal intervals
-        instead. The smallest gap in `times` becomes the user's tick. `recommend_user` takes the tick from the
-        training part, so its list can differ.
-        `exclude_seen`: omit the items of the history. A model that was trained with skip_own_items scores seen
-        items too high, so train without it before you turn this off.
-        `allow`: the only candidates. `deny`: items to omit. An id that is unknown, or was not in training under a
-        temporal split, is ignored with a warning.
+        The list is shorter than k if fewer candidates remain. `exclude_seen` removes the items of the history. If
+        the model was trained with skip_own_items, seen items get high scores, so keep `exclude_seen` on.
+        `allow` restricts the candidates to these ids; `deny` removes ids. Unknown ids are ignored with a warning.
+        Under a temporal split, an item without a training event is unknown, too.
 
-        Raises: DataError if no item of the history is known, or times are missing or wrong; ConfigError if k < 1.
+        A model with time needs `times` (seconds, one per item, ascending) or `assume_regular` (equal intervals).
+        Its time unit is the smallest gap in `times`; `recommend_user` uses the smallest gap in the training part,
+        so the two can give different lists. Other models ignore both arguments.
+
+        Raises: DataError if no item of the history is known, or if times are missing or invalid. Remedy: give a
+        known item, or valid times. ConfigError if k < 1. Remedy: use a larger k.
         """
         numbers = self._known(history, "history")
         if not len(numbers):
-            place = "the data set" if self.known_items is None else "the training part of the data"
-            raise DataError(f"no item of the history is in {place}. Give at least one known item")
+            source = "the data set" if self.known_items is None else "the training part of the data"
+            raise DataError(f"no item of the history is in {source}. Give at least one item that is.")
         clock = self._clock(history, times, assume_regular) if self.model.config.time else None
         return self._top(numbers, clock, k, exclude_seen, allow, deny)
 
@@ -97,22 +99,24 @@ class Recommender:
         allow: Iterable[object] | None = None,
         deny: Iterable[object] = (),
     ) -> list[tuple[str | int, float]]:
-        """The best k items for a user of the data, from all events of the user. See `recommend`.
+        """Return the k best items for a user of the data set, from all the user's events. See `recommend`.
 
-        Raises: DataError if the user is unknown or has no known item; ConfigError if k < 1.
+        Raises: DataError for an export, if the user is unknown, or if no item of the user is known. Remedy: pass a
+        history to `recommend`. ConfigError if k < 1. Remedy: use a larger k.
         """
         data = self._users()
         number = data.user_number(user)
         numbers = data.item_numbers_of(number).astype(np.int64)
         clock = self._ticks(data, data.offsets[number : number + 2])
         if self.known_items is not None:
-            kept = self.known_items[numbers]
-            _warn([self._not_in_training(item) for item in numbers[~kept].tolist()], "history")
-            if not kept.any():
+            known = self.known_items[numbers]
+            _warn([self._not_in_training(item) for item in numbers[~known].tolist()], "history")
+            if not known.any():
                 raise DataError(
-                    f"user {str(user)!r} has no item that was in training. Give a history with a known item"
+                    f"user {str(user)!r} has no event with an item that occurs in training. "
+                    "Give a history with at least one such item."
                 )
-            numbers, clock = numbers[kept], None if clock is None else clock[kept]
+            numbers, clock = numbers[known], None if clock is None else clock[known]
         return self._top(numbers, clock, k, exclude_seen, allow, deny)
 
     def recommend_all(
@@ -124,11 +128,13 @@ class Recommender:
         deny: Iterable[object] = (),
         log: RunLog | None = None,
     ) -> pl.DataFrame:
-        """The best k items of every user: columns user, item, score, rank (from 1), sorted by user, then rank.
+        """Return the k best items of all users: a frame with columns user, item, score and rank (from 1).
 
-        Users without a known item are omitted with a warning; they occur under a temporal split.
+        Rows are in order of user number, then rank. Under a temporal split, users without a known item get no
+        rows, and a warning counts them. Under torchrun, each process scores a share; all return the same frame.
 
-        Raises: DataError for an export, which has no users; ConfigError if k < 1.
+        Raises: DataError for an export, which has no users. Remedy: use the original run. ConfigError if k < 1.
+        Remedy: use a larger k.
         """
         data = self._users()
         users, histories = self._everybody(data)
@@ -140,8 +146,8 @@ class Recommender:
             for rows, item_BK, score_BK in self._best(histories, mine, k, exclude_seen, allowed_V):
                 items[rows], scores[rows] = item_BK, score_BK
                 bar(len(rows))
-        items, scores = summed(items), summed(scores)  # each process leaves the rows of the others at 0
-        user_E, place_E = np.nonzero(np.isfinite(scores))
+        items, scores = summed(items), summed(scores)  # rows of other ranks are 0 here, so the sum joins them
+        user_E, place_E = np.nonzero(np.isfinite(scores))  # -inf marks places without a candidate
         return pl.DataFrame(
             {
                 "user": data.user_ids.gather(users[user_E]),
@@ -152,38 +158,41 @@ class Recommender:
         )
 
     def title(self, item_id: object) -> str | None:
-        """The title of an item id, or None if the data has no title for it."""
+        """Return the title of an item, or None if it is unknown."""
         return self.items.title(item_id)
 
     def _users(self) -> Dataset:
-        """The data set. Raises: DataError for an export."""
+        """The data set. Raises: DataError for an export. Remedy: use the original run, or give a history."""
         if self.data is None:
-            raise DataError("an export holds no users. Give a history, or use the run that the export came from")
+            raise DataError(
+                "an export contains no users. Give a history, or use the run that the export came from."
+            )
         return self.data
 
     def _ticks(self, data: Dataset, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
-        """Ticks of the events of consecutive users, or None for models without time."""
+        """Return the ticks of the events of consecutive users, or None for models without time."""
         config = self.model.config
         return user_ticks(data, config, self.training_part, offsets) if config.time else None
 
     def _everybody(self, data: Dataset) -> tuple[npt.NDArray[np.int64], Histories]:
-        """The users who have events of known items, and all these events of each."""
+        """Return the numbers of users with a known item, and their histories without unknown items."""
         items, offsets = data.items, data.offsets
-        times = self._ticks(data, offsets)
+        ticks = self._ticks(data, offsets)
         if self.known_items is None:
-            return np.arange(data.num_users), Histories(items, times, offsets[:-1], offsets[1:])
-        kept = self.known_items[items]
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])[offsets]
+            return np.arange(data.num_users), Histories(items, ticks, offsets[:-1], offsets[1:])
+        known_E = self.known_items[items]
+        # Offsets into the known events: count the known events before each user.
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(known_E)])[offsets]
         users = np.flatnonzero(np.diff(offsets))
-        if (gone := int((~kept).sum())) and rank() == 0:
-            nothing = data.num_users - len(users)
-            without = f"; {nothing:,} users have no other items and get no list" if nothing else ""
+        if (removed := int((~known_E).sum())) and rank() == 0:  # one warning, not one per rank
+            without = data.num_users - len(users)
+            note = f"; {without:,} users have only such events and get no recommendations" if without else ""
             warnings.warn(
-                f"histories omit {gone:,} events, whose items were not in training{without}",
+                f"histories omit {removed:,} events with items that are not in training{note}",
                 stacklevel=3,
             )
-        clock = None if times is None else times[kept]
-        return users, Histories(items[kept], clock, offsets[users], offsets[users + 1])
+        ticks = None if ticks is None else ticks[known_E]
+        return users, Histories(items[known_E], ticks, offsets[users], offsets[users + 1])
 
     def _top(
         self,
@@ -194,6 +203,7 @@ class Recommender:
         allow: Iterable[object] | None,
         deny: Iterable[object],
     ) -> list[tuple[str | int, float]]:
+        """Return the k best (item id, score) for one history of known item numbers."""
         start, end = np.zeros(1, np.int64), np.full(1, len(numbers), np.int64)
         histories = Histories(numbers.astype(np.int32), clock, start, end)
         allowed_V = self._allowed(allow, deny)
@@ -205,21 +215,29 @@ class Recommender:
     def _clock(
         self, history: Sequence[object], times: Sequence[float] | None, assume_regular: bool
     ) -> npt.NDArray[np.int64]:
-        """Ticks of the known items of a history."""
+        """Return the ticks of the known items of a history, from its times in seconds or regular intervals.
+
+        Raises: DataError if times are missing or invalid. Remedy: give ascending seconds, or assume_regular.
+        """
         if times is None and not assume_regular:
             raise DataError(
-                "this model needs the times of the history. Give times (--times), or assume_regular=True"
+                "this model needs the times of the history. Give times (--times), or set assume_regular "
+                "(--assume_regular)."
             )
         try:
             seconds = np.arange(len(history), dtype=np.float64) if times is None else np.asarray(times, np.float64)
         except (TypeError, ValueError):
-            raise DataError("times must be numbers in seconds") from None
+            raise DataError("times must be numbers. Give seconds since any moment.") from None
         if len(seconds) != len(history) or not np.isfinite(seconds).all() or (np.diff(seconds) < 0).any():
             raise DataError(
-                f"times must be {len(history)} ascending numbers in seconds, one for each item of the history"
+                f"times must be {len(history)} finite numbers in ascending order. Give one per item, in seconds."
             )
+        # int64 microseconds overflow beyond this value.
         if (most := np.abs(seconds).max(initial=0)) >= 2**63 / 1e6:
-            raise DataError(f"times must be in seconds, and {most:.3g} is too large. Divide them by their unit")
+            raise DataError(
+                f"times must be in seconds, but {most:.3g} is too large. Convert the times to seconds."
+            )
+        # Unknown items are removed from the history, so their times must be removed, too.
         known = [len(self._numbers([item])[0]) > 0 for item in history]
         microseconds = (seconds[known] * 1e6).astype(np.int64)
         ends = np.array([0, len(microseconds)])
@@ -233,16 +251,16 @@ class Recommender:
         exclude_seen: bool,
         allowed_V: torch.Tensor | None,
     ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
-        """Yield (rows, item numbers (B, k), scores (B, k)), best first; -inf where no item is left."""
+        """Yield (rows, item numbers, scores); the last two are (B, k), best first, -inf if candidates run out."""
         if k < 1:
-            raise ConfigError(f"k must be at least 1, not {k}")
+            raise ConfigError(f"k must be at least 1, not {k}. Use a larger k.")
         for rows, scorer in blocks:
             scores_BV = candidate_scores(scorer, histories, rows, exclude_seen=exclude_seen, allowed_V=allowed_V)
             best = scores_BV.topk(min(k, scorer.num_items), dim=1)
             yield rows, best.indices.cpu().numpy(), best.values.cpu().numpy()
 
     def _allowed(self, allow: Iterable[object] | None, deny: Iterable[object]) -> torch.Tensor | None:
-        """(V,) which item numbers are candidates, or None for all."""
+        """Return (V,): true for items that may be recommended; None if all may be."""
         denied = self._known(deny, "deny list")
         if allow is None and not len(denied) and self.known_items is None:
             return None
@@ -255,25 +273,29 @@ class Recommender:
         return allowed_V
 
     def _known(self, item_ids: Iterable[object], where: str) -> npt.NDArray[np.int64]:
+        """Return the numbers of the known items, and warn about the others. `where` names the argument."""
         if isinstance(item_ids, str):
-            raise DataError(f"{where} must be a list of item ids, not the text {item_ids!r}")
+            raise DataError(
+                f"{where}: give a list of item ids, not the text {item_ids!r}. Use [{item_ids!r}] for one item."
+            )
         numbers, unknown = self._numbers(item_ids)
         _warn(unknown, where)
         return numbers
 
     def _numbers(self, item_ids: Iterable[object]) -> tuple[npt.NDArray[np.int64], list[str]]:
-        """The numbers of the known items, in order, and the names of the others for a warning."""
+        """Return the numbers of the known items, in order, and the other ids as text for a warning."""
         numbers, unknown = self.items.numbers(item_ids)
         if self.known_items is None:
             return numbers, unknown
-        kept = self.known_items[numbers]
-        return numbers[kept], [*unknown, *(self._not_in_training(item) for item in numbers[~kept].tolist())]
+        known = self.known_items[numbers]
+        return numbers[known], [*unknown, *(self._not_in_training(item) for item in numbers[~known].tolist())]
 
     def _not_in_training(self, item: int) -> str:
         return f"{self.items.id_of(item)} (not in training)"
 
 
 def _warn(unknown: list[str], where: str) -> None:
+    """Warn about unknown ids, once each; show at most ten."""
     if unknown:
         names = list(dict.fromkeys(unknown))
         shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

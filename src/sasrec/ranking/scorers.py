@@ -1,4 +1,4 @@
-"""Scorers: histories -> scores of the whole catalogue."""
+"""Scorers: score the whole catalogue for histories, by a trained model or by any other method."""
 
 from __future__ import annotations
 
@@ -15,52 +15,54 @@ from sasrec.batches.loader import on_device
 from sasrec.data.histories import Histories
 from sasrec.models import SequenceModel
 
-# Positions (B times L) encoded at a time: what an encoder holds grows with these times D, L or its intervals.
+# Encode at most this many positions (B * L) at a time. Memory grows with positions times D, L or interval buckets.
 _POSITIONS_AT_ONCE = 2**12
 
 
 class Scorer(Protocol):
-    """Anything that scores the whole catalogue for histories."""
+    """Anything that scores the whole catalogue for histories, such as a model or a count-based baseline."""
 
     num_items: int
+    """The number of items in the catalogue, without padding."""
 
     def scores(self, histories: Histories, rows: npt.NDArray[np.int64]) -> Tensor:
-        """scores_BV for those rows of the histories; the values of column 0 are never read."""
+        """Return scores_BV for some rows of the histories. The caller ignores column 0 (padding) and may overwrite
+        the scores."""
         ...
 
 
 class ModelScorer:
-    """A trained model, in evaluation mode for the duration of each call. It sees the last `maxlen` items."""
+    """Scores by a trained model, from the last `maxlen` items. Calls run in evaluation mode, without dropout."""
 
     def __init__(self, model: SequenceModel) -> None:
         self.model = model
         self.num_items = model.num_items
 
     def scores(self, histories: Histories, rows: npt.NDArray[np.int64]) -> Tensor:
-        """See Scorer."""
+        """Return scores_BV. See `Scorer.scores`."""
         return self.scores_of(self.states(histories, rows))
 
     @torch.no_grad()
     def scores_of(self, states_BD: Tensor) -> Tensor:
-        """scores_BV of states that were made before."""
+        """Return scores_BV for states from an earlier call of `states`."""
         return self.model.scores(states_BD)
 
     @torch.no_grad()
     def states(self, histories: Histories, rows: npt.NDArray[np.int64]) -> Tensor:
-        """states_BD after the last item of each row, made of a few rows at a time: fewer the longer they are."""
+        """Return states_BD, the state after the last item of each row. Encodes few rows at a time, for memory."""
         was_training, maxlen = self.model.training, self.model.config.maxlen
         self.model.eval()
         try:
-            made = []
+            states = []
             for group in _few_positions(rows, np.minimum(histories.lengths[rows], maxlen)):
-                made.append(self.model.last_states(on_device(pad(histories, group, maxlen), self.model.device)))
-            return torch.cat(made)
+                states.append(self.model.last_states(on_device(pad(histories, group, maxlen), self.model.device)))
+            return torch.cat(states)
         finally:
             self.model.train(was_training)
 
 
 class EncodedScorer:
-    """A model's scorer for some rows of some histories, which it has encoded already."""
+    """Scores by a model for rows that the constructor encodes once. Other rows are not available."""
 
     def __init__(self, scorer: ModelScorer, histories: Histories, rows: npt.NDArray[np.int64]) -> None:
         self._scorer, self.num_items = scorer, scorer.num_items
@@ -69,13 +71,16 @@ class EncodedScorer:
         self._states_BD = scorer.states(histories, rows)
 
     def scores(self, histories: Histories, rows: npt.NDArray[np.int64]) -> Tensor:
-        """See Scorer."""
+        """Return scores_BV for encoded rows. `histories` is ignored. See `Scorer.scores`."""
         place = self._order[np.searchsorted(self._rows, rows)]
         return self._scorer.scores_of(self._states_BD[torch.from_numpy(place)])
 
 
 def _few_positions(rows: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
-    """Consecutive rows, at least one, that have at most `_POSITIONS_AT_ONCE` positions, padding included."""
+    """Yield groups of consecutive rows with at most `_POSITIONS_AT_ONCE` positions, padding included.
+
+    A group has at least one row, also if this row alone exceeds the limit.
+    """
     start = longest = 0
     for end, length in enumerate(lengths.tolist()):
         longest = max(longest, length)

@@ -1,4 +1,4 @@
-"""Load a trained run, and measure it."""
+"""Load the checkpoint and the data of a trained run, and measure the model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sasrec.runtime.device import pick_device
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import joined, rank
 
-ITEMS_DIGEST = "items_sha256"  # in the state of an export's checkpoint
+ITEMS_DIGEST = "items_sha256"  # key in state.json of an export: the hash of items.parquet
 
 
 def load(
@@ -36,11 +36,13 @@ def load(
     dataset: str | Path | None = None,
     checkpoint: str | Path | None = None,
 ) -> Recommender:
-    """Load the recommender of a run or an export: its best checkpoint, or the one given, and its data.
+    """Load a trained run, or an export, for recommendations.
 
-    `dataset`: where the data set is, if it was moved.
+    `checkpoint`: the folder of a checkpoint to use instead of the best one. `dataset`: a prepared folder with the
+    same data, if the data of the run has moved.
 
-    Raises: CheckpointError or DataError if a part is missing, damaged or of other data.
+    Raises: CheckpointError or DataError if a part is missing, damaged, or belongs to other data. Remedy: name the
+    right checkpoint or data set.
     """
     return _loaded(RunFolder(run), device, dataset, checkpoint)[0]
 
@@ -48,13 +50,14 @@ def load(
 def _loaded(
     folder: RunFolder, device: str, dataset: str | Path | None, checkpoint: str | Path | None
 ) -> tuple[Recommender, str]:
-    """The recommender of a run, and the split that it was trained under."""
+    """Return the recommender of a run, and the setting `split` of its training."""
     if not folder.config_file.exists():
         raise CheckpointError(
-            f"{folder.path} is not a run (it has no config.toml); name a folder that `train` made"
+            f"{folder.path} is not a run, since it has no config.toml. Name a folder that `train` made."
         )
     found = checkpoint_at(Path(checkpoint) if checkpoint else folder.path)
     data: Dataset | None = None
+    # An export has its own catalogue and no data set, unless the caller names one.
     if dataset is not None or not folder.items_file.exists():
         data = open_dataset(dataset) if dataset else folder.dataset()
         check_data(found, data)
@@ -68,7 +71,7 @@ def _loaded(
 def recommender_of(
     found: store.Checkpoint, model: SequenceModel, items: Items, data: Dataset | None
 ) -> Recommender:
-    """The recommender of a checkpoint, whose weights the model has."""
+    """Return the recommender for a checkpoint. `model` must already have the checkpoint's weights."""
     return Recommender(model.eval(), items, data, known_items(found, len(items)), training_part(found))
 
 
@@ -80,8 +83,9 @@ def _warm_up(recommender: Recommender) -> None:
 
 
 def _exported_items(path: Path, found: store.Checkpoint) -> Items:
+    """Read the catalogue of an export. Raises: DataError if the file changed. Remedy: export the run again."""
     if file_digest(path) != found.need(ITEMS_DIGEST):
-        raise DataError(f"{path} has changed since the export; export the run again")
+        raise DataError(f"{path} has changed since the export. Export the run again.")
     return Items.read(path)
 
 
@@ -94,23 +98,24 @@ def evaluate(
     details: bool = False,
     log: RunLog | None = None,
 ) -> Metrics:
-    """Measure the best checkpoint of a run, or the given `checkpoint`, on validation and test.
+    """Measure a run's best checkpoint, or the one that `checkpoint` names, on validation and test.
 
-    For the best checkpoint, write the metrics to RUN/metrics.json, the ranks to RUN/ranks.parquet, which `compare`
-    reads, and an event to RUN/log.jsonl.
-    `details`: on test, also measure coverage, popularity, novelty and diversity, and metrics of slices.
+    For the best checkpoint, also write RUN/metrics.json and RUN/ranks.parquet (for `compare`), and log the event.
+    `details`: also measure diversity, novelty and slices of users and targets, on test. `dataset`: see `load`.
 
-    Returns {split: {"full" | "sampled": {"ndcg@10": …}}, "baselines": …, "protocol": the card that
-    evaluation/card.py describes, and, if asked for, "details": as evaluation/lists.py says}. The result
-    leaves out a split without targets.
+    Returns {"valid" | "test": {"full" | "sampled": {"ndcg@10": …}}, "baselines": …, "protocol": the card of
+    evaluation/card.py, "details": see evaluation/details.py}. A split without targets has no key.
 
-    Raises: EvaluationError for an export, which has no events, or if neither split has a target; also what `load`
-    raises.
+    Raises: EvaluationError for an export, or if neither split has a target. Remedy: measure the original run, or
+    train with another split. CheckpointError or DataError as `load`.
     """
     folder = RunFolder(run)
     if folder.items_file.exists():
-        raise EvaluationError(f"{run} is an export, which has no events; evaluate the run that it came from")
+        raise EvaluationError(
+            f"{run} is an export, which has no events. Evaluate the run that the export came from."
+        )
     with joined(pick_device(device).type):
+        # A named checkpoint may not be the run's best, so its metrics stay out of the run's files.
         log = RunLog.of_run(None if checkpoint else folder.log_file, log or RunLog(None))
         recommender, how = _loaded(folder, device, dataset, checkpoint)
         data = recommender.data
@@ -128,7 +133,7 @@ def measure(
     *,
     details: bool = False,
 ) -> Metrics:
-    """Measure a model on a split; with a folder, also write metrics.json, ranks.parquet and a log event."""
+    """Measure a model on a split. With a folder, also write metrics.json and ranks.parquet, and log an event."""
     measured = evaluate_scorer(ModelScorer(model), data, split, log=log, details=details)
     metrics = Metrics(measured.metrics)
     if rank() == 0 and folder is not None:
@@ -138,6 +143,6 @@ def measure(
         write_whole(folder.metrics_file, json.dumps(metrics, indent=2))
     try:
         log.event("metrics", **{name: metrics[name] for name in ("valid", "test") if name in metrics})
-    except OSError as error:  # another user's file, in a folder that both may write to
-        log.say(f"note: the log of the run cannot be written, so it does not list this measurement ({error})")
+    except OSError as error:  # log.jsonl may belong to another user of a shared folder
+        log.say(f"note: log.jsonl cannot be written, so the log lacks this measurement ({error})")
     return metrics

@@ -1,4 +1,4 @@
-"""Export: the best weights, the settings and the items of a run, without users and events."""
+"""Export the best weights, the settings and the catalogue of a run, without users and events."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from sasrec.runs.folder import RunFolder
 
 
 def export(run_dir: str | Path, output: str | Path) -> Path:
-    """Write the best checkpoint of a run, without its optimizer, and its items with their titles to `output`.
+    """Write the best checkpoint of a run (without its optimizer) and its catalogue to the new folder `output`.
 
-    `sasrec.load(output)` recommends for histories as the run does, with bit-identical scores. The folder holds no
-    users and no events, so it cannot recommend by user id, be evaluated or be trained further.
+    `sasrec.load(output)` recommends for histories as the run does, with bit-identical scores. An export contains
+    no users and no events, so it cannot recommend by user id, be evaluated or be trained further.
 
-    Raises: ConfigError if `output` is not empty; CheckpointError and DataError as `load`.
+    Raises: ConfigError if `output` is not empty. Remedy: name another folder. CheckpointError or DataError as
+    `load`.
     """
     folder = RunFolder(output)
     if folder.path.exists() and any(folder.path.iterdir()):
-        raise ConfigError(f"{folder.path} is not empty; name another folder")
+        raise ConfigError(f"{folder.path} is not empty. Name another folder.")
     best = checkpoint_at(Path(run_dir))
     recommender = load(run_dir, device="cpu", checkpoint=best.path)
     folder.path.mkdir(parents=True, exist_ok=True)
     recommender.items.save(folder.items_file)
-    config = RunFolder(run_dir).config().replace(dataset="")  # a path may tell whose data it was
+    config = RunFolder(run_dir).config().replace(dataset="")  # a path can tell whose data it was
     state = best.state | {"config": dataclasses.asdict(config), ITEMS_DIGEST: file_digest(folder.items_file)}
     store.save(folder.checkpoints, best.weights, state)
     config.save(folder.config_file)

@@ -1,4 +1,4 @@
-"""The folder of a run: its files, its data and how its training ended."""
+"""Locate and read the files of a run folder, and report how its training ended."""
 
 from __future__ import annotations
 
@@ -18,28 +18,33 @@ from sasrec.sources.resolve import prepared_folder
 
 
 def best_baseline(metrics: dict[str, Any], metric: str) -> tuple[str, float]:
-    """The name and the value of the baseline with the highest value of a metric, from metrics.json."""
-    found = {name: metric_of(metrics, f"baselines.{name}.{metric}") for name in metrics["baselines"]}
-    return max(found.items(), key=lambda each: each[1])
+    """Return the name and the value of the baseline with the highest `metric`; ties go to the first.
+
+    `metrics`: the content of metrics.json. Raises as `metric_of`.
+    """
+    values = {name: metric_of(metrics, f"baselines.{name}.{metric}") for name in metrics["baselines"]}
+    return max(values.items(), key=lambda item: item[1])
 
 
 def metric_of(metrics: dict[str, Any], name: str) -> float:
-    """A value of metrics.json by its path, such as test.full.ndcg@10 or baselines.markov.test.full.ndcg@10.
+    """Return one value of a metrics.json, by a name such as test.full.ndcg@10 or baselines.markov.test.full.mrr.
 
-    Raises: ConfigError for an unknown path; EvaluationError if the split has no targets.
+    Raises: ConfigError if the name is unknown. Remedy: use a name such as test.full.ndcg@10. EvaluationError if
+    the split has no target. Remedy: train with another split.
     """
-    found: Any = metrics
+    value: Any = metrics
     for part in ("valid", "test"):
         if part in name.split(".") and part not in metrics:
             raise EvaluationError(
-                f"{name} was not measured, because nobody has a {part} target. The protocol card says why"
+                f"{name} was not measured, because no user has a {part} target (the protocol card says why). "
+                "Train with another --split."
             )
     try:
         for key in name.split("."):
-            found = found[key]
-        return float(found)
+            value = value[key]
+        return float(value)
     except (KeyError, TypeError, ValueError):
-        raise ConfigError(f"{name!r} is not a metric. An example is test.full.ndcg@10") from None
+        raise ConfigError(f"{name!r} is not a metric of this run. Use a name such as test.full.ndcg@10.") from None
 
 
 @dataclass(frozen=True)
@@ -47,21 +52,22 @@ class Ending:
     """How the training of a run ended."""
 
     reason: str
-    """In words, as the trainer logged it."""
+    """The reason as text, as the trainer logged it."""
     best_epoch: int
+    """The epoch of the best checkpoint, counted from 1; 0 without a validation."""
     seconds: float
-    """Wall clock of training, summed over all parts of an interrupted run."""
+    """The wall-clock time of training, summed over all resumes of the run."""
     time: str
-    """The moment of the end, ISO 8601."""
+    """The moment when training ended, in ISO 8601."""
     measured: bool
     """Whether metrics.json was written after the end."""
 
 
 class RunFolder:
-    """A run on disk: where its parts are, and what they say.
+    """A run on disk: the paths of its files, and methods that read them.
 
     RUN/  config.toml  log.jsonl  metrics.json  ranks.parquet  rejects.csv  checkpoints/
-          dataset/, unless the data was a prepared folder; an export has items.parquet instead
+          dataset/ (only if `train` prepared the data); an export has items.parquet instead
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -74,21 +80,24 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
 
     def config(self) -> RunConfig:
-        """The settings of the run. Raises: ConfigError if they cannot be read."""
+        """Read the settings of the run. Raises: ConfigError if the file is damaged. Remedy: repair the file."""
         return RunConfig.load(self.config_file)
 
     def dataset(self, config: RunConfig | None = None) -> Dataset:
-        """The data of the run: the prepared folder that its settings, or other ones, name, or its own copy."""
+        """Open the data set of the run: the prepared folder that the settings name, else RUN/dataset.
+
+        `config`: settings to use instead of the run's own.
+        """
         source = (config or self.config()).data.dataset
         prepared = prepared_folder(source) if Path(source).is_absolute() else None
         return open_dataset(prepared or self.path / "dataset")
 
     def log(self, log: RunLog | None) -> RunLog:
-        """The log of the run, which speaks where `log` speaks."""
+        """Return a log that writes to log.jsonl and prints where `log` prints."""
         return RunLog.of_run(self.log_file, log)
 
     def events(self) -> list[dict[str, Any]]:
-        """The events that the run logged."""
+        """Read all events of log.jsonl, oldest first."""
         return events_of(self.path)
 
     def can_resume(self) -> bool:
@@ -98,14 +107,15 @@ class RunFolder:
         return store.begun(self.checkpoints)
 
     def launch(self) -> str:
-        """The launch of torchrun that began the run, if it is the present one, else ""."""
+        """The id of the torchrun launch that started the run, if this process belongs to it, else ""."""
         starts = [event for event in self.events() if event["event"] == "start"]
-        # An earlier start in this folder came to no checkpoint, so only the last one counts.
+        # `train` refuses a folder with a checkpoint, so earlier starts saved nothing: only the last one counts.
         return launch_id() if starts and starts[-1].get("launch") == launch_id() else ""
 
     def ending(self) -> Ending | None:
-        """How training ended, or None if it was interrupted, is under way, or left no event."""
+        """Report how training ended; None if it was interrupted, still runs, or did not log its end."""
         events = [event for event in self.events() if event["event"] in ("start", "resume", "stopped", "metrics")]
+        # A metrics event after the end means that the final weights were measured.
         last = max((at for at, event in enumerate(events) if event["event"] != "metrics"), default=-1)
         if last < 0 or events[last]["event"] != "stopped" or events[last].get("reason") == "interrupted":
             return None
@@ -118,14 +128,14 @@ class RunFolder:
             return None
 
     def is_finished(self) -> bool:
-        """Whether training has ended and was measured since."""
+        """Whether training has ended and the result was measured afterwards."""
         ending = self.ending()
         return ending is not None and ending.measured and self.metrics_file.exists()
 
     def metrics(self) -> figures.Metrics:
-        """The content of metrics.json, as `evaluate` returns it.
+        """Read metrics.json, as `evaluate` returns it.
 
-        Raises: EvaluationError if it is not what `evaluate` writes.
+        Raises: EvaluationError if the file is damaged. Remedy: run `sasrec evaluate` again.
         """
         try:
             metrics: dict[str, Any] = json.loads(self.metrics_file.read_text(encoding="utf-8"))
@@ -138,11 +148,11 @@ class RunFolder:
 
 
 def _check_metrics(metrics: Any) -> None:
-    """Read every part that others read; a part that is missing or of another type raises."""
+    """Access every part that callers use. A part that is missing or has a wrong type raises some error here."""
     card = metrics["protocol"]
-    there = [split for split in ("valid", "test") if card[split]["targets"]]
+    measured = [split for split in ("valid", "test") if card[split]["targets"]]
     for scorer in (metrics, *metrics["baselines"].values()):
-        for split, candidates, name in product(there, ("full", "sampled"), figures.METRICS):
+        for split, candidates, name in product(measured, ("full", "sampled"), figures.METRICS):
             float(scorer[split][candidates][name])
     for field in ("data", "data_hash", "split", "sasrec"):
         card[field].split()

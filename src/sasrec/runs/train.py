@@ -1,8 +1,4 @@
-"""Train a run, or resume it. evaluate.py loads and measures runs.
-
-RUN/  config.toml  log.jsonl  metrics.json  ranks.parquet  checkpoints/
-      dataset/, unless a prepared folder was named
-"""
+"""Train a model from events, or resume a run. The class RunFolder lists the files of a run."""
 
 from __future__ import annotations
 
@@ -57,21 +53,26 @@ def train(
     start_from: str | Path | None = None,
     **settings: Any,
 ) -> Recommender:
-    """Train a model, keep the checkpoint with the best validation NDCG@10, and measure it.
+    """Train a model in the new run folder `train_dir`; return the checkpoint with the best validation NDCG@10.
+
+    Also measure this checkpoint and write the metrics to `train_dir`.
 
     `data`: a Dataset, the name of a public data set, a prepared folder, a file, several files, or a frame.
     `settings`: fields of RunConfig, such as `maxlen=50`; they override `recipe`.
     `start_from`: a checkpoint, or a run, whose best weights become the initial weights (warm start). Its model
     settings (except dropout), data and split must be those of this run.
-    After a failure torchrun starts the processes again; they then resume the run that this launch began.
+    `local_copy`: a file to read instead of downloading a public data set.
+    If torchrun restarts the processes after a failure, they resume the run that the same launch started.
 
-    Raises: CheckpointError if `start_from` does not fit; ConfigError if `train_dir` already holds a run or a
-    setting is wrong; DataError, DownloadError, TrainingError. KeyboardInterrupt comes after the weights are saved.
+    Raises: ConfigError if `train_dir` already contains a run, or a setting is wrong. CheckpointError if
+    `start_from` does not fit. DataError or DownloadError if the data cannot be read. TrainingError if the loss is
+    not finite. Each message names the remedy. KeyboardInterrupt after Ctrl-C, once the weights are saved; `resume`
+    continues such a run.
     """
     config = recipe if isinstance(recipe, RunConfig) else RunConfig.load(recipe) if recipe else RunConfig()
     if "dataset" in settings:
-        raise ConfigError("the first argument of train is the data; remove the setting dataset")
-    # A recipe may be another run's settings, and name its data.
+        raise ConfigError("the first argument of train is already the data; remove the setting dataset")
+    # A recipe can be the config.toml of another run; never train on the data that it names.
     config = config.replace(**settings, dataset=str(data) if isinstance(data, str | Path) else "")
     _refuse_to_train(config, new=True)
     folder = RunFolder(train_dir)
@@ -81,7 +82,7 @@ def train(
             return _resumed(config, {}, folder, device, folder.log(log))
         if folder.can_resume():
             raise ConfigError(
-                f"{folder.path} already holds a run; use --resume to continue it, or name another --train_dir"
+                f"{folder.path} already holds a run. Continue it with --resume, or name another --train_dir."
             )
         log = folder.log(log)
         dataset, config = _prepared(data, config, folder, log, local_copy)
@@ -94,6 +95,7 @@ def train(
             start_from=start and str(start.path.absolute()),
             config=dataclasses.asdict(config),
         )
+        # The initial weights must depend on the seed alone, not on what the caller drew before.
         with own_generators(device):
             torch.manual_seed(config.training.seed)
             model = build_model(dataset.num_items, config.model)
@@ -105,21 +107,21 @@ def train(
 def resume(
     train_dir: str | Path, *, recipe: RunConfig | None = None, log: RunLog | None = None, **settings: Any
 ) -> Recommender:
-    """Continue a run from its newest undamaged checkpoint; the result is bit-identical to an uninterrupted run.
+    """Continue a run from its newest undamaged checkpoint. The result is bit-identical to an uninterrupted run.
 
-    Settings come from the run. `recipe` and `settings` may change how long and where to train (num_epochs unless
-    the schedule is cosine, max_minutes, patience, save_minutes, device), what is shown (diagnose_every,
-    show_shapes, tensorboard, detect_anomaly) and the place of the prepared data. A run that has ended is measured
-    again, or trained further if its limits were raised.
+    Settings come from the run. `recipe` and `settings` may change the limits (num_epochs unless the schedule is
+    cosine, max_minutes, patience), save_minutes, device and the diagnostics (diagnose_every, show_shapes,
+    tensorboard, detect_anomaly). They may also name the new place of the prepared data. A run that has ended is
+    measured again; if its limits were raised, it is trained further first.
 
-    Raises: CheckpointError if the run has no checkpoint, or its data has changed; ConfigError for a setting that
-    may not change.
+    Raises: CheckpointError if the run has no checkpoint, or the data changed. Remedy: start without --resume, or
+    name the right data. ConfigError if another setting differs. Remedy: keep the value of the run.
     """
     folder = RunFolder(train_dir)
     if not folder.can_resume():
-        raise CheckpointError(f"{folder.path} holds no checkpoint; check the path, or start without --resume")
+        raise CheckpointError(f"{folder.path} holds no checkpoint. Check the path, or start without --resume.")
     if folder.items_file.exists():
-        raise CheckpointError(f"{folder.path} is an export, which cannot be trained. Resume the run it came from")
+        raise CheckpointError(f"{folder.path} is an export, which cannot be trained. Resume the run it came from.")
     device = pick_device((recipe or folder.config()).replace(**settings).training.device)
     with joined(device.type):
         return _resumed(recipe, settings, folder, device, folder.log(log))
@@ -144,28 +146,36 @@ def _refuse_to_train(config: RunConfig, *, new: bool) -> None:
 
 
 def _start_from(start: store.Checkpoint, model: SequenceModel, data: Dataset, config: RunConfig) -> None:
+    """Copy the weights of a checkpoint to a new model (warm start).
+
+    Raises: CheckpointError or ConfigError if data, split or model differ. Remedy: use weights of the same kind.
+    """
     check_data(start, data)
     other = config_of(start)
     if other.evaluation.split != config.evaluation.split:
         raise ConfigError(
-            f"{start.path} was trained under split {other.evaluation.split}, so it may have seen targets of "
-            f"{config.evaluation.split}; start from weights of the same split"
+            f"{start.path} was trained with split {other.evaluation.split}, so it may have seen targets of split "
+            f"{config.evaluation.split}. Start from weights of the same split."
         )
     of_model = {field.name for field in dataclasses.fields(ModelConfig)}
-    # Even with weights of equal shapes, any other setting makes another function of the same weights.
+    # Equal shapes do not suffice: another setting turns the same weights into another function.
     differing = other.differences(config).keys() & of_model - {
         "dropout_rate",
         "mhc_sinkhorn_iter",
         "mhc_init_gate",
     }
     if differing:
-        raise CheckpointError(f"{start.path} is of a model with another {', '.join(sorted(differing))}")
+        raise CheckpointError(
+            f"{start.path} is of a model with another {', '.join(sorted(differing))}. Use the same model settings."
+        )
     put_weights(start, model)
 
 
 def _resumed(
     recipe: RunConfig | None, settings: dict[str, Any], folder: RunFolder, device: torch.device, log: RunLog
 ) -> Recommender:
+    """Continue the run in `folder`, on every rank. See `resume` for the rest."""
+    # Rank 0 chooses the checkpoint, so all ranks load the same one.
     newest = from_main("checkpoint", lambda: store.newest(folder.checkpoints, log.say).path.name)
     found = store.load(folder.checkpoints / newest)
     config = _resumed_config(config_of(found), recipe, settings)
@@ -179,27 +189,33 @@ def _resumed(
     log.say(f"resuming {folder.path} at step {step}")
     if found.need("ranks") != world() and config.model.dropout_rate > 0:
         before = found.need("ranks")
-        log.say(f"note: {before} processes began this run and {world()} continue it, so dropout masks differ")
+        log.say(f"note: {before} processes started this run, but {world()} continue it, so dropout masks differ")
     with own_generators(device):
         return _fitted(model_of(found, data.num_items).to(device), data, config, folder, log, found)
 
 
 def _resumed_config(began: RunConfig, recipe: RunConfig | None, settings: dict[str, Any]) -> RunConfig:
-    """The settings to continue with. Raises: ConfigError naming one that may not change."""
+    """Return the settings to continue with.
+
+    Raises: ConfigError if a setting differs that must not change. Remedy: keep its value.
+    """
     config = (recipe or began).replace(**settings)
-    # The hash decides whether it is the same data, as a prepared folder may have moved.
-    asked = config.data.dataset
-    moved = prepared_folder(asked)
-    if asked not in ("", began.data.dataset) and moved is None:
+    # A prepared folder may have moved; check_data compares the hash of its data later.
+    dataset = config.data.dataset
+    moved = prepared_folder(dataset)
+    if dataset not in ("", began.data.dataset) and moved is None:
         raise ConfigError(
-            f"dataset was {began.data.dataset!r} when this run began, and {asked!r} is not a prepared folder"
+            f"dataset was {began.data.dataset!r} when this run began, and {dataset!r} is not a prepared folder. "
+            "Remove --dataset, or name the folder that the data moved to."
         )
     config = config.replace(dataset=str(moved or began.data.dataset))
+    # A cosine schedule depends on the number of epochs, so a change would alter past learning rates.
     frozen = {"num_epochs"} if config.training.schedule == "cosine" else set()
     for name, (before, now) in began.differences(config).items():
         if name not in MAY_CHANGE_ON_RESUME - frozen:
             raise ConfigError(
-                f"{name} was {before!r} when this run began and is {now!r} now; keep it, or start another run"
+                f"{name} was {before!r} when this run began and is {now!r} now. "
+                "Use the old value, or start another run."
             )
     return config
 
@@ -207,9 +223,9 @@ def _resumed_config(began: RunConfig, recipe: RunConfig | None, settings: dict[s
 def _prepared(
     source: Any, config: RunConfig, folder: RunFolder, log: RunLog, local_copy: Path | None
 ) -> tuple[Dataset, RunConfig]:
-    """The data and the settings of a new run, which rank 0 writes where `load` finds them.
+    """Prepare the data of a new run on rank 0, write data and settings to the run folder, and return both.
 
-    Data is in RUN/dataset, or in the prepared folder that the source names.
+    The data is written to RUN/dataset, unless the source is a prepared folder.
     """
     own: list[Dataset] = []
 
@@ -228,7 +244,7 @@ def _prepared(
 
     from_main("prepared", write)
     config = folder.config()
-    # The first process has the data already; the others map what it wrote.
+    # Rank 0 has the data in memory; the other ranks open the files that it wrote.
     return own[0] if own else folder.dataset(), config
 
 
@@ -254,7 +270,8 @@ def _fitted(
     )
     if not len(batches):
         raise DataError(
-            f"under split {split.how} no user has two events to train on; this data has no sequences to learn from"
+            f"under split {split.how} no user has two training events, so there are no sequences to learn from. "
+            "Use data with longer histories, or another --split."
         )
     _announce(model, split, config, folder, log, 0 if resumed is None else resumed.state["step"])
 
@@ -276,7 +293,9 @@ def _fitted(
         try:
             trainer.restore(TrainingState(**resumed.need("training")), resumed.optimizer)
         except (TypeError, ValueError) as error:
-            raise CheckpointError(f"{resumed.path} has the optimizer or state of another model: {error}") from None
+            raise CheckpointError(
+                f"{resumed.path} has the optimizer or state of another model ({error}). Use another checkpoint."
+            ) from None
     trainer.fit()
     return _measured(model, data, split, folder, log)
 
@@ -284,6 +303,7 @@ def _fitted(
 def _announce(
     model: SequenceModel, split: Split, config: RunConfig, folder: RunFolder, log: RunLog, step: int
 ) -> None:
+    """Log the size of the model and of the split before training begins."""
     parameters = sum(p.numel() for p in model.parameters())
     log.event("model", parameters=parameters, device=str(model.device))
     log.say(f"training {parameters:,} parameters on {model.device}; results in {folder.path}")
@@ -298,7 +318,7 @@ def _announce(
 def _record(
     state: TrainingState, score: float | None, data: Dataset, split: Split, config: RunConfig
 ) -> dict[str, Any]:
-    """The state of a checkpoint, as JSON."""
+    """Return the content of state.json of a checkpoint."""
     return {
         "step": state.step,
         "epoch": state.epoch,
@@ -315,7 +335,7 @@ def _record(
 
 
 def _measured(model: SequenceModel, data: Dataset, split: Split, folder: RunFolder, log: RunLog) -> Recommender:
-    """The best checkpoint of a run that has ended, measured if anybody has a target."""
+    """Load the best checkpoint after training, and measure it if any split has a target."""
     best = checkpoint_at(folder.path)
     put_weights(best, model)
     # The recommender outlives training: without the gradients, and without the compiled encoder, which is bound to

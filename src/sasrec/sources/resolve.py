@@ -1,4 +1,4 @@
-"""From whatever names a data set (a public name, a prepared folder, a file, a frame) to the Dataset."""
+"""Turn any source of data (public name, prepared folder, file, list of files, frame) into a Dataset."""
 
 from __future__ import annotations
 
@@ -26,56 +26,63 @@ def resolve(
     rejects_path: Path | None = None,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> tuple[Dataset, Path | None]:
-    """The data set that a source names, and the folder that it is mapped from, if it was prepared before.
+    """Return the data set of a source, and its folder if the source is a prepared folder (else None).
 
-    `source`: a Dataset; a Polars or pandas frame; a list of files; or a text or path. A text names a public data
-    set (downloaded once, or read from `local_copy`), a prepared folder (mapped) or a file of events.
+    `source`: a Dataset, a Polars or pandas frame, a list of files, or a text. A text names a public data set, a
+    prepared folder (memory-mapped) or a file of events. A public data set is downloaded once, or read from
+    `local_copy`. `say` receives progress messages.
 
-    Raises: DataError or DownloadError, each with its remedy; ConfigError for settings that would do nothing.
+    Raises: DataError or DownloadError if the source cannot be read. Remedy: the message names one. ConfigError if
+    a setting would have no effect. Remedy: remove the setting.
     """
     if local_copy is not None and not isinstance(source, str | Path):
-        raise ConfigError("local_copy replaces the download of a public data set; pass the name of one, not data")
+        raise ConfigError(
+            "local_copy only replaces the download of a public data set; pass the name of one, not data"
+        )
     if isinstance(source, Dataset):
         _refuse_reading_options(config)
         return source, None
     if not isinstance(source, str | Path):
         return from_source(source, config, rejects_path=rejects_path), None
     if not str(source):
-        raise DataError("no data set was named: give --dataset a public name, a prepared folder or a file")
+        raise DataError("no data set was named. Give --dataset a public name, a prepared folder or a file.")
+    # A local path wins over a public name, unless local_copy says that the name is meant.
     path, name = Path(source), str(source)
     public_name = name in CATALOG and (local_copy is not None or not path.exists())
     if local_copy is not None and not public_name:
         if not path.exists():
-            find(name)
-        raise ConfigError(f"--from is only for public data sets, and {path} is a local path; remove --from")
+            find(name)  # raises an error that suggests similar public names
+        raise ConfigError(f"--from is only for public data sets, and {path} is a local path. Remove --from.")
     if public_name:
         return _public(name, config, local_copy, say), None
     if (prepared := prepared_folder(path)) is not None:
         _refuse_reading_options(config)
         return open_dataset(prepared), prepared
     if not path.exists():
-        raise DataError(f"{path} does not exist, and is not a public data set ({', '.join(CATALOG)})")
+        raise DataError(
+            f"{path} does not exist. Name a file, a prepared folder or a public data set ({', '.join(CATALOG)})."
+        )
     if path.is_dir():
-        raise DataError(f"{path} is a folder without a manifest.json; name a file, or run `sasrec prepare` first")
+        raise DataError(f"{path} is a folder without a manifest.json. Name a file, or run `sasrec prepare` first.")
     return from_source(path, config, rejects_path=rejects_path), None
 
 
 def prepared_folder(source: str | Path) -> Path | None:
-    """The absolute path of a folder that `prepare` wrote, or None for any other source."""
+    """Return the absolute path of a folder that `prepare` wrote, or None for any other source."""
     prepared = bool(str(source)) and (Path(source) / "manifest.json").exists()
     return Path(source).absolute() if prepared else None
 
 
 def _refuse_reading_options(config: DataConfig) -> None:
-    """For data that is already prepared. Raises: ConfigError naming the settings that come too late."""
+    """Refuse settings that only apply while data is read. Raises: ConfigError. Remedy: give them to `prepare`."""
     if late := _given(config):
         raise ConfigError(
-            f"the data is prepared already, so {', '.join(late)} would do nothing: give it to `prepare`"
+            f"the data is already prepared, so {', '.join(late)} would do nothing. Give it to `sasrec prepare`."
         )
 
 
 def _given(config: DataConfig) -> list[str]:
-    """Settings of reading that are not the default."""
+    """Return the names of data settings that differ from their default, except dataset."""
     own, defaults = asdict(config), asdict(DataConfig())
     return [name for name, value in own.items() if name != "dataset" and value != defaults[name]]
 
@@ -89,17 +96,21 @@ def from_source(
     name: str | None = None,
     rejects_path: Path | None = None,
 ) -> Dataset:
-    """Read, check and number events of a file, several files, or a Polars or pandas frame."""
+    """Read, check and number the events of a file, several files, or a Polars or pandas frame.
+
+    `titles` and `groups` map item ids to text; bad rows are written to `rejects_path`.
+    """
     events = read_events(source, config, rejects_path)
     stem = events.sources[0].split(".")[0].lower() if events.sources else "events"
     return build(events, config, name=name or stem, titles=titles, groups=groups)
 
 
 def item_texts(path: Path, id_column: str | None, text_column: str | None) -> dict[str, str]:
-    """item id -> title, or another text, from a tab- or comma-separated file with a header; by default its first
-    two columns.
+    """Read a map from item id to title (or another text) from a tab- or comma-separated file with a header.
 
-    Raises: DataError naming the columns there are.
+    The default columns are the first two. Rows with an empty id or text are ignored.
+
+    Raises: DataError if the file or a column cannot be read. Remedy: name a column that the message lists.
     """
     try:
         with path.open(encoding="utf-8") as stream:
@@ -108,7 +119,10 @@ def item_texts(path: Path, id_column: str | None, text_column: str | None) -> di
             path, separator=separator, infer_schema=False, quote_char='"' if separator == "," else None
         )
     except (OSError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"the items file {path} cannot be read: {error}") from None
+        raise DataError(
+            f"the items file {path} cannot be read ({error}). Give a CSV or TSV file with a header."
+        ) from None
+    # Some public files name columns with a type, such as item_id:token.
     columns = [column.split(":")[0] for column in frame.columns]
     wanted = [id_column or columns[0], text_column or columns[min(1, len(columns) - 1)]]
     for column in wanted:
@@ -119,12 +133,13 @@ def item_texts(path: Path, id_column: str | None, text_column: str | None) -> di
 
 
 def _public(name: str, config: DataConfig, local_copy: Path | None, say: Callable[[str], None]) -> Dataset:
+    """Read a public data set. With default settings and no local copy, cache the prepared folder."""
     plain = not _given(config)
     prepared = public.cache_root() / name / "prepared"
     if plain and local_copy is None and (prepared / "manifest.json").exists():
         return open_dataset(prepared)
     if local_copy is None:
-        _refuse_other(name, DOWNLOADED, config)  # before the download
+        _refuse_other(name, DOWNLOADED, config)  # fail before the download, not after
     located = public.locate(name, cache=public.cache_root(), local_copy=local_copy)
     say(f"{name}: {located.source}")
     titles = item_texts(located.items, located.item_column, located.title_column) if located.items else None
@@ -137,7 +152,10 @@ def _public(name: str, config: DataConfig, local_copy: Path | None, say: Callabl
 
 
 def _refuse_other(name: str, known: dict[str, Any], config: DataConfig) -> None:
-    """Raises: ConfigError naming settings that are not how the events of a public data set are read."""
+    """Refuse settings that contradict the format of a public data set.
+
+    Raises: ConfigError if such a setting is given. Remedy: remove the setting.
+    """
     if given := [field for field in _given(config) if field in known and known[field] != getattr(config, field)]:
         raise ConfigError(f"{name} is always read the same way; remove {', '.join(given)}")
 
@@ -155,18 +173,20 @@ def prepare(
     items_group: str | None = None,
     **options: Any,
 ) -> Dataset:
-    """Read, check and number events.
+    """Read, check and number events; return the data set. With `output`, also write it to this folder.
 
-    `source`: a file (CSV, TSV, Parquet, JSON Lines, header-less text; .gz), a list of files, or a Polars or
-    pandas frame. `user`, `item`, `time` name its columns; `items` is a file of titles and, in the column
-    `items_group`, of a group for each item, such as a genre, by which `evaluate(…, details=True)` measures
-    diversity. `options` are the fields of DataConfig. With `output`, the data set is also written to that folder.
+    `source`: a file (CSV, TSV, Parquet, JSON Lines or text without header, also as .gz), a list of files, or a
+    Polars or pandas frame. `user`, `item` and `time` name its columns. `items` is a file with the columns
+    `items_id`, `items_title` and `items_group`. A group is, for example, a genre; `evaluate(…, details=True)`
+    needs groups to measure diversity.
+    `options` are fields of DataConfig, such as k_core=5.
 
-    Raises: DataError with the bad rows and the remedy; ConfigError for options that cannot be.
+    Raises: DataError if rows are bad. Remedy: the message lists the rows and a setting. ConfigError if an option
+    is unknown or invalid. Remedy: use an option that the message lists.
     """
     if items is None and (items_id or items_title or items_group):
         raise ConfigError(
-            "items_id, items_title and items_group name columns of the file of titles: give it with items"
+            "items_id, items_title and items_group name columns of the items file. Give this file with items."
         )
     config = DataConfig(user_column=user, item_column=item, time_column=time)
     allowed = {f.name for f in dataclasses.fields(DataConfig)} - {
@@ -178,7 +198,7 @@ def prepare(
     if wrong := sorted(options.keys() - allowed):
         columns = ["user", "item", "time", "output", "items", "items_id", "items_title", "items_group"]
         known = ", ".join([*columns, *sorted(allowed)])
-        raise ConfigError(f"prepare has no option {', '.join(wrong)}. Its options are: {known}")
+        raise ConfigError(f"prepare has no option {', '.join(wrong)}. Its options are: {known}.")
     config = RunConfig(data=config).replace(**options).data
     rejects = None if output is None else Path(output) / "rejects.csv"
     titles = None if items is None else item_texts(Path(items), items_id, items_title)

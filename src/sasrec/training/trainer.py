@@ -1,4 +1,4 @@
-"""The training loop: batch -> loss -> step -> maybe validate -> maybe save -> maybe stop."""
+"""The training loop: update the weights, validate, save checkpoints, and stop at a limit or by early stopping."""
 
 from __future__ import annotations
 
@@ -29,43 +29,44 @@ from sasrec.training import health
 from sasrec.training.compiled import compile_encoder
 from sasrec.training.optimizer import build_optimizer, learning_rate, optimizer_tensors, restore_optimizer
 
-_DROPOUT = 2  # sub-stream of the seed; batches.py has 0 and 1
+_DROPOUT = 2  # stream of random numbers; batches/batches.py uses 0, 1 and 3
 
 
 @dataclass
 class TrainingState:
-    """The progress of training. Resuming needs this state, the weights and the optimizer, and nothing else."""
+    """The progress of training. Resuming needs only this state, the weights and the optimizer."""
 
     epoch: int = 0
-    """Epochs completed."""
+    """The number of completed epochs."""
     epoch_step: int = 0
-    """Updates done in the current epoch."""
+    """The number of updates in the current epoch."""
     epoch_loss: float = 0.0
-    """Sum of the losses of these updates."""
+    """The sum of the batch losses in the current epoch."""
     step: int = 0
-    """Updates of the weights since the start."""
+    """The number of updates since the start of training."""
     seconds: float = 0.0
-    """Wall clock of this and earlier sessions, validations included."""
+    """Wall-clock time of training and validation, including the time before each resume."""
     loss: float = 0.0
-    """Mean loss of the last epoch completed."""
+    """The mean batch loss of the last epoch."""
     validated_step: int = 0
-    """The step of the last validation."""
+    """The number of updates at the last validation."""
     best_epoch: int = 0
-    """The epoch of the best validation so far; 0 before the first validation."""
+    """The epoch with the best validation score so far, counted from 1; 0 before the first score."""
     best_score: float = 0.0
+    """The best validation score so far; higher is better."""
     scaler: dict[str, float] = field(default_factory=dict)
-    """State of the gradient scaler (fp16 only)."""
+    """The state of the loss scaler (`torch.amp.GradScaler`); empty unless precision is fp16."""
 
 
 class _Loss(nn.Module):
-    """The loss as a module, because DistributedDataParallel wraps modules."""
+    """The loss of a batch as a module, because DistributedDataParallel can only wrap a module."""
 
     def __init__(self, model: SequenceModel, config: RunConfig) -> None:
         super().__init__()
         self.model, self.config = model, config
 
     def forward(self, batch: DeviceTrainingBatch, l2_emb: float) -> tuple[Tensor, Tensor]:
-        """The loss, detached, and the loss with the L2 penalty, which training minimises."""
+        """Return two scalars: the loss without gradient (to log), and the loss plus L2 penalty (to minimise)."""
         kind = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.config.training.precision]
         with torch.autocast(self.model.device.type, kind, enabled=kind is not None):
             loss = training_loss(self.model, batch, self.config.loss)
@@ -74,9 +75,9 @@ class _Loss(nn.Module):
 
 
 class Trainer:
-    """The training loop. The caller passes validation and saving in, so this layer knows no metrics and no files.
+    """Trains a model. The caller passes functions to validate and to save, so this class writes no files.
 
-    With several processes, each runs this loop on its share of each batch, and all have the same weights.
+    With several ranks, each rank runs this loop on its share of each batch; all ranks keep equal weights.
     """
 
     def __init__(
@@ -89,9 +90,11 @@ class Trainer:
         save: Callable[[TrainingState, float | None, dict[str, Tensor]], None],
         log: RunLog,
     ) -> None:
-        """`validate`: returns the validation score, higher is better, or None without validation targets.
+        """Prepare the optimizer and the loader.
 
-        `save(state, score, optimizer)`: writes a checkpoint with the present weights.
+        `validate()` returns the score to maximise, or None if the split has no validation target.
+        `save(state, score, optimizer)` writes a checkpoint of the current weights; score is None if the weights
+        were not validated.
         """
         self.model, self.batches, self.config = model, batches, config
         self.state = TrainingState()
@@ -106,7 +109,7 @@ class Trainer:
         self._loader = Loader(batches, model.device, model.item_embedding.weight.dtype)
 
     def restore(self, state: TrainingState, optimizer: dict[str, Tensor]) -> None:
-        """Continue from a saved training state and optimizer. The model must have its weights already."""
+        """Continue from the state and optimizer of a checkpoint. The model must already have its weights."""
         self.state, self._saved_step = state, state.step
         self._epoch_loss = torch.tensor(state.epoch_loss, device=self.model.device)
         restore_optimizer(self.model, self._optimizer, optimizer)
@@ -114,16 +117,19 @@ class Trainer:
             self._scaler.load_state_dict(state.scaler)
 
     def fit(self) -> str:
-        """Train until the epochs, the minutes or the patience run out, and return the reason as text.
+        """Train until num_epochs, max_minutes or early stopping ends training; return the reason as text.
 
-        Raises: TrainingError before the update if a loss or a gradient is not finite. On SIGINT or SIGTERM the
-        weights are saved after the step, and KeyboardInterrupt or SystemExit(143) is raised. A second signal
-        raises at once and saves nothing, because it may have interrupted an update.
+        The model keeps its last weights; the best weights are in the checkpoint with the highest score.
+
+        Raises: TrainingError, before the update, if a loss or a gradient is not finite. Remedy: lower lr.
+        KeyboardInterrupt or SystemExit(143), after SIGINT or SIGTERM and once the current step is saved. A second
+        signal raises at once without saving, since an update may be incomplete.
         """
         training, state = self.config.training, self.state
         module = _Loss(self.model, self.config)
 
         def trial() -> Any:
+            """Compute the loss of the first part of the first batch, without an update."""
             _, loss = module(self._loader.batch(0, 0, 0, training.accumulate * world()), 0.0)
             return loss
 
@@ -131,15 +137,15 @@ class Trainer:
             for line in health.shapes(self.model, trial):
                 self._log.say(line)
         if training.compile:
-            self._log.say("compiling the model: this can take a minute")
+            self._log.say("compiling the model; this can take a minute")
             compile_encoder(self.model, trial, self._log.say)
         self._loss_of = DistributedDataParallel(module) if world() > 1 else module
-        self._began = time.monotonic() - state.seconds
+        self._began = time.monotonic() - state.seconds  # max_minutes includes the time before a resume
         self._saved = time.monotonic()
         try:
             with (
                 torch.autograd.set_detect_anomaly(training.detect_anomaly),
-                # torchrun sends its processes a second copy of the terminal's signal.
+                # Under torchrun one Ctrl-C arrives twice, from the terminal and from torchrun.
                 deferred_interrupt(second_quits=not under_torchrun()),
                 self._log.bar("training", training.num_epochs * len(self.batches)) as bar,
             ):
@@ -147,28 +153,29 @@ class Trainer:
                 bar(state.epoch * len(self.batches) + done, self._note())
                 reason = ""
                 while not reason:
-                    # A resumed run first does a validation that was interrupted.
+                    # A run that was interrupted before a due validation validates first, then trains.
                     if not (self._validation_due() or self._reason_to_stop()):
                         self._train_epoch(bar)
                     if self._validation_due():
                         self._validate_and_save()
                     reason = self._reason_to_stop()
+                    # Ranks stop together: a rank that stops alone would leave the others waiting for it.
                     if sum_over_ranks(torch.tensor(float(pending()), device=self.model.device)) > 0:
                         self._stop()
         except (KeyboardInterrupt, SystemExit):
             self._log.event("stopped", reason="interrupted", best_epoch=state.best_epoch, seconds=state.seconds)
             raise
         self._log.event("stopped", reason=reason, best_epoch=state.best_epoch, seconds=state.seconds)
-        part = (
+        rest = (
             f" and {state.epoch_step} of {len(self.batches.plan(state.epoch))} steps" if state.epoch_step else ""
         )
-        self._log.say(f"stopped after {state.epoch} epochs{part}: {reason}")
+        self._log.say(f"training stopped after {state.epoch} epochs{rest}: {reason}")
         return reason
 
     def _train_epoch(self, bar: Bar) -> None:
-        """Train to the end of the epoch, or until the time is over."""
+        """Train the rest of the current epoch, or until max_minutes is reached."""
         state = self.state
-        began, positions, due = time.monotonic(), 0, torch.zeros(())
+        began, positions, save_due = time.monotonic(), 0, torch.zeros(())
         self.model.train()
         plan = self.batches.plan(state.epoch)
         self._epoch_loss = torch.tensor(state.epoch_loss, device=self.model.device)
@@ -178,38 +185,38 @@ class Trainer:
         with closing(self._loader.rest_of(state.epoch, state.epoch_step, own_parts, parts)) as batches:
             while state.epoch_step < len(plan):
                 progress(state.step)
-                loss, stop, due, time_over = self._update(batches, len(plan))
+                loss, stop_signal, save_due, time_over = self._update(batches, len(plan))
                 self._epoch_loss += loss
                 positions += self._positions
                 state.epoch_step += 1
                 state.step += 1
                 bar(len(plan[state.epoch_step - 1]), self._note())
-                if stop > 0:
+                if stop_signal > 0:
                     self._stop()
-                if state.epoch_step < len(plan):  # at the end of an epoch a validation may save
+                if state.epoch_step < len(plan):  # after the last step, a validation may save anyway
                     if time_over > 0:
                         state.loss, state.seconds = float(self._epoch_loss) / state.epoch_step, self._elapsed()
                         return
-                    if due > 0:
+                    if save_due > 0:
                         self._save_now()
         state.loss = float(self._epoch_loss) / len(plan)
         state.epoch, state.epoch_step, state.epoch_loss = state.epoch + 1, 0, 0.0
         self._epoch_loss = torch.zeros(())
         state.seconds = self._elapsed()
         speed = {"positions_per_second": round(positions / (time.monotonic() - began))} if positions else {}
-        fields = {"epoch": state.epoch, "step": state.step, "loss": state.loss, "seconds": state.seconds}
-        self._log.event("epoch", **fields, **speed, **health.peak_memory(self.model.device))
-        if due > 0 and not self._validation_due():
+        summary = {"epoch": state.epoch, "step": state.step, "loss": state.loss, "seconds": state.seconds}
+        self._log.event("epoch", **summary, **speed, **health.peak_memory(self.model.device))
+        if save_due > 0 and not self._validation_due():
             self._save_now()
 
     def _update(self, batches: Iterator[DeviceTrainingBatch], steps_per_epoch: int) -> Tensor:
-        """One update of the weights from the next batch, of which `batches` yields this process's parts.
+        """Update the weights once, from the next batch; `batches` yields this rank's parts of it one by one.
 
-        Returns four numbers, the same on all ranks: the loss of the batch; above 0 if a signal is pending on any
-        rank; above 0 if it is time to save; above 0 if the time is over.
+        Returns (4,), equal on all ranks: the loss of the whole batch, then three flags that are set if above 0.
+        The flags are: a rank has a pending signal, a save is due (save_minutes), the time is over (max_minutes).
         """
         training, state = self.config.training, self.state
-        # Dropout too is a function of (seed, epoch, step).
+        # Seed dropout from (seed, epoch, step, rank), so a resumed run draws the same masks.
         stream = [training.seed, _DROPOUT, state.epoch, state.epoch_step, *([rank()] if rank() else [])]
         seed_generators(
             self.model.device, int(np.random.SeedSequence(stream).generate_state(1, np.uint64)[0]) >> 1
@@ -217,20 +224,24 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(training, state.step, steps_per_epoch)
         self._optimizer.zero_grad()
-        decisions = torch.zeros(4, device=self.model.device)
-        for place in range(training.accumulate):
-            batch, last = next(batches), place == training.accumulate - 1
+        # One array for the loss and the flags, so the ranks exchange them in one all-reduce.
+        shared = torch.zeros(4, device=self.model.device)
+        for index in range(training.accumulate):
+            batch, last = next(batches), index == training.accumulate - 1
             self._positions = batch.positions
+            # Gradients are summed over ranks only with the last part.
             with nullcontext() if last or world() == 1 else self._loss_of.no_sync():  # type: ignore[operator]
-                loss, penalised = self._loss_of(batch, training.l2_emb if place == rank() == 0 else 0.0)
-                decisions[0] += loss
+                # The penalty counts once per batch: in the first part of rank 0.
+                loss, penalised = self._loss_of(batch, training.l2_emb if index == rank() == 0 else 0.0)
+                shared[0] += loss
                 self._backward(penalised, loss)
-        decisions[1] = pending()
-        if rank() == 0:
+        shared[1] = pending()
+        if rank() == 0:  # clocks differ, so only the clock of rank 0 counts
             now = time.monotonic()
-            decisions[2] = training.save_minutes and now - self._saved > 60 * training.save_minutes
-            decisions[3] = training.max_minutes and now - self._began > 60 * training.max_minutes
-        total = sum_over_ranks(decisions)[0]
+            shared[2] = training.save_minutes and now - self._saved > 60 * training.save_minutes
+            shared[3] = training.max_minutes and now - self._began > 60 * training.max_minutes
+        total = sum_over_ranks(shared)[0]
+        # The norm, its check and clipping need the true gradients, without the scale of fp16.
         self._scaler.unscale_(self._optimizer)
         norm = health.gradient_norm(self.model)
         if not math.isfinite(float(total)) or not (math.isfinite(float(norm)) or self._may_overflow()):
@@ -241,13 +252,14 @@ class Trainer:
             self._log.event("diagnostics", step=state.step, **event)
         if training.clip_norm > 0:
             torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), training.clip_norm, norm)
-        self._scaler.step(self._optimizer)  # skips the update if fp16 overflowed, and lowers the scale
-        self._scaler.update()
-        return decisions
+        self._scaler.step(self._optimizer)  # skips the update if fp16 overflowed
+        self._scaler.update()  # lowers the scale after an overflow
+        return shared
 
     def _backward(self, penalised: Tensor, loss: Tensor) -> None:
+        """Add the gradients of one part. Raises: TrainingError if detect_anomaly finds a NaN. Remedy: lower lr."""
         try:
-            # DistributedDataParallel averages over processes, and parts must be summed.
+            # DistributedDataParallel averages over ranks, but the losses of parts must be summed.
             self._scaler.scale(penalised * world()).backward()  # type: ignore[no-untyped-call]
         except RuntimeError as error:
             if not (self.config.training.detect_anomaly and "returned nan values" in str(error)):
@@ -255,21 +267,23 @@ class Trainer:
             health.refuse(self.model, self._pass_again, self._where(), float(loss), str(error))
 
     def _where(self) -> str:
+        """The current place in training, as text for an error message."""
         lr = self._optimizer.param_groups[0]["lr"]
         return f"epoch {self.state.epoch + 1}, step {self.state.step} (lr {lr:g})"
 
     def _pass_again(self) -> None:
-        """Repeat the forward pass of this process's parts of the current batch."""
+        """Compute the loss of this rank's parts of the current batch again, to find where a NaN first appears."""
         parts = self.config.training.accumulate * world()
         for part in range(rank(), parts, world()):
             batch = self._loader.batch(self.state.epoch, self.state.epoch_step, part, parts)
             _Loss(self.model, self.config)(batch, 0.0)
 
     def _may_overflow(self) -> bool:
-        """Whether a non-finite gradient may only mean that the loss scale of fp16 is still too high."""
+        """Whether fp16 may cause a gradient that is not finite, because its loss scale can still be lowered."""
         return self._scaler.is_enabled() and self._scaler.get_scale() > 1
 
     def _validate_and_save(self) -> None:
+        """Validate, update the best score, and save a checkpoint with the score."""
         state = self.state
         try:
             score = self._validate()
@@ -278,24 +292,27 @@ class Trainer:
         state.seconds, state.validated_step = self._elapsed(), state.step
         better = score is not None and (state.best_epoch == 0 or score > state.best_score)
         if score is not None and better:
-            state.best_score, state.best_epoch = score, state.epoch + (state.epoch_step > 0)
+            state.best_score, state.best_epoch = score, state.epoch + (state.epoch_step > 0)  # counts from 1
         self._save_now(score)
         self._log.event("validation", epoch=state.epoch, step=state.step, score=score, best=better)
         shown = "" if score is None else f"  validation NDCG@10 {score:.4f}{' (best)' if better else ''}"
         self._log.say(f"epoch {state.epoch:4d}  loss {state.loss:.4f}{shown}  {state.seconds:.0f} s")
 
     def _stop(self) -> NoReturn:
-        """Save unless the step is saved already, and raise for the signal, which another process may have got."""
+        """Save if needed, then raise what the pending signal calls for.
+
+        If only another rank received the signal, act as after SIGTERM.
+        """
         if self.state.step > self._saved_step:
             self._save_now()
         raise_for(pending() or signal.SIGTERM)
 
     def _save_now(self, score: float | None = None) -> None:
-        """Rank 0 writes the checkpoint, and the other processes wait for it."""
+        """Write a checkpoint on rank 0; the other ranks wait, without a time limit."""
         self.state.epoch_loss, self.state.scaler = float(self._epoch_loss), self._scaler.state_dict()
 
         def write() -> str:
-            # A copy, because all processes must decide by the same state.
+            # Copy: all ranks decide by `seconds`, so rank 0 must not change it for itself alone.
             state = replace(self.state, seconds=time.monotonic() - self._began)
             self._save(state, score, optimizer_tensors(self.model, self._optimizer))
             return ""
@@ -305,33 +322,40 @@ class Trainer:
         self._saved, self._saved_step = time.monotonic(), self.state.step
 
     def _elapsed(self) -> float:
-        """Seconds by the clock of rank 0, so that all processes decide equally."""
+        """Seconds since the start of training by the clock of rank 0, so that all ranks decide equally."""
         mine = time.monotonic() - self._began if rank() == 0 else 0.0
         return float(sum_over_ranks(torch.tensor(mine, dtype=torch.float64)))
 
     def _validation_due(self) -> bool:
+        """Whether to validate now: every eval_every epochs and when a limit is reached, once per step."""
         state = self.state
         at_end = state.epoch_step == 0 and state.epoch % self.config.training.eval_every == 0
         return state.step > state.validated_step and (at_end or bool(self._limit_reached()))
 
     def _reason_to_stop(self) -> str:
+        """Why training must stop, as text, or "" to continue."""
         return self._limit_reached() or self._out_of_patience()
 
     def _limit_reached(self) -> str:
+        """Whether num_epochs or max_minutes is reached: the reason as text, or ""."""
         training, state = self.config.training, self.state
         if state.epoch >= training.num_epochs:
             return f"all {training.num_epochs} epochs done"
         if training.max_minutes and state.seconds >= training.max_minutes * 60:
+            # studies/reproduce.py recognises this reason by its text, also in the logs of older runs.
             return f"{training.max_minutes:g} minutes are over"
         return ""
 
     def _out_of_patience(self) -> str:
+        """Early stopping: the reason as text, or "" while the best validation is recent enough."""
         training, stale = self.config.training, self.state.epoch - self.state.best_epoch
+        # Wait for the validation of the current step: it may bring a better score.
         validated = self.state.best_epoch and self.state.validated_step == self.state.step
         if validated and 0 < training.patience * training.eval_every <= stale:
-            return f"no better validation for {stale} epochs"
+            return f"early stopping, since validation did not improve for {stale} epochs"
         return ""
 
     def _note(self) -> str:
+        """The text beside the progress bar."""
         best = "" if self.state.best_epoch == 0 else f", best NDCG@10 {self.state.best_score:.4f}"
         return f"epoch {self.state.epoch + 1}{best}"

@@ -205,7 +205,7 @@ def test_a_model_with_time_trains_evaluates_and_recommends_by_the_same_commands(
         assert status == 1
         assert "times must be" in err
     status, _, err = run(capsys, *asked, "--times", "1600000000000000,1600000001000000")
-    assert (status, "must be in seconds, and 1.6e+15 is too large" in err) == (1, True)
+    assert (status, "must be in seconds, but 1.6e+15 is too large" in err) == (1, True)
     with pytest.raises(DataError, match="times must be numbers"):
         sasrec.load(trained, device="cpu").recommend(["item-03", "item-04"], times=["2020-09-13", "2020-09-14"])
 

@@ -114,7 +114,7 @@ def test_a_user_is_served_from_all_their_events_of_known_items(run: Path) -> Non
 def test_an_export_serves_the_same_items_to_the_last_bit(run: Path) -> None:
     recommender, model = sasrec.load(run, device="cpu"), sasrec.load(run.parent / "model", device="cpu")
     assert model.data is None
-    with pytest.raises(DataError, match="an export holds no users"):
+    with pytest.raises(DataError, match="an export contains no users"):
         model.recommend_all()
     for options in ({}, {"exclude_seen": False}, {"deny": ["item-05"]}):
         there = served(model, ["item-03", "item-04"], **options)

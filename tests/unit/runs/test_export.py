@@ -48,9 +48,9 @@ def test_what_is_exported_holds_no_user_and_no_event(tmp_path: Path) -> None:
     assert written == {"checkpoints", "config.toml", "items.parquet"}
     assert pl.read_parquet(tmp_path / "model/items.parquet").columns == ["id"]
     assert store.load(best_of(tmp_path / "model")).optimizer == {}
-    with pytest.raises(DataError, match="an export holds no users"):
+    with pytest.raises(DataError, match="an export contains no users"):
         model.recommend_user(run.data.user_ids[0])
-    with pytest.raises(EvaluationError, match="is an export, which has no events; evaluate the run"):
+    with pytest.raises(EvaluationError, match=r"is an export, which has no events\. Evaluate the run"):
         sasrec.evaluate(tmp_path / "model")
     with pytest.raises(ConfigError, match="not empty"):
         sasrec.export(tmp_path / "run", tmp_path / "model")
@@ -95,7 +95,7 @@ def test_weights_of_another_run_are_a_start_and_can_be_measured(tmp_path: Path) 
         sasrec.train(frame, tmp_path / "heads", start_from=best, **SMALL | {"num_heads": 1, "norm": "post"})
     with pytest.raises(CheckpointError, match="other data"):
         sasrec.train(chain_frame(users=61), tmp_path / "other", start_from=best, **SMALL)
-    with pytest.raises(ConfigError, match="may have seen targets of last-2"):
+    with pytest.raises(ConfigError, match="may have seen targets of split last-2"):
         sasrec.train(frame, tmp_path / "split", start_from=best, split="last-2", **SMALL)
     with pytest.raises(CheckpointError, match="can run code"):
         sasrec.train(frame, tmp_path / "pickle", start_from="weights.pth", **SMALL)

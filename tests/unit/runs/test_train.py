@@ -138,7 +138,9 @@ def test_the_checkpoint_kept_is_the_best_on_validation_and_it_stops_when_none_is
     assert len(scores) < 200
     assert store.best(run / "checkpoints").name == f"step-{max(scores, key=scores.get):08d}"
     assert len(list((run / "checkpoints").iterdir())) == 3, "the best and the newest two"
-    assert "no better validation for 3 epochs" in next(e["reason"] for e in events if e["event"] == "stopped")
+    assert "early stopping, since validation did not improve for 3 epochs" in next(
+        e["reason"] for e in events if e["event"] == "stopped"
+    )
     measured = json.loads((run / "metrics.json").read_text())["valid"]["full"]["ndcg@10"]
     assert measured == max(scores.values())
 
@@ -253,7 +255,7 @@ def test_what_is_there_is_never_overwritten_and_what_is_missing_is_named(learned
         sasrec.load(tmp_path)
     (tmp_path / "config.toml").write_text("")
     sasrec.prepare(chain_frame(), output=tmp_path / "dataset")
-    with pytest.raises(CheckpointError, match="has no checkpoint yet"):
+    with pytest.raises(CheckpointError, match="is not a checkpoint"):
         sasrec.load(tmp_path)
     with pytest.raises(DataError, match="no data set was named"):
         sasrec.train("", tmp_path / "x", **SMALL)
