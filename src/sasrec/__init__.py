@@ -5,7 +5,7 @@ The packages, in the order the data flows; each imports only from those above it
     events       raw files and frames -> checked rows, every bad one named
     data         checked rows -> flat arrays and id maps; splits
     sources      a name, a file, a folder or a frame -> a Dataset
-    batches      (seed, epoch, step) -> a batch; negatives; personal time ticks
+    batches      (seed, epoch, step) -> a batch; negatives; ticks (times in the user's own unit)
     models       histories -> states; scores of all items
     losses       states -> a scalar
     ranking      scores of candidates -> the best items, for metrics and for users

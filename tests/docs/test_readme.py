@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +60,24 @@ def test_every_file_that_the_documents_name_exists() -> None:
     for document in [README, *sorted((README.parent / "docs").glob("*.md"))]:
         for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8")):
             assert (document.parent / link).exists(), f"{document.name} links to {link}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_demo_prints_what_the_readme_shows(tmp_path: Path) -> None:
+    makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
+    commands = re.findall(r"\$\(BIN\)/sasrec ([^&\n]+)", makefile.partition("demo: ")[2].partition("\n")[0])
+    assert [command.split()[0] for command in commands] == ["train", "recommend"]
+    printed = ""
+    for command in commands:
+        arguments = shlex.split(command.replace("recipes/", f"{README.parent}/recipes/"))
+        done = subprocess.run(
+            [sys.executable, "-m", "sasrec", *arguments], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        printed += done.stdout
+    printed = "".join(line for line in printed.splitlines(keepends=True) if not line.startswith("code "))
+    shown = README.read_text(encoding="utf-8").partition("The demo ends like this")[2].split("```")[1]
+    assert shown.split() == printed.split()  # a terminal wraps lines
 
 
 def rows_by_recipe(text: str) -> dict[str, list[str]]:

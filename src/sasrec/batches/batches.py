@@ -34,12 +34,12 @@ class Batch:
     lengths_B: npt.NDArray[np.int64]
     """The number of items in each row, without padding."""
     ticks_BL: npt.NDArray[np.int64] | None
-    """Personal times (batches/ticks.py), 0 at padding; None if the histories have no ticks."""
+    """Ticks: times in the user's own unit (batches/ticks.py), 0 at padding; None if the histories have none."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingBatch(Batch):
-    """A batch with its targets and negatives. P is the number of real positions, row after row."""
+    """A batch with its targets and negatives. Arrays (P,) list the real (not padding) positions, row by row."""
 
     real_P: npt.NDArray[np.int64]
     """Index of each real position in the flattened batch (B * L,)."""
@@ -53,7 +53,7 @@ class TrainingBatch(Batch):
 
     None unless the loss masks the user's own items (`NegativePlan.own` is "masked")."""
     positions: int
-    """The number of real positions in the whole batch, also if this is only a part of it."""
+    """The number of real positions in the whole batch, even if this object is only a part of the batch."""
 
 
 def pad(histories: Histories, rows: npt.NDArray[np.int64], maxlen: int) -> Batch:
@@ -129,9 +129,10 @@ class TrainingBatches:
         return self._plan_of(epoch)[1]
 
     def _plan_of(self, epoch: int) -> tuple[int, list[npt.NDArray[np.int64]], Histories]:
-        """Return the epoch, the users of its batches, and the histories that end with the inputs of the epoch.
+        """Return the epoch, the users of each batch, and each user's history up to the epoch's last input.
 
-        Caches the last epoch, since each step reads its plan.
+        With random windows, this last input differs between epochs. The result for the latest epoch is cached,
+        since each step needs it.
         """
         with self._lock:  # the thread of the loader also calls this
             if self._planned[0] != epoch:
@@ -206,7 +207,10 @@ class TrainingBatches:
         return self._own.items[self._own.starts[users][:, None] + column].astype(np.int64)
 
     def _expected_targets(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        """Return item numbers, which may repeat, and how often an epoch is expected to use each as a target."""
+        """Return (entries,) item numbers, and (entries,) how often an epoch is expected to use them as targets.
+
+        An item can have several entries, which add up.
+        """
         if self._windows == "last":
             targets = self._targets(self._inputs, self._users)
             return targets, np.ones(len(targets))

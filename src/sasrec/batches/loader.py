@@ -1,7 +1,7 @@
 """Move batches to the device, with one copy per batch, and prepare each batch one step ahead.
 
 A batch is a pure function of seed, epoch, step and part (batches.py). A thread can therefore make the next batch
-while the device computes the present one; the thread does not change any number.
+while the device computes the present one; the results are the same as without the thread.
 """
 
 from __future__ import annotations

@@ -15,8 +15,9 @@ from sasrec.data.histories import Histories
 class NegativeSampler:
     """Draws items outside a row's history, with equal probability and with replacement, without rejection.
 
-    Count items from 0 and sort the positives p_0 < p_1 < … of a row. The r-th item that is not a positive is
-    then r plus the number of j with p_j - j <= r. A binary search finds this number: O(log events) per draw.
+    Count items, and r, from 0, and sort the positives p_0 < p_1 < … of a row. Item r of those that are not
+    positives is then r plus the number of j with p_j - j <= r. A binary search finds this number: O(log events)
+    per draw.
     """
 
     def __init__(
@@ -62,7 +63,10 @@ class NegativeSampler:
         return np.where(free > 0, self._drawable[drawn + below], 0)
 
     def is_positive(self, rows: npt.NDArray[np.int64], items_RN: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Return (len(rows), N): true where a row excludes the item. `items_RN`: known items, 1 or more."""
+        """Return (R, N): true where an item is a positive of its row, so that `draw` never returns it there.
+
+        `rows`: (R,) row numbers. `items_RN`: numbers of known items; the padding item 0 is not allowed.
+        """
         keys_RN = rows[:, None] * self._stride + self._place_V[items_RN]
         at_RN = np.searchsorted(self._positives, keys_RN)
         # The clamp keeps the index valid for keys above the last positive.

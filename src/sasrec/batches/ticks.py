@@ -1,4 +1,4 @@
-"""Convert times to ticks: personal times in units of the user's smallest gap (Li, Wang & McAuley, WSDM 2020).
+"""Convert times to ticks: times in units of the user's smallest gap (Li, Wang & McAuley, WSDM 2020).
 
     t'_i = round((t_i - t_first) / r_min) + 1       r_min: the smallest gap above zero between consecutive events
 
@@ -26,9 +26,9 @@ def with_ticks(split: Split, data: Dataset, config: ModelConfig) -> Split:
     """Return the split with ticks in all its histories, or unchanged if the model does not use time.
 
     With `interval_unit` "training", the unit is the user's smallest gap in the training part. If the training part
-    has no gap above zero, the unit is the first later gap.
+    has no gap above zero, the unit is the first later gap above zero.
 
-    Raises: DataError if the model needs times but the data has no times. Remedy: use --no_time (time=False).
+    Raises: DataError if the model needs times but the data has no times. Remedy: use time=False.
     """
     if not config.time:
         return split
@@ -55,12 +55,10 @@ def user_ticks(
 
     User u owns the events offsets[u]:offsets[u + 1] of the data set.
 
-    Raises: DataError if the data has no times. Remedy: use --no_time (time=False).
+    Raises: DataError if the data has no times. Remedy: use time=False.
     """
     if data.times is None:
-        raise DataError(
-            f"this model needs times, but the data set {data.name!r} has no times. Use --no_time (time=False)."
-        )
+        raise DataError(f"this model needs times, but the data set {data.name!r} has no times. Use time=False.")
     times = data.times[offsets[0] : offsets[-1]]
     offsets = offsets - offsets[0]
     ends = offsets[1:] if config.interval_unit == "history" else part.ends(times, offsets)
@@ -70,11 +68,12 @@ def user_ticks(
 def personal_times(
     times: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64], unit_ends: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """Return the ticks of each event, (events,).
+    """Return the tick of each event, (events,), by the formula at the top of this file.
 
     User u owns times[offsets[u]:offsets[u + 1]], which are microseconds in ascending order. The unit of user u is
-    the smallest gap above zero before `unit_ends[u]`. If that part has no such gap, the unit is the first later
-    gap. This leaks nothing from the future: before the first gap all intervals are 0 in any unit.
+    the smallest gap above zero, in whole seconds, between the events before index `unit_ends[u]`. If these events
+    have no such gap, the unit is the first later gap above zero. This leaks nothing from the future: before the
+    first gap all intervals are 0 in any unit.
     """
     seconds = np.asarray(times) // _MICROSECONDS
     lengths = np.diff(offsets)

@@ -48,12 +48,12 @@ def checkpoint_at(path: Path) -> store.Checkpoint:
 def check_data(found: store.Checkpoint, data: Dataset) -> None:
     """Check that a checkpoint belongs to a data set, by the hash of the data.
 
-    Raises: CheckpointError if the checkpoint was trained on other data. Remedy: use --dataset with the right data.
+    Raises: CheckpointError if the checkpoint was trained on other data. Remedy: name the right data set.
     """
     if found.need("data_hash") != data.data_hash:
         raise CheckpointError(
             f"{found.path} was trained on other data (hash {found.need('data_hash')[:12]}, but this data set has "
-            f"{data.data_hash[:12]}). Name the right data set with --dataset."
+            f"{data.data_hash[:12]}). Name the right data set with `dataset`."
         )
 
 
@@ -79,7 +79,8 @@ def known_items(found: store.Checkpoint, num_items: int) -> npt.NDArray[np.bool_
         bits = np.zeros(0, np.uint8)
     if len(bits) != (num_items + 8) // 8:  # bytes for num_items + 1 bits, rounded up
         raise CheckpointError(
-            f"{found.path} has {_KNOWN_ITEMS} that do not fit its items. Use another checkpoint."
+            f"{found.path} has {_KNOWN_ITEMS} that do not fit its items: the list is damaged, or is not for "
+            f"{num_items} items. Use another checkpoint."
         )
     return np.unpackbits(bits, count=num_items + 1).astype(bool)
 

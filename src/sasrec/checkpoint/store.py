@@ -102,8 +102,8 @@ def load(path: Path) -> Checkpoint:
     step = _need(path, state, "step")
     if path.name.startswith("step-") and path.name != f"step-{step:08d}":
         raise CheckpointError(
-            f"{path} contains the checkpoint of step {step}, so the folder was renamed. "
-            f"Rename it to step-{step:08d}, or use another checkpoint."
+            f"{path} contains the checkpoint of step {step}, so the folder was renamed after it was saved. "
+            f"Rename it back to step-{step:08d}, or use another checkpoint."
         )
     return Checkpoint(path, _parsed(path, _WEIGHTS, data), _parsed(path, _OPTIMIZER, data), state)
 
@@ -145,7 +145,7 @@ def best(checkpoints: Path) -> Path:
 
 
 def prune(checkpoints: Path, say: Callable[[str], None]) -> None:
-    """Delete all checkpoints except the best and the newest two, and the remains of interrupted saves.
+    """Delete the remains of interrupted saves, and all checkpoints except the best and the newest two.
 
     Checkpoints with a damaged state.json move to quarantine/; `say` receives the reason.
     """

@@ -1,4 +1,7 @@
-"""Words of the command line that need more than a type: recipes, spellings, lists, misspelt options."""
+"""Handle what the types of arguments cannot: recipes, options of the published code, misspelt options, lists.
+
+Error messages name arguments as Python does; they are translated to options here.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from sasrec.config.spellings import PUBLISHED_SPELLINGS
 from sasrec.errors import ConfigError
 from sasrec.runtime.ranks import launched
 
-_MENTION = re.compile(r"""\b([a-z][a-z0-9_]*)=('[^']*'|"[^"]*"|[\w./:@…-]*[\w/…])""")
+_MENTION = re.compile(r"""\b([a-z][a-z0-9_]*)=('[^']*'|"[^"]*"|[\w./:@…-]*[\w/…])|`([a-z][a-z0-9_]*)`""")
 # Arguments of Python functions that the command line names otherwise.
 _OTHERWISE = {"local_copy": "from", "start_from": "state_dict_path"}
 
@@ -38,7 +41,8 @@ def published_spellings(arguments: list[str]) -> list[str]:
     """The arguments with the options of the published PyTorch code replaced by ours."""
     if "--multi_gpu" in map(_spelled, arguments) and not launched():
         raise ConfigError(
-            "--multi_gpu: start a process for each device: torchrun --nproc_per_node=N -m sasrec train …"
+            "--multi_gpu needs torchrun. Start a process for each of N devices: "
+            "torchrun --nproc_per_node=N -m sasrec train …"
         )
     return [part for given in arguments for part in PUBLISHED_SPELLINGS.get(_spelled(given), (given,))]
 
@@ -61,22 +65,22 @@ def misspelt(arguments: list[str], commands: dict[str, type]) -> str | None:
 
 
 def as_options(message: str, commands: Iterable[type]) -> str:
-    """An error's message in the words of the command line: `time=True` becomes `--time`, `loss=ce` `--loss ce`.
+    """Return an error message with arguments spelt as options: `time=True` as `--time`, "`split`" as `--split`.
 
-    Errors name arguments as Python does, since the same message is raised for both.
+    Errors name arguments as Python does, because callers from Python get the same messages.
     """
     known = set().union(*map(_options, commands))
 
     def option(mention: re.Match[str]) -> str:
-        name, value = f"--{_OTHERWISE.get(mention[1], mention[1])}", mention[2].strip("'\"")
+        name, value = mention[1] or mention[3], (mention[2] or "").strip("'\"")
+        name = f"--{_OTHERWISE.get(name, name)}"
         if name not in known:
             return mention[0]
         if value in ("True", "False"):
             return name if value == "True" else name.replace("--", "--no_", 1)
-        return f"{name} {value}"
+        return f"{name} {value}".rstrip()
 
-    # A message that has both spellings must not say the same twice.
-    return re.sub(r"(--\w+) \(\1\)", r"\1", _MENTION.sub(option, message))
+    return _MENTION.sub(option, message)
 
 
 def _options(command: type) -> set[str]:
@@ -100,12 +104,12 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
 
 def _spelled(word: str) -> str:
-    """An option with underscores, as both spellings are taken."""
+    """Return an option with underscores in place of hyphens, because the command line accepts both."""
     return word.replace("-", "_").replace("__", "--", 1)
 
 
 def ids(text: str) -> list[str]:
-    """Ids separated by commas, or one a line in the file of @FILE."""
+    """Parse ids separated by commas; with @FILE, read them from FILE, one per line."""
     if text.startswith("@"):
         try:
             lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
@@ -116,7 +120,7 @@ def ids(text: str) -> list[str]:
 
 
 def seconds(text: str) -> list[float]:
-    """Numbers separated by commas."""
+    """Parse numbers separated by commas."""
     try:
         return [float(part) for part in text.split(",")]
     except ValueError as error:

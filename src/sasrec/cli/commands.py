@@ -31,7 +31,7 @@ class Train:
     """
 
     train_dir: Path
-    """Folder of the run, made here: settings, log, metrics, ranks, checkpoints and, if needed, the data."""
+    """Folder for the run's settings, log, metrics, ranks, checkpoints and, if needed, data; created if missing."""
     recipe: Path | None = None
     """TOML file of settings; the settings given on the command line override it."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
@@ -41,7 +41,7 @@ class Train:
     state_dict_path: Path | None = None
     """Start from the weights of this checkpoint, or of the best checkpoint of this run."""
     inference_only: bool = False
-    """Measure the run's best checkpoint without training; with --state_dict_path print that one's figures."""
+    """Measure a checkpoint without training: the run's best, or --state_dict_path (printed only, not saved)."""
     sampled: bool = False
     """Print the figures of the sampled protocol as a table too."""
     config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
@@ -57,7 +57,9 @@ class Train:
         if self.resume and self.from_:
             raise ConfigError("--resume continues with the run's own data. Remove --from.")
         if not dataset and not self.resume:
-            raise DataError("no data set is named. Give --dataset a public name, a prepared folder or a file.")
+            raise DataError(
+                "no data set is named. Set --dataset to a public data set (by name), a prepared folder or a file."
+            )
         from sasrec.cli.sentences import interrupted, next_step
         from sasrec.cli.tables import print_run
         from sasrec.runs.folder import RunFolder
@@ -100,7 +102,10 @@ class Train:
         other = RunConfig.load(own).differences(config).keys() - {"device"} if own.exists() else ()
         if other or self.resume or self.from_:
             named = ", ".join(other) or ("--resume" if self.resume else "--from")
-            raise ConfigError(f"{named} cannot differ from the run's own, or does nothing, with --inference_only")
+            raise ConfigError(
+                f"--inference_only measures the run with its own settings and data, so {named} cannot differ or "
+                f"take effect. Remove {named}."
+            )
         device, path = self.config.training.device, self.state_dict_path
         metrics = evaluate(self.train_dir, device=device, checkpoint=path, log=RunLog(None, err))
         if path is None:
@@ -126,7 +131,7 @@ class Evaluate:
     device: str = "auto"
     """cpu, cuda, mps or auto."""
     details: bool = False
-    """Measure on test also coverage, novelty and diversity, and figures by history, popularity and recency."""
+    """On test, add coverage, novelty, diversity, and metrics by history length, target popularity and time gap."""
     sampled: bool = False
     """Print the figures of the sampled protocol as a table too."""
 
@@ -161,7 +166,7 @@ class Compare:
     runs: tyro.conf.Positional[tuple[str, ...]]
     """Two or more; the others are compared with the first."""
     metric: str = "ndcg@10"
-    """ndcg, hr or mrr @ 1, 5, 10, 20 or 50; or mrr."""
+    """ndcg@K, hr@K or mrr@K, where K is 1, 5, 10, 20 or 50; or mrr, without a cut-off."""
     candidates: Candidates = "full"
     """full: the whole catalogue; sampled: 100 negatives."""
     split: SplitName = "test"
@@ -190,11 +195,11 @@ class Recommend:
     run_dir: tyro.conf.Positional[Path]
     """Folder of the run."""
     history: str | None = None
-    """Item ids, oldest first, separated by commas, or @FILE with one id a line. A new user needs no more."""
+    """Item ids, oldest first, separated by commas, or @FILE with one id a line; also for users not in the data."""
     times: str | None = None
-    """Times of the history in seconds, separated by commas: for models with time."""
+    """Times of the history in seconds since any moment, separated by commas; only models with time use them."""
     assume_regular: bool = False
-    """Treat the events of the history as equally spaced, where a model with time gets no times."""
+    """Treat the events of the history as equally spaced; for models with time, if --times is not given."""
     user: str | None = None
     """A user id of the data."""
     all: bool = False
@@ -220,9 +225,12 @@ class Recommend:
         if sum(asked) != 1:
             raise ConfigError("give exactly one of --history, --user and --all")
         if self.output is not None and not self.all:
-            raise ConfigError("--output goes with --all: for one history the items are printed")
+            raise ConfigError("--output is only for --all; other results are printed. Remove --output.")
         if self.history is None and (self.times is not None or self.assume_regular):
-            raise ConfigError("--times and --assume_regular go with --history: users of the data have times")
+            raise ConfigError(
+                "--times and --assume_regular are only for --history; the times of users come from the data. "
+                "Remove these options."
+            )
         if self.all and (self.output is None or self.output.suffix not in {".parquet", ".csv"}):
             raise ConfigError("--all needs --output FILE.parquet or FILE.csv")
         from sasrec.cli.sentences import REPEATS_NOT_LEARNED
@@ -261,8 +269,8 @@ class Recommend:
 class Reproduce:
     """Train a recipe with each of its seeds, and compare the figures with those that the recipe states.
 
-    The exit status is 1 if a mean is outside its band; a recipe may state no band. If interrupted, the same
-    command continues.
+    The exit status is 1 if a mean is outside its band, the range that the recipe accepts. A mean without a band is
+    not checked. After an interruption, run the same command again to continue.
 
     Example: sasrec reproduce ml-100k
 
@@ -279,7 +287,10 @@ class Reproduce:
     """Folder of the runs, which are named RECIPE-SEED."""
 
     def run(self) -> None:
-        """Reproduce, print the table, and say whether it holds."""
+        """Reproduce the recipe and print the table of its metrics; without a recipe, list the recipe names.
+
+        Raises: ReproductionError if a mean is outside its band. Remedy: compare versions and data with the recipe.
+        """
         from sasrec.config.recipe import recipe_names
 
         if not self.recipe:
@@ -293,7 +304,7 @@ class Reproduce:
         try:
             outcome = reproduce(self.recipe, self.train_dir, dataset=self.dataset, seeds=seeds, log=log)
         except (KeyboardInterrupt, SystemExit):
-            say(err, "interrupted; the same command continues")
+            say(err, "interrupted; run the same command again to continue")
             raise
         print_outcome(outcome)
         if outside := outcome.outside():

@@ -18,7 +18,7 @@ class Datasets:
     """List the public data sets that `sasrec train --dataset NAME` knows, with their terms."""
 
     def run(self) -> None:
-        """Print them."""
+        """Print each public data set with its terms, home page and accepted local copies."""
         from sasrec.sources.registry import CATALOG
 
         for dataset in CATALOG.values():
@@ -34,7 +34,7 @@ class Datasets:
 
 @dataclass(frozen=True)
 class Prepare:
-    """Read and check files of events, and write a data set that training maps from disk.
+    """Read and check files of events, and write a data set that training memory-maps from disk.
 
     Takes CSV, TSV, text rows of `user item [time]` without a header, Parquet and JSON Lines, also with .gz. Bad
     rows are listed in OUTPUT/rejects.csv with file, line, column and reason.
@@ -57,19 +57,19 @@ class Prepare:
     items: Path | None = None
     """File with item titles (CSV or TSV with a header)."""
     items_id: str | None = None
-    """Column of item ids in that file. Default: the first."""
+    """Column of item ids in the --items file. Default: the first."""
     items_title: str | None = None
-    """Column of titles in that file. Default: the second."""
+    """Column of titles in the --items file. Default: the second."""
     items_group: str | None = None
-    """Column of each item's group, such as a genre, for the diversity of `evaluate --details`."""
+    """Column of groups, such as genres, in the --items file; for the diversity of `evaluate --details`."""
     max_rejects: int = 0
     """How many bad rows to tolerate; -1 for any number."""
     duplicates: Duplicates = "keep"
-    """Repeats of a (user, item) pair: keep all, drop rows equal in time too, or keep the first or last."""
+    """Repeats of a (user, item) pair: keep all, drop those with the same time, or keep the first or last."""
     min_user_events: int = 0
-    """Drop users with fewer events, counted once."""
+    """Drop users with fewer events than this; counted once, after --duplicates and before other filters."""
     min_item_events: int = 0
-    """Drop items with fewer events, counted once."""
+    """Drop items with fewer events than this; counted once, after --duplicates and before other filters."""
     k_core: int = 0
     """Drop users and items with fewer than k events, repeatedly, until all have k."""
 

@@ -86,7 +86,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _with_help(arguments: list[str]) -> list[str]:
-    """`sasrec` alone asks for help, as does `sasrec help` and, for a command, `sasrec help COMMAND`."""
+    """Return the arguments with `help COMMAND` replaced by `COMMAND --help`, and `help` or nothing by `--help`."""
     if not arguments:
         return ["--help"]
     return [*arguments[1:], "--help"] if arguments[0] == "help" else arguments
@@ -98,17 +98,17 @@ def _failed(message: str) -> int:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """NumPy's, or PyTorch's, which has a class of its own on some devices only."""
+    """Whether memory ran out in NumPy or PyTorch. PyTorch has a class for this error only on some devices."""
     return isinstance(error, MemoryError) or any(
         words in str(error) for words in ("out of memory", "can't allocate memory")
     )
 
 
 def _commands(config: RunConfig, *, in_short: bool) -> Any:
-    """The union of all commands, as tyro takes it; the recipe gives the defaults of `train`.
+    """The union of all commands, as tyro takes it. `config`: the defaults of `train`.
 
-    `in_short`: describe each by the first line of its docstring, for the help that lists them all. The help of one
-    command is described by `_describe`.
+    `in_short`: describe each command by the first line of its docstring, for the help that lists all commands. If
+    false, describe none, because `_describe` prints the docstring of a single command.
     """
     union: Any = None
     for name, command in _COMMANDS.items():
@@ -121,7 +121,10 @@ def _commands(config: RunConfig, *, in_short: bool) -> Any:
 
 
 def _describe(command: type) -> None:
-    """The docstring of a command, above its options. Wrapped here: tyro leaves it to the terminal, amid words."""
+    """Print the docstring of a command, above the options that tyro prints.
+
+    The text is wrapped here, because tyro does not wrap it and the terminal would break lines within words.
+    """
     for paragraph in inspect.cleandoc(str(command.__doc__)).split("\n\n"):
         width = shutil.get_terminal_size().columns
         wrapped = textwrap.fill(paragraph, width, break_long_words=False, break_on_hyphens=False)

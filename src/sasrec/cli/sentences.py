@@ -40,7 +40,10 @@ def verdict(found: Verdict) -> Iterator[str]:
 
 
 def against_best_baseline(metrics: dict[str, Any]) -> str:
-    """The same without a test, for figures whose ranks are not in a run folder."""
+    """Return a sentence that compares the model with the best baseline, without a significance test.
+
+    For metrics whose ranks are not in a run folder, since a significance test needs the ranks.
+    """
     own = metrics["test"]["full"]["ndcg@10"]
     name, best = best_baseline(metrics, "test.full.ndcg@10")
     beside = f"the best baseline, {name}: NDCG@10 {number(own)} against {number(best)}."
@@ -50,19 +53,19 @@ def against_best_baseline(metrics: dict[str, Any]) -> str:
 
 
 def counted(split: str, card: dict[str, Any]) -> str:
-    """The title of a table of figures: what they are means over."""
+    """The title of a table of metrics: the split, and how many targets and users the means cover."""
     targets, users = card[split]["targets"], card[split]["users"]
     return f"{split}, full catalogue: {targets:,} targets of {users:,} users"
 
 
 def intervals(found: dict[str, Difference]) -> str:
-    """How far the model's means move with the users that happen to be in the data."""
+    """A line with the 95 % confidence interval of each mean metric of the model, over users."""
     each = (f"{name.upper()} {number(of.low)} to {number(of.high)}" for name, of in found.items())
     return f"model, 95 % interval over users: {', '.join(each)}"
 
 
 def sampled(metrics: dict[str, Any], split: str, *, shown: bool) -> str:
-    """The sampled protocol in a line, and why it stands apart."""
+    """A line on the sampled protocol, which warns that its metrics are not comparable with the full ones."""
     values, card = metrics[split]["sampled"], metrics["protocol"]
     told = f"sampled protocol ({card['sampled_negatives']} negatives)"
     if shown:
@@ -99,7 +102,7 @@ def protocol(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def measured_how(found: Comparison) -> str:
-    """Without it the figures of one protocol pass for those of another."""
+    """A line on how a comparison was measured: split, candidates, data, number of targets and of resamples."""
     card, part = found.protocol, found.protocol[found.split]
     rule = card["split"].partition(":")[0]
     negatives = f"{card['sampled_negatives']} sampled negatives, seed {card['sampled_seed']}"

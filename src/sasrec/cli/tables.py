@@ -1,4 +1,4 @@
-"""Results as tables: for people on a terminal, as tabs for other programs."""
+"""Print results as tables; recommended items as tab-separated text if stdout is not a terminal."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _heading(words: str) -> None:
 
 
 def _figures(metrics: dict[str, Any], split: str, candidates: str) -> Table:
-    """58 columns wide."""
+    """The metrics of the model and of each baseline on a split, as a table 53 characters wide."""
     table = _table(*(column.upper() for column in _COLUMNS))
     for name, measured in {"model": metrics, **metrics["baselines"]}.items():
         values = measured[split][candidates]
@@ -152,7 +152,11 @@ def _print_details(details: dict[str, Any]) -> None:
 
 
 def print_outcome(outcome: Outcome) -> None:
-    """Each metric that a recipe speaks of: mean and spread over the seeds, the band, the best baseline."""
+    """Print a table of the metrics that the recipe names, and sentences about the result.
+
+    The table shows the mean and standard deviation over the seeds, the band (the accepted range of the mean), and
+    the best baseline of the first seed. If the recipe names no metric, the table shows NDCG@10 and HR@10 on test.
+    """
     expected, published = outcome.recipe.expected, outcome.recipe.published
     stated = [*expected.bands, *(each.metric for each in published)] or ["test.full.ndcg@10", "test.full.hr@10"]
     table = Table("metric", "mean", "st. dev.", "expected", "best baseline", box=None, pad_edge=False)

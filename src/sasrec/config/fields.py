@@ -27,7 +27,7 @@ class OnlyWith:
 
 @dataclass(frozen=True)
 class Finite:
-    """A number without other bounds."""
+    """The setting must be a finite number; it needs no other bounds."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ def _in_words(bounds: list[Any]) -> str:
 
 
 def _does_nothing(name: str, rule: OnlyWith, value: Any) -> str:
-    if rule.values == (True,):
-        return f"{name} does nothing without {rule.setting}; use --{rule.setting} ({rule.setting}=True)"
-    *others, last = map(str, rule.values)
+    *others, last = (f"{rule.setting}={value}" for value in rule.values)
     choices = f"{', '.join(others)} or {last}" if others else last
-    return f"{name} does nothing with {rule.setting} {value}; use --{rule.setting} {choices}"
+    if rule.values == (True,):
+        return f"{name} does nothing without {rule.setting}; use {choices}"
+    return f"{name} does nothing with {rule.setting}={value}; use {choices}"

@@ -3,7 +3,7 @@
 [expected]                       # in recipes/NAME.toml, after the settings
 data_hash = "0123456789ab"       # of the data set; at least 12 digits
 seeds = [0, 1, 2]
-"test.full.ndcg@10" = [0.180, 0.192]    # lowest and highest mean over the seeds; optional
+"test.full.ndcg@10" = [0.180, 0.192]    # the mean over the seeds must lie in this band; optional
 
 [[published]]                    # optional; may repeat
 metric = "test.full.ndcg@10"
@@ -49,7 +49,7 @@ class Expected(BaseModel):
 
     @property
     def bands(self) -> dict[str, tuple[float, float]]:
-        """Maps a metric such as test.full.ndcg@10 to the lowest and highest expected mean over the seeds."""
+        """Maps a metric such as test.full.ndcg@10 to its band: lowest and highest accepted mean over the seeds."""
         return self.__pydantic_extra__
 
 

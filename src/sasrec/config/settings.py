@@ -48,24 +48,24 @@ class DataConfig:
     item_column: str | None = None
     """Column of the item ids. Default: recognised by its name (item, item_id, movieId, …)."""
     time_column: str | None = None
-    """Column of the times. Default: recognised by its name. Without times, the order of the file counts."""
+    """Column of the times. Default: recognised by its name. Without times, events keep the order of the file."""
     time_unit: TimeUnit = "auto"
     """Unit of numeric times. auto chooses the unit by the size of the numbers and prints the choice."""
     max_rejects: int = setting(0, Ge(-1))
     """Number of bad rows to tolerate before the data is refused; -1 tolerates any number."""
     duplicates: Duplicates = "keep"
-    """Repeats of a (user, item) pair: keep all, drop exact copies, or keep only the first or the last."""
+    """Repeats of a (user, item) pair: keep all, drop those with the same time, or keep the first or last."""
     min_user_events: int = setting(0, Ge(0))
-    """Drop users with fewer events. The count is taken once, before anything is dropped."""
+    """Drop users with fewer events than this; counted once, after `duplicates` and before other filters."""
     min_item_events: int = setting(0, Ge(0))
-    """Drop items with fewer events. The count is taken once, before anything is dropped."""
+    """Drop items with fewer events than this; counted once, after `duplicates` and before other filters."""
     k_core: int = setting(0, Ge(0))
     """Drop users and items with fewer than k events, and repeat until all have k events."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Which of the models, and its sizes."""
+    """The architecture of the model, and its sizes."""
 
     maxlen: int = setting(200, Ge(1))
     """Number of most recent events of a history that the model reads."""
@@ -82,31 +82,31 @@ class ModelConfig:
     time: bool = False
     """Use time-interval attention (TiSASRec). The data needs times."""
     time_span: int = setting(256, Ge(1), OnlyWith("time"))
-    """Largest distinguished interval between two events, in ticks of the user (only with time)."""
+    """Intervals between events are clipped to this many ticks, the user's time unit (only with time)."""
     interval_unit: Literal["training", "history"] = setting("training", OnlyWith("time"))
-    """Events that set the length of a user's tick: the training part, or the whole history (only with time)."""
+    """Events whose smallest gap is a user's time unit (tick): training part or whole history (only with time)."""
     mhc: bool = False
     """Use manifold-constrained hyper-connections (mHC) instead of plain residuals; norm must be pre."""
     mhc_expansion_rate: int = setting(4, Ge(1), OnlyWith("mhc"))
     """Number of residual streams (only with mhc); 1 is the plain residual."""
     mhc_projection: Literal["sinkhorn", "birkhoff"] = setting("sinkhorn", OnlyWith("mhc"))
-    """How stream mixing becomes doubly stochastic: Sinkhorn-Knopp, or a mean of permutations (only with mhc)."""
+    """Make stream-mixing matrices doubly stochastic: Sinkhorn-Knopp, or a mean of permutations (only with mhc)."""
     mhc_sinkhorn_iter: int = setting(20, Ge(1), OnlyWith("mhc"), OnlyWith("mhc_projection", ("sinkhorn",)))
     """Number of Sinkhorn-Knopp iterations (only with mhc_projection sinkhorn)."""
     mhc_init_gate: float = setting(0.01, Finite(), OnlyWith("mhc"))
-    """Initial weight of the input-dependent part of the mHC maps (only with mhc)."""
+    """Initial weight of the input-dependent part of H_pre, H_post and H_res in docs/models.md (only with mhc)."""
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """What is minimised."""
+    """The loss that training minimises, and its negatives."""
 
     loss: Literal["ce", "bce", "gbce", "softmax"] = "ce"
     """Cross-entropy over the catalogue (ce), or against sampled negatives: bce, gbce (calibrated), softmax."""
     num_negatives: int = setting(1, Ge(1), _SAMPLED)
-    """Number of negatives for each position, or for the whole batch if they are shared (not with ce)."""
+    """Number of negatives (not with ce): per position, or per batch if all positions share them."""
     negatives: Literal["uniform", "popularity", "in_batch"] = setting("uniform", _SAMPLED)
-    """How to draw negatives: uniformly, by popularity, or from the batch's targets, shared (not with ce)."""
+    """How to draw negatives (not with ce): uniformly, by popularity, or one shared set of the batch's targets."""
     share_negatives: bool = setting(False, _SAMPLED)
     """Draw one set of negatives for a whole batch, which makes thousands affordable (not with ce)."""
     gbce_t: float = setting(0.75, Ge(0), Le(1), OnlyWith("loss", ("gbce",)))
@@ -116,7 +116,7 @@ class LossConfig:
     label_smoothing: float = setting(0.0, Ge(0), Lt(1), OnlyWith("loss", ("ce",)))
     """Share of the target's probability that is spread evenly over all candidates (only with ce)."""
     skip_own_items: bool = True
-    """Never use the user's own training items as negatives; turn it off for lists that may repeat items."""
+    """Never use the user's own training items as negatives; turn it off if seen items may be recommended."""
     logq: bool = setting(True, OnlyWith("loss", ("softmax",)))
     """Correct the scores of negatives by the probability of drawing each item (only with softmax)."""
 
@@ -128,10 +128,10 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How it is minimised, and when to stop."""
+    """How training minimises the loss, and when it stops."""
 
     batch_size: int = setting(128, Ge(1))
-    """Number of users of average length in a batch, which holds about batch_size × mean length positions."""
+    """Average number of users in a batch. Batches of long histories have fewer users, to equalise positions."""
     windows: Literal["last", "random"] = "last"
     """Part of a history longer than maxlen that an epoch uses: the last events, or a window drawn at random."""
     lr: float = setting(1e-3, Gt(0))
@@ -141,13 +141,13 @@ class TrainingConfig:
     weight_decay: float = setting(0.0, Ge(0), OnlyWith("optimizer", ("adamw",)))
     """Weight decay of the layers' matrices (only with adamw). Biases, norms, embeddings and mHC do not decay."""
     schedule: Literal["constant", "step", "cosine"] = "constant"
-    """Learning rate: constant; step, times gamma every step_size; or cosine, down to 0 at num_epochs."""
+    """Learning rate: constant, step (times gamma every step_size epochs or steps), cosine (to 0 at num_epochs)."""
     step_size: int = setting(20, Ge(1), OnlyWith("schedule", ("step",)))
-    """Number of step_unit between two falls of the learning rate (only with schedule step)."""
+    """Epochs or steps (see step_unit) from one fall of the learning rate to the next (only with schedule step)."""
     step_unit: Literal["epochs", "steps"] = setting("epochs", OnlyWith("schedule", ("step",)))
     """Unit of step_size: epochs, or optimizer steps, as for PyTorch's StepLR called once a step."""
     gamma: float = setting(0.5, Gt(0), Le(1), OnlyWith("schedule", ("step",)))
-    """Factor of each fall of the learning rate (only with schedule step)."""
+    """Factor that multiplies the learning rate at each fall (only with schedule step)."""
     warmup_steps: int = setting(0, Ge(0))
     """Number of optimizer steps over which the learning rate rises linearly to lr."""
     clip_norm: float = setting(0.0, Ge(0))
@@ -169,9 +169,9 @@ class TrainingConfig:
     device: str = setting("auto", KeepsWeights(), MayChangeOnResume())
     """cpu, cuda, cuda:1 or mps; auto takes an accelerator if there is one."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Floating type of the layers, by autocast. Weights, mHC maps and most of the loss stay in fp32."""
+    """Data type of the layers. Weights, mHC residuals and most of the loss (docs/training.md) stay in fp32."""
     compile: bool = False
-    """Train through torch.compile, which makes mHC faster; it needs a C++ compiler and half a minute at first."""
+    """Train through torch.compile, faster for models with mhc; needs a C++ compiler and half a minute at first."""
     save_minutes: float = setting(10.0, Ge(0), KeepsWeights(), MayChangeOnResume())
     """Minutes between checkpoints, in addition to one after each validation; 0 saves only after validations."""
     detect_anomaly: bool = setting(False, KeepsWeights(), MayChangeOnResume())
@@ -274,7 +274,7 @@ class RunConfig:
             raise ConfigError(f"{path} is not valid TOML: {error}") from None
 
     def save(self, path: str | Path) -> None:
-        """Write as TOML that `load` reads back equal."""
+        """Write the configuration as TOML; `load` then returns an equal configuration."""
         parts = dataclasses.asdict(self)
         set_fields = {part: {k: v for k, v in values.items() if v is not None} for part, values in parts.items()}
         write_whole(Path(path), tomli_w.dumps(set_fields))
@@ -297,11 +297,11 @@ def _relations(config: RunConfig) -> list[tuple[bool, str]]:
         (
             model.mhc and model.mhc_projection == "birkhoff" and model.mhc_expansion_rate > 4,
             f"{model.mhc_expansion_rate} streams have too many permutations for birkhoff; "
-            "use mhc_expansion_rate 4 or less, or --mhc_projection sinkhorn",
+            "use mhc_expansion_rate=4 or less, or mhc_projection=sinkhorn",
         ),
         (
             model.mhc and model.norm != "pre",
-            f"mHC is defined for norm pre only, not {model.norm}; use --norm pre, or --no_mhc",
+            f"mHC is defined for norm pre only, not {model.norm}; use norm=pre, or mhc=False",
         ),
         (
             loss.loss != "ce" and loss.shared and loss.num_negatives == 1,

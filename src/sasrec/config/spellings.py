@@ -1,4 +1,4 @@
-"""Options of the published PyTorch code under other names: what each stands for here."""
+"""Options of the published PyTorch code that do not exist here, each with the arguments that replace it."""
 
 PUBLISHED_SPELLINGS: dict[str, tuple[str, ...]] = {
     "--norm_first": ("--norm", "pre"),

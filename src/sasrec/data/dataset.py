@@ -165,7 +165,7 @@ def build(
     titles: dict[str, str] | None = None,
     groups: dict[str, str] | None = None,
 ) -> Dataset:
-    """Filter, sort and number checked events.
+    """Filter and sort checked events, and number their users and items.
 
     The filters run in this order: duplicates, minimum events (one pass over users and items together), then k-core
     (repeated until it removes nothing). `titles` and `groups` map item ids to text.
@@ -229,7 +229,7 @@ def open_dataset(folder: str | Path, *, verify: bool = True) -> Dataset:
         )
     if files.keys() - _HASHED:  # a name such as ../x would read outside the folder
         raise DataError(
-            f"{folder / 'manifest.json'} names files that a data set does not have. Prepare the data set again."
+            f"{folder / 'manifest.json'} lists files that do not belong in a data set. Prepare the data set again."
         )
     for file, expected in files.items():
         path = folder / file

@@ -15,7 +15,7 @@ class Histories:
     items: npt.NDArray[np.int32]
     """(events,) item numbers."""
     ticks: npt.NDArray[np.int64] | None
-    """(events,) personal time of each event (batches/ticks.py); None for models without time."""
+    """(events,) time of each event in the user's own unit (batches/ticks.py); None for models without time."""
     starts: npt.NDArray[np.int64]
     """(rows,) index of the first event of each history."""
     ends: npt.NDArray[np.int64]

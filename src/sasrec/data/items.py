@@ -52,7 +52,7 @@ class Items:
         return item_id
 
     def title(self, item_id: object) -> str | None:
-        """Return the title of an item id, or None if the id or its title is unknown."""
+        """Return the title of an item id, or None if the item is unknown or has no title."""
         number = self._number_of.get(str(item_id))
         return None if self.titles is None or number is None else self.titles[number - 1]
 

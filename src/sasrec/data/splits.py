@@ -28,7 +28,7 @@ class TrainingPart:
     """The rule for where the training part of a history ends. Checkpoints store this rule for serving."""
 
     held_out: int = 0
-    """The number of last events of a user to hold out. A user with no more events keeps all for training."""
+    """Number of last events to hold out per user. A user with at most this many keeps all events for training."""
     until: int | None = None
     """The moment from which all events are held out, in microseconds since 1970 UTC; None unless temporal."""
 
@@ -107,8 +107,9 @@ _Rows: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], dict[str,
 def split_events(data: Dataset, how: str = "leave-one-out") -> Split:
     """Split a data set by the rule `how`: leave-one-out, last-N, or temporal:WHEN.
 
-    Raises: ConfigError if `how` is malformed. Remedy: use a form that the message lists. DataError if the data
-    lacks times, long histories or events on both sides of a boundary. Remedy: follow the message, which names one.
+    Raises: ConfigError if `how` is malformed. Remedy: use a form that the message lists. DataError if no history
+    is long enough for last-N, or if a temporal split finds no times or leaves a part without events. Remedy: as
+    the message says.
     """
     rule = split_rule(how)
     starts, ends = data.offsets[:-1], data.offsets[1:]
@@ -117,7 +118,7 @@ def split_events(data: Dataset, how: str = "leave-one-out") -> Split:
         if data.times is None:
             raise DataError(
                 f"split {how} needs times, but the data set {data.name!r} has no times. "
-                "Name the column of times with --time_column, or use --split leave-one-out."
+                "Name the column of times with `time_column` (in `prepare`: `time`), or use split=leave-one-out."
             )
         boundaries = _boundaries(data.times, rule.boundaries, how)
         part = TrainingPart(until=boundaries[0])
@@ -131,7 +132,7 @@ def split_events(data: Dataset, how: str = "leave-one-out") -> Split:
         if rule.last > 1 and not long.any():
             raise DataError(
                 f"split {how} needs a user with at least {2 * rule.last + 1} events, but the longest history has "
-                f"{int((ends - starts).max(initial=0))} events. Use a smaller N."
+                f"{int((ends - starts).max(initial=0))} events. Use a smaller N in split=last-N."
             )
         part = TrainingPart(held_out=2 * rule.last)
         known_V = np.arange(data.num_items + 1) > 0
@@ -177,7 +178,7 @@ def _evaluation_split(
         histories=histories,
         targets=data.items[events].astype(np.int64),
         known_V=known_V,
-        skipped=skipped | {"the target is a seen item": only_repeats},
+        skipped=skipped | {"the user has had the target before": only_repeats},
         events_left_out=int((events - data.offsets[users] - histories.lengths).sum()),
         repeats_left_out=len(every_event) - len(events),
     )
@@ -254,8 +255,8 @@ def _events_before(data: Dataset, moment: int) -> npt.NDArray[np.int64]:
 def _boundaries(times: npt.NDArray[np.int64], wanted: tuple[int | float, ...], how: str) -> tuple[int, int]:
     """Return the moments at which validation and test begin, in microseconds.
 
-    A fraction f becomes the moment that has nearest to f of all events before it. If `wanted` has only the moment
-    for test, validation gets about as many events as test. Events with equal times stay on one side.
+    A fraction f becomes the moment for which the fraction of events before it is nearest to f. If `wanted` has
+    only the moment for test, validation gets about as many events as test. Events with equal times stay together.
     """
     ordered = np.sort(times)
     total = len(ordered)
@@ -285,14 +286,16 @@ def _boundaries(times: npt.NDArray[np.int64], wanted: tuple[int | float, ...], h
 
 
 def _with_before(ordered: npt.NDArray[np.int64], before: float, how: str) -> int:
-    """Return the time that has nearest to `before` events earlier than it, and at least one; ties take the first.
+    """Return the event time for which the number of earlier events, at least 1, is nearest to `before`.
 
-    `ordered`: event times in ascending order.
+    If two times are equally near, return the earlier one. `ordered`: event times in ascending order. `how`: the
+    setting `split`, for the error message.
     """
     changes = np.flatnonzero(np.diff(ordered)) + 1  # a cut elsewhere would separate events with equal times
     if not len(changes):
         raise DataError(
-            f"split {how}: the {len(ordered)} events to divide all have the same time. "
-            "Use a later moment, give both moments (temporal:T1,T2), or use --split leave-one-out."
+            f"split {how}: the {len(ordered)} earliest events cannot be divided into an earlier and a later part, "
+            "because they all have the same time. "
+            "Use a later moment, give both moments (temporal:T1,T2), or use split=leave-one-out."
         )
     return int(ordered[changes[np.argmin(np.abs(changes - before))]])

@@ -131,7 +131,10 @@ class Markov:
         self._after, self._counts = torch.from_numpy(after), torch.from_numpy(counts.astype(np.float64))
 
     def scores(self, histories: Histories, rows: npt.NDArray[np.int64]) -> Tensor:
-        """scores_BV: (rows, num_items + 1) in float64, which represents a large count plus a small fraction."""
+        """scores_BV: (rows, num_items + 1) in float64.
+
+        float32 would round away the fraction below 1 that is added to a large count.
+        """
         scores_BV = self._popularity_V.repeat(len(rows), 1)
         known = np.flatnonzero(histories.lengths[rows])
         last = histories.items[histories.ends[rows[known]] - 1]

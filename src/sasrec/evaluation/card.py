@@ -56,7 +56,7 @@ class Rows(TypedDict):
 
 
 class Card(TypedDict):
-    """The protocol: everything except the scorer that a metric depends on. It also identifies data and code."""
+    """The protocol: everything that a metric depends on, except the scorer. It also identifies data and code."""
 
     card: int
     """Version of the card's fields and their wording (`CARD`)."""

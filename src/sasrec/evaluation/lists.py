@@ -66,7 +66,7 @@ def best_items(scorer: Scorer, part: EvaluationSplit, advance: Any = lambda rows
     """(rows, 10) items with the highest scores, best first, given each row's history; 0 if too few items remain.
 
     Seen items and items unknown in training are excluded, as in `recommend`. With several processes, every process
-    returns all rows. `advance` is called with the number of rows after each batch.
+    returns all rows. After each batch of rows, `advance` is called with the number of rows in this batch.
     """
     lists_BK = np.zeros((len(part.targets), min(LENGTH, scorer.num_items)))
     known_V = torch.from_numpy(part.known_V)
@@ -193,7 +193,10 @@ def _list_measures(lists_BK: Items, data: Dataset, split: Split, counts_V: Items
 def _slices(
     ranks: dict[str, npt.NDArray[np.float64]], best: str, data: Dataset, part: EvaluationSplit, counts_V: Items
 ) -> dict[str, dict[str, Any]]:
-    """The slices of the model and of the best baseline, merged: both have the same rows in each slice."""
+    """Return the metrics of the model and of the best baseline on each slice: "slices" of `details_on_test`.
+
+    A slice contains the same rows for both, so "rows", "from" and "to" occur once.
+    """
     gaps = None if data.times is None else data.times[part.events] - data.times[part.events - 1]
     by_scorer = {
         name: slices(ranks[name], part.histories.lengths, part.targets, counts_V, gaps) for name in ("model", best)
@@ -217,9 +220,9 @@ def _slice(ranks: npt.NDArray[np.float64], values: npt.NDArray[np.number]) -> di
 
 
 def _thirds(values: Items, weights: Items) -> Items:
-    """The third of the total weight, 0, 1 or 2, to which each value belongs when values are in ascending order.
+    """Sort the values, divide them into thirds of the total weight, and return the third of each: 0, 1 or 2.
 
-    Equal values are not divided: all go to the third that contains the middle of their joint weight.
+    Equal values are all in the same third, the one that contains the middle of their joint weight.
     """
     _, equals = np.unique(values, return_inverse=True)
     weight_of_equals = np.bincount(equals, weights=weights)
@@ -230,7 +233,10 @@ def _thirds(values: Items, weights: Items) -> Items:
 
 
 def _mean_of_row_means(values_BK: npt.NDArray[np.float64], filled_BK: npt.NDArray[np.bool_]) -> float:
-    """The mean over rows of the mean over a row's filled places. Rows without any are ignored; NaN if all are."""
+    """The mean over rows of the mean over a row's filled places; NaN if no row has filled places.
+
+    Rows without filled places are ignored.
+    """
     count_B = filled_BK.sum(1)
     some = count_B > 0
     means = (values_BK * filled_BK).sum(1)[some] / count_B[some]

@@ -49,13 +49,14 @@ def evaluate_scorer(
 
     `details`: also measure the recommended lists and slices of the test targets (evaluation/lists.py).
 
-    Raises: EvaluationError if neither split has a target: use another split. Also as `target_ranks` raises.
+    Raises: EvaluationError if neither validation nor test has a target. Remedy: train with another `split`. Also
+    raises the errors of `target_ranks`.
     """
     parts = [part for part in (split.valid, split.test) if len(part.targets)]
     if not parts:
         raise EvaluationError(
             f"no metrics can be measured, because {nobody(split.valid)} and {nobody(split.test)}. "
-            "Train with another --split"
+            "Train with another `split`."
         )
     for part in (split.valid, split.test):
         if part not in parts:
@@ -75,7 +76,7 @@ def evaluate_scorer(
                 measured[name][part.name]["sampled"] = metrics_from_ranks(ranks.sampled)
     metrics = {**measured.pop("model"), "baselines": measured, "protocol": card(data, split)}
     if details and split.test not in parts:
-        log.say("note: --details needs test targets; no details are measured")
+        log.say("note: without test targets, no details are measured (recommended lists and slices)")
     elif details:
         on_test = {name: all_ranks[name, "test"].full for name in scorers}
         metrics["details"] = details_on_test(scorers, on_test, data, split, log)

@@ -1,7 +1,7 @@
 """Ranks -> NDCG, HR and MRR.
 
 The rank of a target is 1 + the number of candidates with a higher score + half the number that tie with it,
-so that a model which scores everything alike gets the middle rank, not the first or the last.
+so that a model that scores all items equally gets the middle rank, not the first or the last.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Metrics(dict[str, Any]):
 
 
 def metrics_from_ranks(ranks: npt.NDArray[np.float64], cutoffs: tuple[int, ...] = CUTOFFS) -> dict[str, float]:
-    """Means over targets, which weigh alike: `ndcg@k`, `hr@k`, `mrr@k` per cut-off, and `mrr` without one.
+    """Means over targets, with equal weights: `ndcg@k`, `hr@k` and `mrr@k` per cut-off, and `mrr` without cut-off.
 
     `ranks`: (targets,) from 1, halves allowed. A hit is rank <= k; NDCG of a hit is 1 / log2(1 + rank), as the
     ideal ranking has the one target first.

@@ -38,7 +38,7 @@ class SeedNoise:
     """How much the difference between two models varies when both are trained again with other random seeds."""
 
     deviation: float
-    """Estimated standard deviation of the difference between the two models' means over seeds."""
+    """Estimated standard deviation of A - B, where A and B are the two models' means over their runs."""
     freedom: float
     """Degrees of freedom of this estimate."""
 
@@ -91,9 +91,9 @@ def paired_bootstrap(
 
     `differences`: (rows,) the metric of one model minus that of the other, for the same targets.
     `users`: (rows,) a number that identifies the row's user. All rows of a user are drawn together.
-    `noise`: seed noise to add to each resampled mean, drawn from a t-distribution. Pass it if `differences` are
-    between means over seeds. The interval is then slightly too wide, because the differences between users
-    already include a part of the seed noise.
+    `noise`: seed noise to add to each resampled mean, drawn from a t-distribution. The interval then also covers
+    the random seed. Each of the `differences` must be between the two models' means over their runs. The interval
+    is slightly too wide, because the differences between users already include a part of the seed noise.
 
     Cost: resamples × users draws, in bounded memory. 10,000 resamples of 30,000 users took 1.1 s on one core.
 
@@ -105,7 +105,9 @@ def paired_bootstrap(
             "Give each difference its user"
         )
     if not np.isfinite(differences).all():
-        raise EvaluationError("a difference is not finite. Compare models that ranked every target")
+        raise EvaluationError(
+            "a difference is not finite, because a metric is missing or infinite. Measure both models again."
+        )
     distinct, user_of_row = np.unique(users, return_inverse=True)
     if len(distinct) < 2:
         raise EvaluationError(

@@ -55,16 +55,17 @@ def target_ranks(
 
     With several processes, each scores a share of the rows, and all return the ranks of all rows.
 
-    `negatives`: (rows, n) from `sampled_negatives`. `advance` is called with the number of rows after each block.
+    `negatives`: (rows, n) from `sampled_negatives`. After each block, `advance` is called with the number of rows
+    in this block.
 
     Raises:
-        EvaluationError: the split has no targets (use another split), or a score is NaN (use an earlier
+        EvaluationError: the split has no targets (train with another `split`), or a score is NaN (use an earlier
             checkpoint).
         InterruptedWorkError: a signal is pending in one process. Every process raises it.
     """
     if not len(split.targets):
         raise EvaluationError(
-            f"the {split.name} split has no targets ({split.why_skipped}). Train with another --split"
+            f"the {split.name} split has no targets ({split.why_skipped}). Train with another `split`."
         )
     full = np.zeros(len(split.targets))
     sampled = None if negatives is None else np.zeros(len(split.targets))

@@ -91,7 +91,7 @@ def id_text(series: pl.Series, file: str) -> pl.Series:
 
 
 def _remedy(role: str) -> str:
-    return f"Name it with --{role}_column (`sasrec prepare`: --{role}; Python's `prepare`: {role}=)."
+    return f"Name it with `{role}_column` (in `prepare`: `{role}`)."
 
 
 def _normalised(name: str) -> str:

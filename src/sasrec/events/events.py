@@ -45,9 +45,9 @@ class Events:
     integer_users: bool
     """Whether the user column had an integer type, so that results can show integer ids."""
     integer_items: bool
-    """The same for the item column."""
+    """Whether the item column had an integer type, so that results can show integer ids."""
     warnings: tuple[str, ...]
-    """Sentences on assumptions of the reader and on suspicious input."""
+    """Sentences on what was assumed while reading, such as which columns to use, and on suspicious input."""
     sources: tuple[str, ...]
     """File names, or "frame"."""
 
@@ -159,7 +159,7 @@ def _id_fault(rows: pl.DataFrame, role: str) -> pl.Expr:
 
 
 def _set_aside(rows: pl.DataFrame, role: str, raw: str) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Split rows into good rows, without a `reason`, and rejects."""
+    """Split rows into good rows, whose `reason` is null, and rejects. Good rows lose the column `reason`."""
     bad = rows.filter(pl.col("reason").is_not_null())
     kept = rows.filter(pl.col("reason").is_null()) if bad.height else rows
     rejects = bad.select("file", "line", pl.lit(role).alias("column"), "reason", pl.col(raw).alias("raw"))
@@ -194,7 +194,7 @@ def _refuse_or_write(events: Events, config: DataConfig, rejects_path: Path | No
     if rejects.height > config.max_rejects >= 0:
         raise DataError(
             f"{rejects.height} of {events.read} rows are bad{listed}:{first}\n"
-            f"Fix these rows, or skip them with --max_rejects {rejects.height} (-1 skips any number of bad rows)."
+            f"Fix these rows, or skip them with max_rejects={rejects.height} (-1 skips any number of bad rows)."
         )
     if events.frame.is_empty():
         raise DataError(

@@ -63,7 +63,7 @@ def read_file(path: Path, config: DataConfig) -> Iterator[Piece]:
             frame = pl.read_parquet(path, glob=False)
         except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             reason = str(error).splitlines()[0]
-            raise DataError(f"{path.name} is not a valid Parquet file: {reason}. Write it again.") from None
+            raise DataError(f"{path.name} is not a valid Parquet file: {reason}. Replace the file.") from None
         yield read_frame(frame, config, path.name)
     elif ending in {".jsonl", ".ndjson"}:
         yield from _read_json_lines(path, config)
@@ -158,7 +158,8 @@ def _dialect(first: str, config: DataConfig, separator: str | None, file: str) -
     if len(names) not in (2, 3, 4) or not any(map(_is_number, names)):
         raise DataError(
             f"{file}: the first line ({', '.join(names)}) is neither a header with known names nor "
-            "`user item [time]`. Name the columns with --user and --item (train: --user_column and --item_column)."
+            "`user item [time]`. Name the columns with `user_column` and `item_column` "
+            "(in `prepare`: `user` and `item`)."
         )
     layout = {2: "user item", 3: "user item time", 4: "user item rating time"}[len(names)]
     columns = Columns("user", "item", "time" if len(names) > 2 else None)
@@ -391,7 +392,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
     except EOFError:
         raise DataError(f"the gzip file {path.name} is cut off. Copy or download it again.") from None
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path.name} is not a valid gzip file: {error}. Write it again.") from None
+        raise DataError(f"{path.name} is not a valid gzip file: {error}. Compress or download it again.") from None
     except OSError as error:
         raise DataError(f"{path.name} cannot be read: {error}. Check the disk and the permissions.") from None
     if rest:

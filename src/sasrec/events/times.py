@@ -113,7 +113,7 @@ def resolve(parsed: pl.DataFrame, unit: TimeUnit) -> tuple[pl.DataFrame, str, li
     dates = parsed["iso"].count()
     if dates and dates >= numbers.height:
         if unit != "auto":
-            raise DataError(f"the times are dates, not numbers in {unit}. Use --time_unit auto.")
+            raise DataError(f"the times are dates, not numbers in {unit}. Use time_unit=auto.")
         odd = pl.col("iso").is_null() & pl.col("time_reason").is_null()
         time, resolved_unit = _in_calendar(pl.col("iso"), pl.col("iso")), "iso"
         reason = pl.lit("the time is a number, but most others are dates")
@@ -154,8 +154,8 @@ def _scaled(unit: str) -> pl.Expr:
 
 
 def _in_calendar(size: pl.Expr, microseconds: pl.Expr) -> pl.Expr:
-    """Return `microseconds`, or null where `size` (also in microseconds) is outside the years 1 to 9999."""
-    # `size` is a float, because scaling a huge integer could overflow and land inside the range.
+    """Return `microseconds`, or null where `size`, the same moment, is outside the years 1 to 9999."""
+    # `_scaled` passes `size` as a float, because scaling a huge integer could overflow and land inside the range.
     inside = size.is_between(_FIRST * 10**6, _END * 10**6, closed="left")
     return pl.when(inside).then(microseconds).otherwise(None)
 

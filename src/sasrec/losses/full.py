@@ -44,7 +44,10 @@ class LeftOut(NamedTuple):
     """Item numbers to exclude at all positions; U may be 0."""
 
     def fill(self, logits_CV: Tensor, part: slice) -> None:
-        """Set the logits of excluded items to -inf, in place; column 0 is item 1."""
+        """Set the logits of excluded items to -inf, in place. `part`: the positions of the rows of `logits_CV`.
+
+        `logits_CV` has no column for padding, so column 0 is item 1.
+        """
         logits_CV.scatter_(1, self.own_BK[self.row_P[part]] - 1, -torch.inf)
         logits_CV.index_fill_(1, self.unknown_U - 1, -torch.inf)
 

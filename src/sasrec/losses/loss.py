@@ -20,7 +20,7 @@ _FEW = 8
 
 
 def training_loss(model: SequenceModel, batch: DeviceTrainingBatch, config: LossConfig) -> Tensor:
-    """Return the mean loss of a batch, or the share of a part, as a scalar with gradient."""
+    """Return the mean loss of a batch, or for a part of a batch its share of this mean: a scalar with gradient."""
     items_BL, positions_BL, ticks_BL, real_P = batch.items_BL, batch.positions_BL, batch.ticks_BL, batch.real_P
     targets_P = batch.targets_P
     table_VD = model.item_embedding.weight

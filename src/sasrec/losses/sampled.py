@@ -22,9 +22,10 @@ def sampled_loss(
 ) -> _LossOf:
     """Return a function that computes the loss of one slice of C positions; the sum over all slices is the loss.
 
-    `negatives` contains item numbers: (N,) if all positions share one set of negatives, else (P, N), with 0 for an
-    absent negative. The function takes the slice, the states (C, D), the target embeddings (C, D) and the negative
-    vectors. The negative vectors are (N, D) if shared, else (C, N, D) or the item table (V, D).
+    `negatives` contains item numbers: (N,) if all P positions share one set of negatives, else (P, N), with 0 for
+    an absent negative. The function takes the slice, the states (C, D), the target embeddings (C, D) and the
+    negative vectors. Shared negative vectors are (N, D). Otherwise they are (C, N, D), or the caller passes the
+    item table (V, D), in which the function looks them up.
     """
     run, targets_P = batch.run, batch.targets_P
     shared, count, may_hit_target = negatives.dim() == 1, negatives.shape[-1], run.plan.may_hit_target
@@ -117,7 +118,10 @@ class InChunks(torch.autograd.Function):
     def forward(
         ctx: Any, loss_of: _LossOf, chunk: int, states_PD: Tensor, targets_PD: Tensor, vectors_XD: Tensor
     ) -> Tensor:
-        """Return the sum, a scalar; `vectors_XD` are shared negatives (N, D) or the item table (V, D)."""
+        """Return the sum of `loss_of` over all slices, a scalar.
+
+        `vectors_XD`: the vectors of shared negatives (N, D), or the item table (V, D).
+        """
         states_PD, targets_PD = states_PD.detach(), targets_PD.detach()
         vectors_XD = vectors_XD.detach().requires_grad_()
         grads = torch.empty_like(states_PD), torch.empty_like(targets_PD), torch.zeros_like(vectors_XD)

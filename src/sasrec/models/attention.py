@@ -32,7 +32,7 @@ class MultiHeadAttention(nn.Module):
     def forward(self, queries_BLD: Tensor, keys_BLD: Tensor) -> Tensor:
         """Attend from each position to itself and to earlier positions; return (B, L, D).
 
-        `keys_BLD` also provides the values. The two arguments differ only in the `original` norm placement.
+        `keys_BLD` also provides the values. The two arguments are equal unless the norm placement is `original`.
         """
         q_BHLK = split_heads(self.query(queries_BLD), self.num_heads)
         k_BHLK = split_heads(self.key(keys_BLD), self.num_heads)

@@ -54,7 +54,7 @@ class Block(nn.Module):
     def forward(self, x_BLD: Tensor, *context: Tensor) -> Tensor:
         """Transform (B, L, D), or (B, L, S, D) with mHC, into the same shape.
 
-        `context` contains the further arguments of the attention, such as the interval tables of TiSASRec.
+        `*context`: tensors that are passed on to the attention, such as the interval tables of TiSASRec.
         """
         if self.norm == "pre":
             x_BLD = self.attention_residual(x_BLD, lambda h_BLD: self._attend(h_BLD, context))

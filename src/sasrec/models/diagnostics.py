@@ -1,4 +1,7 @@
-"""Diagnostics of mHC: errors of the mixing matrices, differences between streams, and growth of gradients."""
+"""Diagnostics of manifold-constrained hyper-connections (mHC, see residual.py).
+
+They measure errors of the mixing matrices, differences between streams, and growth of gradients.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The interface that all models implement, and the legend of the shape suffixes.
 
 B users (rows of a batch) · L positions · D width (hidden_units) · H heads · K width of a head ·
-V items plus padding · P real positions of a batch, row after row · N negatives · T interval buckets ·
-S residual streams · C positions of one chunk
+V items plus padding · P real (not padding) positions of a batch, row by row · N negatives ·
+T interval buckets · S residual streams · C positions of one chunk
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ class SequenceModel(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, item_vectors_BLD: Tensor, positions_BL: Tensor, ticks_BL: Tensor | None = None) -> Tensor:
-        """Return states_BLD from item embeddings, position ids and personal times (0 at padding).
+        """Return states_BLD from item embeddings, position ids and ticks, which are all 0 at padding.
 
-        A state depends only on its own position and on earlier positions of its row. SASRec ignores `ticks_BL`.
+        A state depends only on its own position and on earlier positions of its row. Ticks are times in the user's
+        own unit (batches/ticks.py); SASRec ignores them.
         """
 
     def embed(self, items: Tensor) -> Tensor:
@@ -43,7 +44,7 @@ class SequenceModel(nn.Module, ABC):
         return F.embedding(items, self.item_embedding.weight, padding_idx=0)  # row 0 gets no gradient
 
     def forward(self, items_BL: Tensor, positions_BL: Tensor, ticks_BL: Tensor | None = None) -> Tensor:
-        """Return states_BLD from the item numbers, position ids and personal times of a `Batch`."""
+        """Return states_BLD from the item numbers, position ids and ticks of a `Batch`."""
         return self.encode(self.embed(items_BL), positions_BL, ticks_BL)
 
     def last_states(self, batch: DeviceBatch) -> Tensor:

@@ -38,12 +38,12 @@ class MHCResidual(nn.Module):
     """The mHC connection of one sub-layer. Its own arithmetic ignores autocast and uses at least fp32.
 
     The paper omits the initial biases. Ours make the initial network equal to the plain one: phi is 0, H_post is 1
-    and H_res is near the identity. H_pre favours a different stream in successive sub-layers. Equal weights would
-    keep the streams identical forever, and H_res would never get a gradient.
+    and H_res is near the identity. H_pre favours a different stream in successive sub-layers. If H_pre weighted
+    all streams equally, they would stay identical forever, and H_res would never get a gradient.
 
     Some maps cannot learn, in the paper's network as in ours. In the first sub-layer all streams are equal, so
     H_res has no effect and LayerNorm undoes the scale of H_pre. In the last sub-layer H_res has no effect, because
-    the mean of the streams follows and a doubly stochastic matrix preserves this mean. The only gradient of that
+    the streams are averaged next and a doubly stochastic matrix preserves their mean. The only gradient of that
     last H_res comes from the small error of Sinkhorn-Knopp.
     """
 

@@ -41,7 +41,8 @@ def permutation_matrices(size: int) -> Tensor:
 class _Normalise(torch.autograd.Function):
     """Sinkhorn-Knopp on logits (N, S, S), with an exact gradient written by hand.
 
-    Autograd would store a graph of 2·max_iter divisions; this class stores only their sums.
+    Autograd would store a graph of 2·max_iter divisions. This class stores only the resulting matrices and the row
+    and column sums of all divisions.
     """
 
     @staticmethod

@@ -20,7 +20,7 @@ from sasrec.ranking.scorers import EncodedScorer, ModelScorer, Scorer
 from sasrec.runtime.ranks import meet, rank, sum_over_ranks, world
 
 # Both sizes are constants, not settings: they decide which rows share a matrix product, which can change the last
-# bit of a score. A chunk has at most this many scores (64 MB in fp32); ranks divide the chunks among themselves.
+# bit of a score. A chunk has at most this many scores (64 MB in fp32); the processes divide the chunks.
 _SCORES_AT_ONCE = 2**24
 # A block has at most this many scores (2 MB in fp32): they stay in the processor's cache while they are read
 # several times, and the allocator reuses their memory for the next block.
@@ -75,7 +75,7 @@ def chunks(histories: Histories, num_items: int) -> Iterator[npt.NDArray[np.int6
 
 
 def own_chunks(histories: Histories, num_items: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Yield this rank's share of `chunks`. Chunks stay whole, so scores do not depend on the number of ranks."""
+    """Yield this process's share of `chunks`. Chunks stay whole, so scores equal those of a single process."""
     return itertools.islice(chunks(histories, num_items), rank(), None, world())
 
 
@@ -92,7 +92,7 @@ def own_blocks(scorer: Scorer, histories: Histories) -> Iterator[tuple[npt.NDArr
 
 
 def summed(array: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the sum of an array over all ranks. Ranks may arrive at very different times."""
-    meet()  # waits for the slowest rank; a plain all-reduce would time out
+    """Return the elementwise sum of the arrays of all processes. Waits for the slowest process (`meet`)."""
+    meet()  # waits while the others send heartbeats; a plain all-reduce would time out
     total: npt.NDArray[np.float64] = sum_over_ranks(torch.from_numpy(array)).numpy()
     return total

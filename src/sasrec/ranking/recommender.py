@@ -36,12 +36,13 @@ class Recommender:
     data: Dataset | None = None
     """The data set whose users `recommend_user` and `recommend_all` serve; None for an export."""
     known_items: npt.NDArray[np.bool_] | None = None
-    """(V,) true for items that occur in training; None means all. Other items are never recommended, and are
-    removed from histories."""
+    """(V,) true for known items, which occur in training; None means that all items are known. Other items are
+    never recommended, and are removed from histories."""
     training_part: TrainingPart = field(default_factory=lambda: TrainingPart(held_out=2))
-    """The rule for where training ended in a history. Only the unit of ticks depends on this rule."""
+    """The rule for where the training part of a history ends. Only time units depend on it (batches/ticks.py)."""
     metrics: Any = None
-    """The metrics of the training (evaluation/metrics.py), which a notebook shows; None after `load`."""
+    """The validation and test metrics that were measured after training (evaluation/metrics.py), for notebooks.
+    None after `load`, or if no user has a target."""
 
     def __post_init__(self) -> None:
         # Build the cached id maps now, so the first request is as fast as later ones.
@@ -101,8 +102,9 @@ class Recommender:
     ) -> list[tuple[str | int, float]]:
         """Return the k best items for a user of the data set, from all the user's events. See `recommend`.
 
-        Raises: DataError for an export, if the user is unknown, or if no item of the user is known. Remedy: pass a
-        history to `recommend`. ConfigError if k < 1. Remedy: use a larger k.
+        Raises: DataError if this is an export (which has no users), if the user is not in the data set, or if none
+        of the user's items occurs in training. Remedy: pass a history to `recommend`. ConfigError if k < 1.
+        Remedy: use a larger k.
         """
         data = self._users()
         number = data.user_number(user)
@@ -130,8 +132,9 @@ class Recommender:
     ) -> pl.DataFrame:
         """Return the k best items of all users: a frame with columns user, item, score and rank (from 1).
 
-        Rows are in order of user number, then rank. Under a temporal split, users without a known item get no
-        rows, and a warning counts them. Under torchrun, each process scores a share; all return the same frame.
+        Rows are in order of user number, then rank. Under a temporal split, users without a known item in their
+        history get no rows, and a warning counts them. Under torchrun, each process scores a share of the users;
+        all return the same frame.
 
         Raises: DataError for an export, which has no users. Remedy: use the original run. ConfigError if k < 1.
         Remedy: use a larger k.
@@ -146,7 +149,7 @@ class Recommender:
             for rows, item_BK, score_BK in self._best(histories, mine, k, exclude_seen, allowed_V):
                 items[rows], scores[rows] = item_BK, score_BK
                 bar(len(rows))
-        items, scores = summed(items), summed(scores)  # rows of other ranks are 0 here, so the sum joins them
+        items, scores = summed(items), summed(scores)  # each process fills its own rows, the others are 0
         user_E, place_E = np.nonzero(np.isfinite(scores))  # -inf marks places without a candidate
         return pl.DataFrame(
             {
@@ -158,7 +161,7 @@ class Recommender:
         )
 
     def title(self, item_id: object) -> str | None:
-        """Return the title of an item, or None if it is unknown."""
+        """Return the title of an item id, or None if the item is unknown or has no title."""
         return self.items.title(item_id)
 
     def _users(self) -> Dataset:
@@ -170,12 +173,18 @@ class Recommender:
         return self.data
 
     def _ticks(self, data: Dataset, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
-        """Return the ticks of the events of consecutive users, or None for models without time."""
+        """Return the ticks of the events offsets[0]:offsets[-1], or None for models without time.
+
+        Ticks are times in the user's own unit (batches/ticks.py).
+        """
         config = self.model.config
         return user_ticks(data, config, self.training_part, offsets) if config.time else None
 
     def _everybody(self, data: Dataset) -> tuple[npt.NDArray[np.int64], Histories]:
-        """Return the numbers of users with a known item, and their histories without unknown items."""
+        """Return the numbers of users with at least one known item in their history, and these histories.
+
+        The histories omit items that are not known (`known_items`).
+        """
         items, offsets = data.items, data.offsets
         ticks = self._ticks(data, offsets)
         if self.known_items is None:
@@ -184,7 +193,7 @@ class Recommender:
         # Offsets into the known events: count the known events before each user.
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(known_E)])[offsets]
         users = np.flatnonzero(np.diff(offsets))
-        if (removed := int((~known_E).sum())) and rank() == 0:  # one warning, not one per rank
+        if (removed := int((~known_E).sum())) and rank() == 0:  # one warning, not one per process
             without = data.num_users - len(users)
             note = f"; {without:,} users have only such events and get no recommendations" if without else ""
             warnings.warn(
@@ -215,15 +224,13 @@ class Recommender:
     def _clock(
         self, history: Sequence[object], times: Sequence[float] | None, assume_regular: bool
     ) -> npt.NDArray[np.int64]:
-        """Return the ticks of the known items of a history, from its times in seconds or regular intervals.
+        """Return the ticks (batches/ticks.py) of the known items of a history, from its times or equal intervals.
 
-        Raises: DataError if times are missing or invalid. Remedy: give ascending seconds, or assume_regular.
+        Raises: DataError if times are missing or invalid. Remedy: give ascending times in seconds, or set
+        assume_regular=True.
         """
         if times is None and not assume_regular:
-            raise DataError(
-                "this model needs the times of the history. Give times (--times), or set assume_regular "
-                "(--assume_regular)."
-            )
+            raise DataError("this model needs the times of the history. Give `times`, or set assume_regular=True.")
         try:
             seconds = np.arange(len(history), dtype=np.float64) if times is None else np.asarray(times, np.float64)
         except (TypeError, ValueError):

@@ -76,7 +76,7 @@ def recommender_of(
 
 
 def _warm_up(recommender: Recommender) -> None:
-    """Answer one request, so that the first user's request does not pay for first uses."""
+    """Answer one request, so that one-time start-up work does not slow the user's first request."""
     known_V = recommender.known_items
     number = 1 if known_V is None else int(np.flatnonzero(known_V)[0])
     recommender.recommend([recommender.items.id_of(number)], k=1, assume_regular=True)
@@ -100,14 +100,17 @@ def evaluate(
 ) -> Metrics:
     """Measure a run's best checkpoint, or the one that `checkpoint` names, on validation and test.
 
-    For the best checkpoint, also write RUN/metrics.json and RUN/ranks.parquet (for `compare`), and log the event.
-    `details`: also measure diversity, novelty and slices of users and targets, on test. `dataset`: see `load`.
+    For the best checkpoint, also write RUN/metrics.json and RUN/ranks.parquet (for `compare`), and add the metrics
+    to RUN/log.jsonl.
+
+    `details`: on test, also measure coverage, novelty and diversity of the top-10 lists, and the metrics by slices
+    of the targets. `dataset`: see `load`.
 
     Returns {"valid" | "test": {"full" | "sampled": {"ndcg@10": …}}, "baselines": …, "protocol": the card of
-    evaluation/card.py, "details": see evaluation/details.py}. A split without targets has no key.
+    evaluation/card.py, "details": see evaluation/lists.py}. A split without targets has no key.
 
-    Raises: EvaluationError for an export, or if neither split has a target. Remedy: measure the original run, or
-    train with another split. CheckpointError or DataError as `load`.
+    Raises: EvaluationError for an export, or if neither validation nor test has a target. Remedy: measure the
+    original run, or train with another `split`. CheckpointError or DataError as `load`.
     """
     folder = RunFolder(run)
     if folder.items_file.exists():
@@ -133,7 +136,7 @@ def measure(
     *,
     details: bool = False,
 ) -> Metrics:
-    """Measure a model on a split. With a folder, also write metrics.json and ranks.parquet, and log an event."""
+    """Measure a model on a split, and log its metrics. With a folder, also write the two files of `evaluate`."""
     measured = evaluate_scorer(ModelScorer(model), data, split, log=log, details=details)
     metrics = Metrics(measured.metrics)
     if rank() == 0 and folder is not None:

@@ -30,14 +30,14 @@ def metric_of(metrics: dict[str, Any], name: str) -> float:
     """Return one value of a metrics.json, by a name such as test.full.ndcg@10 or baselines.markov.test.full.mrr.
 
     Raises: ConfigError if the name is unknown. Remedy: use a name such as test.full.ndcg@10. EvaluationError if
-    the split has no target. Remedy: train with another split.
+    the split has no target. Remedy: train with another `split`.
     """
     value: Any = metrics
     for part in ("valid", "test"):
         if part in name.split(".") and part not in metrics:
             raise EvaluationError(
-                f"{name} was not measured, because no user has a {part} target (the protocol card says why). "
-                "Train with another --split."
+                f"{name} was not measured, because no user has a {part} target. For the reason, see "
+                f"protocol.{part}.skipped in metrics.json. Train with another `split`."
             )
     try:
         for key in name.split("."):
@@ -60,7 +60,7 @@ class Ending:
     time: str
     """The moment when training ended, in ISO 8601."""
     measured: bool
-    """Whether metrics.json was written after the end."""
+    """Whether log.jsonl records a measurement of the run after training ended."""
 
 
 class RunFolder:

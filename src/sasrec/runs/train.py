@@ -82,7 +82,7 @@ def train(
             return _resumed(config, {}, folder, device, folder.log(log))
         if folder.can_resume():
             raise ConfigError(
-                f"{folder.path} already holds a run. Continue it with --resume, or name another --train_dir."
+                f"{folder.path} already holds a run. Continue it with `resume`, or name another `train_dir`."
             )
         log = folder.log(log)
         dataset, config = _prepared(data, config, folder, log, local_copy)
@@ -109,17 +109,17 @@ def resume(
 ) -> Recommender:
     """Continue a run from its newest undamaged checkpoint. The result is bit-identical to an uninterrupted run.
 
-    Settings come from the run. `recipe` and `settings` may change the limits (num_epochs unless the schedule is
-    cosine, max_minutes, patience), save_minutes, device and the diagnostics (diagnose_every, show_shapes,
-    tensorboard, detect_anomaly). They may also name the new place of the prepared data. A run that has ended is
-    measured again; if its limits were raised, it is trained further first.
+    Settings come from the run. `recipe` and the keyword arguments `settings` may change the limits (num_epochs
+    unless the schedule is cosine, max_minutes, patience), save_minutes, device and the diagnostics
+    (diagnose_every, show_shapes, tensorboard, detect_anomaly). They may also name the new place of the prepared
+    data. A run that has ended is measured again; if its limits were raised, it is trained further first.
 
-    Raises: CheckpointError if the run has no checkpoint, or the data changed. Remedy: start without --resume, or
+    Raises: CheckpointError if the run has no checkpoint, or the data changed. Remedy: start a new run, or
     name the right data. ConfigError if another setting differs. Remedy: keep the value of the run.
     """
     folder = RunFolder(train_dir)
     if not folder.can_resume():
-        raise CheckpointError(f"{folder.path} holds no checkpoint. Check the path, or start without --resume.")
+        raise CheckpointError(f"{folder.path} holds no checkpoint. Check the path, or start a new run there.")
     if folder.items_file.exists():
         raise CheckpointError(f"{folder.path} is an export, which cannot be trained. Resume the run it came from.")
     device = pick_device((recipe or folder.config()).replace(**settings).training.device)
@@ -128,9 +128,11 @@ def resume(
 
 
 def _refuse_to_train(config: RunConfig, *, new: bool) -> None:
-    """Refuse settings that no new training, or no resumed one, should have; a run that has them stays usable.
+    """Refuse settings that must not be trained with. An existing run with such settings can still be evaluated.
 
-    Raises: ConfigError with the remedy.
+    `new`: the training is new, not resumed; more settings are refused then.
+
+    Raises: ConfigError. Remedy: the message says which setting to change or remove.
     """
     model, training = config.model, config.training
     of_streams = ("mhc_projection", "mhc_sinkhorn_iter", "mhc_init_gate")
@@ -141,7 +143,7 @@ def _refuse_to_train(config: RunConfig, *, new: bool) -> None:
     if training.detect_anomaly and training.precision == "fp16":
         raise ConfigError(
             "detect_anomaly would stop at the overflows by which fp16 finds its scale; "
-            "use --no_detect_anomaly, or --precision bf16 or fp32"
+            "use detect_anomaly=False, precision=bf16 or precision=fp32"
         )
 
 
@@ -206,7 +208,7 @@ def _resumed_config(began: RunConfig, recipe: RunConfig | None, settings: dict[s
     if dataset not in ("", began.data.dataset) and moved is None:
         raise ConfigError(
             f"dataset was {began.data.dataset!r} when this run began, and {dataset!r} is not a prepared folder. "
-            "Remove --dataset, or name the folder that the data moved to."
+            "Remove `dataset`, or name the folder that the data moved to."
         )
     config = config.replace(dataset=str(moved or began.data.dataset))
     # A cosine schedule depends on the number of epochs, so a change would alter past learning rates.
@@ -270,8 +272,8 @@ def _fitted(
     )
     if not len(batches):
         raise DataError(
-            f"under split {split.how} no user has two training events, so there are no sequences to learn from. "
-            "Use data with longer histories, or another --split."
+            f"under split {split.how} no user has two training events, so training has no sequences. "
+            "Use data with longer histories, or another `split`."
         )
     _announce(model, split, config, folder, log, 0 if resumed is None else resumed.state["step"])
 

@@ -14,8 +14,8 @@ from sasrec.runtime.ranks import device_number
 def pick_device(name: str) -> torch.device:
     """Return the device for a setting such as "cpu", "cuda" or "auto".
 
-    "auto" chooses an accelerator if one is available, else the CPU. "cuda" chooses the GPU of this process:
-    under torchrun each process has another GPU.
+    "auto" chooses an accelerator if one is available, else the CPU. "cuda" chooses the first GPU; under torchrun,
+    each process has its own GPU.
 
     Raises: ConfigError if the device is unknown or unavailable. Remedy: use cpu, cuda, mps or auto.
     """

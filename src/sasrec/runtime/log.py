@@ -42,7 +42,7 @@ class RunLog:
 
     @staticmethod
     def of_run(path: Path | None, log: RunLog | None) -> RunLog:
-        """The log of a run, on the console of `log`; of several ranks only the first writes and speaks."""
+        """Return the log of a run, on the console of `log`. With several ranks, only rank 0 writes and prints."""
         if rank() > 0:
             return RunLog(None, Console(quiet=True))
         return RunLog(path, log.console if log else None)
@@ -64,20 +64,27 @@ class RunLog:
             self._board.flush()
 
     def show_in_tensorboard(self, step: int) -> None:
-        """From now on also write the numbers of events that have a step to RUN/tensorboard; what is there of
-        later steps than this one, from a run that was cut short, is not shown.
+        """From now on, also write the numbers of events that have a step to RUN/tensorboard, for TensorBoard.
 
-        Raises: ConfigError if the package tensorboard is not installed.
+        TensorBoard then hides numbers of later steps than `step`, which an interrupted run may have written.
+
+        Raises: ConfigError if the package tensorboard is not installed. Remedy: install it, or set
+        tensorboard=False.
         """
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise ConfigError("tensorboard is not installed: pip install tensorboard, or leave it off") from None
+            raise ConfigError(
+                "tensorboard is not installed. Run `pip install tensorboard`, or set tensorboard=False."
+            ) from None
         if self._path is not None:
             self._board = SummaryWriter(str(self._path.parent / "tensorboard"), purge_step=step + 1)
 
     def say(self, sentence: str) -> None:
-        """A sentence for people. In a notebook those said beside a bar replace one another, except notes."""
+        """Print a sentence for people. While a notebook shows a bar, each sentence replaces the previous one.
+
+        Sentences that begin with "note" or "warning" always stay.
+        """
         if self._live is not None and self._live.running and not sentence.startswith(("note", "warning")):
             self._live.say(sentence)
             return
@@ -87,7 +94,7 @@ class RunLog:
 
     @contextmanager
     def bar(self, what: str, total: int) -> Iterator[Bar]:
-        """Progress over `total` units of work."""
+        """Show progress over `total` units of work. The block calls the yielded `Bar` to report units."""
         if self.console.is_jupyter and not self.console.quiet:
             self._live = self._live or _Live()
             self._live.begin(what, total)
@@ -99,7 +106,7 @@ class RunLog:
         if not self.console.is_terminal:
             yield self._lines(what, total)
             return
-        # Imported only where there is a bar: the command line asks for help without it.
+        # Imported only to show a bar, so that `sasrec --help` need not load it.
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         width = max(4, min(40, self.console.width - 60))  # so that count and note are never cut
@@ -123,9 +130,9 @@ class RunLog:
 
 
 class _Live:
-    """One output of a notebook's cell: every bar of a log is shown in it in turn, and it ends empty.
+    """One output of a notebook's cell that shows all bars of a log, one after the other; empty between bars.
 
-    Not rich's own display, which needs the package ipywidgets.
+    rich's own display for notebooks is not used, because it needs the package ipywidgets.
     """
 
     def __init__(self) -> None:
@@ -135,7 +142,7 @@ class _Live:
         self.running = False
 
     def begin(self, what: str, total: int) -> None:
-        """The next piece of work."""
+        """Show the progress of the next piece of work, from 0 of `total` units."""
         self._what, self._total, self._done, self._note, self._sentence = what, total, 0, "", ""
         self.running = True
         self._show(self._text())
@@ -146,12 +153,12 @@ class _Live:
             self._show(self._text())
 
     def say(self, sentence: str) -> None:
-        """A sentence below the line, in place of the last one."""
+        """Show a sentence below the progress line, in place of the previous sentence."""
         self._sentence = sentence
         self._show(self._text())
 
     def end(self) -> None:
-        """Leave nothing behind."""
+        """Erase the progress line and the sentence below it."""
         self.running = False
         self._show({"text/plain": ""})
 

@@ -6,7 +6,8 @@ Each process has a rank: its number, from 0. Every process loads the whole model
 each batch among them and sum their gradients. Only rank 0 writes files and prints. CPUs communicate by gloo, GPUs
 by NCCL. With a single process, all functions here return immediately.
 
-PyTorch is imported only where processes connect, so that the command line can ask about the launch without it.
+PyTorch is imported only where processes connect, so that the command line can find out how it was launched without
+importing PyTorch.
 """
 
 from __future__ import annotations
@@ -114,7 +115,9 @@ def joined(device_type: str) -> Iterator[None]:
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "/gloo/" not in str(error):  # gloo raises plain RuntimeError
             raise
-        raise TrainingError(f"rank {number}: {_silent(number, size)} ({str(error).splitlines()[0]})") from error
+        raise TrainingError(
+            f"rank {number}: {_silent(number, size)} (PyTorch reports: {str(error).splitlines()[0]})."
+        ) from error
     finally:
         gc.collect()  # DistributedDataParallel refers to the process group, so it must be freed first
         if dist.is_initialized():
@@ -203,7 +206,10 @@ def progress(step: int) -> None:
 
 
 def told_to_stop() -> bool:
-    """Whether a stop signal is pending in this process, or in another process that has called this function."""
+    """Whether a stop signal is pending in this process, or was pending when another process called this function.
+
+    Does not wait for the other processes.
+    """
     if _store is None:
         return pending() > 0
     if pending():
@@ -264,7 +270,11 @@ def barrier() -> None:
 
 
 def _silent(number: int, size: int) -> str:
-    """A clause that names the processes that never connected, or those with the fewest steps (`progress`)."""
+    """Return what is wrong and a remedy, as text without the last full stop, for an error message.
+
+    The text names the processes that never connected or, if all did, those with the fewest steps (`progress`). If
+    the store cannot be reached, the text says so.
+    """
     from torch import distributed as dist
 
     if _store is None:
@@ -273,10 +283,16 @@ def _silent(number: int, size: int) -> str:
         came = [_store.check([f"beat/{each}"]) for each in range(size)]
         steps = [int(_store.get(f"step/{each}")) if _store.check([f"step/{each}"]) else -1 for each in range(size)]
     except dist.DistError:
-        return "the store at MASTER_ADDR cannot be reached. Check that torchrun and rank 0 still run"
+        return "the key-value store at MASTER_ADDR cannot be reached. Check that torchrun and rank 0 still run"
     if never := [str(each) for each in range(size) if each != number and not came[each]]:
-        return f"rank {', '.join(never)} did not connect within {_TIMEOUT.seconds} s"
+        return (
+            f"rank {', '.join(never)} did not connect within {_TIMEOUT.seconds} s. "
+            "Check the output of these processes, then start again"
+        )
     behind = [each for each in range(size) if each != number and steps[each] <= steps[number]]
     names = ", ".join(f"rank {each} (step {steps[each]})" for each in behind if steps[each] == min(steps))
     waited = f"no answer within {_TIMEOUT.seconds} s, or a lost connection"
-    return f"{waited}, at step {steps[number]}; furthest behind: {names}"
+    return (
+        f"{waited}, at step {steps[number]}; furthest behind: {names}. "
+        "Check the output of the processes that are behind, then resume the run"
+    )

@@ -50,8 +50,8 @@ LONGEST_WAIT = 30.0
 PIP_TIMEOUT = 600.0
 """Maximum seconds for pip."""
 _BLOCK = 1 << 18
-_REMEDY = "Download the file by hand and pass it with --from FILE."
-_RETRY = "Run again, or download the file by hand and pass it with --from FILE."
+_REMEDY = "Download the file by hand and pass it as `local_copy`."
+_RETRY = "Run again, or download the file by hand and pass it as `local_copy`."
 
 
 class _TransientError(Exception):
@@ -130,7 +130,7 @@ def download(
     connection and each wait for data. An unreachable address is tried only once.
 
     Raises: DownloadError if the server cannot be reached or answers with an error, if all attempts fail, or if the
-        checksum is wrong (the file is then deleted). Remedy: run again, or pass a local copy with `--from FILE`.
+        checksum is wrong (the file is then deleted). Remedy: run again, or pass a copy as `local_copy`.
     """
     console = console or Console(stderr=True)
     with _locked(destination, console):
@@ -159,8 +159,8 @@ def download_wheel(requirement: str, destination: Path, *, sha256: str, console:
 
     `destination` must have the file name of the wheel. An existing `destination` is verified and kept.
 
-    Raises: DownloadError if pip is missing or fails, or if the checksum is wrong. Remedy: pass a local copy with
-        `--from FILE`.
+    Raises: DownloadError if pip is missing or fails, or if the checksum is wrong. Remedy: pass a copy as
+        `local_copy`.
     """
     console = console or Console(stderr=True)
     with _locked(destination, console), tempfile.TemporaryDirectory(dir=destination.parent) as folder:
@@ -174,7 +174,9 @@ def download_wheel(requirement: str, destination: Path, *, sha256: str, console:
             raise DownloadError(f"pip did not download a file named {destination.name}. {_REMEDY}")
         fault = _checksum_fault(wheel, wheel, sha256, None)
         if fault is not None:
-            raise DownloadError(f"{destination.name} from pip is not the expected file: {fault}. {_REMEDY}")
+            raise DownloadError(
+                f"{destination.name}, downloaded with pip, is not the expected file: {fault}. {_REMEDY}"
+            )
         os.replace(wheel, destination)
     return destination
 
@@ -244,7 +246,10 @@ def _fetch(part: _Part, timeout: float, console: Console) -> None:
                 # Status 206 means partial content: the server continues where the partial download ends.
                 if resumable is None or not _continues(response.headers, version, resumable, part.size):
                     part.discard()
-                    raise _TransientError("the server offered a different version of the file")
+                    raise _TransientError(
+                        "the server's answer does not continue the partial download, which was deleted; "
+                        "the file may have changed"
+                    )
                 version = resumable
             else:
                 part.start(version)
@@ -373,8 +378,8 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, RuntimeError) as error:
-        remedy = "Delete it and run again, or pass another copy with --from FILE."
+        remedy = "Delete it and run again, or pass another copy as `local_copy`."
         raise DataError(f"{path} is damaged ({error}). {remedy}") from None
     except OSError as error:
-        remedy = "Check the disk, or pass another copy with --from FILE."
+        remedy = "Check the disk, or pass another copy as `local_copy`."
         raise DataError(f"{path} cannot be read or converted ({error}). {remedy}") from None

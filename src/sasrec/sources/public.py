@@ -57,7 +57,7 @@ def locate(name: str, *, cache: Path, local_copy: Path | None = None, console: C
             return located
         expected = ", ".join(member.file for member in dataset.events)
         raise DataError(f"{archive} contains none of the expected files: {expected}. Delete it and run again.")
-    remedy = f"--from accepts any of these files: {', '.join(dataset.accepted)} (see {dataset.homepage})."
+    remedy = f"`local_copy` accepts any of these files: {', '.join(dataset.accepted)} (see {dataset.homepage})."
     raise DownloadError(f"{name} could not be downloaded. {' '.join(failures)} {remedy}")
 
 

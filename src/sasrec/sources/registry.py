@@ -67,7 +67,7 @@ class PublicDataset:
 
     @property
     def accepted(self) -> tuple[str, ...]:
-        """File names that `--from` accepts; `--from` also accepts a folder that contains one of these files."""
+        """Names of files that `local_copy` accepts. It also accepts a folder with one of these files."""
         named = [source.file for source in self.sources] + [member.file for member in self.events]
         return (*dict.fromkeys(named), f"{self.name}.tsv.gz")
 

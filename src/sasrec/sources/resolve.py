@@ -37,7 +37,8 @@ def resolve(
     """
     if local_copy is not None and not isinstance(source, str | Path):
         raise ConfigError(
-            "local_copy only replaces the download of a public data set; pass the name of one, not data"
+            "`local_copy` only replaces the download of a public data set, but the source is not the name of one. "
+            "Pass the name of a public data set, or remove `local_copy`."
         )
     if isinstance(source, Dataset):
         _refuse_reading_options(config)
@@ -45,14 +46,18 @@ def resolve(
     if not isinstance(source, str | Path):
         return from_source(source, config, rejects_path=rejects_path), None
     if not str(source):
-        raise DataError("no data set was named. Give --dataset a public name, a prepared folder or a file.")
+        raise DataError(
+            "no data set was named. Set `dataset` to a public data set (by name), a prepared folder or a file."
+        )
     # A local path wins over a public name, unless local_copy says that the name is meant.
     path, name = Path(source), str(source)
     public_name = name in CATALOG and (local_copy is not None or not path.exists())
     if local_copy is not None and not public_name:
         if not path.exists():
             find(name)  # raises an error that suggests similar public names
-        raise ConfigError(f"--from is only for public data sets, and {path} is a local path. Remove --from.")
+        raise ConfigError(
+            f"`local_copy` is only for public data sets, and {path} is a local path. Remove `local_copy`."
+        )
     if public_name:
         return _public(name, config, local_copy, say), None
     if (prepared := prepared_folder(path)) is not None:
@@ -77,7 +82,8 @@ def _refuse_reading_options(config: DataConfig) -> None:
     """Refuse settings that only apply while data is read. Raises: ConfigError. Remedy: give them to `prepare`."""
     if late := _given(config):
         raise ConfigError(
-            f"the data is already prepared, so {', '.join(late)} would do nothing. Give it to `sasrec prepare`."
+            f"the data is already prepared, so {', '.join(late)} would do nothing. "
+            "Give such settings to `sasrec prepare`."
         )
 
 
@@ -96,7 +102,7 @@ def from_source(
     name: str | None = None,
     rejects_path: Path | None = None,
 ) -> Dataset:
-    """Read, check and number the events of a file, several files, or a Polars or pandas frame.
+    """Read and check the events of a file, several files or a frame, and number their users and items.
 
     `titles` and `groups` map item ids to text; bad rows are written to `rejects_path`.
     """
@@ -173,20 +179,23 @@ def prepare(
     items_group: str | None = None,
     **options: Any,
 ) -> Dataset:
-    """Read, check and number events; return the data set. With `output`, also write it to this folder.
+    """Read and check events, and number their users and items; return the data set.
+
+    With `output`, also write the data set to this folder.
 
     `source`: a file (CSV, TSV, Parquet, JSON Lines or text without header, also as .gz), a list of files, or a
-    Polars or pandas frame. `user`, `item` and `time` name its columns. `items` is a file with the columns
-    `items_id`, `items_title` and `items_group`. A group is, for example, a genre; `evaluate(…, details=True)`
-    needs groups to measure diversity.
-    `options` are fields of DataConfig, such as k_core=5.
+    Polars or pandas frame. `user`, `item` and `time` name its columns. `items` is a file with item
+    titles or groups; `items_id`, `items_title` and `items_group` name its columns. A group is, for example, a
+    genre; `evaluate(…, details=True)` needs groups to measure diversity.
+    `**options`: fields of DataConfig, such as k_core=5.
 
-    Raises: DataError if rows are bad. Remedy: the message lists the rows and a setting. ConfigError if an option
-    is unknown or invalid. Remedy: use an option that the message lists.
+    Raises: DataError if rows are bad. Remedy: fix these rows (the message lists the first five), or skip them with
+    max_rejects. ConfigError if an option is unknown or invalid. Remedy: use an option or value that the message
+    names.
     """
     if items is None and (items_id or items_title or items_group):
         raise ConfigError(
-            "items_id, items_title and items_group name columns of the items file. Give this file with items."
+            "`items_id`, `items_title` and `items_group` name columns of the items file. Pass the file as `items`."
         )
     config = DataConfig(user_column=user, item_column=item, time_column=time)
     allowed = {f.name for f in dataclasses.fields(DataConfig)} - {

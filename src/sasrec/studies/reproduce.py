@@ -1,4 +1,4 @@
-"""Train a recipe with each of its seeds, and compare the mean metrics with the bands that the recipe expects."""
+"""Train a recipe with each of its seeds, and compare the mean metrics with its bands (accepted ranges)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sasrec.sources.resolve import resolve
 
 
 class ReproductionError(SasrecError):
-    """A recipe's results are missing or outside its bands: compare versions and data with the recipe's header."""
+    """A result of a recipe is missing or outside its band. Remedy: compare versions and data with the recipe."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Outcome:
 
     recipe: Recipe
     metrics: list[dict[str, Any]]
-    """The contents of metrics.json, one per seed."""
+    """The content of metrics.json of each run, in the order of the seeds."""
     endings: list[Ending]
-    """How each run ended, in the same order."""
+    """How each run ended, in the order of the seeds."""
 
     def values(self, metric: str) -> list[float]:
         """The values of one metric, such as "test.full.ndcg@10", one per seed."""
@@ -68,9 +68,11 @@ def reproduce(
     no public data set. `seeds`: use these random seeds instead of the recipe's.
 
     Raises:
-        DataError: the data, or that of an existing run, is not the recipe's. Use the recipe's data.
-        ConfigError: an existing run has other settings; remove it, or name another folder.
-        Also as `train` raises. The first two are raised before any training.
+        DataError: the data, or the data of an existing run, is not the recipe's. Use the recipe's data, or remove
+            the run.
+        ConfigError: an existing run has other settings; remove it, or name another folder. Or the recipe is
+            unknown, or a seed is named twice; correct it.
+        Also the errors that `train` raises. The errors above are raised before any training.
     """
     recipe = read_recipe(name)
     seeds = recipe.expected.seeds if seeds is None else seeds
@@ -96,8 +98,8 @@ def reproduce(
 def result_of(train_dir: Path, recipe: Recipe, seed: int) -> tuple[dict[str, Any], Ending]:
     """The contents of metrics.json of a finished run of this recipe and seed, and how its training ended.
 
-    Raises: ConfigError or DataError if the run has other settings or data; ReproductionError if its training has
-    not ended, or was not measured.
+    Raises: ConfigError or DataError if the run has other settings or data. Remedy: remove the run.
+    ReproductionError if its training has not ended, or if the run was not measured afterwards. Remedy: resume it.
     """
     _check_run(train_dir, recipe, seed)
     folder = RunFolder(train_dir)
@@ -122,14 +124,18 @@ def _data_of(recipe: Recipe, dataset: str | Path | None) -> Dataset:
 
 
 def _check_run(train_dir: Path, recipe: Recipe, seed: int) -> None:
-    """Raise ConfigError or DataError unless an existing run has this recipe's settings and data."""
+    """Check that an existing run has the settings, the seed and the data of this recipe.
+
+    Raises: ConfigError if a setting or the seed differs, DataError if the data differs. Remedy: remove the run, or
+    name another folder. EvaluationError if metrics.json has no data hash. Remedy: evaluate the run again.
+    """
     folder = RunFolder(train_dir)
     own = folder.config()
     differing = dataclasses.replace(own, data=DataConfig()).differences(recipe.settings(seed)).keys()
     if other := differing - KEEP_WEIGHTS:
         raise ConfigError(
             f"{train_dir} was trained with different settings: {', '.join(sorted(other))}. "
-            "Remove it, or name another folder"
+            f"Remove {train_dir}, or name another folder."
         )
     if folder.is_finished():
         data_hash = _measured_on(train_dir)
@@ -138,7 +144,7 @@ def _check_run(train_dir: Path, recipe: Recipe, seed: int) -> None:
     if not data_hash.startswith(recipe.expected.data_hash):
         raise DataError(
             f"{train_dir} was trained on data with the hash {data_hash[:12]}, but {recipe.name} expects "
-            f"{recipe.expected.data_hash[:12]}. Remove it, or name another folder"
+            f"{recipe.expected.data_hash[:12]}. Remove {train_dir}, or name another folder."
         )
 
 
@@ -148,5 +154,5 @@ def _measured_on(train_dir: Path) -> str:
         return str(RunFolder(train_dir).metrics()["protocol"]["data_hash"])
     except (KeyError, TypeError):
         raise EvaluationError(
-            f"{train_dir}/metrics.json has no hash of its data. Write it again: sasrec evaluate {train_dir}"
+            f"{train_dir}/metrics.json has no hash of its data. Measure the run again: sasrec evaluate {train_dir}"
         ) from None

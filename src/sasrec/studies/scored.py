@@ -50,7 +50,7 @@ class Side:
 
     name: str
     runs: tuple[str, ...]
-    """The runs' names, as the user gave them. Several runs differ only in the random seed."""
+    """The names of the runs, as the user gave them. If there are several, they differ only in the random seed."""
     metrics: dict[str, float]
     """Name of a metric -> its mean over targets and runs."""
 
@@ -129,7 +129,7 @@ class Figure:
         return np.stack([of_targets(ranks_of(run.rows, self.candidates), metric or self.metric) for run in group])
 
     def side(self, group: list[Scored]) -> Side:
-        """A group of runs as one side, with the means of this metric, NDCG@10 and HR@10."""
+        """Return a group of runs as one side, with the means of NDCG@10, of HR@10 and of this metric."""
         shown = dict.fromkeys((self.metric, "ndcg@10", "hr@10"))
         name = group[0].name + (f" ({len(group)} seeds)" if len(group) > 1 else "")
         means = {metric: float(self.runs(group, metric).mean()) for metric in shown}
@@ -168,7 +168,8 @@ def scored_run(name: str, candidates: Candidates, split: SplitName) -> Scored:
         raise EvaluationError(f"{folder.ranks_file} is damaged. {again}") from None
     if split not in metrics:
         raise EvaluationError(
-            f"{folder.path} has no {split} targets; its protocol card says why. Use the other --split"
+            f"{folder.path} has no {split} targets; the protocol in its metrics.json says why. "
+            "Use the other value of `split`, valid or test."
         )
     # Both files must come from one evaluation, so the ranks must give the MRR in metrics.json.
     saved = (metrics if scorer == "model" else metrics["baselines"][scorer])[split][candidates]["mrr"]
@@ -244,9 +245,12 @@ def check_alike(first: Scored, other: Scored, candidates: Candidates) -> None:
 def models_of(scored: list[Scored]) -> list[list[Scored]]:
     """Group runs by model, in the order in which the models first occur.
 
-    A model's runs have equal settings and different seeds. If two runs have equal settings and seeds but different
-    ranks, different code or devices made them; runs are then grouped by the code that measured them. If a seed
-    still occurs twice in a group, every run counts as a separate model.
+    A model's runs have equal settings and different seeds. If two runs have equal settings and seeds but rank the
+    targets differently, they come from different code or devices. All runs with these settings are then grouped by
+    the version of the code that measured them. If such a group still has a seed twice, each run with these
+    settings counts as a separate model.
+
+    Raises: ConfigError if two runs have equal settings, seeds and ranks. Remedy: name only one of them.
     """
     models: list[list[Scored]] = []
     for model in grouped(scored, lambda run: run.settings):
@@ -269,7 +273,8 @@ def grouped(scored: list[Scored], key: Callable[[Scored], str]) -> list[list[Sco
 def _seeds_differ(model: list[Scored]) -> bool:
     """Whether all these runs have different seeds.
 
-    Raises: ConfigError if two runs also have the same ranks, because one is then a copy of the other.
+    Raises: ConfigError if two runs have the same seed and the same ranks: one is then a copy of the other. Remedy:
+    name only one of them.
     """
     first: dict[int | None, Scored] = {}
     for run in model:

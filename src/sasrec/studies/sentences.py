@@ -51,9 +51,9 @@ def notes_on(models: list[list[Scored]]) -> list[str]:
         )
     elif single:
         notes.append(
-            f"one run cannot show the variation between seeds. For {', '.join(single)} it is estimated from the "
-            "models with several runs; if its real variation is larger, the intervals are too narrow. "
-            "Train with several seeds"
+            f"one run cannot show the variation between seeds. For {', '.join(single)}, this variation is "
+            "estimated from the models with several runs; if the real variation is larger, the intervals are too "
+            "narrow. Train each model with several seeds"
         )
     for twins in grouped([model[0] for model in fitted], lambda run: run.settings):
         if len(twins) > 1:

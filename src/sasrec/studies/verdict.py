@@ -21,22 +21,26 @@ _RESAMPLES = 2_000  # enough for an interval that is only shown; the verdict tak
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of a run: against its best baseline, with intervals, and whether it had converged."""
+    """The verdict on a run: a comparison with its best baseline, metric intervals, and whether it converged."""
 
     baseline: str | None
-    """The best baseline by NDCG@10 on test; None where nobody has a test target."""
+    """The best baseline by NDCG@10 on test; None if no user has a test target."""
     comparison: Comparison | None
-    """The best baseline (first) against the model on test; None with fewer than two test users."""
+    """The model compared with the best baseline (its `first`) on test; None with fewer than two test users."""
     intervals: dict[str, Difference]
-    """Metric of the model -> its mean and 95 % interval over users; on test, else on validation."""
+    """Name of a metric -> the model's mean and 95 % interval over users, as a difference from 0. The means are on
+    test if it was measured, else on validation. Empty with fewer than two users."""
     cut_by: Literal["num_epochs", "max_minutes"] | None
-    """The setting that ended training while validation was still improving."""
+    """The setting that ended training while validation was still improving; None if no setting did."""
 
 
 def verdict_on(run: str | Path) -> Verdict:
-    """The verdict on a measured run; it equals that of compare([f"{run}:{baseline}", run]).
+    """Return the verdict on a measured run. Its comparison is that of compare([f"{run}:{baseline}", run]).
 
-    Raises: as `compare`, for ranks and metrics that are damaged or of different evaluations.
+    `baseline` is the run's best baseline by NDCG@10 on test.
+
+    Raises: as `compare`, for example if ranks.parquet is damaged, or comes from another evaluation than
+    metrics.json. Remedy: measure the run again.
     """
     metrics = RunFolder(run).metrics()
     split: SplitName = "test" if "test" in metrics else "valid"

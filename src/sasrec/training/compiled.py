@@ -34,5 +34,5 @@ def compile_encoder(model: SequenceModel, trial: Callable[[], Tensor], say: Call
     except Exception as error:  # a compiler can fail in any way; an error of the model itself will occur again
         model.encode = eager  # type: ignore[method-assign]
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        say(f"warning: --compile has no effect here; training continues uncompiled. The compiler said: {reason}")
+        say(f"warning: compile has no effect here; training continues uncompiled. The compiler said: {reason}")
     model.zero_grad()  # the trial's gradients must not enter the first update

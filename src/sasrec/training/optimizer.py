@@ -12,7 +12,7 @@ from sasrec.models import SequenceModel
 
 
 def build_optimizer(model: SequenceModel, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Make the optimizer, fused where the device supports it, which passes once over the embedding table.
+    """Make the optimizer. On CPU and CUDA it is fused, so an update passes over the embedding table only once.
 
     With AdamW, `weight_decay` applies only to the matrices of layers, not to biases, norms, embeddings or mHC.
     """
@@ -30,8 +30,9 @@ def build_optimizer(model: SequenceModel, config: TrainingConfig) -> torch.optim
 def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> float:
     """The learning rate of update number `step`, from 0. It is a pure function, so no scheduler has to be saved.
 
-    A linear warm-up over `warmup_steps` multiplies the schedule. `constant` stays at lr. `step` multiplies by
-    `gamma` after every `step_size` epochs or steps, as PyTorch's StepLR does. `cosine` falls to 0 at `num_epochs`.
+    The schedule "constant" stays at lr. The schedule "step" multiplies the rate by `gamma` after every `step_size`
+    epochs or steps (`step_unit`), as PyTorch's StepLR does. The schedule "cosine" falls to 0 at `num_epochs`.
+    During the first `warmup_steps`, a factor that rises linearly to 1 multiplies the schedule.
     """
     warm = min(1.0, (step + 1) / (config.warmup_steps + 1))
     epoch = step / steps_per_epoch
@@ -78,12 +79,12 @@ def restore_optimizer(model: SequenceModel, optimizer: torch.optim.Optimizer, te
     parameters = dict(model.named_parameters())
     keys = {full_name.rpartition(":")[2] for full_name in tensors} or {"step"}
     if missing := sorted({f"{name}:{key}" for name in parameters for key in keys} - tensors.keys()):
-        raise ValueError(f"{missing[0]} is missing")
+        raise ValueError(f"{missing[0]} is missing from the optimizer state")
     for full_name, value in tensors.items():
         name, _, key = full_name.rpartition(":")
         parameter = parameters.get(name)
         if parameter is None or value.shape not in ((), parameter.shape):
-            raise ValueError(f"{full_name} of shape {tuple(value.shape)}")
+            raise ValueError(f"{full_name} of shape {tuple(value.shape)} does not fit this model")
         # A step count stays where the optimizer keeps it; everything else lives with its parameter.
         where = parameter.device if key != "step" or optimizer.defaults["fused"] else torch.device("cpu")
         optimizer.state[parameter][key] = value.to(where)

@@ -39,9 +39,9 @@ class TrainingState:
     epoch: int = 0
     """The number of completed epochs."""
     epoch_step: int = 0
-    """The number of updates in the current epoch."""
+    """The number of updates done so far in the current epoch."""
     epoch_loss: float = 0.0
-    """The sum of the batch losses in the current epoch."""
+    """The sum of the batch losses so far in the current epoch."""
     step: int = 0
     """The number of updates since the start of training."""
     seconds: float = 0.0
@@ -257,7 +257,12 @@ class Trainer:
         return shared
 
     def _backward(self, penalised: Tensor, loss: Tensor) -> None:
-        """Add the gradients of one part. Raises: TrainingError if detect_anomaly finds a NaN. Remedy: lower lr."""
+        """Add the gradients of `penalised`, the loss of one part of a batch with its penalty.
+
+        `loss`: the loss without penalty, for the error message.
+
+        Raises: TrainingError if detect_anomaly finds a NaN. Remedy: lower lr.
+        """
         try:
             # DistributedDataParallel averages over ranks, but the losses of parts must be summed.
             self._scaler.scale(penalised * world()).backward()  # type: ignore[no-untyped-call]
@@ -279,7 +284,7 @@ class Trainer:
             _Loss(self.model, self.config)(batch, 0.0)
 
     def _may_overflow(self) -> bool:
-        """Whether fp16 may cause a gradient that is not finite, because its loss scale can still be lowered."""
+        """Whether a gradient that is not finite may be an fp16 overflow, which a lower loss scale can avoid."""
         return self._scaler.is_enabled() and self._scaler.get_scale() > 1
 
     def _validate_and_save(self) -> None:
@@ -327,7 +332,10 @@ class Trainer:
         return float(sum_over_ranks(torch.tensor(mine, dtype=torch.float64)))
 
     def _validation_due(self) -> bool:
-        """Whether to validate now: every eval_every epochs and when a limit is reached, once per step."""
+        """Whether to validate now: every eval_every epochs, and when num_epochs or max_minutes is reached.
+
+        A step is validated at most once.
+        """
         state = self.state
         at_end = state.epoch_step == 0 and state.epoch % self.config.training.eval_every == 0
         return state.step > state.validated_step and (at_end or bool(self._limit_reached()))
