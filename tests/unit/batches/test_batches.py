@@ -29,7 +29,7 @@ def test_leave_one_out_takes_the_last_event_for_test_and_the_one_before_for_vali
     split = split_events(data)
     valid, test, training = split.valid, split.test, split.training
     assert valid.users.tolist() == test.users.tolist() == [0, 3]
-    assert valid.skipped == test.skipped == {"fewer than 3 events": 2, "the target is a seen item": 0}
+    assert valid.skipped == test.skipped == {"fewer than 3 events": 2, "the user has had the target before": 0}
     assert valid.targets.tolist() == [4, 8]
     assert test.targets.tolist() == [5, 7]
     shown = [data.items[a:b].tolist() for a, b in zip(test.histories.starts, test.histories.ends, strict=True)]

@@ -143,13 +143,13 @@ def test_allow_and_deny_lists_come_from_files_too(
     [
         ([], "exactly one of"),
         (["--history", "item-01", "--all"], "exactly one of"),
-        (["--history", "item-01", "--output", "top.csv"], "--output goes with --all"),
+        (["--history", "item-01", "--output", "top.csv"], "--output is only for --all"),
         (["--all", "--output", "nowhere/top.csv"], "check the path"),
         (["--all"], "--output FILE.parquet"),
         (["--all", "--output", "top.xlsx"], "--output FILE.parquet"),
         (["--user", "stranger"], "'stranger'"),
-        (["--user", "u001", "--times", "1,2"], "go with --history"),
-        (["--all", "--output", "top.csv", "--assume_regular"], "go with --history"),
+        (["--user", "u001", "--times", "1,2"], "are only for --history"),
+        (["--all", "--output", "top.csv", "--assume_regular"], "are only for --history"),
         (["--history", "item-01", "--device", "meta"], "device 'meta' cannot compute"),
     ],
 )

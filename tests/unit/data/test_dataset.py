@@ -143,7 +143,7 @@ def test_what_is_no_data_set_is_refused_with_the_remedy(tmp_path: Path) -> None:
     other = tmp_path / "photos"
     other.mkdir()
     (other / "cat.jpg").write_bytes(b"")
-    with pytest.raises(DataError, match="contains other files"):
+    with pytest.raises(DataError, match="is not empty and does not contain a data set"):
         small(output=other)
 
 
@@ -210,6 +210,6 @@ def test_what_a_killed_save_left_is_removed_and_a_strangers_file_is_not(tmp_path
     assert not list(tmp_path.glob(".*"))
     (tmp_path / "other").mkdir()
     (tmp_path / "other/thesis.tmp").write_text("mine")
-    with pytest.raises(DataError, match="contains other files"):
+    with pytest.raises(DataError, match="is not empty and does not contain a data set"):
         small().save(tmp_path / "other")
     assert (tmp_path / "other/thesis.tmp").read_text() == "mine"

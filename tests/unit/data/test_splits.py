@@ -74,7 +74,7 @@ def test_a_split_that_this_data_cannot_have_is_refused_with_the_remedy() -> None
         split_events(timed([[(1, 5)] * 6]), "temporal:0.5")
     with pytest.raises(DataError, match=r"all have the same time\. Use a later moment, give both"):
         split_events(timed([[(1, 5)] * 6 + [(1, 6)] * 2]), "temporal:0.9")
-    with pytest.raises(DataError, match=r"needs times.*--time_column.*--split leave-one-out"):
+    with pytest.raises(DataError, match=r"needs times.*`time_column`.*split=leave-one-out"):
         split_events(dataset([[1, 2, 3]]), "temporal:0.9")
 
 
@@ -95,7 +95,7 @@ def test_last_n_has_n_targets_each_with_everything_before_it() -> None:
     assert shown(split.training) == [[1, 2], [1, 2, 3, 4], [5], [1]]
     assert rows(split.valid) == [(0, [1, 2], 3), (0, [1, 2, 3], 4), (2, [5], 4), (2, [5, 4], 3)]
     assert rows(split.test) == [(0, [1, 2, 3, 4], 5), (0, [1, 2, 3, 4, 5], 6), (2, [5, 4, 3], 2), (2, [5, 4, 3, 2], 1)]  # fmt: skip
-    assert split.test.skipped == {"fewer than 5 events": 2, "the target is a seen item": 0}
+    assert split.test.skipped == {"fewer than 5 events": 2, "the user has had the target before": 0}
 
 
 TEMPORAL = [
@@ -124,7 +124,7 @@ def test_temporal_takes_the_first_event_of_each_period_and_counts_whom_it_skips(
         "new user: no event before this period",
         "the target's item is not in training",
         "no item of the history is in training",
-        "the target is a seen item",
+        "the user has had the target before",
     ]
     assert (split.valid.events_left_out, split.test.events_left_out) == (0, 1)
     assert "new user: no event before this period: 2" in split.valid.why_skipped
@@ -252,7 +252,7 @@ def test_a_run_whose_split_leaves_nobody_to_measure_says_why(
     assert not (tmp_path / "run/metrics.json").exists()
     with pytest.raises(
         EvaluationError,
-        match=r"no metrics can.*validation target \(no event in this period: 1.*test.*Train with another --split",
+        match=r"no metrics can.*validation target \(no event in this period: 1.*test.*Train with another `split`",
     ):
         sasrec.evaluate(tmp_path / "run")
 
@@ -304,4 +304,7 @@ def test_the_command_line_takes_splits_and_prints_whom_they_skip(
         main(["train", "--dataset", str(without), "--train_dir", str(tmp_path / "no"), "--split=temporal:0.9"])
         == 1
     )
-    assert "Name the column of times with --time_column, or use --split leave-one-out" in capsys.readouterr().err
+    assert (
+        "Name the column of times with --time_column (in `prepare`: --time), or use --split leave-one-out"
+        in capsys.readouterr().err
+    )

@@ -63,7 +63,7 @@ def test_what_lists_cannot_hold_is_no_target() -> None:
     split = split_events(dataset([[1, 2, 3, 1], [1, 2, 2, 3]], 4))
     assert (split.test.targets.tolist(), split.test.users.tolist()) == ([3], [1])
     assert (split.valid.targets.tolist(), split.valid.users.tolist()) == ([3], [0])
-    assert split.test.skipped["the target is a seen item"] == split.test.repeats_left_out == 1
+    assert split.test.skipped["the user has had the target before"] == split.test.repeats_left_out == 1
     scores = np.array([[9, 5, 6, 7, 8]], np.float32)
     assert target_ranks(TableScorer(scores), split.test).full.tolist() == [2.0]
 

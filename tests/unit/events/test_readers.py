@@ -218,7 +218,7 @@ def test_columns_are_found_by_name_or_named(tmp_path: Path) -> None:
         ("user_id,uid,item", {}, r"more than one column could be the user \(user_id, uid\)"),
         ("user,item,item", {"item_column": "item"}, "more than one column is named item"),
         ('"user,item,time', {}, "first line cannot be split"),
-        ("user,item,item_id", {}, r"more than one column could be the item .*--item"),
+        ("user,item,item_id", {}, r"more than one column could be the item .*`item_column`"),
     ],
 )
 def test_columns_that_cannot_be_told_are_listed(header: str, options: dict, message: str, tmp_path: Path) -> None:

@@ -93,7 +93,9 @@ def test_items_that_are_not_in_training_leave_histories_and_lists_with_a_warning
 def test_a_user_is_served_from_all_their_events_of_known_items(run: Path) -> None:
     recommender = sasrec.load(run, device="cpu")
     data = recommender.data
-    with pytest.warns(UserWarning, match="omit 70 events.*not in training; 1 users.*get no list") as said:
+    with pytest.warns(
+        UserWarning, match="omit 70 events.*not in training; 1 users.*get no recommendations"
+    ) as said:
         everybody = recommender.recommend_all(30)
     assert len(said) == 1
     assert everybody["user"].n_unique() == 80

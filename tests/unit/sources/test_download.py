@@ -165,7 +165,7 @@ def test_file_that_changed_between_attempts_is_not_spliced(site: Site, target: P
 
 def test_file_that_shrank_is_fetched_afresh(site: Site, target: Path) -> None:
     site.cuts = [300_000]
-    with pytest.raises(DownloadError, match=r"the 300,000 bytes received so far are kept.*--from FILE"):
+    with pytest.raises(DownloadError, match=r"the 300,000 bytes received so far are kept.*`local_copy`"):
         download(site.url, target, attempts=1)
     site.body = b"short"
     download(site.url, target)
@@ -177,7 +177,7 @@ def test_checksum_mismatch_deletes_the_file_and_names_both(site: Site, target: P
         download(site.url, target, sha256="0" * 64)
     assert SHA256 in str(caught.value)
     assert "0" * 64 in str(caught.value)
-    assert "--from FILE" in str(caught.value)
+    assert "`local_copy`" in str(caught.value)
     assert not target.exists()
     assert leftovers(target) == set()
 
@@ -202,7 +202,7 @@ def test_unknown_checksum_is_recorded_said_and_demanded_ever_after(site: Site, t
 
 def test_404_names_address_status_and_remedy(site: Site, target: Path) -> None:
     site.statuses = [404]
-    with pytest.raises(DownloadError, match=rf"{site.url} answered 404 .*--from FILE"):
+    with pytest.raises(DownloadError, match=rf"{site.url} answered 404 .*`local_copy`"):
         download(site.url, target)
     assert len(site.asked) == 1
 
@@ -291,7 +291,7 @@ def test_refused_connection_is_not_retried_and_names_the_remedy(target: Path) ->
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/x"
-    with pytest.raises(DownloadError, match=r"cannot be reached.*--from FILE"):
+    with pytest.raises(DownloadError, match=r"cannot be reached.*`local_copy`"):
         download(url, target)
 
 
@@ -390,5 +390,5 @@ def test_pip_that_cannot_run_hangs_or_gives_nothing_is_a_download_error(
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", run)
-    with pytest.raises(DownloadError, match=r"(could not|did not) download.*--from FILE"):
+    with pytest.raises(DownloadError, match=r"(could not|did not) download.*`local_copy`"):
         download_wheel("x==1", tmp_path / "x.whl", sha256=SHA256)

