@@ -10,11 +10,18 @@ import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import tyro
 
 from sasrec.config.settings import RunConfig
 from sasrec.config.spellings import PUBLISHED_SPELLINGS
 from sasrec.errors import ConfigError
 from sasrec.runtime.ranks import launched
+
+# Options that may be absent. Without these, the help would show `{None}|STR` and `(default: None)`.
+OptionalText: TypeAlias = Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")]
+OptionalPath: TypeAlias = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
 
 _MENTION = re.compile(r"""\b([a-z][a-z0-9_]*)=('[^']*'|"[^"]*"|[\w./:@…-]*[\w/…])|`([a-z][a-z0-9_]*)`""")
 # Arguments of Python functions that the command line names otherwise.

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from sasrec.cli.arguments import ids, seconds
+from sasrec.cli.arguments import OptionalPath, OptionalText, ids, seconds
 from sasrec.cli.console import err, out, say
 from sasrec.config.choices import Candidates, SplitName
 from sasrec.config.settings import RunConfig
@@ -28,17 +28,19 @@ class Train:
     Example: sasrec train --dataset ratings.csv --train_dir runs/mine --maxlen 50 --loss bce
 
     Example: sasrec train --train_dir runs/mine --resume
+
+    The spellings --norm_first, --no_norm_first, --use_amp and --multi_gpu of the published PyTorch code work, too.
     """
 
     train_dir: Path
     """Folder for the run's settings, log, metrics, ranks, checkpoints and, if needed, data; created if missing."""
-    recipe: Path | None = None
+    recipe: OptionalPath = None
     """TOML file of settings; the settings given on the command line override it."""
-    from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    from_: Annotated[OptionalPath, tyro.conf.arg(name="from")] = None
     """Read the public data set from this local copy instead of downloading it."""
     resume: bool = False
     """Continue the run in train_dir from its newest checkpoint, with its settings."""
-    state_dict_path: Path | None = None
+    state_dict_path: OptionalPath = None
     """Start from the weights of this checkpoint, or of the best checkpoint of this run."""
     inference_only: bool = False
     """Measure a checkpoint without training: the run's best, or --state_dict_path (printed only, not saved)."""
@@ -126,7 +128,7 @@ class Evaluate:
 
     run_dir: tyro.conf.Positional[Path]
     """Folder of the run."""
-    dataset: Path | None = None
+    dataset: OptionalPath = None
     """Prepared data set, if it has moved since training."""
     device: str = "auto"
     """cpu, cuda, mps or auto."""
@@ -163,7 +165,7 @@ class Compare:
     Example: sasrec compare runs/plain-* runs/time-* --metric hr@20
     """
 
-    runs: tyro.conf.Positional[tuple[str, ...]]
+    runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN ...", help_behavior_hint="")]
     """Two or more; the others are compared with the first."""
     metric: str = "ndcg@10"
     """ndcg@K, hr@K or mrr@K, where K is 1, 5, 10, 20 or 50; or mrr, without a cut-off."""
@@ -194,27 +196,27 @@ class Recommend:
 
     run_dir: tyro.conf.Positional[Path]
     """Folder of the run."""
-    history: str | None = None
+    history: OptionalText = None
     """Item ids, oldest first, separated by commas, or @FILE with one id a line; also for users not in the data."""
-    times: str | None = None
+    times: OptionalText = None
     """Times of the history in seconds since any moment, separated by commas; only models with time use them."""
     assume_regular: bool = False
     """Treat the events of the history as equally spaced; for models with time, if --times is not given."""
-    user: str | None = None
+    user: OptionalText = None
     """A user id of the data."""
     all: bool = False
     """Every user of the data; needs --output."""
-    output: Path | None = None
+    output: OptionalPath = None
     """File for --all: .parquet or .csv."""
     k: int = 10
     """How many items."""
     include_seen: bool = False
     """Recommend items of the history too; for models trained with --no_skip_own_items."""
-    allow: str | None = None
+    allow: OptionalText = None
     """Only these items: ids separated by commas, or @FILE with one id a line."""
-    deny: str | None = None
+    deny: OptionalText = None
     """Never these items: ids separated by commas, or @FILE with one id a line."""
-    dataset: Path | None = None
+    dataset: OptionalPath = None
     """Prepared data set, if it has moved since training."""
     device: str = "auto"
     """cpu, cuda, mps or auto."""
@@ -277,11 +279,11 @@ class Reproduce:
     Example: sasrec reproduce ml-1m --dataset ml-1m.txt --seeds 0
     """
 
-    recipe: tyro.conf.Positional[str] = ""
+    recipe: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE", help_behavior_hint="")] = ""
     """Name of a recipe, or a .toml file; without it, the names are listed."""
-    dataset: Path | None = None
+    dataset: OptionalPath = None
     """The data, where the recipe names none or the download fails."""
-    seeds: tuple[int, ...] = ()
+    seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT ...", help_behavior_hint="")] = ()
     """Seeds. Default: the recipe's."""
     train_dir: Path = Path("runs/reproduce")
     """Folder of the runs, which are named RECIPE-SEED."""

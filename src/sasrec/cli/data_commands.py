@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 from rich.markup import escape
 from rich.padding import Padding
 
+from sasrec.cli.arguments import OptionalPath, OptionalText
 from sasrec.cli.console import err, out, say
 from sasrec.config.settings import Duplicates, TimeUnit
 
@@ -42,25 +44,27 @@ class Prepare:
     Example: sasrec prepare ratings.csv --output data/mine --user userId --item movieId --time timestamp
     """
 
-    files: tyro.conf.Positional[tuple[Path, ...]]
+    files: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILE ...", help_behavior_hint="")
+    ]
     """Files of events, read in this order."""
     output: Path
     """Folder to write."""
-    user: str | None = None
+    user: OptionalText = None
     """Column of user ids. Default: found by its name."""
-    item: str | None = None
+    item: OptionalText = None
     """Column of item ids. Default: found by its name."""
-    time: str | None = None
+    time: OptionalText = None
     """Column of times, as numbers or ISO 8601. Default: found by its name; without one, file order counts."""
     time_unit: TimeUnit = "auto"
     """Unit of numeric times; auto decides by their size and says so."""
-    items: Path | None = None
+    items: OptionalPath = None
     """File with item titles (CSV or TSV with a header)."""
-    items_id: str | None = None
+    items_id: OptionalText = None
     """Column of item ids in the --items file. Default: the first."""
-    items_title: str | None = None
+    items_title: OptionalText = None
     """Column of titles in the --items file. Default: the second."""
-    items_group: str | None = None
+    items_group: OptionalText = None
     """Column of groups, such as genres, in the --items file; for the diversity of `evaluate --details`."""
     max_rejects: int = 0
     """How many bad rows to tolerate; -1 for any number."""

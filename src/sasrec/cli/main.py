@@ -7,11 +7,8 @@ stdout, everything about the work to stderr. Exit status: 0 done (or help), 1 a 
 
 from __future__ import annotations
 
-import inspect
 import os
-import shutil
 import sys
-import textwrap
 import warnings
 from typing import Annotated, Any
 
@@ -22,6 +19,7 @@ from sasrec.cli.arguments import as_options, misspelt, published_spellings, reci
 from sasrec.cli.commands import Compare, Evaluate, Export, Recommend, Reproduce, Train
 from sasrec.cli.console import err, out, say
 from sasrec.cli.data_commands import Datasets, Prepare
+from sasrec.cli.help import print_description, print_overview
 from sasrec.config.settings import RunConfig
 from sasrec.errors import SasrecError
 from sasrec.runtime.ranks import launched
@@ -60,6 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         remedy = "in training, lower batch_size, maxlen or num_negatives, or raise accumulate"
         return _failed(f"out of memory: {remedy} ({error})")
     except KeyboardInterrupt:
+        say(err, "interrupted")
         return 130
 
 
@@ -68,12 +67,14 @@ def _run(arguments: list[str]) -> int:
     if wrong := misspelt(arguments, _COMMANDS):
         say(err, wrong, label="error:", style="red")
         return 2
-    if arguments[0] in _COMMANDS and {"--help", "-h"} & set(arguments):
-        _describe(_COMMANDS[arguments[0]])
+    if arguments[0] in ("--help", "-h"):
+        print_overview(_COMMANDS)
+        return 0
+    if {"--help", "-h"} & set(arguments):
+        print_description(_COMMANDS[arguments[0]])
     command = tyro.cli(
-        _commands(recipe_named_in(arguments), in_short=arguments[0] not in _COMMANDS),
+        _commands(recipe_named_in(arguments)),
         prog="sasrec",
-        description="Train, evaluate and use sequential recommenders.",
         args=arguments,
         use_underscores=True,
         config=(tyro.conf.OmitArgPrefixes,),
@@ -104,31 +105,16 @@ def _out_of_memory(error: Exception) -> bool:
     )
 
 
-def _commands(config: RunConfig, *, in_short: bool) -> Any:
-    """The union of all commands, as tyro takes it. `config`: the defaults of `train`.
-
-    `in_short`: describe each command by the first line of its docstring, for the help that lists all commands. If
-    false, describe none, because `_describe` prints the docstring of a single command.
-    """
+def _commands(config: RunConfig) -> Any:
+    """The union of all commands, as tyro takes it. `config`: the defaults of `train`."""
     union: Any = None
     for name, command in _COMMANDS.items():
-        options: dict[str, Any] = {"description": str(command.__doc__).partition("\n")[0] if in_short else ""}
-        if command is Train:
-            options["default"] = Train(tyro.MISSING, config=config)
-        each = Annotated[command, tyro.conf.subcommand(name=name, **options)]  # type: ignore[valid-type]
+        default = {"default": Train(tyro.MISSING, config=config)} if command is Train else {}
+        # `print_description` prints the docstring.
+        subcommand = tyro.conf.subcommand(name=name, description="", **default)
+        each = Annotated[command, subcommand]  # type: ignore[valid-type]
         union = each if union is None else union | each
     return union
-
-
-def _describe(command: type) -> None:
-    """Print the docstring of a command, above the options that tyro prints.
-
-    The text is wrapped here, because tyro does not wrap it and the terminal would break lines within words.
-    """
-    for paragraph in inspect.cleandoc(str(command.__doc__)).split("\n\n"):
-        width = shutil.get_terminal_size().columns
-        wrapped = textwrap.fill(paragraph, width, break_long_words=False, break_on_hyphens=False)
-        sys.stdout.write(f"{wrapped}\n\n")
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
