@@ -65,7 +65,7 @@ def violations(parts: list[Any]) -> Iterator[str]:
         value = values[field.name]
         bounds = _rules(field, (Ge, Gt, Le, Lt, Finite))
         if bounds and not (_is_finite(value) and all(_holds(value, bound) for bound in bounds)):
-            yield f"{field.name} must be {_in_words(bounds)}, not {value}"
+            yield f"{field.name} must be {_in_words(bounds, value)}, not {value}"
         if value == field.default:
             continue
         for rule in _rules(field, OnlyWith):
@@ -95,8 +95,8 @@ def _holds(value: Any, bound: Any) -> bool:
     return True
 
 
-def _in_words(bounds: list[Any]) -> str:
-    """Bounds as a person says them, such as "at least 1 and finite"."""
+def _in_words(bounds: list[Any], value: Any) -> str:
+    """Return the bounds that a value breaks as text, such as "at least 1"."""
     words = []
     for bound in bounds:
         match bound:
@@ -108,8 +108,7 @@ def _in_words(bounds: list[Any]) -> str:
                 words.append(f"at most {le}")
             case Lt(lt):
                 words.append(f"below {lt}")
-    bounded_above = any(isinstance(bound, Le | Lt) for bound in bounds)
-    return " and ".join([*words, *([] if bounded_above else ["finite"])])
+    return " and ".join(words if _is_finite(value) else [*words, "finite"])
 
 
 def _does_nothing(name: str, rule: OnlyWith, value: Any) -> str:
