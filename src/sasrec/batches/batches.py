@@ -44,7 +44,7 @@ class TrainingBatch(Batch):
     real_P: npt.NDArray[np.int64]
     """Index of each real position in the flattened batch (B * L,)."""
     targets_P: npt.NDArray[np.int64]
-    """The target of each position: the item number of the user's next event."""
+    """The target of each real position: the item number of the user's next event."""
     negatives: npt.NDArray[np.int64] | None
     """Negative item numbers: (P, N), 0 where a draw was dropped; (N,) if all positions share them; None for full
     cross-entropy."""

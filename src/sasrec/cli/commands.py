@@ -105,8 +105,8 @@ class Train:
         if other or self.resume or self.from_:
             named = ", ".join(other) or ("--resume" if self.resume else "--from")
             raise ConfigError(
-                f"--inference_only measures the run with its own settings and data, so {named} cannot differ or "
-                f"take effect. Remove {named}."
+                f"--inference_only measures the run with its own settings and data, so {named} would have no "
+                f"effect. Remove {named}."
             )
         device, path = self.config.training.device, self.state_dict_path
         metrics = evaluate(self.train_dir, device=device, checkpoint=path, log=RunLog(None, err))
@@ -168,13 +168,13 @@ class Compare:
     runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN ...", help_behavior_hint="")]
     """Two or more; the others are compared with the first."""
     metric: str = "ndcg@10"
-    """ndcg@K, hr@K or mrr@K, where K is 1, 5, 10, 20 or 50; or mrr, without a cut-off."""
+    """Metric to compare: ndcg@K, hr@K or mrr@K, where K is 1, 5, 10, 20 or 50; or mrr, without a cut-off."""
     candidates: Candidates = "full"
-    """full: the whole catalogue; sampled: 100 negatives."""
+    """Candidates that the target is ranked among: the whole catalogue (full), or 100 negatives (sampled)."""
     split: SplitName = "test"
-    """test or valid."""
+    """Compare on the targets of this split: test or valid."""
     resamples: int = 10_000
-    """How often users are resampled."""
+    """How often users are resampled, for the interval and p."""
 
     def run(self) -> None:
         """Compare, and print the table and the sentences."""
@@ -203,19 +203,19 @@ class Recommend:
     assume_regular: bool = False
     """Treat the events of the history as equally spaced; for models with time, if --times is not given."""
     user: OptionalText = None
-    """A user id of the data."""
+    """Recommend for the user with this id in the run's data."""
     all: bool = False
-    """Every user of the data; needs --output."""
+    """Recommend for every user in the run's data; needs --output."""
     output: OptionalPath = None
     """File for --all: .parquet or .csv."""
     k: int = 10
-    """How many items."""
+    """How many items to recommend per user or history."""
     include_seen: bool = False
     """Recommend items of the history too; for models trained with --no_skip_own_items."""
     allow: OptionalText = None
-    """Only these items: ids separated by commas, or @FILE with one id a line."""
+    """Recommend only these items: ids separated by commas, or @FILE with one id a line."""
     deny: OptionalText = None
-    """Never these items: ids separated by commas, or @FILE with one id a line."""
+    """Never recommend these items: ids separated by commas, or @FILE with one id a line."""
     dataset: OptionalPath = None
     """Prepared data set, if it has moved since training."""
     device: str = "auto"

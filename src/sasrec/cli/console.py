@@ -9,7 +9,10 @@ _WHOLE = 100_000  # columns: for other programs no line is ever cut
 
 
 def _console(*, stderr: bool) -> Console:
-    """Text wraps at words on a terminal; a program that reads the output gets each sentence as one line."""
+    """Return a console that wraps text at words on a terminal.
+
+    Elsewhere it prints each sentence as one line, for programs that read the output.
+    """
     console = Console(stderr=stderr, highlight=False)
     if not console.is_terminal:
         console.soft_wrap, console.width = True, _WHOLE

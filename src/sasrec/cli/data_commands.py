@@ -69,7 +69,7 @@ class Prepare:
     max_rejects: int = 0
     """How many bad rows to tolerate; -1 for any number."""
     duplicates: Duplicates = "keep"
-    """Repeats of a (user, item) pair: keep all, drop those with the same time, or keep the first or last."""
+    """Repeated (user, item) pairs: keep all, keep one per time (drop_exact), or keep only the first or last."""
     min_user_events: int = 0
     """Drop users with fewer events than this; counted once, after --duplicates and before other filters."""
     min_item_events: int = 0

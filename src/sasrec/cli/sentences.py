@@ -59,7 +59,7 @@ def counted(split: str, card: dict[str, Any]) -> str:
 
 
 def intervals(found: dict[str, Difference]) -> str:
-    """A line with the 95 % confidence interval of each mean metric of the model, over users."""
+    """Return a line with the 95 % interval, over users, of each metric of the model (`Verdict.intervals`)."""
     each = (f"{name.upper()} {number(of.low)} to {number(of.high)}" for name, of in found.items())
     return f"model, 95 % interval over users: {', '.join(each)}"
 

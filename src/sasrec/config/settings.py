@@ -39,7 +39,7 @@ _SAMPLED = OnlyWith("loss", ("bce", "gbce", "softmax"))
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which events to read, and how. For a prepared folder only `dataset` may be set."""
+    """Which events to read, and how. If `dataset` is a prepared folder, keep the defaults of all other fields."""
 
     dataset: str = setting("", MayChangeOnResume())
     """Name of a public data set (`sasrec datasets` lists them), a prepared folder, or a file of events."""
@@ -54,7 +54,7 @@ class DataConfig:
     max_rejects: int = setting(0, Ge(-1))
     """Number of bad rows to tolerate before the data is refused; -1 tolerates any number."""
     duplicates: Duplicates = "keep"
-    """Repeats of a (user, item) pair: keep all, drop those with the same time, or keep the first or last."""
+    """Repeated (user, item) pairs: keep all, keep one per time (drop_exact), or keep only the first or last."""
     min_user_events: int = setting(0, Ge(0))
     """Drop users with fewer events than this; counted once, after `duplicates` and before other filters."""
     min_item_events: int = setting(0, Ge(0))
@@ -171,7 +171,7 @@ class TrainingConfig:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Data type of the layers. Weights, mHC residuals and most of the loss (docs/training.md) stay in fp32."""
     compile: bool = False
-    """Train through torch.compile, faster for models with mhc; needs a C++ compiler and half a minute at first."""
+    """Train through torch.compile, which speeds up mhc; needs a C++ compiler, and up to a minute at the start."""
     save_minutes: float = setting(10.0, Ge(0), KeepsWeights(), MayChangeOnResume())
     """Minutes between checkpoints, in addition to one after each validation; 0 saves only after validations."""
     detect_anomaly: bool = setting(False, KeepsWeights(), MayChangeOnResume())
@@ -181,7 +181,7 @@ class TrainingConfig:
     tensorboard: bool = setting(False, KeepsWeights(), MayChangeOnResume())
     """Also write the numbers of log.jsonl to RUN/tensorboard; this needs the package tensorboard."""
     diagnose_every: int = setting(0, Ge(0), KeepsWeights(), MayChangeOnResume())
-    """Steps between diagnostic events in log.jsonl: loss, gradient norm, mHC streams; 0 logs none."""
+    """Steps between diagnostics in log.jsonl: loss, gradient norm, with mhc also stream statistics; 0 for none."""
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class EvaluationSplit:
     targets: npt.NDArray[np.int64]
     """(rows,) item number of each target."""
     known_V: npt.NDArray[np.bool_]
-    """(V,) the candidates; the same array as `Split.known_V`."""
+    """(V,) true for items that are candidates; the same array as `Split.known_V`."""
     skipped: dict[str, int]
     """Maps each reason for skipping users to the number of users skipped. Each skipped user counts once."""
     events_left_out: int
@@ -83,7 +83,7 @@ class Split:
     how: str
     """The value of the setting `split`, such as "leave-one-out"."""
     training: Histories
-    """(users,) the training part of each user, in order of user number. It can be empty under a temporal split."""
+    """(users,) the training part of each user, in order of user number. A temporal split can make it empty."""
     valid: EvaluationSplit
     test: EvaluationSplit
     known_V: npt.NDArray[np.bool_]
@@ -286,10 +286,12 @@ def _boundaries(times: npt.NDArray[np.int64], wanted: tuple[int | float, ...], h
 
 
 def _with_before(ordered: npt.NDArray[np.int64], before: float, how: str) -> int:
-    """Return the event time for which the number of earlier events, at least 1, is nearest to `before`.
+    """Return the event time whose number of earlier events is nearest to `before`, and at least 1.
 
-    If two times are equally near, return the earlier one. `ordered`: event times in ascending order. `how`: the
-    setting `split`, for the error message.
+    If two times are equally near, return the earlier one. `ordered`: event times in ascending order. `before`: the
+    wanted number of earlier events. `how`: the setting `split`, for the error message.
+
+    Raises: DataError if all times are equal. Remedy: as the message says.
     """
     changes = np.flatnonzero(np.diff(ordered)) + 1  # a cut elsewhere would separate events with equal times
     if not len(changes):

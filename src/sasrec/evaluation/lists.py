@@ -66,7 +66,7 @@ def best_items(scorer: Scorer, part: EvaluationSplit, advance: Any = lambda rows
     """(rows, 10) items with the highest scores, best first, given each row's history; 0 if too few items remain.
 
     Seen items and items unknown in training are excluded, as in `recommend`. With several processes, every process
-    returns all rows. After each batch of rows, `advance` is called with the number of rows in this batch.
+    returns all rows. `advance`: called with the number of rows after each chunk of rows that this process scores.
     """
     lists_BK = np.zeros((len(part.targets), min(LENGTH, scorer.num_items)))
     known_V = torch.from_numpy(part.known_V)
@@ -193,9 +193,9 @@ def _list_measures(lists_BK: Items, data: Dataset, split: Split, counts_V: Items
 def _slices(
     ranks: dict[str, npt.NDArray[np.float64]], best: str, data: Dataset, part: EvaluationSplit, counts_V: Items
 ) -> dict[str, dict[str, Any]]:
-    """Return the metrics of the model and of the best baseline on each slice: "slices" of `details_on_test`.
+    """Return the entry "slices" of `details_on_test`: the metrics of the model and of the best baseline by slice.
 
-    A slice contains the same rows for both, so "rows", "from" and "to" occur once.
+    A slice contains the same rows for both scorers, so each slice has "rows", "from" and "to" only once.
     """
     gaps = None if data.times is None else data.times[part.events] - data.times[part.events - 1]
     by_scorer = {
@@ -220,9 +220,10 @@ def _slice(ranks: npt.NDArray[np.float64], values: npt.NDArray[np.number]) -> di
 
 
 def _thirds(values: Items, weights: Items) -> Items:
-    """Sort the values, divide them into thirds of the total weight, and return the third of each: 0, 1 or 2.
+    """Divide the sorted values into three parts of about equal weight; return the part of each value.
 
-    Equal values are all in the same third, the one that contains the middle of their joint weight.
+    Part 0 has the lowest values, part 2 the highest. Equal values are all in the same part, the one that contains
+    the middle of their joint weight.
     """
     _, equals = np.unique(values, return_inverse=True)
     weight_of_equals = np.bincount(equals, weights=weights)

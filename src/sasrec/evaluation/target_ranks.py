@@ -55,8 +55,8 @@ def target_ranks(
 
     With several processes, each scores a share of the rows, and all return the ranks of all rows.
 
-    `negatives`: (rows, n) from `sampled_negatives`. After each block, `advance` is called with the number of rows
-    in this block.
+    `negatives`: (rows, n) from `sampled_negatives`. `advance`: called with the number of rows after each block of
+    rows that this process scores.
 
     Raises:
         EvaluationError: the split has no targets (train with another `split`), or a score is NaN (use an earlier

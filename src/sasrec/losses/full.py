@@ -41,7 +41,7 @@ class LeftOut(NamedTuple):
     row_P: Tensor
     """The row of each position, to look up `own_BK`."""
     unknown_U: Tensor
-    """Item numbers to exclude at all positions; U may be 0."""
+    """Item numbers of unknown items (no training event), to exclude at every position; U may be 0."""
 
     def fill(self, logits_CV: Tensor, part: slice) -> None:
         """Set the logits of excluded items to -inf, in place. `part`: the positions of the rows of `logits_CV`.

@@ -103,10 +103,13 @@ def bucket_attention(
     intervals_BLL: Tensor,
     dropout: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """Causal attention with one key and one value for each interval; return (B, H, L, K).
+    """Causal attention that adds time keys to item keys and time values to item values; return (B, H, L, K).
 
-    The queries must already be divided by sqrt(K). The result equals `plain_attention` up to rounding: attention
-    weights with equal intervals are summed first and multiplied by the interval's value once.
+    For a pair of events, the interval in `intervals_BLL` (0 to T-1) selects one row of `time_keys_HTK` and one of
+    `time_values_HTK`. The queries must already be divided by sqrt(K).
+
+    The result equals `plain_attention` up to rounding, but needs less memory. For each query, attention weights of
+    equal intervals are summed first, and each sum is multiplied by the interval's time value once.
     """
     per_head_BHLL = intervals_BLL.unsqueeze(1).expand(-1, q_BHLK.shape[1], -1, -1)
     # Score each query against the T interval keys, then look up the score of each pair of events. A separate key

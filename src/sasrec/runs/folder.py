@@ -93,7 +93,10 @@ class RunFolder:
         return open_dataset(prepared or self.path / "dataset")
 
     def log(self, log: RunLog | None) -> RunLog:
-        """Return a log that writes to log.jsonl and prints where `log` prints."""
+        """Return a log that writes to log.jsonl and prints to the console of `log`, or to stderr if `log` is None.
+
+        With several ranks, only rank 0 writes and prints.
+        """
         return RunLog.of_run(self.log_file, log)
 
     def events(self) -> list[dict[str, Any]]:

@@ -59,15 +59,15 @@ def train(
 
     `data`: a Dataset, the name of a public data set, a prepared folder, a file, several files, or a frame.
     `settings`: fields of RunConfig, such as `maxlen=50`; they override `recipe`.
-    `start_from`: a checkpoint, or a run, whose best weights become the initial weights (warm start). Its model
-    settings (except dropout), data and split must be those of this run.
-    `local_copy`: a file to read instead of downloading a public data set.
+    `start_from`: a checkpoint, or a run, whose best weights become the initial weights (warm start). Its data,
+    split and model settings (except dropout_rate, mhc_sinkhorn_iter, mhc_init_gate) must be those of this run.
+    `local_copy`: a file or folder to read instead of downloading a public data set.
     If torchrun restarts the processes after a failure, they resume the run that the same launch started.
 
-    Raises: ConfigError if `train_dir` already contains a run, or a setting is wrong. CheckpointError if
-    `start_from` does not fit. DataError or DownloadError if the data cannot be read. TrainingError if the loss is
-    not finite. Each message names the remedy. KeyboardInterrupt after Ctrl-C, once the weights are saved; `resume`
-    continues such a run.
+    Raises: ConfigError if `train_dir` already contains a run, or a setting is wrong. CheckpointError or
+    ConfigError if `start_from` does not fit. DataError or DownloadError if the data cannot be read. TrainingError
+    if the loss is not finite. Each message names the remedy. KeyboardInterrupt after Ctrl-C, once the weights are
+    saved; `resume` continues such a run.
     """
     config = recipe if isinstance(recipe, RunConfig) else RunConfig.load(recipe) if recipe else RunConfig()
     if "dataset" in settings:
@@ -150,7 +150,8 @@ def _refuse_to_train(config: RunConfig, *, new: bool) -> None:
 def _start_from(start: store.Checkpoint, model: SequenceModel, data: Dataset, config: RunConfig) -> None:
     """Copy the weights of a checkpoint to a new model (warm start).
 
-    Raises: CheckpointError or ConfigError if data, split or model differ. Remedy: use weights of the same kind.
+    Raises: CheckpointError if the checkpoint has other data or model settings than this run, ConfigError if it has
+    another split. Remedy: start from a checkpoint with the same data, model settings and split.
     """
     check_data(start, data)
     other = config_of(start)

@@ -42,7 +42,10 @@ class RunLog:
 
     @staticmethod
     def of_run(path: Path | None, log: RunLog | None) -> RunLog:
-        """Return the log of a run, on the console of `log`. With several ranks, only rank 0 writes and prints."""
+        """Return a log that writes to `path` and prints to the console of `log`, or to stderr if `log` is None.
+
+        With several ranks, only rank 0 writes and prints.
+        """
         if rank() > 0:
             return RunLog(None, Console(quiet=True))
         return RunLog(path, log.console if log else None)

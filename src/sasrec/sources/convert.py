@@ -56,7 +56,7 @@ def converted_earlier(into: Path, origin: str) -> Located | None:
 
 
 def table_path(into: Path, kind: str) -> Path:
-    """Return the path of a converted table; `kind` is events, items or pairs."""
+    """Return the path of a converted table, INTO.KIND.tsv; `kind` is events, items or pairs."""
     return into.with_name(f"{into.name}.{kind}.tsv")
 
 
@@ -88,7 +88,10 @@ def _titled(items: Path | None, column: str | None) -> tuple[Path | None, str | 
 
 
 def convert(dataset: PublicDataset, copy: Path, into: Path, origin: str, console: Console) -> Located | None:
-    """Convert an archive, folder or file; return None if it contains no events of this data set."""
+    """Convert the events and titles in `copy` to tables (paths: `table_path`); return their location.
+
+    `copy`: an archive, a folder or a file. Return None if `copy` contains no events of this data set.
+    """
     # For a single file of events, look for the titles in the same folder.
     single_file = copy.is_file() and not zipfile.is_zipfile(copy)
     with reading(copy):
@@ -116,8 +119,8 @@ def _open(copy: Path, file: str, dataset: PublicDataset) -> IO[bytes] | None:
                     continue
                 if info.file_size > dataset.max_bytes:
                     raise DataError(
-                        f"{copy} is not the original: {file} unpacks to {info.file_size:,} bytes. "
-                        "Download it again."
+                        f"{copy} is not the original archive: its {file} unpacks to {info.file_size:,} bytes, "
+                        "more than any original file. Download the archive again."
                     )
                 return archive.open(info)
         return None
@@ -135,8 +138,8 @@ def _write_events(stream: IO[bytes], member: Member, out: IO[bytes], console: Co
         first = stream.readline(_LONGEST_LINE).strip()
         if len(first.split(separator)) != 4:
             raise DataError(
-                f"{member.file} is not the original: its first line is not user, item, rating, time. "
-                "Download it again."
+                f"{member.file} is not the original file: its first line is not user, item, rating, time. "
+                "Download the data set again."
             )
         out.write(b"user\titem\trating\ttime\n")
         if first.rpartition(separator)[2].isdigit():  # The first line is an event, not a header.

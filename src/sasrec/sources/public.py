@@ -31,8 +31,9 @@ def locate(name: str, *, cache: Path, local_copy: Path | None = None, console: C
     The first call downloads and converts the data; later calls reuse the result. `local_copy` replaces the
     download: it is the original archive, its unpacked folder, or one file of events.
 
-    Raises: DataError for an unknown name, a damaged copy, or a copy without any expected file. DownloadError if
-        all sources fail. Remedy: download the file by hand and pass it with `--from FILE`.
+    Raises: DataError for an unknown name, a damaged copy, or a copy without any expected file. Remedy: as the
+        message says. DownloadError if all sources fail. Remedy: download the file by hand and pass it as
+        `local_copy`.
     """
     dataset = find(name)
     console = console or Console(stderr=True)
@@ -56,7 +57,9 @@ def locate(name: str, *, cache: Path, local_copy: Path | None = None, console: C
         if located := convert(dataset, archive, raw / Path(source.file).stem, source.told, console):
             return located
         expected = ", ".join(member.file for member in dataset.events)
-        raise DataError(f"{archive} contains none of the expected files: {expected}. Delete it and run again.")
+        raise DataError(
+            f"{archive} contains none of the expected files: {expected}. Delete this download and run again."
+        )
     remedy = f"`local_copy` accepts any of these files: {', '.join(dataset.accepted)} (see {dataset.homepage})."
     raise DownloadError(f"{name} could not be downloaded. {' '.join(failures)} {remedy}")
 

@@ -37,8 +37,8 @@ def resolve(
     """
     if local_copy is not None and not isinstance(source, str | Path):
         raise ConfigError(
-            "`local_copy` only replaces the download of a public data set, but the source is not the name of one. "
-            "Pass the name of a public data set, or remove `local_copy`."
+            "`local_copy` only replaces the download of a public data set, but the data is a Dataset, a frame or "
+            "a list of files. Pass the name of a public data set as the data, or remove `local_copy`."
         )
     if isinstance(source, Dataset):
         _refuse_reading_options(config)
@@ -163,7 +163,10 @@ def _refuse_other(name: str, known: dict[str, Any], config: DataConfig) -> None:
     Raises: ConfigError if such a setting is given. Remedy: remove the setting.
     """
     if given := [field for field in _given(config) if field in known and known[field] != getattr(config, field)]:
-        raise ConfigError(f"{name} is always read the same way; remove {', '.join(given)}")
+        raise ConfigError(
+            f"the columns and times of {name} are always read the same way; remove {', '.join(given)} from the "
+            "settings."
+        )
 
 
 def prepare(

@@ -229,16 +229,16 @@ def check_alike(first: Scored, other: Scored, candidates: Candidates) -> None:
     """Raise EvaluationError if two runs were measured under different protocols or on different targets."""
     if differing := differences(first.protocol, other.protocol, candidates):
         raise EvaluationError(
-            f"{first.name} and {other.name} were measured under different protocols; "
-            f"they differ in {'; '.join(differing)}. "
-            "Compare runs with the same data and split, or measure both again"
+            f"{first.name} and {other.name} were measured under different protocols, "
+            f"which differ in {'; '.join(differing)}. "
+            "Compare runs with the same data and split. If these are the same, measure both runs again."
         )
     if not all(
         first.rows[key].cast(pl.String).equals(other.rows[key].cast(pl.String)) for key in ("user", "event")
     ):
         raise EvaluationError(
             f"{first.name} and {other.name} were measured on different targets. "
-            "Measure both again with sasrec evaluate"
+            "Measure both runs again with sasrec evaluate."
         )
 
 
@@ -281,7 +281,7 @@ def _seeds_differ(model: list[Scored]) -> bool:
         twin = first.setdefault(run.seed, run)
         if twin is not run and twin.rows.equals(run.rows):
             raise ConfigError(
-                f"{twin.name} and {run.name} have the same settings, seed and ranks. Name only one of them"
+                f"{twin.name} and {run.name} have the same settings, seed and ranks. Name only one of them."
             )
     return len(first) == len(model)
 

@@ -317,7 +317,7 @@ class Trainer:
         self.state.epoch_loss, self.state.scaler = float(self._epoch_loss), self._scaler.state_dict()
 
         def write() -> str:
-            # Copy: all ranks decide by `seconds`, so rank 0 must not change it for itself alone.
+            # Copy: all ranks compare `seconds` with max_minutes, so rank 0 must not change only its own value.
             state = replace(self.state, seconds=time.monotonic() - self._began)
             self._save(state, score, optimizer_tensors(self.model, self._optimizer))
             return ""
@@ -327,7 +327,7 @@ class Trainer:
         self._saved, self._saved_step = time.monotonic(), self.state.step
 
     def _elapsed(self) -> float:
-        """Seconds since the start of training by the clock of rank 0, so that all ranks decide equally."""
+        """Seconds of training by the clock of rank 0, so that all ranks agree whether max_minutes is reached."""
         mine = time.monotonic() - self._began if rank() == 0 else 0.0
         return float(sum_over_ranks(torch.tensor(mine, dtype=torch.float64)))
 
