@@ -1,6 +1,7 @@
 """Self-attentive sequential recommendation: from a file of events to top-K lists in your own ids.
 
-The packages, in the order the data flows; each imports only from those above it and from the last four:
+The packages, in the order the data flows. Each imports only from packages above it, and from config, runtime,
+files and errors:
 
     events       raw files and frames -> checked rows, every bad one named
     data         checked rows -> flat arrays and id maps; splits

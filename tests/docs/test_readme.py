@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -69,15 +70,18 @@ def test_the_demo_prints_what_the_readme_shows(tmp_path: Path) -> None:
     commands = re.findall(r"\$\(BIN\)/sasrec ([^&\n]+)", makefile.partition("demo: ")[2].partition("\n")[0])
     assert [command.split()[0] for command in commands] == ["train", "recommend"]
     printed = ""
-    for command in commands:
-        arguments = shlex.split(command.replace("recipes/", f"{README.parent}/recipes/"))
-        done = subprocess.run(
-            [sys.executable, "-m", "sasrec", *arguments], cwd=tmp_path, capture_output=True, text=True, check=True
+    for words in commands:
+        arguments = shlex.split(words.replace("recipes/", f"{README.parent}/recipes/"))
+        command = [sys.executable, "-m", "sasrec", *arguments]
+        one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+        printed += subprocess.check_output(
+            command, cwd=tmp_path, stderr=subprocess.STDOUT, env=one_thread, text=True
         )
-        printed += done.stdout
-    printed = "".join(line for line in printed.splitlines(keepends=True) if not line.startswith("code "))
-    shown = README.read_text(encoding="utf-8").partition("The demo ends like this")[2].split("```")[1]
-    assert shown.split() == printed.split()  # a terminal wraps lines
+    printed = "".join(line for line in printed.splitlines(keepends=True) if not line.startswith("code: "))
+    shown = README.read_text(encoding="utf-8").partition("ends like this")[2].split("```")[1]
+    # A terminal wraps lines, and aligns labels instead of writing a colon after them.
+    expected, got = ([word.rstrip(":") for word in text.split()] for text in (shown, printed))
+    assert got[-len(expected) :] == expected
 
 
 def rows_by_recipe(text: str) -> dict[str, list[str]]:

@@ -117,7 +117,7 @@ class TrainingBatches:
 
     @property
     def log_q_V(self) -> npt.NDArray[np.float64] | None:  # noqa: N802
-        """The log of the probability that a draw gives each item, (V,); None if the plan does not need it."""
+        """(V,) log of the probability that one draw of a negative gives the item; None without logQ correction."""
         return None if self._negatives is None else self._negatives.log_q_V
 
     def __len__(self) -> int:
@@ -129,9 +129,9 @@ class TrainingBatches:
         return self._plan_of(epoch)[1]
 
     def _plan_of(self, epoch: int) -> tuple[int, list[npt.NDArray[np.int64]], Histories]:
-        """Return the epoch, the users of each batch, and each user's history up to the epoch's last input.
+        """Return the epoch, the users of each batch, and each user's history up to its last input in this epoch.
 
-        With random windows, this last input differs between epochs. The result for the latest epoch is cached,
+        With random windows, a user's last input differs between epochs. The result for the latest epoch is cached,
         since each step needs it.
         """
         with self._lock:  # the thread of the loader also calls this
@@ -225,7 +225,7 @@ class TrainingBatches:
         return inputs.items[inputs.flat() + 1].astype(np.int64), covering_P / (unused_P + 1)
 
     def _targets(self, inputs: Histories, users: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Return the item that follows each input of `users`, user after user."""
+        """Return the target of each input item of `users`, which is the next item, as one array, user by user."""
         # Moving the window by one event turns inputs into targets.
         ends = inputs.ends[users] + 1
         last = Histories(inputs.items, None, ends - self._length_of[users], ends)

@@ -40,7 +40,7 @@ class RunConstants:
 
     plan: NegativePlan
     log_q_V: Tensor | None
-    """The log of the probability that a draw gives each item, (V,); None if the plan does not need it."""
+    """(V,) log of the probability that one draw of a negative gives the item; None without logQ correction."""
     unknown_U: Tensor | None
     """Item numbers that are not candidates, (U,); None if all items are candidates."""
 
@@ -74,9 +74,9 @@ class Loader:
     """Moves the batches of a run to a device; prepares the next batch while the present one is in use."""
 
     def __init__(self, batches: TrainingBatches, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
-        """Move the constants of the run to the device.
+        """Move the `RunConstants`, which all batches share, to the device.
 
-        `dtype`: the type of the model's weights; constants that are added to scores get this type.
+        `dtype`: the type of the model's weights. `log_q_V` gets this type, because losses subtract it from scores.
         """
         self.batches, self._device = batches, device
         log_q, unknown = batches.log_q_V, batches.unknown_U

@@ -31,7 +31,7 @@ class NegativeSampler:
         """Sort the positives of all rows, once.
 
         `also`: (rows,) one more item to exclude per row, such as an evaluation target. `known_V`: (V,) true for
-        items that may be drawn; None means all. The items of `histories` and `also` must be known.
+        items that may be drawn; None means all. All items of `histories` and `also` must be such items.
         """
         rows = np.repeat(np.arange(len(histories)), histories.lengths)
         items = histories.items[histories.flat()].astype(np.int64)
@@ -54,7 +54,7 @@ class NegativeSampler:
     def draw(
         self, rows: npt.NDArray[np.int64], num_negatives: int, random: np.random.Generator
     ) -> npt.NDArray[np.int64]:
-        """Return item numbers (len(rows), num_negatives); 0 for a row whose history contains every known item."""
+        """Return item numbers (len(rows), num_negatives); 0 for a row without an item to draw."""
         free = (len(self._drawable) - self._counts[rows])[:, None]
         drawn = (random.random((len(rows), num_negatives)) * free).astype(np.int64)
         drawn = np.minimum(drawn, free - 1)  # rounding can turn a product just below `free` into `free`
@@ -65,7 +65,8 @@ class NegativeSampler:
     def is_positive(self, rows: npt.NDArray[np.int64], items_RN: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Return (R, N): true where an item is a positive of its row, so that `draw` never returns it there.
 
-        `rows`: (R,) row numbers. `items_RN`: numbers of known items; the padding item 0 is not allowed.
+        `rows`: (R,) row numbers. `items_RN`: numbers of items that may be drawn (`known_V` of the constructor), so
+        never the padding item 0.
         """
         keys_RN = rows[:, None] * self._stride + self._place_V[items_RN]
         at_RN = np.searchsorted(self._positives, keys_RN)
@@ -139,7 +140,7 @@ class TrainingNegatives:
         # A uniform draw of an event draws an item in proportion to popularity. int32 halves the memory.
         self._events = training.items[training.flat()] if plan.pool == "events" else training.items[:0]
         self.log_q_V: npt.NDArray[np.float64] | None = None
-        """The log of the probability that a draw gives each item, (V,); None if the plan does not need it."""
+        """(V,) log of the probability that one draw of a negative gives the item; None without logQ correction."""
         if plan.needs_log_q:
             if plan.pool != "batch":
                 pool = self._drawable if plan.pool == "catalogue" else self._events

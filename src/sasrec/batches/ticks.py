@@ -28,7 +28,7 @@ def with_ticks(split: Split, data: Dataset, config: ModelConfig) -> Split:
     With `interval_unit` "training", the unit is the user's smallest gap in the training part. If the training part
     has no gap above zero, the unit is the first later gap above zero.
 
-    Raises: DataError if the model needs times but the data has no times. Remedy: use time=False.
+    Raises: DataError if the model needs times but the data has no times. Remedy: use the model setting time=False.
     """
     if not config.time:
         return split
@@ -55,10 +55,13 @@ def user_ticks(
 
     User u owns the events offsets[u]:offsets[u + 1] of the data set.
 
-    Raises: DataError if the data has no times. Remedy: use time=False.
+    Raises: DataError if the data has no times. Remedy: use the model setting time=False.
     """
     if data.times is None:
-        raise DataError(f"this model needs times, but the data set {data.name!r} has no times. Use time=False.")
+        raise DataError(
+            f"this model needs times, but the data set {data.name!r} has no times. Train with time=False, or on "
+            "data with times."
+        )
     times = data.times[offsets[0] : offsets[-1]]
     offsets = offsets - offsets[0]
     ends = offsets[1:] if config.interval_unit == "history" else part.ends(times, offsets)
@@ -71,8 +74,8 @@ def personal_times(
     """Return the tick of each event, (events,), by the formula at the top of this file.
 
     User u owns times[offsets[u]:offsets[u + 1]], which are microseconds in ascending order. The unit of user u is
-    the smallest gap above zero, in whole seconds, between the events before index `unit_ends[u]`. If these events
-    have no such gap, the unit is the first later gap above zero. This leaks nothing from the future: before the
+    the smallest gap above zero, in whole seconds, in times[offsets[u]:unit_ends[u]]. If these times have no such
+    gap, the unit is the user's first later gap above zero. This leaks nothing from the future: before the
     first gap all intervals are 0 in any unit.
     """
     seconds = np.asarray(times) // _MICROSECONDS

@@ -48,12 +48,14 @@ def checkpoint_at(path: Path) -> store.Checkpoint:
 def check_data(found: store.Checkpoint, data: Dataset) -> None:
     """Check that a checkpoint belongs to a data set, by the hash of the data.
 
-    Raises: CheckpointError if the checkpoint was trained on other data. Remedy: name the right data set.
+    Raises: CheckpointError if the checkpoint was trained on other data. Remedy: pass the data that it was trained
+    on, or use another checkpoint.
     """
     if found.need("data_hash") != data.data_hash:
         raise CheckpointError(
             f"{found.path} was trained on other data (hash {found.need('data_hash')[:12]}, but this data set has "
-            f"{data.data_hash[:12]}). Name the right data set with `dataset`."
+            f"{data.data_hash[:12]}). Pass the data that it was trained on (`dataset`; in Python's train, "
+            "`data`), or use another checkpoint."
         )
 
 
@@ -86,9 +88,9 @@ def known_items(found: store.Checkpoint, num_items: int) -> npt.NDArray[np.bool_
 
 
 def training_part(found: store.Checkpoint) -> TrainingPart:
-    """Return the rule for where the training part of a history ended.
+    """Return the rule that decided where the training part of each history ends.
 
-    Raises: CheckpointError if the checkpoint does not contain the rule. Remedy: use another checkpoint.
+    Raises: CheckpointError if the checkpoint has no valid rule. Remedy: use another checkpoint.
     """
     try:
         return TrainingPart(**found.need(_TRAINING_PART))

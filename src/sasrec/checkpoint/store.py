@@ -201,7 +201,7 @@ def published(checkpoints: Path) -> list[Path]:
 
 
 def begun(checkpoints: Path) -> bool:
-    """Return whether a checkpoint to resume from exists, including one that an interrupted save left hidden."""
+    """Return whether a checkpoint exists, also one that a killed save left under its hidden name `.step-….old`."""
     return any(checkpoints.glob("step-*")) or any(checkpoints.glob(".step-*.old"))
 
 

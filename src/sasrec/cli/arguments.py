@@ -1,6 +1,6 @@
-"""Handle what the types of arguments cannot: recipes, options of the published code, misspelt options, lists.
+"""Handle what the parser (tyro) cannot: recipes, options of the published SASRec code, misspelt options, lists.
 
-Error messages name arguments as Python does; they are translated to options here.
+Error messages name arguments as Python does; `as_options` replaces these names by options.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def recipe_named_in(arguments: list[str]) -> RunConfig:
 
 
 def published_spellings(arguments: list[str]) -> list[str]:
-    """The arguments with the options of the published PyTorch code replaced by ours."""
+    """Return `arguments` with options of the published SASRec code for PyTorch replaced by options of sasrec."""
     if "--multi_gpu" in map(_spelled, arguments) and not launched():
         raise ConfigError(
             "--multi_gpu needs torchrun. Start a process for each of N devices: "
@@ -121,7 +121,9 @@ def ids(text: str) -> list[str]:
         try:
             lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{text[1:]} cannot be read: {error}") from None
+            raise ConfigError(
+                f"the file of {text} cannot be read: {error}. Name a UTF-8 text file with one id a line."
+            ) from None
         return [line.strip() for line in lines if line.strip()]
     return [part.strip() for part in text.split(",") if part.strip()]
 
@@ -131,4 +133,4 @@ def seconds(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
-        raise ConfigError(f"--times must be numbers separated by commas: {error}") from None
+        raise ConfigError(f"--times must be numbers separated by commas: {error}. Correct --times.") from None

@@ -29,7 +29,8 @@ class Train:
 
     Example: sasrec train --train_dir runs/mine --resume
 
-    The spellings --norm_first, --no_norm_first, --use_amp and --multi_gpu of the published PyTorch code work, too.
+    The options --norm_first, --no_norm_first, --use_amp and --multi_gpu of the published SASRec code for PyTorch
+    work, too.
     """
 
     train_dir: Path
@@ -43,7 +44,7 @@ class Train:
     state_dict_path: OptionalPath = None
     """Start from the weights of this checkpoint, or of the best checkpoint of this run."""
     inference_only: bool = False
-    """Measure a checkpoint without training: the run's best, or --state_dict_path (printed only, not saved)."""
+    """Measure the run's best checkpoint, without training; or --state_dict_path, whose metrics are not saved."""
     sampled: bool = False
     """Print the figures of the sampled protocol as a table too."""
     config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
@@ -156,7 +157,8 @@ class Compare:
     recent-7-days, item-to-item, markov). Runs that differ only in the seed count as one model: give several, so
     that the interval covers the seed too. Runs measured under different protocols are refused.
 
-    Prints a table, then a sentence for each run: the difference, its 95 % interval over users, and p.
+    Prints a table, then a sentence for each model or baseline except the first: its difference from the first, the
+    95 % interval of this difference, and p.
 
     Example: sasrec compare runs/a runs/b
 
@@ -174,7 +176,7 @@ class Compare:
     split: SplitName = "test"
     """Compare on the targets of this split: test or valid."""
     resamples: int = 10_000
-    """How often users are resampled, for the interval and p."""
+    """Number of bootstrap resamples of the users, for the interval and p."""
 
     def run(self) -> None:
         """Compare, and print the table and the sentences."""
@@ -211,7 +213,7 @@ class Recommend:
     k: int = 10
     """How many items to recommend per user or history."""
     include_seen: bool = False
-    """Recommend items of the history too; for models trained with --no_skip_own_items."""
+    """Recommend items of the history too; useful only for models trained with --no_skip_own_items."""
     allow: OptionalText = None
     """Recommend only these items: ids separated by commas, or @FILE with one id a line."""
     deny: OptionalText = None
@@ -291,7 +293,8 @@ class Reproduce:
     def run(self) -> None:
         """Reproduce the recipe and print the table of its metrics; without a recipe, list the recipe names.
 
-        Raises: ReproductionError if a mean is outside its band. Remedy: compare versions and data with the recipe.
+        Raises: ReproductionError if a mean is outside its band. Remedy: compare the PyTorch version and the device
+        with those in the comment at the top of the recipe.
         """
         from sasrec.config.recipe import recipe_names
 
@@ -310,7 +313,10 @@ class Reproduce:
             raise
         print_outcome(outcome)
         if outside := outcome.outside():
-            raise ReproductionError("; ".join(outside) + ": compare versions and data with the recipe's header")
+            raise ReproductionError(
+                f"{'; '.join(outside)}. Compare your PyTorch version and device with those in the comment at the "
+                "top of the recipe."
+            )
 
 
 @dataclass(frozen=True)
@@ -326,7 +332,7 @@ class Export:
     """Folder to write."""
 
     def run(self) -> None:
-        """Export, and say how to use it."""
+        """Export the model, and print how to use the export."""
         from sasrec.cli.sentences import next_step
         from sasrec.runs.export import export
 

@@ -24,5 +24,5 @@ err = _console(stderr=True)
 
 
 def say(console: Console, sentence: str, *, label: str = "", style: str = "") -> None:
-    """Print a sentence after a coloured label such as "error:"; brackets are not markup."""
+    """Print a sentence after a coloured label such as "error:". Brackets in it are printed as they are."""
     console.print((f"[{style}]{label}[/{style}] " if label else "") + escape(sentence))

@@ -17,10 +17,10 @@ from sasrec.config.settings import Duplicates, TimeUnit
 
 @dataclass(frozen=True)
 class Datasets:
-    """List the public data sets that `sasrec train --dataset NAME` knows, with their terms."""
+    """List the public data sets that `sasrec train --dataset NAME` knows, with their terms of use."""
 
     def run(self) -> None:
-        """Print each public data set with its terms, home page and accepted local copies."""
+        """Print each public data set with its terms of use, home page and accepted local copies."""
         from sasrec.sources.registry import CATALOG
 
         for dataset in CATALOG.values():
@@ -51,13 +51,13 @@ class Prepare:
     output: Path
     """Folder to write."""
     user: OptionalText = None
-    """Column of user ids. Default: found by its name."""
+    """Column of user ids. Default: recognised by its name."""
     item: OptionalText = None
-    """Column of item ids. Default: found by its name."""
+    """Column of item ids. Default: recognised by its name."""
     time: OptionalText = None
-    """Column of times, as numbers or ISO 8601. Default: found by its name; without one, file order counts."""
+    """Column of times: numbers or ISO 8601. Default: recognised by its name. Without times, file order is kept."""
     time_unit: TimeUnit = "auto"
-    """Unit of numeric times; auto decides by their size and says so."""
+    """Unit of numeric times. auto chooses the unit by the size of the numbers and prints the choice."""
     items: OptionalPath = None
     """File with item titles (CSV or TSV with a header)."""
     items_id: OptionalText = None

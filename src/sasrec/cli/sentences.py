@@ -1,4 +1,4 @@
-"""What the command line says about results, in sentences."""
+"""Sentences about results that the command line prints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # these import PyTorch
 
 
 def verdict(found: Verdict) -> Iterator[str]:
-    """Whether the model beats the best baseline, by how much, and whether training had converged."""
+    """Yield sentences: whether the model beats the best baseline, by how much, and whether training converged."""
     if found.baseline is None:
         yield "No verdict: nobody has a test target."
     elif found.comparison is None:
@@ -42,7 +42,7 @@ def verdict(found: Verdict) -> Iterator[str]:
 def against_best_baseline(metrics: dict[str, Any]) -> str:
     """Return a sentence that compares the model with the best baseline, without a significance test.
 
-    For metrics whose ranks are not in a run folder, since a significance test needs the ranks.
+    This is for a checkpoint measured with `--state_dict_path`. Its ranks are not saved, and the test needs ranks.
     """
     own = metrics["test"]["full"]["ndcg@10"]
     name, best = best_baseline(metrics, "test.full.ndcg@10")
@@ -115,7 +115,7 @@ def measured_how(found: Comparison) -> str:
 
 
 def reproduced(outcome: Outcome, seconds: float) -> Iterator[str]:
-    """What was published, and what was checked."""
+    """Yield sentences: the published metrics, the seeds that ran, and "all bands hold" if they do."""
     expected, ran = outcome.recipe.expected, len(outcome.endings)
     for each in outcome.recipe.published:
         yield f"published: {each.metric} {each.value:.4f} ({each.source})"
@@ -130,12 +130,12 @@ def reproduced(outcome: Outcome, seconds: float) -> Iterator[str]:
 
 
 def interrupted(train_dir: Path) -> str:
-    """How an interrupted run continues."""
+    """Return a sentence that says how to continue an interrupted run."""
     return f"interrupted; continue with: sasrec train --train_dir {train_dir} --resume"
 
 
 def next_step(run: Path) -> str:
-    """How a trained or exported model is used."""
+    """Return a sentence with the command that recommends with `run`, the folder of a run or of an export."""
     return f"next: sasrec recommend {run} --history ITEM,ITEM,…"
 
 

@@ -25,7 +25,7 @@ _COLUMNS = ("ndcg@10", "hr@10", "mrr@10", "ndcg@20", "hr@20")
 
 
 def print_items(recommender: Recommender, items: list[tuple[str | int, float]]) -> None:
-    """Rank, item id, score and, where there are any, titles."""
+    """Print recommended items: rank, item id, score and, if any item has a title, titles."""
     titles = [recommender.title(item) for item, _ in items]
     names = ["rank", "item", "score", *(["title"] if any(titles) else [])]
     rows = [
@@ -42,13 +42,13 @@ def print_items(recommender: Recommender, items: list[tuple[str | int, float]]) 
 
 
 def print_run(run: Path, metrics: dict[str, Any], *, sampled: bool = False) -> None:
-    """The metrics of a run, and at the end the verdict on it."""
-    if not out.quiet:  # of several processes one speaks
+    """Print the metrics of a run, and at the end the verdict on it."""
+    if not out.quiet:  # only rank 0 prints, so the other ranks skip the verdict
         print_metrics(metrics, sampled=sampled, found=verdict_on(run))
 
 
 def print_metrics(metrics: dict[str, Any], *, sampled: bool = False, found: Verdict | None = None) -> None:
-    """What `evaluate` returns: model and baselines, the protocol, details if there are any, the verdict."""
+    """Print what `evaluate` returned: model and baselines, protocol, details if measured; then the verdict."""
     card, splits = metrics["protocol"], [name for name in ("valid", "test") if name in metrics]
     for split in splits:
         _heading(sentences.counted(split, card))
@@ -90,7 +90,7 @@ def _table(*columns: str, first: str = "") -> Table:
 
 
 def print_comparison(found: Comparison) -> None:
-    """What `compare` returns: a table and its protocol, a sentence for each side, and what to bear in mind."""
+    """Print the result of `compare`: a table, its protocol, a sentence for each side except the first, notes."""
     table = _comparison(found, differences=True)
     natural = out.measure(table, options=out.options.update(width=10_000)).maximum
     if natural > out.width:  # the sentences have the differences too

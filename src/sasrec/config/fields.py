@@ -19,7 +19,7 @@ Bound = Ge | Gt | Le | Lt
 
 @dataclass(frozen=True)
 class OnlyWith:
-    """The setting acts only if another setting has one of these values."""
+    """Marks a setting that has an effect only if another setting has one of these values."""
 
     setting: str
     values: tuple[Any, ...] = (True,)
@@ -27,17 +27,17 @@ class OnlyWith:
 
 @dataclass(frozen=True)
 class Finite:
-    """The setting must be a finite number; it needs no other bounds."""
+    """Marks a setting that must be a finite number. A setting with bounds must be finite anyway."""
 
 
 @dataclass(frozen=True)
 class KeepsWeights:
-    """The setting changes what is shown or saved, but never a weight."""
+    """Marks a setting that changes what is shown or saved, but never the weights of the model."""
 
 
 @dataclass(frozen=True)
 class MayChangeOnResume:
-    """A resumed run may have another value than the run began with."""
+    """Marks a setting that may get another value when a run is resumed."""
 
 
 Rule = Bound | Finite | OnlyWith | KeepsWeights | MayChangeOnResume
@@ -49,7 +49,7 @@ def setting(default: Any, *rules: Rule) -> Any:
 
 
 def settings_with(parts: list[Any], kind: type) -> frozenset[str]:
-    """The names of the settings that carry a rule of that kind."""
+    """Return the names of the settings in `parts` (dataclasses of settings) that have a rule of class `kind`."""
     return frozenset(field.name for part in parts for field in dataclasses.fields(part) if _rules(field, kind))
 
 

@@ -54,7 +54,7 @@ class Expected(BaseModel):
 
 
 class Published(BaseModel):
-    """A published result under the same protocol: an entry [[published]] of a recipe."""
+    """A published result under the protocol of the recipe: an entry [[published]] of the recipe."""
 
     model_config = ConfigDict(extra="forbid")
     metric: str
@@ -84,7 +84,7 @@ class Recipe:
     def settings(self, seed: int) -> RunConfig:
         """Return the settings of the run with this random seed, without the settings of the data.
 
-        The data is compared by hash, so its place does not matter.
+        `reproduce` checks the data by the hash in the recipe, so the path of the data does not matter.
         """
         return dataclasses.replace(self.config, data=DataConfig()).replace(seed=seed)
 

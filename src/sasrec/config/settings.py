@@ -82,9 +82,9 @@ class ModelConfig:
     time: bool = False
     """Use time-interval attention (TiSASRec). The data needs times."""
     time_span: int = setting(256, Ge(1), OnlyWith("time"))
-    """Intervals between events are clipped to this many ticks, the user's time unit (only with time)."""
+    """Clip intervals between events to this many ticks; interval_unit defines the tick (only with time)."""
     interval_unit: Literal["training", "history"] = setting("training", OnlyWith("time"))
-    """Events whose smallest gap is a user's time unit (tick): training part or whole history (only with time)."""
+    """A tick is a user's smallest gap between events in the training part or whole history (only with time)."""
     mhc: bool = False
     """Use manifold-constrained hyper-connections (mHC) instead of plain residuals; norm must be pre."""
     mhc_expansion_rate: int = setting(4, Ge(1), OnlyWith("mhc"))
@@ -131,7 +131,7 @@ class TrainingConfig:
     """How training minimises the loss, and when it stops."""
 
     batch_size: int = setting(128, Ge(1))
-    """Average number of users in a batch. Batches of long histories have fewer users, to equalise positions."""
+    """Average number of users in a batch. Batches of long histories have fewer users, but about as many events."""
     windows: Literal["last", "random"] = "last"
     """Part of a history longer than maxlen that an epoch uses: the last events, or a window drawn at random."""
     lr: float = setting(1e-3, Gt(0))
@@ -139,15 +139,15 @@ class TrainingConfig:
     optimizer: Literal["adam", "adamw"] = "adam"
     """Adam, or AdamW, which can decay weights."""
     weight_decay: float = setting(0.0, Ge(0), OnlyWith("optimizer", ("adamw",)))
-    """Weight decay of the layers' matrices (only with adamw). Biases, norms, embeddings and mHC do not decay."""
+    """Weight decay of the layers' matrices, not of biases, norms, embeddings and mHC weights (only with adamw)."""
     schedule: Literal["constant", "step", "cosine"] = "constant"
     """Learning rate: constant, step (times gamma every step_size epochs or steps), cosine (to 0 at num_epochs)."""
     step_size: int = setting(20, Ge(1), OnlyWith("schedule", ("step",)))
-    """Epochs or steps (see step_unit) from one fall of the learning rate to the next (only with schedule step)."""
+    """Epochs or steps (see step_unit) between two reductions of the learning rate (only with schedule step)."""
     step_unit: Literal["epochs", "steps"] = setting("epochs", OnlyWith("schedule", ("step",)))
-    """Unit of step_size: epochs, or optimizer steps, as for PyTorch's StepLR called once a step."""
+    """Unit of step_size: epochs or optimizer steps (only with schedule step)."""
     gamma: float = setting(0.5, Gt(0), Le(1), OnlyWith("schedule", ("step",)))
-    """Factor that multiplies the learning rate at each fall (only with schedule step)."""
+    """Factor that multiplies the learning rate after every step_size epochs or steps (only with schedule step)."""
     warmup_steps: int = setting(0, Ge(0))
     """Number of optimizer steps over which the learning rate rises linearly to lr."""
     clip_norm: float = setting(0.0, Ge(0))
@@ -214,12 +214,12 @@ class RunConfig:
                 raise ConfigError(sentence)
 
     def __repr__(self) -> str:
-        """Only what differs from the defaults, so that a person can read it."""
+        """Return the settings that differ from the defaults, as short text for people."""
         changed = RunConfig().differences(self)
         return f"RunConfig({', '.join(f'{name}={value!r}' for name, (_, value) in changed.items())})"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """Return the settings that differ from the defaults as HTML, for notebooks."""
         return f"<code>{html.escape(repr(self))}</code>"
 
     def replace(self, **overrides: Any) -> RunConfig:

@@ -1,4 +1,4 @@
-"""Options of the published PyTorch code that do not exist here, each with the arguments that replace it."""
+"""Options of the published SASRec code for PyTorch that do not exist here, and their replacements."""
 
 PUBLISHED_SPELLINGS: dict[str, tuple[str, ...]] = {
     "--norm_first": ("--norm", "pre"),

@@ -1,4 +1,4 @@
-"""Parse the text of the setting `split`. Parsing needs no data, so malformed text fails before any is read."""
+"""Parse the text of the setting `split`. Parsing needs no data, so malformed text fails before data is read."""
 
 from __future__ import annotations
 

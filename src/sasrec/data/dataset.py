@@ -50,7 +50,7 @@ class Dataset:
     """The items, in order of item number."""
     name: str = "events"
     report: dict[str, Any] = field(default_factory=dict)
-    """Counts of the events that were read and kept; `sasrec prepare` prints this report."""
+    """Statistics of the data, such as the numbers of rows read and events; `sasrec prepare` prints this report."""
 
     @property
     def num_users(self) -> int:

@@ -17,9 +17,9 @@ class Histories:
     ticks: npt.NDArray[np.int64] | None
     """(events,) time of each event in the user's own unit (batches/ticks.py); None for models without time."""
     starts: npt.NDArray[np.int64]
-    """(rows,) index of the first event of each history."""
+    """(rows,) start of each history: the index of its first event in `items`."""
     ends: npt.NDArray[np.int64]
-    """(rows,) index after the last event of each history."""
+    """(rows,) exclusive end of each history: the index in `items` after its last event."""
 
     def __len__(self) -> int:
         return len(self.starts)

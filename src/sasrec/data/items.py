@@ -36,7 +36,7 @@ class Items:
         return len(self.ids)
 
     def numbers(self, ids: Iterable[object]) -> tuple[npt.NDArray[np.int64], list[str]]:
-        """Return the numbers of the ids in the catalogue, in the given order, and the other ids as text."""
+        """Return the item numbers of the known `ids`, in the given order, and the unknown `ids` as text."""
         known, unknown = [], []
         for item_id in map(str, ids):
             number = self._number_of.get(item_id)

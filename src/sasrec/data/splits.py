@@ -25,12 +25,12 @@ from sasrec.errors import DataError
 
 @dataclass(frozen=True)
 class TrainingPart:
-    """The rule for where the training part of a history ends. Checkpoints store this rule for serving."""
+    """The rule that decides where the training part of a history ends. Checkpoints store it for serving."""
 
     held_out: int = 0
     """Number of last events to hold out per user. A user with at most this many keeps all events for training."""
     until: int | None = None
-    """The moment from which all events are held out, in microseconds since 1970 UTC; None unless temporal."""
+    """Start of the held-out events, in microseconds since 1970 UTC; None unless the split is temporal."""
 
     def ends(self, times: npt.NDArray[np.int64] | None, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return the exclusive end of each user's training part, (users,), as an index into the events.
@@ -65,9 +65,9 @@ class EvaluationSplit:
     skipped: dict[str, int]
     """Maps each reason for skipping users to the number of users skipped. Each skipped user counts once."""
     events_left_out: int
-    """The number of events removed from histories because their items are unknown, summed over rows."""
+    """The number of events removed from histories because the item of the event is unknown, summed over rows."""
     repeats_left_out: int
-    """The number of events rejected as targets because their items are seen items, which are never recommended."""
+    """The number of events that are not targets, because the user had already seen the item of the event."""
 
     @property
     def why_skipped(self) -> str:
@@ -91,13 +91,13 @@ class Split:
 
     A temporal split knows the items that have a training event. Other splits know all items, as in the papers."""
     training_part: TrainingPart
-    """The rule for where the training part of a history ends."""
+    """The rule that decides where the training part of a history ends."""
     event_times: npt.NDArray[np.int64] | None
     """The time of each event in `training.items`, in microseconds since 1970 UTC; None for data without times.
 
-    Under a temporal split both arrays omit events of unknown items."""
+    Under a temporal split, `event_times` and `training.items` both omit events of unknown items."""
     boundaries: tuple[int, int] | None
-    """The moments at which validation and test begin, in microseconds since 1970 UTC; None unless temporal."""
+    """Start of validation and of test, in microseconds since 1970 UTC; None unless the split is temporal."""
 
 
 # User numbers and target events, both (rows,); and the number of skipped users by reason.

@@ -76,7 +76,7 @@ class ItemToItem:
         score(j)  = sum over the history's events e of decay^(number of events after e) * cos(item of e, j)
 
     n_i is the number of users with item i; co(i, j) is the number of users with both items. Repeats do not count.
-    All neighbours of an item are stored, because the 200 nearest alone ranked worse (docs/lab.md).
+    All neighbours of an item are stored: NDCG@10 was lower with only the 200 nearest (docs/lab.md).
     Memory: 12 bytes for each ordered pair of items that share a user.
     """
 
@@ -131,9 +131,9 @@ class Markov:
         self._after, self._counts = torch.from_numpy(after), torch.from_numpy(counts.astype(np.float64))
 
     def scores(self, histories: Histories, rows: npt.NDArray[np.int64]) -> Tensor:
-        """scores_BV: (rows, num_items + 1) in float64.
+        """scores_BV: (rows, num_items + 1), in float64.
 
-        float32 would round away the fraction below 1 that is added to a large count.
+        A score is a count plus a popularity below 1. float32 would round off the popularity if the count is large.
         """
         scores_BV = self._popularity_V.repeat(len(rows), 1)
         known = np.flatnonzero(histories.lengths[rows])
@@ -144,7 +144,7 @@ class Markov:
 
 
 def event_counts(training: Histories, num_items: int) -> npt.NDArray[np.int64]:
-    """counts_V: (num_items + 1,) training events of each item; 0 for the padding item 0."""
+    """counts_V: (num_items + 1,) the number of training events of each item; 0 for the padding item 0."""
     _, position_E = _flat(training.starts, training.ends)
     return np.bincount(training.items[position_E], minlength=num_items + 1)
 
@@ -161,9 +161,10 @@ def _flat(
 def _neighbours(
     item: int, items_of_users: list[npt.NDArray[np.int64]], users_V: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """The other items that share a user with `item`, in ascending order, and their cosines with `item`.
+    """Return the other items that share a user with `item`, in ascending order, and their cosines with `item`.
 
-    `items_of_users`: the distinct items of each user of `item`. `users_V`: (num_items + 1,) users of each item.
+    `items_of_users`: the distinct items of each user of `item`.
+    `users_V`: (num_items + 1,) the number of users of each item.
     """
     if not items_of_users:
         return np.zeros(0, np.int64), np.zeros(0, np.float32)

@@ -1,6 +1,7 @@
-"""The protocol card: the rules under which metrics were measured, and the rules that two comparable results share.
+"""The protocol card: the rules under which metrics were measured.
 
-metrics.json contains the card as "protocol". Metrics without a card cannot be compared.
+metrics.json contains the card as "protocol". Two results are comparable only if both have a card, and the cards
+agree in the fields of `MUST_AGREE`.
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ MUST_AGREE: dict[Candidates, tuple[str, ...]] = {
 
 
 class Rows(TypedDict):
-    """Counts of the targets that were measured on one split, and of the users and events that were not."""
+    """Counts for one split: the measured targets and their users, and the users and events that were omitted."""
 
     targets: int
     users: int
     skipped: dict[str, int]
     """Reason for having no target -> number of users with that reason."""
     history_events_left_out: int
-    """Events before a target that its history omits, because their items do not occur in training."""
+    """Events that histories omit because the item of the event does not occur in training, summed over targets."""
     repeats_left_out: int
     """Events that are not targets, because the user had already seen the item."""
 
@@ -89,7 +90,7 @@ class Card(TypedDict):
     data: str
     data_hash: str
     sasrec: str
-    """Version of the code that measured (`code_version`)."""
+    """Version of the sasrec code that measured the metrics (`code_version`)."""
     must_agree: dict[Candidates, list[str]]
     """Full or sampled metrics -> the fields that must be equal in two results to compare them."""
 
@@ -158,7 +159,10 @@ def differences(one: dict[str, Any], other: dict[str, Any], candidates: Candidat
 
 
 def _where_apart(one: str, other: str) -> tuple[str, str]:
-    """Excerpts of two texts that begin at the first word in which they differ. A hash is shown from its start."""
+    """Return an excerpt of each text, from the first word in which the texts differ.
+
+    A text without spaces, which is a hash, is shown from its start.
+    """
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
     start = one.rfind(" ", 0, same) + 1
     return _excerpt(one, start), _excerpt(other, start)

@@ -4,7 +4,8 @@
 
 Shapes used throughout:
 `lists_BK`: (rows, K) item numbers, best first; 0 fills a list that is shorter than K. Empty lists are ignored.
-`counts_V`, `users_V`: (num_items + 1,) training events and training users of each item; 0 for the padding item 0.
+`counts_V`, `users_V`: (num_items + 1,) the number of training events and of training users of each item. Item 0,
+the padding item, has 0.
 """
 
 from __future__ import annotations
@@ -40,14 +41,16 @@ def details_on_test(
     split: Split,
     log: RunLog,
 ) -> dict[str, Any]:
-    """Measure the top-10 lists of the model and of popularity, and compare the model by slices with a baseline.
+    """Measure the top-10 lists of the model and of popularity; compare the model and a baseline on slices.
 
         {"lists": {"model": {measure: value}, "popularity": {measure: value}},
          "best_baseline": name,
          "slices": {slice: {"rows", "from", "to", "model": {"ndcg@10", "hr@10"}, name: {"ndcg@10", "hr@10"}}}}
 
-    All values are on test, with the full catalogue as candidates. The best baseline has the highest test NDCG@10.
-    "diversity" is present only if the items have groups. A measure is None if it would average over nothing.
+    All values are on test, with the full catalogue as candidates. The baseline is that with the highest NDCG@10.
+    A slice groups targets by history length, item popularity or time gap; "from" and "to" are the smallest and the
+    largest such value in the slice (see `slices`). A measure of lists is None if it would average over nothing.
+    The measure "diversity" is present only if the items have groups.
 
     `scorers`: the model under "model", and the baselines. `ranks`: (rows,) ranks of the test targets, by scorer.
     """
@@ -111,6 +114,8 @@ def novelty(lists_BK: Items, users_V: Items, num_users: int) -> float:
         -log2(users_V[i] / num_users), averaged over a list's items, then over lists
 
     An item without training users counts as if it had one, which gives the maximum, log2(num_users).
+
+    `users_V`: the number of training users of each item. `num_users`: the number of all training users.
     """
     bits_V = np.log2(num_users) - np.log2(np.maximum(users_V, 1))
     return _mean_of_row_means(bits_V[lists_BK], lists_BK > 0)
@@ -122,7 +127,7 @@ def intra_list_diversity(lists_BK: Items, groups_V: Items) -> float:
     This is 1 - the mean similarity of Ziegler et al. (WWW 2005), where items of one group have similarity 1 and
     items of different groups 0. NaN if every list has fewer than two items.
 
-    `groups_V`: (num_items + 1,) the number of each item's group.
+    `groups_V`: (num_items + 1,) an integer for each item that identifies its group.
     """
     groups_BK, filled_BK = groups_V[lists_BK], lists_BK > 0
     pairs, different = np.zeros(len(lists_BK)), np.zeros(len(lists_BK))
@@ -151,7 +156,7 @@ def slices(
     - by the gap from the last event to the target, in thirds of the rows, if `gaps` is given.
 
     Rows with equal values share a slice, so the thirds are approximate. "from" and "to" are the smallest and the
-    largest value in the slice: events, training events, and days.
+    largest value in the slice, in events (history length), training events (popularity) or days (gap).
 
     `ranks`, `lengths`, `targets`: (rows,) the target's rank, the events before it, and its item number.
     `gaps`: (rows,) microseconds, or None for data without times.

@@ -76,7 +76,10 @@ def evaluate_scorer(
                 measured[name][part.name]["sampled"] = metrics_from_ranks(ranks.sampled)
     metrics = {**measured.pop("model"), "baselines": measured, "protocol": card(data, split)}
     if details and split.test not in parts:
-        log.say("note: without test targets, no details are measured (recommended lists and slices)")
+        log.say(
+            "note: without test targets, no details are measured (coverage, novelty and other measures of the "
+            "recommended lists, and metrics by history length, target popularity and time gap)"
+        )
     elif details:
         on_test = {name: all_ranks[name, "test"].full for name in scorers}
         metrics["details"] = details_on_test(scorers, on_test, data, split, log)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 CUTOFFS = (1, 5, 10, 20, 50)
-# As the protocol card has them.
+# The protocol card contains these texts.
 DEFINITIONS = {
     "ndcg@k": "1 / log2(1 + rank) if rank <= k, else 0",
     "hr@k": "1 if rank <= k, else 0",
@@ -30,10 +30,10 @@ _SHOWN = ("ndcg@10", "hr@10", "mrr@10", "ndcg@20", "hr@20")
 
 
 class Metrics(dict[str, Any]):
-    """What `evaluate` returns and RUN/metrics.json has, with a table for people.
+    """The metrics that `evaluate` returns and RUN/metrics.json contains. A notebook shows them as a table.
 
-    {split: {"full" | "sampled": {"ndcg@10": …}}, "baselines": {name: {split: …}}, "protocol": the card, perhaps
-    "details": …}
+    {split: {"full" | "sampled": {"ndcg@10": …}}, "baselines": {name: {split: …}}, "protocol": the protocol card,
+    "details": only if requested}
     """
 
     def frame(self) -> pl.DataFrame:
@@ -58,7 +58,7 @@ class Metrics(dict[str, Any]):
         return f"<Metrics, full catalogue: {'; '.join(figures) or 'nobody has a target'}>"
 
     def _repr_html_(self) -> str:
-        """The table that a notebook shows: the model and the baselines, full catalogue."""
+        """Return the full-catalogue metrics of the model and the baselines as HTML tables, for notebooks."""
         heading = "".join(f"<th>{metric.upper()}</th>" for metric in _SHOWN)
         tables = []
         for split in [name for name in ("test", "valid") if name in self]:
@@ -97,7 +97,7 @@ def metrics_from_ranks(ranks: npt.NDArray[np.float64], cutoffs: tuple[int, ...] 
 
 
 def of_targets(ranks: npt.NDArray[np.float64], metric: str) -> npt.NDArray[np.float64]:
-    """(targets,) the metric of each target, whose mean `metrics_from_ranks` gives."""
+    """Return the value of the metric for each target, (targets,). `metrics_from_ranks` returns its mean."""
     name, _, k = metric.partition("@")
     hit = ranks <= (float(k) if k else np.inf)
     if name == "hr":

@@ -38,7 +38,7 @@ class SeedNoise:
     """How much the difference between two models varies when both are trained again with other random seeds."""
 
     deviation: float
-    """Estimated standard deviation of A - B, where A and B are the two models' means over their runs."""
+    """Estimated standard deviation of A - B, where A and B are the two models' means over rows and runs."""
     freedom: float
     """Degrees of freedom of this estimate."""
 
@@ -50,7 +50,8 @@ def seed_noise(sides: Sequence[Sequence[float]], others: Sequence[Sequence[float
     The degrees of freedom are Satterthwaite's (Welch 1947). A model with one run has no variance between runs, so
     the pooled s² of all models with several runs stands in for it.
 
-    `sides`: for each compared model, the means over all rows of each run. Omit a baseline, which has no seed.
+    `sides`: for each compared model, one number per run: the mean of the metric over all rows. Omit a baseline,
+    which has no seed.
     `others`: the same for models that are not compared here. They contribute to the pooled s² only.
     """
     models = [*sides, *others]
@@ -92,8 +93,9 @@ def paired_bootstrap(
     `differences`: (rows,) the metric of one model minus that of the other, for the same targets.
     `users`: (rows,) a number that identifies the row's user. All rows of a user are drawn together.
     `noise`: seed noise to add to each resampled mean, drawn from a t-distribution. The interval then also covers
-    the random seed. Each of the `differences` must be between the two models' means over their runs. The interval
-    is slightly too wide, because the differences between users already include a part of the seed noise.
+    the random seed. First average each model's metric for each target over the runs of the model; `differences`
+    contains the differences of these averages. With noise, the interval is slightly too wide, because the
+    differences between users already include a part of the seed noise.
 
     Cost: resamples × users draws, in bounded memory. 10,000 resamples of 30,000 users took 1.1 s on one core.
 

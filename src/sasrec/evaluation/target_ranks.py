@@ -1,4 +1,7 @@
-"""Rank each target among its candidates: all known items, and optionally a few sampled negatives."""
+"""Rank each target among all known items, and optionally a second time among sampled negatives.
+
+Known items are all items, or under a temporal split the items that occur in training (`Split.known_V`).
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ class TargetRanks:
     full: npt.NDArray[np.float64]
     """(rows,) rank among all known items (data/splits.py) except the row's seen items."""
     sampled: npt.NDArray[np.float64] | None
-    """(rows,) rank among the target and the row's sampled negatives; None if `negatives` was None."""
+    """(rows,) rank among the target and the row's sampled negatives; None if no negatives were sampled."""
 
 
 def sampled_negatives(

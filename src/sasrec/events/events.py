@@ -49,7 +49,7 @@ class Events:
     warnings: tuple[str, ...]
     """Sentences on what was assumed while reading, such as which columns to use, and on suspicious input."""
     sources: tuple[str, ...]
-    """File names, or "frame"."""
+    """Names of the files that were read, without their folders; ("frame",) for a frame."""
 
 
 def read_events(source: Any, config: DataConfig, rejects_path: Path | None = None) -> Events:
@@ -184,7 +184,8 @@ def _refuse_or_write(events: Events, config: DataConfig, rejects_path: Path | No
             rejects.write_csv(rejects_path)
         except OSError as error:
             raise DataError(
-                f"the rejects cannot be written to {rejects_path}: {error}. Use another folder."
+                f"the list of rejects cannot be written to {rejects_path}: {error}. Free disk space, fix the "
+                "permissions, or name another `train_dir` (train) or `output` (prepare)."
             ) from None
         listed = f" (all are listed in {rejects_path})"
     first = "".join(

@@ -297,7 +297,7 @@ def _json_object(text: str) -> tuple[dict[str, Any] | None, str]:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number")
+    raise ValueError(f"the value {name} is not a JSON number")
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

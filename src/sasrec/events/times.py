@@ -66,7 +66,7 @@ def parse(text: pl.Series) -> pl.DataFrame:
 
 
 def outside_calendar(series: pl.Series) -> pl.Series:
-    """Return which values of a date column lie outside the years 1 to 9999, which Polars cannot format."""
+    """Return a boolean series, true where a date is outside the years 1 to 9999, which Polars cannot format."""
     if series.dtype == pl.Date:
         seconds = series.to_physical().cast(pl.Int64) * 86_400
     elif isinstance(series.dtype, pl.Datetime):
@@ -154,7 +154,10 @@ def _scaled(unit: str) -> pl.Expr:
 
 
 def _in_calendar(size: pl.Expr, microseconds: pl.Expr) -> pl.Expr:
-    """Return `microseconds`, or null where `size`, the same moment, is outside the years 1 to 9999."""
+    """Return `microseconds`, or null where a moment is outside the years 1 to 9999.
+
+    `size`: the same moments, also in microseconds, for this check only.
+    """
     # `_scaled` passes `size` as a float, because scaling a huge integer could overflow and land inside the range.
     inside = size.is_between(_FIRST * 10**6, _END * 10**6, closed="left")
     return pl.when(inside).then(microseconds).otherwise(None)

@@ -37,7 +37,7 @@ class LeftOut(NamedTuple):
     """Items that the softmax excludes from its candidates. The target of a position is never excluded."""
 
     own_BK: Tensor
-    """Item numbers to exclude at every position of each row, such as the user's seen items; K may be 0."""
+    """(B, K) the K items to exclude at every position of a row: the user's training items. K may be 0."""
     row_P: Tensor
     """The row of each position, to look up `own_BK`."""
     unknown_U: Tensor

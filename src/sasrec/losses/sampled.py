@@ -20,12 +20,14 @@ _LossOf = Callable[[slice, Tensor, Tensor, Tensor], Tensor]
 def sampled_loss(
     model: SequenceModel, batch: DeviceTrainingBatch, config: LossConfig, negatives: Tensor
 ) -> _LossOf:
-    """Return a function that computes the loss of one slice of C positions; the sum over all slices is the loss.
+    """Return a function that computes the loss of one slice: C of the P real positions of `batch`.
 
-    `negatives` contains item numbers: (N,) if all P positions share one set of negatives, else (P, N), with 0 for
-    an absent negative. The function takes the slice, the states (C, D), the target embeddings (C, D) and the
-    negative vectors. Shared negative vectors are (N, D). Otherwise they are (C, N, D), or the caller passes the
-    item table (V, D), in which the function looks them up.
+    The loss of `batch` is the sum over all slices. `negatives` contains item numbers: (N,) if all P positions
+    share one set of N negatives, else (P, N), with 0 for an absent negative.
+
+    The returned function takes the slice (a Python slice of the P positions), the states (C, D), the target
+    embeddings (C, D) and the negative vectors. Shared negative vectors are (N, D). Otherwise they are (C, N, D),
+    or the caller passes the item table (V, D), in which the function looks them up.
     """
     run, targets_P = batch.run, batch.targets_P
     shared, count, may_hit_target = negatives.dim() == 1, negatives.shape[-1], run.plan.may_hit_target
@@ -90,8 +92,9 @@ def binary_cross_entropy(
 def gbce_beta(num_negatives: int, num_items: int, t: float) -> float:
     """Return the exponent beta of the positive's probability in gBCE (Petrov & Macdonald 2023, gSASRec).
 
-    beta = 1 - t·(1 - alpha), where alpha is the share of all possible negatives that is sampled, at most 1. The
-    paper writes this formula as alpha·(t·(1 - 1/alpha) + 1/alpha).
+    beta = 1 - t·(1 - alpha), where t is the paper's calibration parameter from 0 to 1 (setting gbce_t), and alpha
+    is the share of all possible negatives that is sampled, at most 1. The paper writes this formula as
+    alpha·(t·(1 - 1/alpha) + 1/alpha).
     """
     return 1 - t * (1 - min(1.0, num_negatives / max(1, num_items - 1)))
 
@@ -108,17 +111,17 @@ def sampled_softmax(positive_P: Tensor, negative_PN: Tensor, exists_PN: Tensor, 
 
 
 class InChunks(torch.autograd.Function):
-    """Sum `loss_of` over slices of at most `chunk` positions, in the memory of one slice.
+    """Sum the loss function `loss_of` over slices of at most `chunk` positions.
 
-    The forward pass also computes the gradients; the backward pass only scales the gradients. Second derivatives
-    are not supported.
+    Only one slice at a time needs memory for scores. The forward pass also computes the gradients; the backward
+    pass only scales the gradients. Second derivatives are not supported.
     """
 
     @staticmethod
     def forward(
         ctx: Any, loss_of: _LossOf, chunk: int, states_PD: Tensor, targets_PD: Tensor, vectors_XD: Tensor
     ) -> Tensor:
-        """Return the sum of `loss_of` over all slices, a scalar.
+        """Return the sum of `loss_of` over all slices of at most `chunk` positions, a scalar.
 
         `vectors_XD`: the vectors of shared negatives (N, D), or the item table (V, D).
         """

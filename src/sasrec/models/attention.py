@@ -131,7 +131,10 @@ def plain_attention(
     intervals_BLL: Tensor,
     dropout: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """Compute `bucket_attention` literally as in the paper, in O(B·L·L·D) memory; tests compare the two."""
+    """Compute the result of `bucket_attention` by the formula of the TiSASRec paper, in O(B·L·L·D) memory.
+
+    Only tests use this function: they compare the two results.
+    """
     time_keys_BHLLK = time_keys_HTK[:, intervals_BLL].transpose(0, 1)
     time_values_BHLLK = time_values_HTK[:, intervals_BLL].transpose(0, 1)
     scores_BHLL = (q_BHLK.unsqueeze(3) * (k_BHLK.unsqueeze(2) + time_keys_BHLLK)).sum(-1)

@@ -52,7 +52,7 @@ class Block(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.hidden_units, eps=NORM_EPS)
 
     def forward(self, x_BLD: Tensor, *context: Tensor) -> Tensor:
-        """Transform (B, L, D), or (B, L, S, D) with mHC, into the same shape.
+        """Transform (B, L, D), or the S streams of mHC (B, L, S, D) (residual.py), into the same shape.
 
         `*context`: tensors that are passed on to the attention, such as the interval tables of TiSASRec.
         """

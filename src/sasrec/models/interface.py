@@ -1,6 +1,6 @@
 """The interface that all models implement, and the legend of the shape suffixes.
 
-B users (rows of a batch) · L positions · D width (hidden_units) · H heads · K width of a head ·
+B users (rows of a batch) · L positions · D width (hidden_units) · H heads · K width of a head, or items per row ·
 V items plus padding · P real (not padding) positions of a batch, row by row · N negatives ·
 T interval buckets · S residual streams · C positions of one chunk
 """

@@ -102,7 +102,7 @@ def build_residual(config: ModelConfig, index: int) -> nn.Module:
 
 
 def streams(config: ModelConfig) -> int:
-    """Return the number of streams, 1 without mHC."""
+    """Return the number of residual streams, which is 1 without hyper-connections (mHC)."""
     return config.mhc_expansion_rate if config.mhc else 1
 
 

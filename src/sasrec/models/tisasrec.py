@@ -5,8 +5,9 @@ Guarantees: those of SASRec. The model never forms a (B, L, L, D) tensor of inte
 Differences from the paper:
 
 - Sequences are padded on the right, and positions are counted from the last item, as in our SASRec.
-- Dropout acts on the rows of the interval tables, once in each forward pass. The authors draw a mask for every
-  pair of events. The mean is equal; the variance differs.
+- Dropout acts on the interval tables, once in each forward pass, so all pairs of events with equal intervals
+  share a mask. The authors draw a mask for every pair. An interval embedding has the same mean and variance with
+  both methods, but sums over pairs have another variance.
 - The default norm placement is `pre`; the authors use `original`.
 - By default, the time unit of a user's intervals comes from the training events only (`interval_unit`). The
   authors use the user's whole history.
@@ -51,10 +52,14 @@ class TiSASRec(SequenceModel):
     def encode(self, item_vectors_BLD: Tensor, positions_BL: Tensor, ticks_BL: Tensor | None = None) -> Tensor:
         """Return states_BLD. As in the authors' code, the item embeddings are multiplied by sqrt(D).
 
-        Raises: ConfigError if `ticks_BL` is None. Remedy: pass the times of the history, or set `assume_regular`.
+        Raises: ConfigError if `ticks_BL` is None. Remedy: pass ticks; `Recommender.recommend` computes them from
+        its arguments `times` or `assume_regular`.
         """
         if ticks_BL is None:
-            raise ConfigError("TiSASRec needs the time of each event. Pass the times, or set assume_regular.")
+            raise ConfigError(
+                "TiSASRec needs the time of each event. Pass `times` to `Recommender.recommend`, or set its "
+                "assume_regular=True."
+            )
         # Dropout on the tables rather than on pairs of events, to avoid a (B, L, L, D) tensor.
         context = (
             self.dropout(self.position_key_embedding(positions_BL)),

@@ -165,7 +165,10 @@ class Recommender:
         return self.items.title(item_id)
 
     def _users(self) -> Dataset:
-        """The data set. Raises: DataError for an export. Remedy: use the original run, or give a history."""
+        """Return the data set, which contains the users.
+
+        Raises: DataError for an export, which has no data set. Remedy: use the original run, or give a history.
+        """
         if self.data is None:
             raise DataError(
                 "an export contains no users. Give a history, or use the run that the export came from."

@@ -32,7 +32,10 @@ class Scorer(Protocol):
 
 
 class ModelScorer:
-    """Scores by a trained model, from the last `maxlen` items. Calls run in evaluation mode, without dropout."""
+    """Computes scores with a trained model, from the last `maxlen` items of each history.
+
+    The model runs in evaluation mode, so without dropout; its previous mode is then restored.
+    """
 
     def __init__(self, model: SequenceModel) -> None:
         self.model = model
@@ -62,7 +65,10 @@ class ModelScorer:
 
 
 class EncodedScorer:
-    """Scores by a model for rows that the constructor encodes once. Other rows are not available."""
+    """Computes scores with a model for some rows of `histories`, which the constructor encodes once.
+
+    It cannot score other rows.
+    """
 
     def __init__(self, scorer: ModelScorer, histories: Histories, rows: npt.NDArray[np.int64]) -> None:
         self._scorer, self.num_items = scorer, scorer.num_items
@@ -71,7 +77,7 @@ class EncodedScorer:
         self._states_BD = scorer.states(histories, rows)
 
     def scores(self, histories: Histories, rows: npt.NDArray[np.int64]) -> Tensor:
-        """Return scores_BV for encoded rows. `histories` is ignored. See `Scorer.scores`."""
+        """Return scores_BV for some of the encoded rows. `histories` is ignored. See `Scorer.scores`."""
         place = self._order[np.searchsorted(self._rows, rows)]
         return self._scorer.scores_of(self._states_BD[torch.from_numpy(place)])
 

@@ -110,7 +110,7 @@ def evaluate(
     evaluation/card.py, "details": see evaluation/lists.py}. A split without targets has no key.
 
     Raises: EvaluationError for an export, or if neither validation nor test has a target. Remedy: measure the
-    original run, or train with another `split`. CheckpointError or DataError as `load`.
+    original run, or train with another `split`. The errors of `load`.
     """
     folder = RunFolder(run)
     if folder.items_file.exists():
@@ -136,7 +136,7 @@ def measure(
     *,
     details: bool = False,
 ) -> Metrics:
-    """Measure a model on a split, and log its metrics. With a folder, also write the two files of `evaluate`."""
+    """Measure a model on a split, and log its metrics. With `folder`, write its metrics.json and ranks.parquet."""
     measured = evaluate_scorer(ModelScorer(model), data, split, log=log, details=details)
     metrics = Metrics(measured.metrics)
     if rank() == 0 and folder is not None:

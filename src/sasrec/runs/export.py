@@ -19,8 +19,7 @@ def export(run_dir: str | Path, output: str | Path) -> Path:
     `sasrec.load(output)` recommends for histories as the run does, with bit-identical scores. An export contains
     no users and no events, so it cannot recommend by user id, be evaluated or be trained further.
 
-    Raises: ConfigError if `output` is not empty. Remedy: name another folder. CheckpointError or DataError as
-    `load`.
+    Raises: ConfigError if `output` is not empty. Remedy: name another folder. The errors of `load`.
     """
     folder = RunFolder(output)
     if folder.path.exists() and any(folder.path.iterdir()):

@@ -20,7 +20,7 @@ from sasrec.sources.resolve import prepared_folder
 def best_baseline(metrics: dict[str, Any], metric: str) -> tuple[str, float]:
     """Return the name and the value of the baseline with the highest `metric`; ties go to the first.
 
-    `metrics`: the content of metrics.json. Raises as `metric_of`.
+    `metrics`: the content of metrics.json. Raises: the errors of `metric_of`.
     """
     values = {name: metric_of(metrics, f"baselines.{name}.{metric}") for name in metrics["baselines"]}
     return max(values.items(), key=lambda item: item[1])
@@ -30,7 +30,8 @@ def metric_of(metrics: dict[str, Any], name: str) -> float:
     """Return one value of a metrics.json, by a name such as test.full.ndcg@10 or baselines.markov.test.full.mrr.
 
     Raises: ConfigError if the name is unknown. Remedy: use a name such as test.full.ndcg@10. EvaluationError if
-    the split has no target. Remedy: train with another `split`.
+    the name contains valid or test and no user has such a target. Remedy: train with another value of the setting
+    `split`.
     """
     value: Any = metrics
     for part in ("valid", "test"):
@@ -66,8 +67,9 @@ class Ending:
 class RunFolder:
     """A run on disk: the paths of its files, and methods that read them.
 
-    RUN/  config.toml  log.jsonl  metrics.json  ranks.parquet  rejects.csv  checkpoints/
-          dataset/ (only if `train` prepared the data); an export has items.parquet instead
+    RUN/     config.toml  log.jsonl  metrics.json  ranks.parquet  checkpoints/
+             dataset/ (only if `train` prepared the data)  rejects.csv (only if rows were rejected)
+    EXPORT/  config.toml  items.parquet  checkpoints/
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -169,7 +169,8 @@ def _start_from(start: store.Checkpoint, model: SequenceModel, data: Dataset, co
     }
     if differing:
         raise CheckpointError(
-            f"{start.path} is of a model with another {', '.join(sorted(differing))}. Use the same model settings."
+            f"{start.path} is of a model with another {', '.join(sorted(differing))} than this run. "
+            "Give this run the values of that model, or start from another checkpoint."
         )
     put_weights(start, model)
 
@@ -177,7 +178,7 @@ def _start_from(start: store.Checkpoint, model: SequenceModel, data: Dataset, co
 def _resumed(
     recipe: RunConfig | None, settings: dict[str, Any], folder: RunFolder, device: torch.device, log: RunLog
 ) -> Recommender:
-    """Continue the run in `folder`, on every rank. See `resume` for the rest."""
+    """Continue the run in `folder`; every rank calls this function. See `resume` for the arguments and errors."""
     # Rank 0 chooses the checkpoint, so all ranks load the same one.
     newest = from_main("checkpoint", lambda: store.newest(folder.checkpoints, log.say).path.name)
     found = store.load(folder.checkpoints / newest)
@@ -208,8 +209,9 @@ def _resumed_config(began: RunConfig, recipe: RunConfig | None, settings: dict[s
     moved = prepared_folder(dataset)
     if dataset not in ("", began.data.dataset) and moved is None:
         raise ConfigError(
-            f"dataset was {began.data.dataset!r} when this run began, and {dataset!r} is not a prepared folder. "
-            "Remove `dataset`, or name the folder that the data moved to."
+            f"dataset was {began.data.dataset!r} when this run began. Only a prepared folder with the same data "
+            f"can replace it, but {dataset!r} is not a prepared folder. Remove `dataset`, or name the folder that "
+            "the data moved to."
         )
     config = config.replace(dataset=str(moved or began.data.dataset))
     # A cosine schedule depends on the number of epochs, so a change would alter past learning rates.
@@ -226,9 +228,10 @@ def _resumed_config(began: RunConfig, recipe: RunConfig | None, settings: dict[s
 def _prepared(
     source: Any, config: RunConfig, folder: RunFolder, log: RunLog, local_copy: Path | None
 ) -> tuple[Dataset, RunConfig]:
-    """Prepare the data of a new run on rank 0, write data and settings to the run folder, and return both.
+    """Prepare the data of a new run and write it, with the settings, to the run folder; return data and settings.
 
-    The data is written to RUN/dataset, unless the source is a prepared folder.
+    Only rank 0 prepares and writes; every rank returns both. The data is written to RUN/dataset, unless the
+    source is a prepared folder.
     """
     own: list[Dataset] = []
 
@@ -259,7 +262,7 @@ def _fitted(
     log: RunLog,
     resumed: store.Checkpoint | None = None,
 ) -> Recommender:
-    """Train to the end, then measure the best checkpoint."""
+    """Train to a limit or early stopping, measure the best checkpoint, and return its Recommender."""
     split = with_ticks(split_events(data, config.evaluation.split), data, config.model)
     batches = TrainingBatches(
         split.training,
@@ -297,7 +300,8 @@ def _fitted(
             trainer.restore(TrainingState(**resumed.need("training")), resumed.optimizer)
         except (TypeError, ValueError) as error:
             raise CheckpointError(
-                f"{resumed.path} has the optimizer or state of another model ({error}). Use another checkpoint."
+                f"the optimizer state or the progress of training in {resumed.path} does not fit this run "
+                f"({error}). Use another checkpoint."
             ) from None
     trainer.fit()
     return _measured(model, data, split, folder, log)
@@ -338,7 +342,7 @@ def _record(
 
 
 def _measured(model: SequenceModel, data: Dataset, split: Split, folder: RunFolder, log: RunLog) -> Recommender:
-    """Load the best checkpoint after training, and measure it if any split has a target."""
+    """Load the best checkpoint, measure it if validation or test has a target, and return its Recommender."""
     best = checkpoint_at(folder.path)
     put_weights(best, model)
     # The recommender outlives training: without the gradients, and without the compiled encoder, which is bound to

@@ -1,4 +1,4 @@
-"""Choose the PyTorch device that a setting names, and seed its random generators."""
+"""Choose the PyTorch device that a setting names; seed and restore the random generators of CPU and device."""
 
 from __future__ import annotations
 

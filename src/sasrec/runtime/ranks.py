@@ -73,7 +73,10 @@ def restarted() -> bool:
 
 
 def launch_id() -> str:
-    """A name that all processes of one torchrun on this machine share, even after its restarts; "" without it."""
+    """Return a name for this launch of torchrun on this machine; "" if torchrun did not start this process.
+
+    All processes of one launch get the same name, also after torchrun restarts them.
+    """
     return f"{os.environ.get('TORCHELASTIC_RUN_ID', '')}/{os.getppid()}" if under_torchrun() else ""
 
 
@@ -86,7 +89,8 @@ def device_number() -> int:
 def joined(device_type: str) -> Iterator[None]:
     """Connect the processes that torchrun started, until the block ends.
 
-    Nested blocks, and processes that no launcher started, change nothing. `device_type`: "cuda" adds NCCL.
+    Does nothing inside another `joined` block, or with only one process. `device_type`: with "cuda", the processes
+    use NCCL for GPU tensors and gloo for CPU tensors; otherwise they use only gloo.
 
     Raises:
         TrainingError: a process did not connect, or was silent for 45 s. The message names its rank.
@@ -139,7 +143,10 @@ def _connected(number: int, size: int) -> PrefixStore:
 
 @contextmanager
 def _pulse(number: int) -> Iterator[None]:
-    """Send heartbeats to the store from a thread until the block ends. A frozen or dead process sends none."""
+    """Send heartbeats of this process to the key-value store, from a thread, until the block ends.
+
+    A frozen or dead process sends none. `number`: the rank of this process.
+    """
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     ended = threading.Event()
@@ -206,9 +213,9 @@ def progress(step: int) -> None:
 
 
 def told_to_stop() -> bool:
-    """Whether a stop signal is pending in this process, or was pending when another process called this function.
+    """Return whether a stop signal is pending in this process, or was reported by another process.
 
-    Does not wait for the other processes.
+    A process reports its pending signal when it calls this function. It does not wait for the other processes.
     """
     if _store is None:
         return pending() > 0
@@ -247,8 +254,8 @@ def _wait_for(absent: Callable[[], list[int]]) -> None:
                 if stopping:
                     raise_for(pending() or SIGTERM)
                 raise TrainingError(
-                    f"rank {rank()}: rank {each} sent no heartbeat for {_TIMEOUT.seconds} s. "
-                    "Check its log, then resume the run"
+                    f"rank {rank()} waited, but rank {each} sent no heartbeat for {_TIMEOUT.seconds} s. "
+                    f"Check the output of rank {each}, then resume the run."
                 )
         time.sleep(_POLL)
 
@@ -270,10 +277,12 @@ def barrier() -> None:
 
 
 def _silent(number: int, size: int) -> str:
-    """Return what is wrong and a remedy, as text without the last full stop, for an error message.
+    """Return the probable cause of a communication failure, with a remedy, as text for an error message.
 
-    The text names the processes that never connected or, if all did, those with the fewest steps (`progress`). If
-    the store cannot be reached, the text says so.
+    The text names the ranks that never connected. If all connected, it names the other ranks with the fewest steps
+    (`progress`). If the key-value store cannot be reached, the text says so. The last full stop is omitted.
+
+    `number`: the rank of this process. `size`: the number of processes.
     """
     from torch import distributed as dist
 
@@ -291,8 +300,8 @@ def _silent(number: int, size: int) -> str:
         )
     behind = [each for each in range(size) if each != number and steps[each] <= steps[number]]
     names = ", ".join(f"rank {each} (step {steps[each]})" for each in behind if steps[each] == min(steps))
-    waited = f"no answer within {_TIMEOUT.seconds} s, or a lost connection"
+    waited = f"no answer within {_TIMEOUT.seconds} s, or a lost connection, at step {steps[number]}"
     return (
-        f"{waited}, at step {steps[number]}; furthest behind: {names}. "
+        f"{waited}{f'; furthest behind: {names}' if names else ''}. "
         "Check the output of the processes that are behind, then resume the run"
     )

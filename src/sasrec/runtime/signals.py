@@ -11,19 +11,20 @@ from typing import NoReturn
 
 SIGTERM = signal.SIGTERM
 
-_arrived = 0  # the signal that is waiting, 0 for none; global, because signal handlers belong to the whole process
+_arrived = 0  # the delayed signal, 0 for none; global, because signal handlers belong to the whole process
 
 
 class InterruptedWorkError(Exception):
     """Work stopped early because a signal arrived on this or another rank.
 
-    The code that catches this error saves its state, then calls `raise_for`.
+    The code that catches this error saves its own state, then calls `raise_for`, which raises KeyboardInterrupt or
+    SystemExit.
     """
 
 
 @contextmanager
 def deferred_interrupt(*, second_quits: bool) -> Iterator[None]:
-    """Delay the first SIGINT or SIGTERM until the block ends, and raise for it then (`raise_for`).
+    """Delay the first SIGINT or SIGTERM until the block ends; then raise its exception (`raise_for`).
 
     Inside the block, `pending` returns the delayed signal. With `second_quits`, a second signal raises at once.
     Outside the main thread the block changes nothing, because Python runs signal handlers only in the main thread.
@@ -47,13 +48,13 @@ def deferred_interrupt(*, second_quits: bool) -> Iterator[None]:
         for signum, handler in previous.items():
             signal.signal(signum, handler)
         arrived, _arrived = _arrived, 0
-    # After `finally`: an exception from the block takes precedence over the recorded signal.
+    # After `finally`: an exception from the block takes precedence over the delayed signal.
     if arrived:
         raise_for(arrived)
 
 
 def pending() -> int:
-    """Return the number of the recorded signal, 0 for none."""
+    """Return the number of the delayed signal, or 0 if no signal is delayed."""
     return _arrived
 
 

@@ -47,7 +47,10 @@ class Located:
 
 
 def converted_earlier(into: Path, origin: str) -> Located | None:
-    """Return the result of an earlier conversion, or None. `origin` describes the source to the user."""
+    """Return the files of an earlier conversion to `into` (paths: `table_path`), or None if they are missing.
+
+    `origin`: the text for `Located.source`.
+    """
     # `convert` writes the events last, so an existing events file means a complete conversion.
     events, items = table_path(into, "events"), table_path(into, "items")
     if not events.exists():

@@ -87,7 +87,7 @@ class _Part:
         self.url = url
 
     def version(self) -> _Version | None:
-        """Return the version of a partial download that can be resumed, or None if it must start again."""
+        """Return the version of the file whose bytes are on disk, or None if the download must start again."""
         try:
             version = _Version(**json.loads(self.sidecar.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
@@ -130,7 +130,8 @@ def download(
     connection and each wait for data. An unreachable address is tried only once.
 
     Raises: DownloadError if the server cannot be reached or answers with an error, if all attempts fail, or if the
-        checksum is wrong (the file is then deleted). Remedy: run again, or pass a copy as `local_copy`.
+        checksum is wrong (the file is then deleted). Remedy: run again, or pass a copy to `train` as
+        `local_copy`.
     """
     console = console or Console(stderr=True)
     with _locked(destination, console):
@@ -159,8 +160,8 @@ def download_wheel(requirement: str, destination: Path, *, sha256: str, console:
 
     `destination` must have the file name of the wheel. An existing `destination` is verified and kept.
 
-    Raises: DownloadError if pip is missing or fails, or if the checksum is wrong. Remedy: pass a copy as
-        `local_copy`.
+    Raises: DownloadError if pip is missing or fails, or if the checksum is wrong. Remedy: pass a copy to `train`
+        as `local_copy`.
     """
     console = console or Console(stderr=True)
     with _locked(destination, console), tempfile.TemporaryDirectory(dir=destination.parent) as folder:
@@ -182,7 +183,7 @@ def download_wheel(requirement: str, destination: Path, *, sha256: str, console:
 
 
 def say(console: Console, text: str) -> None:
-    """Print a message to the user; brackets, long paths and checksums stay unchanged."""
+    """Print a message to the user. Brackets are printed as they are; long paths and checksums are not broken."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -230,7 +231,7 @@ def _fetch_with_retries(part: _Part, attempts: int, timeout: float, console: Con
 
 
 def _fetch(part: _Part, timeout: float, console: Console) -> None:
-    """Make one attempt; resume the previous attempt if the file on the server is unchanged."""
+    """Try once to download the file of `part`; resume a partial download if the server's file is unchanged."""
     resumable = part.version()
     if resumable is not None and part.size == resumable.length:
         return  # a previous run received all bytes but stopped before the rename
@@ -285,7 +286,7 @@ def _stream(response: BinaryIO, part: _Part, length: int | None, console: Consol
         raise _TransientError(f"the connection ended after {part.size:,} of {length:,} bytes")
     if length is not None and part.size > length:
         part.discard()
-        raise _TransientError(f"the server sent more than the announced {length:,} bytes")
+        raise _TransientError(f"the server sent more than the announced {length:,} bytes; all were deleted")
 
 
 def _open_for_append(path: Path) -> BinaryIO:

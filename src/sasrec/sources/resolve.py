@@ -133,7 +133,10 @@ def item_texts(path: Path, id_column: str | None, text_column: str | None) -> di
     wanted = [id_column or columns[0], text_column or columns[min(1, len(columns) - 1)]]
     for column in wanted:
         if column not in columns:
-            raise DataError(f"{path} has no column {column!r}; its columns are: {', '.join(columns)}")
+            raise DataError(
+                f"{path} has no column {column!r}; its columns are: {', '.join(columns)}. "
+                "Name one of these with `items_id`, `items_title` or `items_group`."
+            )
     ids, texts = (frame.to_series(columns.index(column)) for column in wanted)
     return {str(i): t for i, t in zip(ids, texts, strict=True) if i is not None and t is not None}
 

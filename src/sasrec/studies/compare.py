@@ -1,7 +1,7 @@
 """Compare measured runs: is the difference between them significant?
 
 No model is evaluated again. The comparison reads the rank of every target from RUN/ranks.parquet, and the protocol
-card from RUN/metrics.json.
+card, which describes how the run was measured, from RUN/metrics.json.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _check_resamples(resamples: int, comparisons: int) -> None:
 def _difference(
     first: list[Scored], other: list[Scored], models: list[list[Scored]], of: Figure, resamples: int
 ) -> Difference:
-    """The difference between two groups of runs. All compared `models` contribute to the seed noise."""
+    """The difference between two groups of runs. Seed noise is estimated from all compared `models`."""
     fitted = [side for side in (first, other) if side[0].seed is not None]  # baselines have no seed
     others = [model for model in models if model not in fitted]
     means = [[of.runs(runs).mean(1).tolist() for runs in group] for group in (fitted, others)]

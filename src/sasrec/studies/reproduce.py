@@ -19,7 +19,11 @@ from sasrec.sources.resolve import resolve
 
 
 class ReproductionError(SasrecError):
-    """A result of a recipe is missing or outside its band. Remedy: compare versions and data with the recipe."""
+    """A run of a recipe is not finished or not measured, or a mean metric is outside its band.
+
+    Remedy: resume the run, or compare the PyTorch version and the device with those in the comment
+    at the top of the recipe.
+    """
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,8 @@ def _data_of(recipe: Recipe, dataset: str | Path | None) -> Dataset:
     if not data.data_hash.startswith(recipe.expected.data_hash):
         raise DataError(
             f"{recipe.name} expects data with the hash {recipe.expected.data_hash[:12]}, but {config.dataset} has "
-            f"{data.data_hash[:12]}. Use the data that the recipe's header describes: same events, same order"
+            f"{data.data_hash[:12]}. Use the data that the comment at the top of the recipe describes, with "
+            "the same events in the same order."
         )
     return data
 

@@ -57,7 +57,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Against:
-    """The comparison of one side with the first side."""
+    """The comparison of one side (a model, a run or a baseline) with the first side of `compare`."""
 
     side: Side
     difference: Difference
@@ -142,9 +142,9 @@ def scored_run(name: str, candidates: Candidates, split: SplitName) -> Scored:
     `name`: RUN or RUN:BASELINE.
 
     Raises:
-        ConfigError: the run or the baseline does not exist.
+        ConfigError: the run or the baseline does not exist, or the run was never measured.
         EvaluationError: the ranks are missing, damaged or out of date; measure the run again. Or the split has no
-            targets; use the other split.
+            targets; compare on the other split.
     """
     folder, wanted = RunFolder(name), "model"
     # A folder's name may contain a colon, so the whole name is tried first.
@@ -153,7 +153,8 @@ def scored_run(name: str, candidates: Candidates, split: SplitName) -> Scored:
         folder = RunFolder(run)
     if not folder.metrics_file.exists():
         raise ConfigError(
-            f"{folder.path} has no metrics.json. Name a folder that `sasrec train` made, or RUN:BASELINE"
+            f"{folder.path} has no metrics.json. Measure this run with sasrec evaluate, or name another run "
+            "as RUN or RUN:BASELINE (for example RUN:popularity)."
         )
     again = f"Measure it again: sasrec evaluate {folder.path}"
     if not folder.ranks_file.exists():
@@ -168,8 +169,8 @@ def scored_run(name: str, candidates: Candidates, split: SplitName) -> Scored:
         raise EvaluationError(f"{folder.ranks_file} is damaged. {again}") from None
     if split not in metrics:
         raise EvaluationError(
-            f"{folder.path} has no {split} targets; the protocol in its metrics.json says why. "
-            "Use the other value of `split`, valid or test."
+            f"{folder.path} has no {split} targets. For the reason, see protocol.{split}.skipped in its "
+            "metrics.json. Compare on the other targets: split=valid or split=test."
         )
     # Both files must come from one evaluation, so the ranks must give the MRR in metrics.json.
     saved = (metrics if scorer == "model" else metrics["baselines"][scorer])[split][candidates]["mrr"]
@@ -250,7 +251,7 @@ def models_of(scored: list[Scored]) -> list[list[Scored]]:
     the version of the code that measured them. If such a group still has a seed twice, each run with these
     settings counts as a separate model.
 
-    Raises: ConfigError if two runs have equal settings, seeds and ranks. Remedy: name only one of them.
+    Raises: ConfigError if two runs have equal settings, seeds and target ranks. Remedy: name only one of them.
     """
     models: list[list[Scored]] = []
     for model in grouped(scored, lambda run: run.settings):
@@ -273,15 +274,16 @@ def grouped(scored: list[Scored], key: Callable[[Scored], str]) -> list[list[Sco
 def _seeds_differ(model: list[Scored]) -> bool:
     """Whether all these runs have different seeds.
 
-    Raises: ConfigError if two runs have the same seed and the same ranks: one is then a copy of the other. Remedy:
-    name only one of them.
+    Raises: ConfigError if two runs have the same seed and the same target ranks, so they are the same result.
+    Remedy: name only one of them.
     """
     first: dict[int | None, Scored] = {}
     for run in model:
         twin = first.setdefault(run.seed, run)
         if twin is not run and twin.rows.equals(run.rows):
             raise ConfigError(
-                f"{twin.name} and {run.name} have the same settings, seed and ranks. Name only one of them."
+                f"{twin.name} and {run.name} have the same settings, seed and ranks of all targets. "
+                "They are the same result, so name only one of them."
             )
     return len(first) == len(model)
 

@@ -11,7 +11,7 @@ from sasrec.studies.scored import LEVEL, Against, Figure, Scored, Side, grouped
 def against_first(
     first: Side, side: Side, difference: Difference, adjusted_p: float, of: Figure, p_is: str
 ) -> Against:
-    """The comparison of one side with the first side, with its verdict as a sentence.
+    """The comparison of one side (a model, a run or a baseline) with the first, as values and as a sentence.
 
     `p_is`: the name of the p-value in the sentence, "p" or "Holm's p".
     """
@@ -39,7 +39,10 @@ def p_value(p: float) -> str:
 
 
 def notes_on(models: list[list[Scored]]) -> list[str]:
-    """Notes about the models: what the intervals cover, which runs were not grouped, and each run's cautions."""
+    """Return notes on a comparison: what the intervals cover, and warnings about the runs (`Scored.cautions`).
+
+    Other notes name runs that have equal settings but count as different models, and different sasrec versions.
+    """
     fitted = [model for model in models if model[0].seed is not None]
     single, notes = [model[0].name for model in fitted if len(model) == 1], []
     if len(models) == 1:

@@ -26,7 +26,8 @@ class Verdict:
     baseline: str | None
     """The best baseline by NDCG@10 on test; None if no user has a test target."""
     comparison: Comparison | None
-    """The model compared with the best baseline (its `first`) on test; None with fewer than two test users."""
+    """The comparison of the model with the best baseline, on test; `comparison.first` is the baseline. None with
+    fewer than two test users."""
     intervals: dict[str, Difference]
     """Name of a metric -> the model's mean and 95 % interval over users, as a difference from 0. The means are on
     test if it was measured, else on validation. Empty with fewer than two users."""

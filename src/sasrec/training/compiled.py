@@ -14,8 +14,8 @@ from sasrec.models import SequenceModel
 def compile_encoder(model: SequenceModel, trial: Callable[[], Tensor], say: Callable[[str], None]) -> None:
     """Compile `model.encode` with dynamic shapes, and try it on one batch.
 
-    Evaluation stays uncompiled, so that scores do not depend on this option. If compiling fails, usually because
-    no C++ compiler is installed, the model stays uncompiled and `say` receives a warning.
+    Evaluation stays uncompiled, so that scores do not depend on the setting `compile`. If compiling fails, usually
+    because no C++ compiler is installed, training stays uncompiled too and `say` receives a warning.
 
     `trial` computes the loss of one batch. Its backward pass is run too, because it is compiled separately.
     """

@@ -24,7 +24,7 @@ def peak_memory(device: torch.device) -> dict[str, float]:
 
 
 def shapes(model: SequenceModel, one_pass: Callable[[], object]) -> list[str]:
-    """One line per layer, in the order of the forward pass: its name, class, output shape and output type.
+    """Return a line for each layer, in the order of the forward pass: name, class, output shape, output data type.
 
     `one_pass` runs one batch through the model.
     """
@@ -32,7 +32,7 @@ def shapes(model: SequenceModel, one_pass: Callable[[], object]) -> list[str]:
 
     def see(name: str, module: nn.Module, output: Tensor) -> None:
         kind = str(output.dtype).removeprefix("torch.")
-        lines.append(f"{name:40s} {type(module).__name__:20s} {tuple(output.shape)} {kind}")
+        lines.append(f"{name:40s} {type(module).__name__:20s} output {tuple(output.shape)} {kind}")
 
     _watch(model, see, one_pass)
     return lines

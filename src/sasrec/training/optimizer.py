@@ -14,7 +14,8 @@ from sasrec.models import SequenceModel
 def build_optimizer(model: SequenceModel, config: TrainingConfig) -> torch.optim.Optimizer:
     """Make the optimizer. On CPU and CUDA it is fused, so an update passes over the embedding table only once.
 
-    With AdamW, `weight_decay` applies only to the matrices of layers, not to biases, norms, embeddings or mHC.
+    With AdamW, `weight_decay` applies only to the matrices of layers, not to biases, norms, embeddings or the
+    weights of mHC.
     """
     decayed: list[Tensor] = []
     others: list[Tensor] = []
@@ -45,7 +46,10 @@ def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> fl
 
 
 def schedule_warning(config: TrainingConfig, steps_per_epoch: int) -> str:
-    """A sentence if the schedule or the warm-up cannot act as meant within `num_epochs`, else ""."""
+    """Return a warning if the learning rate never falls or never reaches `lr` within `num_epochs`, else "".
+
+    It never falls if `step_size` is too large, and never reaches `lr` if `warmup_steps` is too large.
+    """
     steps = config.num_epochs * steps_per_epoch
     first_fall = config.step_size * (steps_per_epoch if config.step_unit == "epochs" else 1)
     if config.schedule == "step" and first_fall >= steps:
@@ -72,14 +76,15 @@ def optimizer_tensors(model: SequenceModel, optimizer: torch.optim.Optimizer) ->
 
 
 def restore_optimizer(model: SequenceModel, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """The inverse of `optimizer_tensors`.
+    """Copy `tensors`, which `optimizer_tensors` returned earlier, into the state of an optimizer.
 
-    Raises: ValueError naming a tensor that belongs to no parameter, has another shape, or is missing.
+    Raises: ValueError naming a tensor that belongs to no parameter, has another shape, or is missing. The caller
+    adds the remedy.
     """
     parameters = dict(model.named_parameters())
     keys = {full_name.rpartition(":")[2] for full_name in tensors} or {"step"}
     if missing := sorted({f"{name}:{key}" for name in parameters for key in keys} - tensors.keys()):
-        raise ValueError(f"{missing[0]} is missing from the optimizer state")
+        raise ValueError(f"the optimizer state has no tensor {missing[0]}")
     for full_name, value in tensors.items():
         name, _, key = full_name.rpartition(":")
         parameter = parameters.get(name)

@@ -122,8 +122,8 @@ class Trainer:
         The model keeps its last weights; the best weights are in the checkpoint with the highest score.
 
         Raises: TrainingError, before the update, if a loss or a gradient is not finite. Remedy: lower lr.
-        KeyboardInterrupt or SystemExit(143), after SIGINT or SIGTERM and once the current step is saved. A second
-        signal raises at once without saving, since an update may be incomplete.
+        KeyboardInterrupt after SIGINT, or SystemExit(143) after SIGTERM, as soon as the current step is saved. A
+        second signal raises at once without saving, since an update may be incomplete (not under torchrun).
         """
         training, state = self.config.training, self.state
         module = _Loss(self.model, self.config)
