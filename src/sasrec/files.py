@@ -38,7 +38,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Write a file and wait until it is on disk. Not atomic: the caller renames the folder when it is complete."""
+    """Write a file and wait until it is on disk.
+
+    This is not atomic. The caller writes all files to a temporary folder, and renames it when they are complete.
+    """
     with path.open("wb") as stream:
         stream.write(data)
         stream.flush()

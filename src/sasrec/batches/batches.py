@@ -1,6 +1,8 @@
 """Make training batches from histories.
 
-A batch is a pure function of (random seed, epoch, step, part), so checkpoints need not store any state of it.
+A batch is a pure function of (random seed, epoch, step), so checkpoints store no state of the batches. It can be
+split into parts, for gradient accumulation or several ranks (`TrainingBatches.batch`).
+
 Rows are padded on the right to the longest row of the batch. A batch contains rows of similar length, so padding
 costs little. All batches have about the same number of positions, so every position weighs about the same in the
 mean loss. Position ids count from the end: the last item of a row always has position id `maxlen`.
@@ -46,8 +48,8 @@ class TrainingBatch(Batch):
     targets_P: npt.NDArray[np.int64]
     """The target of each real position: the item number of the user's next event."""
     negatives: npt.NDArray[np.int64] | None
-    """Negative item numbers: (P, N), 0 where a draw was dropped; (N,) if all positions share them; None for full
-    cross-entropy."""
+    """Negative item numbers: (P, N), where 0 is a missing negative (`TrainingNegatives.draw`), or (N,) if all
+    positions share them. None for full cross-entropy."""
     own_BK: npt.NDArray[np.int64] | None
     """The distinct training items of the user of each row. Shorter rows repeat their last item up to length K.
 

@@ -1,6 +1,6 @@
 """Move batches to the device, with one copy per batch, and prepare each batch one step ahead.
 
-A batch is a pure function of seed, epoch, step and part (batches.py). A thread can therefore make the next batch
+A batch is a pure function of random seed, epoch and step (batches.py). A thread can therefore make the next batch
 while the device computes the present one; the results are the same as without the thread.
 """
 
@@ -110,9 +110,9 @@ class Loader:
     def rest_of(
         self, epoch: int, step: int, own_parts: range, parts: int
     ) -> Generator[DeviceTrainingBatch, None, None]:
-        """Yield the batches of an epoch from `step` on; for each step, yield the parts in `own_parts`, in order.
+        """Split each batch of an epoch, from `step` on, into `parts` parts; yield those numbered in `own_parts`.
 
-        One thread prepares one batch ahead, so at most two batches are in memory.
+        A thread prepares the next part while the present one is in use, so at most two parts are in memory.
         """
         steps = range(step, len(self.batches.plan(epoch)))
         with ThreadPoolExecutor(1, "loader") as thread:
@@ -120,9 +120,7 @@ class Loader:
             def begin(step: int, part: int) -> Callable[[], DeviceTrainingBatch]:
                 try:
                     return thread.submit(self.batch, epoch, step, part, parts).result
-                except (
-                    RuntimeError
-                ):  # the interpreter ends and starts no work in threads; training may still go on
+                except RuntimeError:  # Python is exiting and starts no threads, but training may still continue
                     return partial(self.batch, epoch, step, part, parts)
 
             ahead = None

@@ -15,9 +15,9 @@ from sasrec.data.histories import Histories
 class NegativeSampler:
     """Draws items outside a row's history, with equal probability and with replacement, without rejection.
 
-    Count items, and r, from 0, and sort the positives p_0 < p_1 < … of a row. Item r of those that are not
-    positives is then r plus the number of j with p_j - j <= r. A binary search finds this number: O(log events)
-    per draw.
+    Number the items that may be drawn for any row from 0. Let p_0 < p_1 < … be the numbers of a row's positives,
+    the items that this row excludes. The r-th of the other items, counted from 0, has the number r + (how many j
+    have p_j - j <= r). A binary search finds this number, so a draw costs O(log events).
     """
 
     def __init__(
@@ -151,9 +151,11 @@ class TrainingNegatives:
     def draw(
         self, users_P: npt.NDArray[np.int64], targets_P: npt.NDArray[np.int64], random: np.random.Generator
     ) -> npt.NDArray[np.int64]:
-        """Return negatives (P, N), 0 where a draw was dropped; or (N,) if all positions share them.
+        """Return the item numbers of negatives: (P, N), or (N,) if all positions share them.
 
-        In-batch negatives are fewer than N if the batch has fewer than N targets.
+        0 is a missing negative: the draw was one of the user's own items, which the plan drops
+        (`NegativePlan.own`), or the user has every known item. In-batch negatives are fewer than N if the batch
+        has fewer than N targets.
         """
         plan = self._plan
         if plan.pool == "batch":

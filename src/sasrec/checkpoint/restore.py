@@ -68,9 +68,10 @@ def serving_state(split: Split) -> dict[str, Any]:
 
 
 def known_items(found: store.Checkpoint, num_items: int) -> npt.NDArray[np.bool_] | None:
-    """Return (V,): true for items that occur in training; None if all items are candidates.
+    """Return (V,): true for known items (`Recommender.known_items`); None if all items are known.
 
-    Raises: CheckpointError if the checkpoint belongs to another catalogue. Remedy: use another checkpoint.
+    Raises: CheckpointError if the saved list is damaged or is not for `num_items` items. Remedy: use another
+    checkpoint.
     """
     packed = found.need(_KNOWN_ITEMS)
     if packed is None:

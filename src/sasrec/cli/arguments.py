@@ -29,9 +29,10 @@ _OTHERWISE = {"local_copy": "from", "start_from": "state_dict_path"}
 
 
 def recipe_named_in(arguments: list[str]) -> RunConfig:
-    """The recipe gives the defaults that the other flags override, so it is read before they are parsed.
+    """Return the settings that the other options override. They are needed before these options are parsed.
 
-    To resume or measure a run, its own config.toml is the recipe.
+    --recipe names the file of these settings. Without it, --resume and --inference_only use the config.toml of the
+    run. In all other cases, return the built-in defaults.
     """
     given: dict[str, str] = {}
     for flag, following in zip(arguments, [*arguments, ""][1:], strict=True):
@@ -55,7 +56,7 @@ def published_spellings(arguments: list[str]) -> list[str]:
 
 
 def misspelt(arguments: list[str], commands: dict[str, type]) -> str | None:
-    """A sentence that names the first unknown command or option and suggests the closest known one, or None."""
+    """Return a message on the first unknown command or option, with a suggestion; None if all are known."""
     command, *others = arguments
     if command in ("--help", "-h") or command.startswith("--tyro"):
         return None

@@ -168,7 +168,7 @@ class Compare:
     """
 
     runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN ...", help_behavior_hint="")]
-    """Two or more; the others are compared with the first."""
+    """Two or more runs or baselines (RUN or RUN:BASELINE); each of the others is compared with the first."""
     metric: str = "ndcg@10"
     """Metric to compare: ndcg@K, hr@K or mrr@K, where K is 1, 5, 10, 20 or 50; or mrr, without a cut-off."""
     candidates: Candidates = "full"
@@ -199,7 +199,7 @@ class Recommend:
     run_dir: tyro.conf.Positional[Path]
     """Folder of the run."""
     history: OptionalText = None
-    """Item ids, oldest first, separated by commas, or @FILE with one id a line; also for users not in the data."""
+    """Item ids, oldest first, separated by commas; or @FILE, one id a line. The user may be new to the data."""
     times: OptionalText = None
     """Times of the history in seconds since any moment, separated by commas; only models with time use them."""
     assume_regular: bool = False

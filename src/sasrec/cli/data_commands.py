@@ -71,9 +71,9 @@ class Prepare:
     duplicates: Duplicates = "keep"
     """Repeated (user, item) pairs: keep all, keep one per time (drop_exact), or keep only the first or last."""
     min_user_events: int = 0
-    """Drop users with fewer events than this; counted once, after --duplicates and before other filters."""
+    """Drop users with fewer events than this, counted only once: after --duplicates, before any other filter."""
     min_item_events: int = 0
-    """Drop items with fewer events than this; counted once, after --duplicates and before other filters."""
+    """Drop items with fewer events than this, counted only once: after --duplicates, before any other filter."""
     k_core: int = 0
     """Drop users and items with fewer than k events, repeatedly, until all have k."""
 

@@ -75,7 +75,7 @@ def sampled(metrics: dict[str, Any], split: str, *, shown: bool) -> str:
 
 
 def protocol(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The protocol card as a label and a few words each; RUN/metrics.json has all of it."""
+    """Yield pairs (label, text) that summarise the protocol card; RUN/metrics.json has the whole card."""
     if card["boundaries"] is None:
         yield "split", card["split"]
     else:

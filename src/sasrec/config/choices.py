@@ -1,4 +1,4 @@
-"""The words that some options take, as types: the command line knows them without importing PyTorch."""
+"""Types that list the words which some options accept; the command line imports them without PyTorch."""
 
 from typing import Literal, TypeAlias
 

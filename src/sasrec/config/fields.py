@@ -44,7 +44,7 @@ Rule = Bound | Finite | OnlyWith | KeepsWeights | MayChangeOnResume
 
 
 def setting(default: Any, *rules: Rule) -> Any:
-    """A field of the configuration, with its default and its rules."""
+    """Return a dataclass field for a setting with this default; the field's metadata contains the rules."""
     return dataclasses.field(default=default, metadata={"rules": rules})
 
 
@@ -54,12 +54,12 @@ def settings_with(parts: list[Any], kind: type) -> frozenset[str]:
 
 
 def default_of(part: Any, name: str) -> Any:
-    """The default of a setting of a part of the configuration."""
+    """Return the default of the setting `name` in `part`, a dataclass of settings."""
     return next(field.default for field in dataclasses.fields(part) if field.name == name)
 
 
 def violations(parts: list[Any]) -> Iterator[str]:
-    """A sentence with the remedy for each setting that is out of bounds or would do nothing."""
+    """Yield a message with the remedy for each setting that is out of bounds or would do nothing."""
     values = {field.name: getattr(part, field.name) for part in parts for field in dataclasses.fields(part)}
     for field in (field for part in parts for field in dataclasses.fields(part)):
         value = values[field.name]

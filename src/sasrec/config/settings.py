@@ -56,9 +56,9 @@ class DataConfig:
     duplicates: Duplicates = "keep"
     """Repeated (user, item) pairs: keep all, keep one per time (drop_exact), or keep only the first or last."""
     min_user_events: int = setting(0, Ge(0))
-    """Drop users with fewer events than this; counted once, after `duplicates` and before other filters."""
+    """Drop users with fewer events than this, counted only once: after `duplicates`, before any other filter."""
     min_item_events: int = setting(0, Ge(0))
-    """Drop items with fewer events than this; counted once, after `duplicates` and before other filters."""
+    """Drop items with fewer events than this, counted only once: after `duplicates`, before any other filter."""
     k_core: int = setting(0, Ge(0))
     """Drop users and items with fewer than k events, and repeat until all have k events."""
 
@@ -104,11 +104,11 @@ class LossConfig:
     loss: Literal["ce", "bce", "gbce", "softmax"] = "ce"
     """Cross-entropy over the catalogue (ce), or against sampled negatives: bce, gbce (calibrated), softmax."""
     num_negatives: int = setting(1, Ge(1), _SAMPLED)
-    """Number of negatives (not with ce): per position, or per batch if all positions share them."""
+    """Number of negatives (ce uses none): per position, or per batch if all positions share them."""
     negatives: Literal["uniform", "popularity", "in_batch"] = setting("uniform", _SAMPLED)
-    """How to draw negatives (not with ce): uniformly, by popularity, or one shared set of the batch's targets."""
+    """How to draw negatives (ce uses none): uniformly, by popularity, or one shared set of the batch's targets."""
     share_negatives: bool = setting(False, _SAMPLED)
-    """Draw one set of negatives for a whole batch, which makes thousands affordable (not with ce)."""
+    """Draw one set of negatives for a whole batch, which makes thousands affordable (ce uses none)."""
     gbce_t: float = setting(0.75, Ge(0), Le(1), OnlyWith("loss", ("gbce",)))
     """Calibration: 0 is plain bce; 1 removes the bias of sampling (only with gbce)."""
     temperature: float = setting(1.0, Gt(0))
@@ -135,7 +135,7 @@ class TrainingConfig:
     windows: Literal["last", "random"] = "last"
     """Part of a history longer than maxlen that an epoch uses: the last events, or a window drawn at random."""
     lr: float = setting(1e-3, Gt(0))
-    """Learning rate, before warm-up and schedule."""
+    """Base learning rate; warm-up and schedule multiply it by a factor from 0 to 1."""
     optimizer: Literal["adam", "adamw"] = "adam"
     """Adam, or AdamW, which can decay weights."""
     weight_decay: float = setting(0.0, Ge(0), OnlyWith("optimizer", ("adamw",)))
@@ -179,7 +179,7 @@ class TrainingConfig:
     show_shapes: bool = setting(False, KeepsWeights(), MayChangeOnResume())
     """Print the output shape of each layer for the first batch."""
     tensorboard: bool = setting(False, KeepsWeights(), MayChangeOnResume())
-    """Also write the numbers of log.jsonl to RUN/tensorboard; this needs the package tensorboard."""
+    """Also write the numeric values of log.jsonl to RUN/tensorboard; this needs the package tensorboard."""
     diagnose_every: int = setting(0, Ge(0), KeepsWeights(), MayChangeOnResume())
     """Steps between diagnostics in log.jsonl: loss, gradient norm, with mhc also stream statistics; 0 for none."""
 

@@ -67,7 +67,7 @@ class EvaluationSplit:
     events_left_out: int
     """The number of events removed from histories because the item of the event is unknown, summed over rows."""
     repeats_left_out: int
-    """The number of events that are not targets, because the user had already seen the item of the event."""
+    """The number of events left out of the targets because the user had already seen the item of the event."""
 
     @property
     def why_skipped(self) -> str:
@@ -164,7 +164,7 @@ def _evaluation_split(
     known_V: npt.NDArray[np.bool_],
     views: Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], Histories],
 ) -> EvaluationSplit:
-    """Turn candidate rows into an evaluation split; drop rows whose target is a seen item of the user."""
+    """Make an evaluation split of `rows`, without rows whose target is an item that the user had already seen."""
     every_user, every_event, skipped = rows
     # Evaluation removes seen items from the candidates, so a repeated item could never be found.
     new = new_E[every_event]
@@ -255,8 +255,9 @@ def _events_before(data: Dataset, moment: int) -> npt.NDArray[np.int64]:
 def _boundaries(times: npt.NDArray[np.int64], wanted: tuple[int | float, ...], how: str) -> tuple[int, int]:
     """Return the moments at which validation and test begin, in microseconds.
 
-    A fraction f becomes the moment for which the fraction of events before it is nearest to f. If `wanted` has
-    only the moment for test, validation gets about as many events as test. Events with equal times stay together.
+    `wanted`: one or two moments, or fractions of the events. A fraction becomes the moment before which about this
+    fraction of the events lies. With one value, validation gets about as many events as test. Events with equal
+    times stay together.
     """
     ordered = np.sort(times)
     total = len(ordered)

@@ -81,7 +81,10 @@ class ItemToItem:
     """
 
     def __init__(self, training: Histories, num_items: int, decay: float = 0.6) -> None:
-        """`decay`: above 0 and below 1. 0.6 gave the best validation NDCG@10 on MovieLens 100K (docs/lab.md)."""
+        """`decay`: the weight of a history's event relative to the next newer event; above 0 and below 1.
+
+        0.6 gave the best validation NDCG@10 on MovieLens 100K (docs/lab.md).
+        """
         self.num_items = num_items
         # Weights of the newest event, of the event before it, and so on, until a weight is negligible.
         self._weights = [decay**since for since in range(1 + int(math.log(_NEGLIGIBLE, decay)))]

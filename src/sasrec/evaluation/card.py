@@ -53,7 +53,7 @@ class Rows(TypedDict):
     history_events_left_out: int
     """Events that histories omit because the item of the event does not occur in training, summed over targets."""
     repeats_left_out: int
-    """Events that are not targets, because the user had already seen the item."""
+    """The number of events left out of the targets because the user had already seen the item."""
 
 
 class Card(TypedDict):

@@ -91,13 +91,15 @@ def coverage(lists_BK: Items, num_items: int) -> float:
 
 
 def popularity(lists_BK: Items, histories: Histories, counts_V: Items) -> dict[str, float]:
-    """Group average popularity of the lists, and its ratio to the histories' (Abdollahpouri et al., RMSE 2019).
+    """Return how popular the recommended items are, alone and relative to the histories.
+
+    This is the group average popularity of Abdollahpouri et al. (RMSE 2019).
 
     "popularity": the mean training events of a list's items, averaged over lists.
     "popularity_ratio": "popularity" divided by the same average over histories. Repeated items count each time.
     The paper's popularity lift is `popularity_ratio` - 1. Both values are NaN if nothing can be averaged.
 
-    `histories`: (rows,) the histories of the same rows.
+    `histories`: (rows,) the history that each list was made for.
     """
     of_lists = _mean_of_row_means(counts_V[lists_BK].astype(np.float64), lists_BK > 0)
     lengths = histories.lengths

@@ -47,10 +47,11 @@ def evaluate_scorer(
 ) -> Measured:
     """Rank the validation and test targets by a scorer and by all baselines; omit a split without targets.
 
-    `details`: also measure the recommended lists and slices of the test targets (evaluation/lists.py).
+    `details`: on test, also measure the recommended lists, and the metrics by slices (groups) of the targets
+    (evaluation/lists.py).
 
-    Raises: EvaluationError if neither validation nor test has a target. Remedy: train with another `split`. Also
-    raises the errors of `target_ranks`.
+    Raises: EvaluationError if neither validation nor test has a target. Remedy: train with another value of the
+    setting `split`. The errors of `target_ranks`.
     """
     parts = [part for part in (split.valid, split.test) if len(part.targets)]
     if not parts:

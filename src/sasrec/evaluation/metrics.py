@@ -32,8 +32,8 @@ _SHOWN = ("ndcg@10", "hr@10", "mrr@10", "ndcg@20", "hr@20")
 class Metrics(dict[str, Any]):
     """The metrics that `evaluate` returns and RUN/metrics.json contains. A notebook shows them as a table.
 
-    {split: {"full" | "sampled": {"ndcg@10": …}}, "baselines": {name: {split: …}}, "protocol": the protocol card,
-    "details": only if requested}
+    {SPLIT: {"full": {"ndcg@10": …}, "sampled": {…}}, "baselines": {NAME: {SPLIT: …}}, "protocol": see
+    evaluation/card.py, "details": only if requested}, where SPLIT is "valid" or "test"
     """
 
     def frame(self) -> pl.DataFrame:

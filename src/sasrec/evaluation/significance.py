@@ -93,9 +93,9 @@ def paired_bootstrap(
     `differences`: (rows,) the metric of one model minus that of the other, for the same targets.
     `users`: (rows,) a number that identifies the row's user. All rows of a user are drawn together.
     `noise`: seed noise to add to each resampled mean, drawn from a t-distribution. The interval then also covers
-    the random seed. First average each model's metric for each target over the runs of the model; `differences`
-    contains the differences of these averages. With noise, the interval is slightly too wide, because the
-    differences between users already include a part of the seed noise.
+    the random seed. If a model has several runs, first average its metric for each target over these runs, and
+    compute `differences` from the averages. With noise, the interval is slightly too wide, because the differences
+    between users already include a part of the seed noise.
 
     Cost: resamples × users draws, in bounded memory. 10,000 resamples of 30,000 users took 1.1 s on one core.
 
@@ -136,8 +136,8 @@ def _widening(users: int, level: float) -> float:
         Student's t quantile / normal quantile * sqrt(n / (n - 1)), with n - 1 degrees of freedom
 
     `users`: n, the number of users whose difference is not exactly 0. Other users add no information, and two good
-    models agree on most users. The t quantile is a series (Abramowitz & Stegun 1964, 26.7.5), accurate within 1 %
-    for 3 or more users.
+    models agree on most users. `level`: the confidence level of the interval. The t quantile is computed by a
+    series (Abramowitz & Stegun 1964, 26.7.5), which is accurate within 1 % for 3 or more users.
     """
     n = max(users, 2)
     z, freedom = NormalDist().inv_cdf((1 + level) / 2), n - 1

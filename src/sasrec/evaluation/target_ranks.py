@@ -30,15 +30,15 @@ class TargetRanks:
     """Ranks of the targets. The best rank is 1, and each candidate with an equal score adds one half."""
 
     full: npt.NDArray[np.float64]
-    """(rows,) rank among all known items (data/splits.py) except the row's seen items."""
+    """(rows,) rank of each row's target among all known items (data/splits.py), without its other seen items."""
     sampled: npt.NDArray[np.float64] | None
-    """(rows,) rank among the target and the row's sampled negatives; None if no negatives were sampled."""
+    """(rows,) rank of each row's target among itself and the row's sampled negatives; None without these."""
 
 
 def sampled_negatives(
     split: EvaluationSplit, num_items: int, num_negatives: int, seed: int
 ) -> npt.NDArray[np.int64]:
-    """(rows, num_negatives) item numbers for the papers' sampled protocol, reproducible by `seed`.
+    """Return (rows, num_negatives) item numbers for sampled metrics, as in the SASRec paper, fixed by `seed`.
 
     Each negative is drawn uniformly, with replacement, from the known items that are neither the target nor in the
     history. A row without such an item gets 0s, which never outrank the target.
@@ -62,8 +62,8 @@ def target_ranks(
     rows that this process scores.
 
     Raises:
-        EvaluationError: the split has no targets (train with another `split`), or a score is NaN (use an earlier
-            checkpoint).
+        EvaluationError: the split has no targets (train with another value of the setting `split`), or a score is
+            NaN (use an earlier checkpoint).
         InterruptedWorkError: a signal is pending in one process. Every process raises it.
     """
     if not len(split.targets):
@@ -108,6 +108,6 @@ def _ranks(others_BV: Tensor, target_B1: Tensor) -> npt.NDArray[np.float64]:
 
 
 def _row_sums(ones_BV: Tensor) -> Tensor:
-    """(B,) exact float64 counts, added on the CPU because some accelerators lack float64."""
+    """Return the number of ones in each row, (B,), in float64; on the CPU, as some accelerators lack float64."""
     parts = [part_BV.sum(1).cpu().double() for part_BV in torch.split(ones_BV, _EXACT, dim=1)]
     return torch.stack(parts).sum(0)

@@ -43,9 +43,9 @@ class Piece:
     """One block of a source: rows split into fields, and rejected lines."""
 
     rows: pl.DataFrame
-    """Columns as in ROWS; `time` is all null if the source has no times."""
+    """The rows not rejected, with the columns that ROWS lists; `time` is all null if the source has no times."""
     rejects: pl.DataFrame
-    """Columns as in REJECTS."""
+    """The rejected lines, with the columns that REJECTS lists."""
     has_time: bool
     integer_ids: tuple[bool, bool] = (False, False)
     """Whether the user column and the item column have an integer type."""
@@ -53,7 +53,7 @@ class Piece:
 
 
 def read_file(path: Path, config: DataConfig) -> Iterator[Piece]:
-    """Yield the blocks of a file in order. Raises: DataError for a missing or damaged file or unknown format."""
+    """Yield the rows of a file, in pieces, in order. Raises: DataError for a missing, damaged or unknown file."""
     if not os.path.isfile(path):  # Path.is_file raises on impossible names, such as one with a null byte
         raise DataError(f"the file {path} does not exist. Check the path.")
     suffixes = [suffix.lower() for suffix in path.suffixes]
@@ -74,7 +74,7 @@ def read_file(path: Path, config: DataConfig) -> Iterator[Piece]:
 
 
 def read_frame(frame: pl.DataFrame, config: DataConfig, name: str) -> Piece:
-    """Read a Polars frame; `line` is the row number from 1. Raises: DataError for a column of unusable type."""
+    """Read a Polars frame; row numbers from 1 serve as line numbers. Raises: DataError for an unusable column."""
     columns, notes = choose(frame.columns, config, name)
     line = pl.int_range(1, frame.height + 1, dtype=pl.Int64, eager=True).alias("line")
     roles = {"user": columns.user, "item": columns.item, "time": columns.time}
@@ -91,7 +91,7 @@ def read_frame(frame: pl.DataFrame, config: DataConfig, name: str) -> Piece:
 
 
 def _typed_faults(series: pl.Series, role: str, line: pl.Series) -> pl.DataFrame:
-    """Reject the values of a typed column that cannot be converted to text without loss."""
+    """Return rejects for one column of a frame: floats too large to be exact ids, or times out of range."""
     if role == "time":
         bad, reason = times.outside_calendar(series), "the time is out of range: it must be in the years 1 to 9999"
     elif series.dtype.is_float():
@@ -334,7 +334,7 @@ def _has_surrogate(value: object) -> bool:
 
 
 def _blocks_of_lines(path: Path) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, list[str]]]:
-    """Yield blocks of a text file: lines (line, text), rejects for lines that are not UTF-8, and notes."""
+    """Yield, for each block: its lines (line number, text), rejects for lines not in UTF-8, notes to the user."""
     number = 1
     for block in _blocks(path):
         notes = []

@@ -81,8 +81,9 @@ def binary_cross_entropy(
 ) -> Tensor:
     """Return beta × BCE of the positive plus BCE of its negatives, summed over P and divided by `positions`.
 
-    Negatives where `exists_PN` is False are ignored. With one negative and beta 1 this is the loss of Kang &
-    McAuley (2018). gBCE uses beta below 1.
+    `positions`: the number of positions in the whole batch, of which these P may be a part. Negatives where
+    `exists_PN` is False are ignored. With one negative and beta 1 this is the loss of Kang & McAuley (2018). gBCE
+    uses beta below 1.
     """
     positive = F.softplus(-positive_P) if beta == 1 else beta * F.softplus(-positive_P)
     negative = (F.softplus(negative_PN) * exists_PN).sum(-1)
@@ -100,9 +101,10 @@ def gbce_beta(num_negatives: int, num_items: int, t: float) -> float:
 
 
 def sampled_softmax(positive_P: Tensor, negative_PN: Tensor, exists_PN: Tensor, positions: int) -> Tensor:
-    """Return the cross-entropy of the positive among itself and its negatives, summed over P, / `positions`.
+    """Return each positive's cross-entropy among itself and its negatives, summed over P, divided by `positions`.
 
-    Negatives where `exists_PN` is False are ignored.
+    `positions`: the number of positions in the whole batch, of which these P may be a part. Negatives where
+    `exists_PN` is False are ignored.
     """
     # A finite stand-in for -inf: for a position without negatives, logsumexp of -inf alone has NaN gradients.
     lowest = torch.finfo(negative_PN.dtype).min / 2
@@ -113,8 +115,8 @@ def sampled_softmax(positive_P: Tensor, negative_PN: Tensor, exists_PN: Tensor, 
 class InChunks(torch.autograd.Function):
     """Sum the loss function `loss_of` over slices of at most `chunk` positions.
 
-    Only one slice at a time needs memory for scores. The forward pass also computes the gradients; the backward
-    pass only scales the gradients. Second derivatives are not supported.
+    Only one slice at a time needs memory for intermediate results. The forward pass also computes the gradients;
+    the backward pass only scales the gradients. Second derivatives are not supported.
     """
 
     @staticmethod

@@ -52,11 +52,12 @@ class MultiHeadAttention(nn.Module):
 class TimeAwareMultiHeadAttention(nn.Module):
     """Attention by content, position and personal time interval (Li, Wang & McAuley 2020, eq. 7 to 10).
 
-        e_ij = q_i . (k_j + P_K[j] + E_K[r_ij]) / sqrt(K)        a = softmax(e), j <= i
-        z_i  = sum_j a_ij (v_j + P_V[j] + E_V[r_ij])
+        e_ij = q_i . (k_j + P_key[j] + E_key[r_ij]) / sqrt(K)        a = softmax(e), j <= i
+        z_i  = sum_j a_ij (v_j + P_value[j] + E_value[r_ij])
 
-    The model owns the position tables P and the interval tables E, and all blocks share these tables. Like the
-    authors' code, the layer omits the output projection.
+    r_ij is the interval between events i and j; K is the width of a head. The model owns the position tables P and
+    the interval tables E, and all blocks share these tables. Like the authors' code, the layer omits the output
+    projection.
     """
 
     def __init__(self, config: ModelConfig) -> None:

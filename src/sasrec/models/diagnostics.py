@@ -19,10 +19,11 @@ from sasrec.models.residual import MHCResidual
 def stream_diagnostics(model: SequenceModel, batch: DeviceBatch) -> dict[str, list[float]]:
     """Run the model on a batch and measure each mHC sub-layer at the real positions; return {} without mHC.
 
-    Each list contains one number for each sub-layer, from the first to the last:
+    Each list contains one number for each sub-layer, from the first to the last. H_res is the matrix with which a
+    sub-layer mixes the streams (residual.py).
 
     - `rows`, `columns`: the largest |sum - 1| over the rows, or columns, of H_res.
-    - `diversity`: the norm of the streams minus their mean, divided by the norm of the streams.
+    - `diversity`: norm(streams - their mean) / norm(streams), for the streams after the sub-layer.
     - `gain`: the largest column sum of the product of all H_res up to this sub-layer. The mixing amplifies a
       gradient on its way back at most by this factor. Mixing cannot amplify activations, because rows sum to 1.
     """

@@ -63,7 +63,10 @@ class _Normalise(torch.autograd.Function):
 
 @torch.library.custom_op("sasrec::normalise", mutates_args=())
 def _normalise(logits_NSS: Tensor, max_iter: int) -> tuple[Tensor, Tensor]:
-    """Return the matrices (N, S, S) and all sums (2·max_iter, S, N), in order: columns, rows, columns, rows, …"""
+    """Return the normalised matrices (N, S, S), and the sums that each division used, (2·max_iter, S, N).
+
+    The order of the sums is that of the divisions: columns, rows, columns, rows, …
+    """
     m_SSN = logits_NSS.permute(1, 2, 0).exp().contiguous()
     sums_RSN = m_SSN.new_empty(2 * max_iter, *m_SSN.shape[1:])
     for sums_SN, axis in zip(sums_RSN, itertools.cycle((0, 1))):
@@ -75,8 +78,9 @@ def _normalise(logits_NSS: Tensor, max_iter: int) -> tuple[Tensor, Tensor]:
 def _normalise_backward(grad_NSS: Tensor, matrices_NSS: Tensor, sums_RSN: Tensor) -> Tensor:
     """Return the gradient with respect to the logits, (N, S, S), by undoing the divisions from last to first.
 
-    Let m be the matrices and a the gradient with respect to log m. Undoing one division by row sums means
-    a -= m · rowsum(a), then m *= sums; column sums work the same way.
+    Let m be the matrices, and a = grad · m, which is the gradient with respect to log m. To undo a division by row
+    sums: a -= m · rowsum(a), then m *= the sums of that division (`sums_RSN`). Column sums work the same way. At
+    the end, log m is the logits, so a is the result.
     """
     m_SSN = matrices_NSS.permute(1, 2, 0).contiguous()
     a_SSN = grad_NSS.permute(1, 2, 0).contiguous() * m_SSN

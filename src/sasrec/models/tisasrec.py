@@ -57,8 +57,8 @@ class TiSASRec(SequenceModel):
         """
         if ticks_BL is None:
             raise ConfigError(
-                "TiSASRec needs the time of each event. Pass `times` to `Recommender.recommend`, or set its "
-                "assume_regular=True."
+                "TiSASRec needs the time of each event. Pass `ticks_BL`, or call `Recommender.recommend` with "
+                "`times` or assume_regular=True."
             )
         # Dropout on the tables rather than on pairs of events, to avoid a (B, L, L, D) tensor.
         context = (
@@ -76,5 +76,8 @@ class TiSASRec(SequenceModel):
 
 
 def intervals(ticks_BL: Tensor, time_span: int) -> Tensor:
-    """Return the personal interval between each pair of events of a row, (B, L, L), clipped to `time_span`."""
+    """Return the difference in ticks between each pair of events of a row, (B, L, L), at most `time_span`.
+
+    Ticks are times in the user's own unit (batches/ticks.py), so the paper calls these intervals personal.
+    """
     return (ticks_BL.unsqueeze(2) - ticks_BL.unsqueeze(1)).abs().clamp(max=time_span)

@@ -80,9 +80,10 @@ def own_chunks(histories: Histories, num_items: int) -> Iterator[npt.NDArray[np.
 
 
 def own_blocks(scorer: Scorer, histories: Histories) -> Iterator[tuple[npt.NDArray[np.int64], Scorer]]:
-    """Yield the rows of `own_chunks` in blocks that fit the cache, each with the scorer to use for the block.
+    """Yield the rows of `own_chunks` in blocks whose scores fit into the processor's cache.
 
-    A model encodes a whole chunk at once, since encoding block by block would be mostly overhead.
+    Each block comes with the scorer to use for it. A model encodes a whole chunk at once, since encoding block by
+    block would be mostly overhead.
     """
     at_once = max(1, _SCORES_IN_CACHE // (scorer.num_items + 1))
     for rows in own_chunks(histories, scorer.num_items):

@@ -28,18 +28,21 @@ from sasrec.runtime.ranks import rank
 
 @dataclass(frozen=True, eq=False)
 class Recommender:
-    """A trained model with its catalogue and, unless it is an export, the data set with the users' histories."""
+    """A trained model with its catalogue and a data set with the users' histories.
+
+    A recommender that was loaded from an export has no data set, unless `load` was given `dataset`.
+    """
 
     model: SequenceModel
     items: Items
     """The catalogue, in order of the model's item numbers."""
     data: Dataset | None = None
-    """The data set whose users `recommend_user` and `recommend_all` serve; None for an export."""
+    """The data set whose users `recommend_user` and `recommend_all` serve; None for an export (see above)."""
     known_items: npt.NDArray[np.bool_] | None = None
     """(V,) true for known items, which occur in training; None means that all items are known. Other items are
     never recommended, and are removed from histories."""
     training_part: TrainingPart = field(default_factory=lambda: TrainingPart(held_out=2))
-    """The rule for where the training part of a history ends. Only time units depend on it (batches/ticks.py)."""
+    """The rule for where the training part of a history ends; models with time derive a user's tick from this part."""
     metrics: Any = None
     """The validation and test metrics that were measured after training (evaluation/metrics.py), for notebooks.
     None after `load`, or if no user has a target."""
@@ -184,7 +187,7 @@ class Recommender:
         return user_ticks(data, config, self.training_part, offsets) if config.time else None
 
     def _everybody(self, data: Dataset) -> tuple[npt.NDArray[np.int64], Histories]:
-        """Return the numbers of users with at least one known item in their history, and these histories.
+        """Return the user numbers, (U,), of all users with a known item in their history, and these histories.
 
         The histories omit items that are not known (`known_items`).
         """
@@ -261,7 +264,11 @@ class Recommender:
         exclude_seen: bool,
         allowed_V: torch.Tensor | None,
     ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
-        """Yield (rows, item numbers, scores); the last two are (B, k), best first, -inf if candidates run out."""
+        """Yield (rows, item numbers, scores) for each block. Numbers and scores are (B, k), best first.
+
+        If a row has fewer than k candidates, its last scores are -inf; ignore their item numbers. If the catalogue
+        has fewer than k items, k is its size.
+        """
         if k < 1:
             raise ConfigError(f"k must be at least 1, not {k}. Use a larger k.")
         for rows, scorer in blocks:
@@ -283,7 +290,7 @@ class Recommender:
         return allowed_V
 
     def _known(self, item_ids: Iterable[object], where: str) -> npt.NDArray[np.int64]:
-        """Return the numbers of the known items, and warn about the others. `where` names the argument."""
+        """Return the item numbers of the known ids, and warn about the other ids, which were given in `where`."""
         if isinstance(item_ids, str):
             raise DataError(
                 f"{where}: give a list of item ids, not the text {item_ids!r}. Use [{item_ids!r}] for one item."
@@ -293,7 +300,7 @@ class Recommender:
         return numbers
 
     def _numbers(self, item_ids: Iterable[object]) -> tuple[npt.NDArray[np.int64], list[str]]:
-        """Return the numbers of the known items, in order, and the other ids as text for a warning."""
+        """Return the numbers of the known items, in the order of `item_ids`, and the other ids as text."""
         numbers, unknown = self.items.numbers(item_ids)
         if self.known_items is None:
             return numbers, unknown

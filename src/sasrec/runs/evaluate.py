@@ -106,11 +106,12 @@ def evaluate(
     `details`: on test, also measure coverage, novelty and diversity of the top-10 lists, and the metrics by slices
     of the targets. `dataset`: see `load`.
 
-    Returns {"valid" | "test": {"full" | "sampled": {"ndcg@10": …}}, "baselines": …, "protocol": the card of
-    evaluation/card.py, "details": see evaluation/lists.py}. A split without targets has no key.
+    Returns {SPLIT: {"full": {"ndcg@10": …}, "sampled": {…}}, "baselines": {NAME: {SPLIT: …}}, "protocol": see
+    evaluation/card.py}, where SPLIT is "valid" or "test". A split without targets is omitted. With `details`,
+    "details" is added (evaluation/lists.py).
 
     Raises: EvaluationError for an export, or if neither validation nor test has a target. Remedy: measure the
-    original run, or train with another `split`. The errors of `load`.
+    original run, or train with another value of the setting `split`. The errors of `load`.
     """
     folder = RunFolder(run)
     if folder.items_file.exists():

@@ -53,7 +53,7 @@ class Ending:
     """How the training of a run ended."""
 
     reason: str
-    """The reason as text, as the trainer logged it."""
+    """Why training ended, in the words that the trainer logged."""
     best_epoch: int
     """The epoch of the best checkpoint, counted from 1; 0 without a validation."""
     seconds: float
@@ -153,7 +153,7 @@ class RunFolder:
 
 
 def _check_metrics(metrics: Any) -> None:
-    """Access every part that callers use. A part that is missing or has a wrong type raises some error here."""
+    """Read every entry that callers use. A missing or wrong entry raises a built-in exception such as KeyError."""
     card = metrics["protocol"]
     measured = [split for split in ("valid", "test") if card[split]["targets"]]
     for scorer in (metrics, *metrics["baselines"].values()):

@@ -139,11 +139,14 @@ def _refuse_to_train(config: RunConfig, *, new: bool) -> None:
     if new and model.mhc_expansion_rate == 1:
         for name in of_streams:
             if getattr(model, name) != default_of(model, name):
-                raise ConfigError(f"{name} does nothing with mhc_expansion_rate 1, the plain residual; remove it")
+                raise ConfigError(
+                    f"`{name}` does nothing with mhc_expansion_rate 1, because one stream is the plain residual. "
+                    f"Remove `{name}`."
+                )
     if training.detect_anomaly and training.precision == "fp16":
         raise ConfigError(
             "detect_anomaly would stop at the overflows by which fp16 finds its scale; "
-            "use detect_anomaly=False, precision=bf16 or precision=fp32"
+            "use detect_anomaly=False, precision=bf16 or precision=fp32."
         )
 
 

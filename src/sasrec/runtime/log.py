@@ -1,4 +1,4 @@
-"""What a run says: one JSON line per event in log.jsonl, and progress for people on stderr."""
+"""Report on a run: one JSON line per event in log.jsonl, and progress for people on stderr."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ class RunLog:
             self._board.flush()
 
     def show_in_tensorboard(self, step: int) -> None:
-        """From now on, also write the numbers of events that have a step to RUN/tensorboard, for TensorBoard.
+        """From now on, also write the numeric fields of each logged event that has a step to RUN/tensorboard.
 
-        TensorBoard then hides numbers of later steps than `step`, which an interrupted run may have written.
+        TensorBoard then hides the values of steps after `step`, which an interrupted run may have written.
 
         Raises: ConfigError if the package tensorboard is not installed. Remedy: install it, or set
         tensorboard=False.
@@ -133,7 +133,9 @@ class RunLog:
 
 
 class _Live:
-    """One output of a notebook's cell that shows all bars of a log, one after the other; empty between bars.
+    """Shows the progress bars of a log in one output of a notebook's cell, one at a time, each in the same place.
+
+    The output is empty while no bar runs.
 
     rich's own display for notebooks is not used, because it needs the package ipywidgets.
     """

@@ -225,9 +225,10 @@ def told_to_stop() -> bool:
 
 
 def meet() -> None:
-    """Wait until every process has called this function. A process may take any time while it sends heartbeats.
+    """Wait until every process has called this function, without a time limit while missing ones send heartbeats.
 
-    Raises: as `from_main`, for a process that is silent.
+    Raises: TrainingError if a missing process is silent for 45 s. KeyboardInterrupt or SystemExit if a stop signal
+    arrived and a missing process is silent for 3 s.
     """
     global _meetings
     if _store is None:
@@ -238,9 +239,9 @@ def meet() -> None:
 
 
 def _wait_for(absent: Callable[[], list[int]]) -> None:
-    """Poll until `absent`, the ranks that are still missing, is empty.
+    """Wait until `absent()`, the list of the ranks that are still missing, is empty. Raises: as `meet`.
 
-    It polls because a blocking wait of the store cannot be interrupted by signals.
+    This function polls, because signals cannot interrupt a blocking wait of torch.distributed's key-value store.
     """
     assert _store is not None
     heard: dict[int, tuple[bytes, float]] = {}
@@ -255,7 +256,7 @@ def _wait_for(absent: Callable[[], list[int]]) -> None:
                     raise_for(pending() or SIGTERM)
                 raise TrainingError(
                     f"rank {rank()} waited, but rank {each} sent no heartbeat for {_TIMEOUT.seconds} s. "
-                    f"Check the output of rank {each}, then resume the run."
+                    f"Check the output of rank {each}, then resume the run or start again."
                 )
         time.sleep(_POLL)
 
@@ -303,5 +304,5 @@ def _silent(number: int, size: int) -> str:
     waited = f"no answer within {_TIMEOUT.seconds} s, or a lost connection, at step {steps[number]}"
     return (
         f"{waited}{f'; furthest behind: {names}' if names else ''}. "
-        "Check the output of the processes that are behind, then resume the run"
+        "Check the output of the processes that are behind, then resume the run or start again"
     )

@@ -24,7 +24,7 @@ class InterruptedWorkError(Exception):
 
 @contextmanager
 def deferred_interrupt(*, second_quits: bool) -> Iterator[None]:
-    """Delay the first SIGINT or SIGTERM until the block ends; then raise its exception (`raise_for`).
+    """Delay SIGINT and SIGTERM until the block ends; then raise the exception of the last signal (`raise_for`).
 
     Inside the block, `pending` returns the delayed signal. With `second_quits`, a second signal raises at once.
     Outside the main thread the block changes nothing, because Python runs signal handlers only in the main thread.

@@ -39,9 +39,9 @@ class Located:
     items: Path | None
     """Tab-separated UTF-8 file of titles, with a header and without quoting; None if titles are unknown."""
     item_column: str | None
-    """The column of `items` that contains the item ids of `events`."""
+    """Name of the column in the file `items` that contains the item ids used in `events`; None without `items`."""
     title_column: str | None
-    """The column of `items` that contains the titles."""
+    """Name of the column in the file `items` that contains the titles; None without `items`."""
     source: str
     """Description of the origin of the events, shown to the user."""
 

@@ -248,8 +248,8 @@ def _fetch(part: _Part, timeout: float, console: Console) -> None:
                 if resumable is None or not _continues(response.headers, version, resumable, part.size):
                     part.discard()
                     raise _TransientError(
-                        "the server's answer does not continue the partial download, which was deleted; "
-                        "the file may have changed"
+                        "the server's answer does not continue the partial download, so the partial download was "
+                        "deleted; the file on the server may have changed"
                     )
                 version = resumable
             else:
@@ -309,9 +309,9 @@ def _version_of(url: str, headers: Message) -> _Version:
 
 
 def _continues(headers: Message, sent: _Version, resumable: _Version, size: int) -> bool:
-    """Return whether a partial response continues the partial download of the same version.
+    """Return whether a partial response begins where the partial download ends, in the same version of the file.
 
-    If-Range already requests this, but some servers and proxies ignore If-Range.
+    The request demands this by its header If-Range, but some servers and proxies ignore If-Range.
     """
     span, _, total = headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
     same_length = resumable.length is None or total == str(resumable.length)

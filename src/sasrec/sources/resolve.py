@@ -116,7 +116,8 @@ def item_texts(path: Path, id_column: str | None, text_column: str | None) -> di
 
     The default columns are the first two. Rows with an empty id or text are ignored.
 
-    Raises: DataError if the file or a column cannot be read. Remedy: name a column that the message lists.
+    Raises: DataError if the file cannot be read, or has no such column. Remedy: give a CSV or TSV file with a
+    header, or name a column that the message lists.
     """
     try:
         with path.open(encoding="utf-8") as stream:

@@ -43,9 +43,9 @@ def compare(
 ) -> Comparison:
     """Compare each run with the first one, on the same targets.
 
-    Runs whose settings differ only in the random seed count as one model, and their mean is compared. The 95 %
-    confidence interval and the p-value come from `paired_bootstrap` over users. They also cover random seeds if at
-    least one model has several runs. docs/evaluation.md explains how to read them.
+    Runs whose settings differ in nothing but the random seed are one model, and their mean is compared. The 95 %
+    confidence interval and the p-value come from `paired_bootstrap` over users. If at least one model has several
+    runs, both also include the variation between random seeds. docs/evaluation.md explains how to read them.
 
     `runs`: run folders, or "RUN:BASELINE" for a baseline that was measured with the run, for example
     "runs/a:popularity". The baseline's name may be shortened to an unambiguous prefix.

@@ -19,7 +19,7 @@ from sasrec.sources.resolve import resolve
 
 
 class ReproductionError(SasrecError):
-    """A run of a recipe is not finished or not measured, or a mean metric is outside its band.
+    """A run of a recipe is not finished or not measured, or a mean metric is outside the accepted range (band).
 
     Remedy: resume the run, or compare the PyTorch version and the device with those in the comment
     at the top of the recipe.

@@ -65,7 +65,7 @@ class Against:
     adjusted_p: float
     """The p-value, adjusted for the number of comparisons by Holm's method."""
     verdict: Literal["better", "worse", "no difference"]
-    """The sign of the difference if `adjusted_p` is at most 5 %, else "no difference": none was shown."""
+    """By the sign of the difference if `adjusted_p` is at most 5 %; else "no difference", as none was shown."""
     sentence: str
     """The verdict and its numbers in English."""
 
@@ -129,7 +129,7 @@ class Figure:
         return np.stack([of_targets(ranks_of(run.rows, self.candidates), metric or self.metric) for run in group])
 
     def side(self, group: list[Scored]) -> Side:
-        """Return a group of runs as one side, with the means of NDCG@10, of HR@10 and of this metric."""
+        """Return a group of runs as one `Side`, with the means of `self.metric`, of NDCG@10 and of HR@10."""
         shown = dict.fromkeys((self.metric, "ndcg@10", "hr@10"))
         name = group[0].name + (f" ({len(group)} seeds)" if len(group) > 1 else "")
         means = {metric: float(self.runs(group, metric).mean()) for metric in shown}

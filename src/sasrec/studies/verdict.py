@@ -29,8 +29,8 @@ class Verdict:
     """The comparison of the model with the best baseline, on test; `comparison.first` is the baseline. None with
     fewer than two test users."""
     intervals: dict[str, Difference]
-    """Name of a metric -> the model's mean and 95 % interval over users, as a difference from 0. The means are on
-    test if it was measured, else on validation. Empty with fewer than two users."""
+    """Name of a metric -> the model's own mean and its 95 % interval over users, stored as a Difference from 0.
+    Measured on test if possible, else on validation. Empty with fewer than two users."""
     cut_by: Literal["num_epochs", "max_minutes"] | None
     """The setting that ended training while validation was still improving; None if no setting did."""
 

@@ -1,4 +1,4 @@
-"""The optimizer, Adam or AdamW with the papers' betas (0.9, 0.98), and the learning rate of every step."""
+"""The optimizer (Adam or AdamW, with the SASRec authors' betas, 0.9 and 0.98) and the learning rate of a step."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> fl
 
 
 def schedule_warning(config: TrainingConfig, steps_per_epoch: int) -> str:
-    """Return a warning if the learning rate never falls or never reaches `lr` within `num_epochs`, else "".
+    """Return a warning if `num_epochs` is too small for the schedule or the warm-up, else "".
 
-    It never falls if `step_size` is too large, and never reaches `lr` if `warmup_steps` is too large.
+    Schedule "step" may never lower the learning rate, and a warm-up may never reach `lr`.
     """
     steps = config.num_epochs * steps_per_epoch
     first_fall = config.step_size * (steps_per_epoch if config.step_unit == "epochs" else 1)
@@ -89,7 +89,7 @@ def restore_optimizer(model: SequenceModel, optimizer: torch.optim.Optimizer, te
         name, _, key = full_name.rpartition(":")
         parameter = parameters.get(name)
         if parameter is None or value.shape not in ((), parameter.shape):
-            raise ValueError(f"{full_name} of shape {tuple(value.shape)} does not fit this model")
+            raise ValueError(f"the tensor {full_name} of shape {tuple(value.shape)} does not fit this model")
         # A step count stays where the optimizer keeps it; everything else lives with its parameter.
         where = parameter.device if key != "step" or optimizer.defaults["fused"] else torch.device("cpu")
         optimizer.state[parameter][key] = value.to(where)

@@ -129,7 +129,7 @@ class Trainer:
         module = _Loss(self.model, self.config)
 
         def trial() -> Any:
-            """Compute the loss of the first part of the first batch, without an update."""
+            """Compute the loss of one part (micro-batch) of the first batch, without an update of the weights."""
             _, loss = module(self._loader.batch(0, 0, 0, training.accumulate * world()), 0.0)
             return loss
 
@@ -257,9 +257,9 @@ class Trainer:
         return shared
 
     def _backward(self, penalised: Tensor, loss: Tensor) -> None:
-        """Add the gradients of `penalised`, the loss of one part of a batch with its penalty.
+        """Add the gradients of `penalised` to the `grad` of each parameter.
 
-        `loss`: the loss without penalty, for the error message.
+        `penalised`: the loss of one part of a batch, with penalty. `loss`: without, for the error message.
 
         Raises: TrainingError if detect_anomaly finds a NaN. Remedy: lower lr.
         """
@@ -304,9 +304,9 @@ class Trainer:
         self._log.say(f"epoch {state.epoch:4d}  loss {state.loss:.4f}{shown}  {state.seconds:.0f} s")
 
     def _stop(self) -> NoReturn:
-        """Save if needed, then raise what the pending signal calls for.
+        """Save a checkpoint if the newest one is older than this step; then raise the signal's exception.
 
-        If only another rank received the signal, act as after SIGTERM.
+        `raise_for` defines the exception. If only another rank received a signal, act as after SIGTERM.
         """
         if self.state.step > self._saved_step:
             self._save_now()
