@@ -42,7 +42,7 @@ class Recommender:
     """(V,) true for known items, which occur in training; None means that all items are known. Other items are
     never recommended, and are removed from histories."""
     training_part: TrainingPart = field(default_factory=lambda: TrainingPart(held_out=2))
-    """The rule for where the training part of a history ends; models with time derive a user's tick from this part."""
+    """Says where the training part of a history ends; models with time derive a user's tick from this part."""
     metrics: Any = None
     """The validation and test metrics that were measured after training (evaluation/metrics.py), for notebooks.
     None after `load`, or if no user has a target."""

@@ -96,6 +96,8 @@ def test_a_local_copy_of_what_is_not_a_public_data_set_is_an_error(
 
 def test_a_local_copy_beside_data_is_an_error(events: Path, tmp_path: Path) -> None:
     for data in (chain_frame(), sasrec.prepare(events)):
-        with pytest.raises(ConfigError, match="Pass the name of a public data set as the data, or remove `local_copy`"):
+        with pytest.raises(
+            ConfigError, match="Pass the name of a public data set as the data, or remove `local_copy`"
+        ):
             sasrec.train(data, tmp_path / "run", local_copy=events, **SMALL)
     assert not (tmp_path / "run").exists()
