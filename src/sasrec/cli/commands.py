@@ -60,6 +60,10 @@ class Train:
         if self.resume and self.from_:
             raise ConfigError("--resume continues with the run's own data. Remove --from.")
         if not dataset and not self.resume:
+            if self.train_dir.exists():
+                raise DataError(
+                    "no data set is named. Set --dataset, or continue the run of train_dir with --resume."
+                )
             raise DataError(
                 "no data set is named. Set --dataset to a public data set (by name), a prepared folder or a file."
             )
@@ -82,9 +86,10 @@ class Train:
                     local_copy=self.from_,
                     start_from=self.state_dict_path,
                 )
-        except (KeyboardInterrupt, SystemExit):
-            if RunFolder(self.train_dir).checkpoints.exists():
-                say(err, interrupted(self.train_dir))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(interrupted(self.train_dir)) from None
+        except SystemExit:
+            say(err, interrupted(self.train_dir))
             raise
         folder = RunFolder(self.train_dir)
         if folder.metrics_file.exists():
@@ -308,9 +313,8 @@ class Reproduce:
         seeds, log = list(self.seeds) or None, RunLog(None, err)
         try:
             outcome = reproduce(self.recipe, self.train_dir, dataset=self.dataset, seeds=seeds, log=log)
-        except (KeyboardInterrupt, SystemExit):
-            say(err, "interrupted; run the same command again to continue")
-            raise
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("interrupted; run the same command again to continue") from None
         print_outcome(outcome)
         if outside := outcome.outside():
             raise ReproductionError(

@@ -57,8 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         remedy = "in training, lower batch_size, maxlen or num_negatives, or raise accumulate"
         return _failed(f"out of memory: {remedy} ({error})")
-    except KeyboardInterrupt:
-        say(err, "interrupted")
+    except KeyboardInterrupt as stop:
+        say(err, str(stop) or "interrupted")
         return 130
 
 
@@ -88,7 +88,7 @@ def _run(arguments: list[str]) -> int:
 
 def _with_help(arguments: list[str]) -> list[str]:
     """Return the arguments with `help COMMAND` replaced by `COMMAND --help`, and `help` or nothing by `--help`."""
-    if not arguments:
+    if not arguments or arguments == ["help", "help"]:
         return ["--help"]
     return [*arguments[1:], "--help"] if arguments[0] == "help" else arguments
 
@@ -109,7 +109,7 @@ def _commands(config: RunConfig) -> Any:
     """The union of all commands, as tyro takes it. `config`: the defaults of `train`."""
     union: Any = None
     for name, command in _COMMANDS.items():
-        default = {"default": Train(tyro.MISSING, config=config)} if command is Train else {}
+        default: dict[str, Any] = {"default": Train(tyro.MISSING, config=config)} if command is Train else {}
         # `print_description` prints the docstring.
         subcommand = tyro.conf.subcommand(name=name, description="", **default)
         each = Annotated[command, subcommand]  # type: ignore[valid-type]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sasrec.evaluation.significance import Difference
-from sasrec.runs.folder import best_baseline
+from sasrec.runs.folder import RunFolder, best_baseline
 from sasrec.studies.sentences import number, p_value
 from sasrec.studies.verdict import Verdict
 
@@ -130,13 +130,16 @@ def reproduced(outcome: Outcome, seconds: float) -> Iterator[str]:
 
 
 def interrupted(train_dir: Path) -> str:
-    """Return a sentence that says how to continue an interrupted run."""
+    """Return a sentence that says how to continue an interrupted run, if it saved anything."""
+    if not RunFolder(train_dir).can_resume():
+        return "interrupted before the first checkpoint; run the same command again"
     return f"interrupted; continue with: sasrec train --train_dir {train_dir} --resume"
 
 
 def next_step(run: Path) -> str:
     """Return a sentence with the command that recommends with `run`, the folder of a run or of an export."""
-    return f"next: sasrec recommend {run} --history ITEM,ITEM,…"
+    times = " --times SECONDS,SECONDS,…" if RunFolder(run).config().model.time else ""
+    return f"next: sasrec recommend {run} --history ITEM,ITEM,…{times}"
 
 
 REPEATS_NOT_LEARNED = (

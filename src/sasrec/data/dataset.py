@@ -167,8 +167,8 @@ def build(
 ) -> Dataset:
     """Filter and sort checked events, and number their users and items.
 
-    The filters run in this order: duplicates, minimum events (one pass over users and items together), then k-core
-    (repeated until it removes nothing). `titles` and `groups` map item ids to text.
+    The filters run in this order: duplicates; minimum events, counted once for users and items before either is
+    removed; then k-core, repeated until it removes nothing. `titles` and `groups` map item ids to text.
 
     Raises: DataError if no event passes the filters. Remedy: lower the limits that the message names.
     """

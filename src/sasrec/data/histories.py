@@ -30,7 +30,7 @@ class Histories:
         return self.ends - self.starts
 
     def flat(self) -> npt.NDArray[np.int64]:
-        """Return the indices into `items` of the events of all rows, row after row, (sum of lengths,)."""
+        """Return where the events of all rows are in `items`: indices, row after row, (sum of lengths,)."""
         lengths: npt.NDArray[np.int64] = self.lengths
         # Within a row the index grows by 1, so an index is its place in the output plus one shift per row.
         shift = self.starts - (np.cumsum(lengths) - lengths)

@@ -71,7 +71,7 @@ class EvaluationSplit:
 
     @property
     def why_skipped(self) -> str:
-        """The reasons for skipping users with the number of users, as one line of text."""
+        """One line of text: each reason for skipping users, and how many users were skipped for it."""
         reasons = [f"{reason}: {users:,}" for reason, users in self.skipped.items() if users]
         return "; ".join(reasons) or "the data set has no users"
 

@@ -33,7 +33,7 @@ class SequenceModel(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, item_vectors_BLD: Tensor, positions_BL: Tensor, ticks_BL: Tensor | None = None) -> Tensor:
-        """Return states_BLD from item embeddings, position ids and ticks, which are all 0 at padding.
+        """Return states_BLD from item embeddings, position ids and ticks. All three inputs are 0 at padding.
 
         A state depends only on its own position and on earlier positions of its row. Ticks are times in the user's
         own unit (batches/ticks.py); SASRec ignores them.

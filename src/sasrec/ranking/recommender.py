@@ -312,7 +312,7 @@ class Recommender:
 
 
 def _warn(unknown: list[str], where: str) -> None:
-    """Warn about unknown ids, once each; show at most ten."""
+    """Give one warning that lists the unknown ids, without repeats and at most ten."""
     if unknown:
         names = list(dict.fromkeys(unknown))
         shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

@@ -51,6 +51,8 @@ def _loaded(
     folder: RunFolder, device: str, dataset: str | Path | None, checkpoint: str | Path | None
 ) -> tuple[Recommender, str]:
     """Return the recommender of a run, and the setting `split` of its training."""
+    if not folder.path.exists():
+        raise CheckpointError(f"the run {folder.path} does not exist. Check the path.")
     if not folder.config_file.exists():
         raise CheckpointError(
             f"{folder.path} is not a run, since it has no config.toml. Name a folder that `train` made."

@@ -118,6 +118,8 @@ def resume(
     name the right data. ConfigError if another setting differs. Remedy: keep the value of the run.
     """
     folder = RunFolder(train_dir)
+    if not folder.path.exists():
+        raise CheckpointError(f"the run {folder.path} does not exist. Check the path.")
     if not folder.can_resume():
         raise CheckpointError(f"{folder.path} holds no checkpoint. Check the path, or start a new run there.")
     if folder.items_file.exists():
@@ -236,6 +238,8 @@ def _prepared(
     Only rank 0 prepares and writes; every rank returns both. The data is written to RUN/dataset, unless the
     source is a prepared folder.
     """
+    if folder.path.is_file():
+        raise ConfigError(f"{folder.path} is a file. Name a folder for the run as `train_dir`.")
     own: list[Dataset] = []
 
     def write() -> str:

@@ -17,7 +17,7 @@ def pick_device(name: str) -> torch.device:
     "auto" chooses an accelerator if one is available, else the CPU. "cuda" chooses the first GPU; under torchrun,
     each process has its own GPU.
 
-    Raises: ConfigError if the device is unknown or unavailable. Remedy: use cpu, cuda, mps or auto.
+    Raises: ConfigError if the device is unknown or unavailable. Remedy: use auto or cpu.
     """
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
@@ -27,12 +27,12 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)  # torch.device accepts devices that do not exist; an allocation fails
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError):
         raise ConfigError(
-            f"device {name!r} is not available here: {str(error).splitlines()[0]}. Use cpu, cuda, mps or auto."
+            f"device {name!r} is unknown or not available here. Use auto, which takes the best device, or cpu."
         ) from None
     if device.type == "meta":
-        raise ConfigError(f"device {name!r} cannot compute anything. Use cpu, cuda, mps or auto.")
+        raise ConfigError(f"device {name!r} cannot compute anything. Use auto or cpu.")
     return device
 
 

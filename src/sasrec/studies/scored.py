@@ -151,10 +151,14 @@ def scored_run(name: str, candidates: Candidates, split: SplitName) -> Scored:
     if not folder.metrics_file.exists() and ":" in name:
         run, _, wanted = name.rpartition(":")
         folder = RunFolder(run)
+    if not folder.path.exists():
+        raise ConfigError(f"the run {name} does not exist. Check the path.")
+    if folder.items_file.exists():
+        raise ConfigError(f"{folder.path} is an export, which has no metrics. Name the run that it came from.")
     if not folder.metrics_file.exists():
         raise ConfigError(
-            f"{folder.path} has no metrics.json. Measure this run with sasrec evaluate, or name another run "
-            "as RUN or RUN:BASELINE (for example RUN:popularity)."
+            f"{folder.path} has no metrics.json. Measure this run with sasrec evaluate, or name another "
+            "run. For a baseline of a run, write RUN:BASELINE (for example RUN:popularity)."
         )
     again = f"Measure it again: sasrec evaluate {folder.path}"
     if not folder.ranks_file.exists():
