@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 import sasrec
@@ -66,3 +67,18 @@ def test_names_that_lead_elsewhere_are_refused_wherever_a_name_is_taken(tmp_path
         manifests[1].write_text(json.dumps({**originals[1], name: originals[1]["state.json"]}))
         sasrec.load(tmp_path / "run")  # what a manifest names beside the files of a checkpoint is never opened
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_brackets_in_a_path_are_no_pattern(tmp_path: Path) -> None:
+    """`data[1]` beside `data1`: as a pattern, the first would match the second."""
+    for name, prefix in (("data1", "a"), ("data[1]", "b")):
+        own = [(pl.lit(prefix) + pl.col(each).cast(pl.String)).alias(each) for each in ("user", "item")]
+        sasrec.prepare(chain_frame().with_columns(own), output=tmp_path / name)
+    data = sasrec.open_dataset(tmp_path / "data[1]")
+    assert {str(each)[0] for each in (*data.user_ids, *data.catalogue.ids)} == {"b"}
+    for name in ("run1", "run[1]"):
+        sasrec.train(data, tmp_path / name, **SMALL)
+    run = tmp_path / "run[1]"
+    assert sasrec.compare([f"{run}:popularity", str(run)]).others
+    exported = sasrec.load(sasrec.export(run, tmp_path / "model[1]"))
+    assert {str(each)[0] for each in exported.items.ids} == {"b"}

@@ -249,7 +249,7 @@ def open_dataset(folder: str | Path, *, verify: bool = True) -> Dataset:
         items=arrays["items"],
         times=arrays.get("times"),
         offsets=arrays["offsets"],
-        user_ids=pl.read_parquet(folder / "users.parquet")["id"],
+        user_ids=pl.read_parquet(folder / "users.parquet", glob=False)["id"],
         catalogue=Items.read(folder / "items.parquet"),
         name=manifest["name"],
         report=json.loads((folder / "report.json").read_text(encoding="utf-8")),

@@ -93,7 +93,7 @@ class Items:
     @staticmethod
     def read(path: Path) -> Items:
         """Read a file that `save` wrote. The caller must check the hash of the file first."""
-        frame = pl.read_parquet(path)
+        frame = pl.read_parquet(path, glob=False)
         titles, groups = (frame[name] if name in frame.columns else None for name in ("title", "group"))
         return Items(frame["id"], titles, groups)
 

@@ -122,9 +122,8 @@ def item_texts(path: Path, id_column: str | None, text_column: str | None) -> di
     try:
         with path.open(encoding="utf-8") as stream:
             separator = "\t" if "\t" in stream.readline() else ","
-        frame = pl.read_csv(
-            path, separator=separator, infer_schema=False, quote_char='"' if separator == "," else None
-        )
+        quote = '"' if separator == "," else None
+        frame = pl.read_csv(path, separator=separator, infer_schema=False, quote_char=quote, glob=False)
     except (OSError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
         raise DataError(
             f"the items file {path} cannot be read ({error}). Give a CSV or TSV file with a header."

@@ -168,7 +168,8 @@ def scored_run(name: str, candidates: Candidates, split: SplitName) -> Scored:
     try:
         of_scorer = (pl.col("scorer") == scorer) & (pl.col("split") == split)
         ranks = pl.col("full", "sampled").cast(pl.Float64)
-        rows = pl.read_parquet(folder.ranks_file).filter(of_scorer).sort("event").select("user", "event", ranks)
+        rows = pl.read_parquet(folder.ranks_file, glob=False).filter(of_scorer).sort("event")
+        rows = rows.select("user", "event", ranks)
     except pl.exceptions.PolarsError:
         raise EvaluationError(f"{folder.ranks_file} is damaged. {again}") from None
     if split not in metrics:
