@@ -181,12 +181,12 @@ def test_resume_refuses_what_would_not_be_the_same_run(tmp_path: Path) -> None:
         sasrec.resume(tmp_path / "elsewhere")
     for setting in ({"lr": 0.5}, {"maxlen": 13}, {"loss": "bce"}, {"seed": 3}, {"mhc": True}):
         (name,) = setting
-        with pytest.raises(ConfigError, match=f"{name} was .* when this run began and is .* now"):
+        with pytest.raises(ConfigError, match=f"`{name}` was .* when this run began and is .* now"):
             sasrec.resume(run, **setting)
     sasrec.train(sasrec.prepare(chain_frame()), tmp_path / "cosine", num_epochs=1, schedule="cosine", **SMALL)
     with pytest.raises(ConfigError, match=r"'nowhere.csv' is not a prepared folder"):
         sasrec.resume(run, dataset="nowhere.csv")
-    with pytest.raises(ConfigError, match="num_epochs was 1"):
+    with pytest.raises(ConfigError, match="`num_epochs` was 1"):
         sasrec.resume(tmp_path / "cosine", num_epochs=2)
     shutil.rmtree(run / "dataset")
     sasrec.prepare(chain_frame(users=61)).save(run / "dataset")

@@ -15,7 +15,7 @@ from typing import Annotated, TypeAlias
 import tyro
 
 from sasrec.config.settings import RunConfig
-from sasrec.config.spellings import PUBLISHED_SPELLINGS
+from sasrec.config.spellings import PUBLISHED_FLAGS, PUBLISHED_SPELLINGS
 from sasrec.errors import ConfigError
 from sasrec.runtime.ranks import launched
 
@@ -47,12 +47,33 @@ def recipe_named_in(arguments: list[str]) -> RunConfig:
 
 def published_spellings(arguments: list[str]) -> list[str]:
     """Return `arguments` with options of the published SASRec code for PyTorch replaced by options of sasrec."""
+    arguments = _flags_without_values(arguments)
     if "--multi_gpu" in map(_spelled, arguments) and not launched():
         raise ConfigError(
             "--multi_gpu needs torchrun. Start a process for each of N devices: "
             "torchrun --nproc_per_node=N -m sasrec train …"
         )
     return [part for given in arguments for part in PUBLISHED_SPELLINGS.get(_spelled(given), (given,))]
+
+
+def _flags_without_values(arguments: list[str]) -> list[str]:
+    """Return `arguments` with `--FLAG true` and `--FLAG=true`, as published code has them, replaced by `--FLAG`.
+
+    A flag that is false is omitted, except that `--norm_first false` asks for the other norm.
+    """
+    words, replaced = list(arguments), []
+    while words:
+        word = words.pop(0)
+        name, _, value = word.partition("=")
+        if _spelled(name) in PUBLISHED_FLAGS:
+            if not value and words and words[0].lower() in ("true", "false"):
+                value = words.pop(0)
+            if value.lower() == "false":
+                replaced += ["--no_norm_first"] if _spelled(name) == "--norm_first" else []
+                continue
+            word = name if value.lower() == "true" else word
+        replaced.append(word)
+    return replaced
 
 
 def misspelt(arguments: list[str], commands: dict[str, type]) -> str | None:

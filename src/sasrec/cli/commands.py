@@ -60,9 +60,9 @@ class Train:
         if self.resume and self.from_:
             raise ConfigError("--resume continues with the run's own data. Remove --from.")
         if not dataset and not self.resume:
-            if self.train_dir.exists():
+            if (self.train_dir / "config.toml").exists():
                 raise DataError(
-                    "no data set is named. Set --dataset, or continue the run of train_dir with --resume."
+                    "no data set is named. Set --dataset, or continue the run of --train_dir with --resume."
                 )
             raise DataError(
                 "no data set is named. Set --dataset to a public data set (by name), a prepared folder or a file."
@@ -109,7 +109,7 @@ class Train:
         )
         other = RunConfig.load(own).differences(config).keys() - {"device"} if own.exists() else ()
         if other or self.resume or self.from_:
-            named = ", ".join(other) or ("--resume" if self.resume else "--from")
+            named = ", ".join(f"--{name}" for name in sorted(other)) or ("--resume" if self.resume else "--from")
             raise ConfigError(
                 f"--inference_only measures the run with its own settings and data, so {named} would have no "
                 f"effect. Remove {named}."

@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
-        remedy = "in training, lower batch_size, maxlen or num_negatives, or raise accumulate"
+        remedy = "in training, lower --batch_size, --maxlen or --num_negatives, or raise --accumulate"
         return _failed(f"out of memory: {remedy} ({error})")
     except KeyboardInterrupt as stop:
         say(err, str(stop) or "interrupted")

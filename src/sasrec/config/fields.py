@@ -65,7 +65,7 @@ def violations(parts: list[Any]) -> Iterator[str]:
         value = values[field.name]
         bounds = _rules(field, (Ge, Gt, Le, Lt, Finite))
         if bounds and not (_is_finite(value) and all(_holds(value, bound) for bound in bounds)):
-            yield f"{field.name} must be {_in_words(bounds, value)}, not {value}"
+            yield f"`{field.name}` must be {_in_words(bounds, value)}, not {value}"
         if value == field.default:
             continue
         for rule in _rules(field, OnlyWith):
@@ -115,5 +115,5 @@ def _does_nothing(name: str, rule: OnlyWith, value: Any) -> str:
     *others, last = (f"{rule.setting}={value}" for value in rule.values)
     choices = f"{', '.join(others)} or {last}" if others else last
     if rule.values == (True,):
-        return f"{name} does nothing without {rule.setting}; use {choices}"
-    return f"{name} does nothing with {rule.setting}={value}; use {choices}"
+        return f"`{name}` does nothing without `{rule.setting}`; use {choices}"
+    return f"`{name}` does nothing with {rule.setting}={value}; use {choices}"

@@ -292,7 +292,7 @@ def _relations(config: RunConfig) -> list[tuple[bool, str]]:
     return [
         (
             model.num_heads > 0 and model.hidden_units % model.num_heads != 0,
-            f"num_heads ({model.num_heads}) must divide hidden_units ({model.hidden_units}); change one of them",
+            f"`num_heads` ({model.num_heads}) must divide `hidden_units` ({model.hidden_units}); change one",
         ),
         (
             model.mhc and model.mhc_projection == "birkhoff" and model.mhc_expansion_rate > 4,
@@ -301,11 +301,11 @@ def _relations(config: RunConfig) -> list[tuple[bool, str]]:
         ),
         (
             model.mhc and model.norm != "pre",
-            f"mHC is defined for norm pre only, not {model.norm}; use norm=pre, or mhc=False",
+            f"mHC is defined for norm=pre only, not norm={model.norm}; use norm=pre, or mhc=False",
         ),
         (
             loss.loss != "ce" and loss.shared and loss.num_negatives == 1,
-            "one negative for a whole batch teaches almost nothing; set num_negatives higher, such as 256",
+            "one negative for a whole batch teaches almost nothing; set num_negatives=256 or more",
         ),
     ]
 

@@ -6,3 +6,6 @@ PUBLISHED_SPELLINGS: dict[str, tuple[str, ...]] = {
     "--use_amp": ("--precision", "bf16"),
     "--multi_gpu": (),
 }
+
+PUBLISHED_FLAGS = frozenset({"--inference_only", "--norm_first", "--use_amp", "--multi_gpu"})
+"""Options that take `true` or `false` in published code, and no value here."""

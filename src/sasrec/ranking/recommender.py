@@ -270,7 +270,7 @@ class Recommender:
         has fewer than k items, k is its size.
         """
         if k < 1:
-            raise ConfigError(f"k must be at least 1, not {k}. Use a larger k.")
+            raise ConfigError(f"`k` must be at least 1, not {k}. Use a larger k.")
         for rows, scorer in blocks:
             scores_BV = candidate_scores(scorer, histories, rows, exclude_seen=exclude_seen, allowed_V=allowed_V)
             best = scores_BV.topk(min(k, scorer.num_items), dim=1)

@@ -214,7 +214,7 @@ def _resumed_config(began: RunConfig, recipe: RunConfig | None, settings: dict[s
     moved = prepared_folder(dataset)
     if dataset not in ("", began.data.dataset) and moved is None:
         raise ConfigError(
-            f"dataset was {began.data.dataset!r} when this run began. Only a prepared folder with the same data "
+            f"`dataset` was {began.data.dataset!r} when this run began. Only a prepared folder with the same data "
             f"can replace it, but {dataset!r} is not a prepared folder. Remove `dataset`, or name the folder that "
             "the data moved to."
         )
@@ -224,7 +224,7 @@ def _resumed_config(began: RunConfig, recipe: RunConfig | None, settings: dict[s
     for name, (before, now) in began.differences(config).items():
         if name not in MAY_CHANGE_ON_RESUME - frozen:
             raise ConfigError(
-                f"{name} was {before!r} when this run began and is {now!r} now. "
+                f"`{name}` was {before!r} when this run began and is {now!r} now. "
                 "Use the old value, or start another run."
             )
     return config

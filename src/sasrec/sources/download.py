@@ -36,12 +36,12 @@ from rich.progress import (
 )
 
 from sasrec.errors import DataError, DownloadError
+from sasrec.files import file_digest
 
 try:
     import fcntl
-except ImportError:  # pragma: no cover - Windows lacks flock; two processes there must not download the same file
+except ImportError:  # Windows lacks flock; two processes there must not download the same file
     fcntl = None  # type: ignore[assignment]
-from sasrec.files import file_digest
 
 FIRST_WAIT = 1.0
 """Seconds before the second attempt; the wait doubles before each further attempt."""

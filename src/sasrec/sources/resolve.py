@@ -82,9 +82,13 @@ def _refuse_reading_options(config: DataConfig) -> None:
     """Refuse settings that only apply while data is read. Raises: ConfigError. Remedy: give them to `prepare`."""
     if late := _given(config):
         raise ConfigError(
-            f"the data is already prepared, so {', '.join(late)} would do nothing. "
+            f"the data is already prepared, so {_named(late)} would do nothing. "
             "Give such settings to `sasrec prepare`."
         )
+
+
+def _named(settings: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in settings)
 
 
 def _given(config: DataConfig) -> list[str]:
@@ -167,7 +171,7 @@ def _refuse_other(name: str, known: dict[str, Any], config: DataConfig) -> None:
     """
     if given := [field for field in _given(config) if field in known and known[field] != getattr(config, field)]:
         raise ConfigError(
-            f"the columns and times of {name} are always read the same way; remove {', '.join(given)} from the "
+            f"the columns and times of {name} are always read the same way; remove {_named(given)} from the "
             "settings."
         )
 

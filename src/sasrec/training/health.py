@@ -59,7 +59,7 @@ def refuse(
         clues.append(anomaly.rstrip("."))
     raise TrainingError(
         f"{where}: {'; '.join(clues)}. This step did not change the weights. "
-        "Lower lr, or set clip_norm."
+        "Lower `lr`, or set `clip_norm`."
         f"{'' if anomaly else ' Set detect_anomaly to find the operation that produced the first NaN.'}"
     )
 

@@ -46,12 +46,13 @@ def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> fl
 
 
 def schedule_warning(config: TrainingConfig, steps_per_epoch: int) -> str:
-    """Return a warning if `num_epochs` is too small for the schedule or the warm-up, else "".
-
-    Schedule "step" may never lower the learning rate, and a warm-up may never reach `lr`.
-    """
+    """Return a warning if the rate never falls by the schedule, or never reaches `lr` in the warm-up; else ""."""
     steps = config.num_epochs * steps_per_epoch
     first_fall = config.step_size * (steps_per_epoch if config.step_unit == "epochs" else 1)
+    if config.schedule == "step" and config.gamma == 1:
+        return "the learning rate never falls: gamma is 1; lower gamma"
+    if config.schedule == "cosine" and steps == 1:
+        return "the learning rate never falls: the run has one step; raise num_epochs"
     if config.schedule == "step" and first_fall >= steps:
         return (
             f"the learning rate never falls: step_size is {config.step_size} {config.step_unit}, "

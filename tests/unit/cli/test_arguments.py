@@ -66,6 +66,21 @@ def test_options_of_the_published_code_are_translated() -> None:
     given = ["train", "--norm-first", "--use_amp", "--maxlen", "5"]
     assert published_spellings(given) == ["train", "--norm", "pre", "--precision", "bf16", "--maxlen", "5"]
     assert published_spellings(["--no_norm_first"]) == ["--norm", "post"]
+
+
+@pytest.mark.parametrize(
+    ("given", "ours"),
+    [
+        (["--inference_only=true", "--maxlen", "5"], ["--inference_only", "--maxlen", "5"]),
+        (["--inference-only", "True"], ["--inference-only"]),
+        (["--inference_only", "false", "--maxlen=5"], ["--maxlen=5"]),
+        (["--norm_first=true", "--use_amp", "true"], ["--norm", "pre", "--precision", "bf16"]),
+        (["--norm_first", "false", "--use_amp=false", "--multi_gpu=false"], ["--norm", "post"]),
+        (["--norm_first=maybe"], ["--norm_first=maybe"]),
+    ],
+)
+def test_flags_take_the_values_that_published_code_gives_them(given: list[str], ours: list[str]) -> None:
+    assert published_spellings(given) == ours
     with pytest.raises(ConfigError, match="torchrun --nproc_per_node=N"):
         published_spellings(["train", "--multi_gpu"])
 

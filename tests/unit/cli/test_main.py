@@ -216,7 +216,7 @@ def test_what_takes_more_memory_than_there_is_gets_an_answer(
     events = write_csv(tmp_path / "events.csv")
     asked = ["train", "--dataset", events, "--train_dir", tmp_path / "run", *SMALL, "--maxlen", 10**14]
     status, _, err = run(capsys, *asked)
-    assert (status, "out of memory: in training, lower batch_size" in err) == (1, True)
+    assert (status, "out of memory: in training, lower --batch_size" in err) == (1, True)
 
 
 def test_data_without_times_and_a_model_with_time_is_a_clear_error(

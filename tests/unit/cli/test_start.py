@@ -31,7 +31,7 @@ AT_ONCE = [
     ),
     (["trian"], 2, "unknown command trian; did you mean train?"),
     (["train"], 2, "--train_dir"),
-    (["train", "--train_dir", "x", "--num_heads", "3"], 1, "num_heads (3) must divide hidden_units (64)"),
+    (["train", "--train_dir", "x", "--num_heads", "3"], 1, "--num_heads (3) must divide --hidden_units (64)"),
     (["train", "--train_dir", "x"], 1, "no data set is named"),
     (["recommend", "x"], 1, "give exactly one of --history, --user and --all"),
 ]

@@ -71,6 +71,6 @@ def test_settings_that_decide_no_weight_may_all_change_on_resume() -> None:
 def test_a_setting_that_does_nothing_is_refused_wherever_it_differs_from_its_default() -> None:
     module = with_default("time_span", 5)
     assert module.RunConfig().model.time_span == 5
-    with pytest.raises(module.ConfigError, match="time_span does nothing without time"):
+    with pytest.raises(module.ConfigError, match="`time_span` does nothing without `time`"):
         module.RunConfig().replace(time_span=256)
     assert RunConfig().replace(time_span=256).model.time_span == 256

@@ -201,7 +201,7 @@ def test_a_temporal_run_trains_resumes_and_is_measured_under_its_own_split(time:
     assert len(recommender.recommend_user("u000", k=30, exclude_seen=False)) == 25, "all but the late item"
     with pytest.warns(UserWarning, match="events with items that are not in training"):
         assert sasrec.load(run, device="cpu").recommend_all(k=1).height == 80
-    with pytest.raises(ConfigError, match=r"split was 'temporal:0\.8' when this run began"):
+    with pytest.raises(ConfigError, match=r"`split` was 'temporal:0\.8' when this run began"):
         sasrec.resume(run, split="leave-one-out")
     sasrec.resume(run, num_epochs=3)
     sasrec.train(data, tmp_path / "whole", split="temporal:0.8", time=time, **(SMALL | {"num_epochs": 3}))
@@ -296,7 +296,7 @@ def test_the_command_line_takes_splits_and_prints_whom_they_skip(
     assert "split: temporal: validation from 2020-09-13T" in capsys.readouterr().out
     resume = ["train", "--train_dir", str(tmp_path / "run"), "--resume"]
     assert main([*resume, "--split", "last-2"]) == 1
-    assert "split was 'temporal:0.85'" in capsys.readouterr().err
+    assert "--split was 'temporal:0.85'" in capsys.readouterr().err
     assert main([*resume, "--num_epochs", "3"]) == 0
     without = tmp_path / "without.csv"
     pl.read_csv(events).drop("time").write_csv(without)

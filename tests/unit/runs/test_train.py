@@ -79,7 +79,7 @@ def test_allow_and_deny_lists_are_kept_and_unknown_ids_named_but_not_fatal(learn
         recommender.recommend(["ghost"])
     with pytest.raises(DataError, match="deny list: give a list"):
         recommender.recommend(["item-03"], deny="item-04")
-    with pytest.raises(ConfigError, match="k must be at least 1"):
+    with pytest.raises(ConfigError, match="`k` must be at least 1"):
         recommender.recommend(["item-03"], k=0)
     with pytest.raises(DataError, match="stranger"):
         recommender.recommend_user("stranger")
@@ -183,14 +183,14 @@ def test_a_loss_that_is_not_finite_stops_training_with_the_remedy(
 ) -> None:
     original = trainer.training_loss
     monkeypatch.setattr(trainer, "training_loss", lambda *arguments: original(*arguments) * float("nan"))
-    with pytest.raises(TrainingError, match=r"epoch 1, step 0 .*the loss is nan.*not finite in .*Lower lr"):
+    with pytest.raises(TrainingError, match=r"epoch 1, step 0 .*the loss is nan.*not finite in .*Lower `lr`"):
         sasrec.train(sasrec.prepare(chain_frame()), tmp_path / "run", **SMALL)
 
 
 def test_with_anomalies_detected_that_error_also_names_the_operation(tmp_path: Path) -> None:
     """A temperature so low that the first scores overflow."""
     settings = SMALL | {"temperature": 1e-38, "detect_anomaly": True}
-    with pytest.raises(TrainingError, match=r"epoch 1, step 0 .*Function '\w+' returned nan.*Lower lr"):
+    with pytest.raises(TrainingError, match=r"epoch 1, step 0 .*Function '\w+' returned nan.*Lower `lr`"):
         sasrec.train(sasrec.prepare(chain_frame()), tmp_path / "run", **settings)
 
 
@@ -223,7 +223,7 @@ def test_users_with_few_events_train_without_validation(tmp_path: Path) -> None:
 def test_reading_options_that_come_too_late_are_refused(tmp_path: Path) -> None:
     data = sasrec.prepare(chain_frame(users=20), output=tmp_path / "data")
     for source in (data, tmp_path / "data"):
-        with pytest.raises(ConfigError, match="time_unit, k_core would do nothing"):
+        with pytest.raises(ConfigError, match="`time_unit`, `k_core` would do nothing"):
             sasrec.train(source, tmp_path / "run", k_core=2, time_unit="s", **SMALL)
 
 

@@ -62,7 +62,7 @@ def test_reading_a_download_otherwise_than_it_is_written_is_an_error(
     events: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: dict[str, str]
 ) -> None:
     monkeypatch.setattr(catalog, "locate", lambda *_, **__: pytest.fail("it was fetched before it was refused"))
-    with pytest.raises(ConfigError, match=f"read the same way; remove {next(iter(setting))}"):
+    with pytest.raises(ConfigError, match=f"read the same way; remove `{next(iter(setting))}`"):
         sasrec.train("ml-100k", tmp_path / "run", **setting, **SMALL)
 
 

@@ -31,9 +31,16 @@ def test_the_step_schedule_is_that_of_pytorch(unit: str, per_epoch: int) -> None
         ({"schedule": "step", "step_size": 99, "step_unit": "steps", "num_epochs": 20}, ""),
         ({"warmup_steps": 100, "num_epochs": 20}, "never reaches lr"),
         ({"schedule": "cosine", "num_epochs": 20}, ""),
+        ({"schedule": "step", "step_size": 1, "gamma": 1.0, "num_epochs": 20}, "gamma is 1"),
     ],
 )
 def test_a_schedule_that_never_acts_is_warned_of(settings: dict[str, object], warning: str) -> None:
     found = schedule_warning(TrainingConfig(**settings), steps_per_epoch=5)
     assert warning in found
     assert bool(warning) == bool(found)
+
+
+def test_a_cosine_over_a_single_step_is_warned_of() -> None:
+    config = TrainingConfig(schedule="cosine", num_epochs=1)
+    assert "one step" in schedule_warning(config, steps_per_epoch=1)
+    assert schedule_warning(config, steps_per_epoch=2) == ""
