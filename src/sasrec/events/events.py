@@ -17,7 +17,9 @@ import polars as pl
 from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
 from sasrec.events import times
-from sasrec.events.readers import REJECTS, Piece, read_file, read_frame
+from sasrec.events.frames import read_frame
+from sasrec.events.pieces import REJECTS, Piece
+from sasrec.events.readers import read_file
 
 _LONGEST_ID = 512
 _RAW_SHOWN = 200

@@ -1,0 +1,24 @@
+"""The rows and rejects that every reader yields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+ROWS = {"line": pl.Int64, "user": pl.String, "item": pl.String, "time": pl.String}
+REJECTS = {"line": pl.Int64, "column": pl.String, "reason": pl.String, "raw": pl.String}
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """One block of a source: rows split into fields, and rejected lines."""
+
+    rows: pl.DataFrame
+    """The rows not rejected, with the columns that ROWS lists; `time` is all null if the source has no times."""
+    rejects: pl.DataFrame
+    """The rejected lines, with the columns that REJECTS lists."""
+    has_time: bool
+    integer_ids: tuple[bool, bool] = (False, False)
+    """Whether the user column and the item column have an integer type."""
+    notes: tuple[str, ...] = ()
