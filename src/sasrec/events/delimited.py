@@ -1,7 +1,7 @@
 """Read text files with delimiters: CSV, TSV, `::` and blanks, with or without a header.
 
-Each record is one line, so an unclosed quote damages only one line. Otherwise quotes follow RFC 4180. Blanks around
-a field are ignored.
+Each record is one line, so an unclosed quote damages only one line. Otherwise quotes follow RFC 4180. Blanks
+around a field are ignored.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class _Dialect:
 def read_delimited(path: Path, config: DataConfig, separator: str | None) -> Iterator[Piece]:
     """Yield the blocks of a file. `separator`: the usual one for the ending of the file; None for no usual one.
 
-    Raises: DataError if the file has no rows, or its roles cannot be told. Remedy: the message names one.
+    Raises: DataError if the file has no rows, or its columns are not recognised. Remedy: the message names one.
     """
     dialect: _Dialect | None = None
     for lines, rejects, notes in blocks_of_lines(path):

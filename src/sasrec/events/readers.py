@@ -1,4 +1,4 @@
-"""Read a file by its ending into blocks of raw rows with line numbers; lines that cannot be split become rejects."""
+"""Choose the reader for a file by its ending."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import pytest
 
 from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
-from sasrec.events import lines
+from sasrec.events import lines as text_lines
 from sasrec.events.events import read_events
 
 ROWS = [
@@ -104,7 +104,7 @@ def test_line_ends_byte_order_marks_and_blanks_do_not_matter(tmp_path: Path) -> 
 def test_files_larger_than_a_block_keep_their_line_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lines, "_BLOCK", 50)
+    monkeypatch.setattr(text_lines, "_BLOCK", 50)
     lines = [f"u{i},i{i},{i}" for i in range(100)]
     lines[70] = "broken"
     lines[80] = "x" * 120 + ",y,5"
