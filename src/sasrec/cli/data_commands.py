@@ -12,7 +12,7 @@ from rich.padding import Padding
 
 from sasrec.cli.arguments import OptionalPath, OptionalText
 from sasrec.cli.console import err, out, say
-from sasrec.config.settings import Duplicates, TimeUnit
+from sasrec.config.settings import DataConfig, Duplicates, TimeUnit
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,12 @@ class Prepare:
     """Column of item ids. Default: recognised by its name."""
     time: OptionalText = None
     """Column of times: numbers or ISO 8601. Default: recognised by its name. Without times, file order is kept."""
+    columns: str = ""
+    """Roles of the columns in order, such as user,item,-,time; or pairs such as session_id:user,0:item."""
+    time_format: str = ""
+    """Format of times that are not ISO 8601, such as %%d.%%m.%%Y %%H:%%M (as in strptime)."""
+    missing: str = DataConfig().missing
+    """Values that mean a missing user or item, in any case of letters."""
     time_unit: TimeUnit = "auto"
     """Unit of numeric times. auto chooses the unit by the size of the numbers and prints the choice."""
     items: OptionalPath = None
@@ -92,6 +98,9 @@ class Prepare:
             items_id=self.items_id,
             items_title=self.items_title,
             items_group=self.items_group,
+            columns=self.columns,
+            time_format=self.time_format,
+            missing=self.missing,
             time_unit=self.time_unit,
             max_rejects=self.max_rejects,
             duplicates=self.duplicates,

@@ -30,7 +30,7 @@ from sasrec.config.split_rule import split_rule
 from sasrec.errors import ConfigError
 from sasrec.files import write_whole
 
-TimeUnit: TypeAlias = Literal["auto", "s", "ms", "us", "ns"]
+TimeUnit: TypeAlias = Literal["auto", "s", "ms", "us", "ns", "iso"]
 Duplicates: TypeAlias = Literal["keep", "drop_exact", "first", "last"]
 
 
@@ -49,8 +49,14 @@ class DataConfig:
     """Column of the item ids. Default: recognised by its name (item, item_id, movieId, …)."""
     time_column: str | None = None
     """Column of the times. Default: recognised by its name. Without times, events keep the order of the file."""
+    columns: str = ""
+    """Roles of the columns in order, such as user,item,-,time; or pairs such as session_id:user,0:item."""
     time_unit: TimeUnit = "auto"
-    """Unit of numeric times. auto chooses the unit by the size of the numbers and prints the choice."""
+    """Unit of the times. auto chooses by the size of the numbers; a given unit is taken without a check of years."""
+    time_format: str = ""
+    """Format of the times for dates that are not ISO 8601, such as %d.%m.%Y %H:%M (as in strptime)."""
+    missing: str = r"NA,N/A,NULL,\N,None,NaN"
+    """Values that mean a missing user or item, in any case of letters; an empty value is always missing."""
     max_rejects: int = setting(0, Ge(-1))
     """Number of bad rows to tolerate before the data is refused; -1 tolerates any number."""
     duplicates: Duplicates = "keep"

@@ -16,10 +16,11 @@ import polars as pl
 
 from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
-from sasrec.events.columns import Columns, choose, is_known
 from sasrec.events.lines import blocks_of_lines
 from sasrec.events.pieces import REJECTS, ROWS, Piece
+from sasrec.events.roles import Columns, by_content, choose, given, is_known
 
+_SAMPLE = 10_000  # lines in which to look for evidence of the roles
 _CSV_ERRORS = {
     "unexpected end": "a quote is not closed",
     "expected after": "text after a closing quote",
@@ -55,7 +56,7 @@ def read_delimited(path: Path, config: DataConfig, separator: str | None) -> Ite
             first = lines.filter(pl.col("text").str.strip_chars() != "")["text"]
             if not len(first):
                 raise DataError(f"{path.name} has no rows. Check that the file is complete.")
-            dialect = _dialect(first[0], config, separator, path.name)
+            dialect = _dialect(first.head(_SAMPLE), config, separator, path.name)
             notes = [*dialect.notes, *notes]
             if dialect.header is not None:
                 lines = lines.filter(pl.col("line") != lines.filter(pl.col("text") == first[0])["line"][0])
@@ -64,7 +65,9 @@ def read_delimited(path: Path, config: DataConfig, separator: str | None) -> Ite
         yield Piece(rows, bad, dialect.columns.time is not None, notes=tuple(notes))
 
 
-def _dialect(first: str, config: DataConfig, separator: str | None, file: str) -> _Dialect:
+def _dialect(lines: pl.Series, config: DataConfig, separator: str | None, file: str) -> _Dialect:
+    """Find the separator, the header if there is one, and the roles of the columns."""
+    first = lines[0]
     if "\r" in first:
         raise DataError(
             f"{file}: lines end with a carriage return only. Save the file with line ends \\n or \\r\\n."
@@ -77,25 +80,44 @@ def _dialect(first: str, config: DataConfig, separator: str | None, file: str) -
         raise DataError(f"{file}: the first line cannot be split ({error}). Fix its quotes.") from None
     if ".inter" in Path(file.lower()).suffixes:
         names = [name.split(":")[0] for name in names]  # RecBole's headers contain name:type
-    named = config.user_column or config.item_column or config.time_column
-    if named or any(map(is_known, names)):
-        columns, notes = choose(names, config, file)
+    has_header = _is_header(names, config)
+    sample = _sample(lines[has_header:], separator, len(names))
+    if has_header:
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise DataError(
+                f"{file}: more than one column is named {', '.join(twice)}. Rename one of the columns: "
+                f"{', '.join(names)}"
+            )
+        columns, notes = choose(dict(zip(names, sample, strict=True)), config, file)
         return _Dialect(separator, columns, tuple(names), first, tuple(notes))
-    if len(names) not in (2, 3, 4) or not any(map(_is_number, names)):
-        raise DataError(
-            f"{file}: the first line ({', '.join(names)}) is neither a header with known names nor "
-            "`user item [time]`. Name the columns with `user_column` and `item_column` "
-            "(in `prepare`: `user` and `item`)."
-        )
-    layout = {2: "user item", 3: "user item time", 4: "user item rating time"}[len(names)]
-    columns = Columns("user", "item", "time" if len(names) > 2 else None)
-    return _Dialect(
-        separator,
-        columns,
-        tuple(layout.split()),
-        None,
-        (f"the file has no header; its columns are read as `{layout}`",),
-    )
+    places = [str(place) for place in range(len(names))]
+    if config.columns:
+        columns, notes = given(config, places, file), []
+    else:
+        columns, notes = by_content(sample, separator, file)
+    return _Dialect(separator, columns, tuple(places), None, tuple(notes))
+
+
+def _is_header(names: list[str], config: DataConfig) -> bool:
+    """Whether the first line of a file contains names: a header has no number, and a name that is known or given."""
+    requested = {config.user_column, config.item_column, config.time_column}
+    requested |= {pair.rpartition(":")[0] for pair in config.columns.split(",")}
+    if requested & set(names):
+        return True
+    return any(map(is_known, names)) and not any(map(_is_number, names))
+
+
+def _sample(lines: pl.Series, separator: str, width: int) -> list[pl.Series]:
+    """Return the columns of the first lines, as text; lines that cannot be split are left to `_split`."""
+    rows = []
+    for text in lines:
+        try:
+            fields = _fields(text, separator)
+        except csv.Error:
+            continue
+        if len(fields) == width:
+            rows.append([field.strip() for field in fields])
+    return [pl.Series([row[place] for row in rows], dtype=pl.String) for place in range(width)]
 
 
 def _is_number(text: str) -> bool:

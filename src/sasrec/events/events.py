@@ -81,7 +81,7 @@ def read_events(source: Any, config: DataConfig, rejects_path: Path | None = Non
     timed = has_time == {True}
     rows = pl.concat(frames)
     for role in ("user", "item"):
-        rows, bad = _set_aside(rows.with_columns(reason=_id_fault(rows, role)), role, role)
+        rows, bad = _set_aside(rows.with_columns(reason=_id_fault(rows, role, config.missing)), role, role)
         rejects.append(bad)
     unit = None
     if timed:
@@ -140,19 +140,21 @@ def _parsed(piece: Piece, config: DataConfig, file: pl.Expr) -> pl.DataFrame:
     if not piece.has_time:
         return rows.drop("time")
     # Drop the text of the times here: the parsed numbers need a third of the memory.
-    parsed = times.parse(rows["time"])
+    parsed = times.parse(rows["time"], config.time_format)
     return rows.drop("time").hstack(parsed)
 
 
-def _id_fault(rows: pl.DataFrame, role: str) -> pl.Expr:
+def _id_fault(rows: pl.DataFrame, role: str, missing: str) -> pl.Expr:
     """Return an expression with the reason why each id is unusable, or null for a good id."""
     text = pl.col(role)
     # Spreadsheets turn long integers into 1.2E+9. If most ids are integers, reject such numbers and fractions;
     # in a column of text ids, accept them.
     integers, non_empty = rows.select(text.str.contains(_INTEGER).sum(), filled=(text != "").sum()).row(0)
     broken = text.str.contains(_FRACTION) if 2 * integers > non_empty else pl.lit(False)
+    stands_for_none = text.str.to_lowercase().is_in([word.strip().lower() for word in missing.split(",")])
     return (
         pl.when(text.fill_null("") == "").then(pl.lit(f"the {role} is empty"))
+        .when(stands_for_none).then(pl.format(f"the {role} is missing ({{}})", text))
         .when(text.str.contains(_CONTROL)).then(pl.lit(f"the {role} has a control character"))
         .when(text.str.len_chars() > _LONGEST_ID)
         .then(pl.lit(f"the {role} is longer than {_LONGEST_ID} characters"))

@@ -12,9 +12,9 @@ import polars as pl
 
 from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
-from sasrec.events.columns import Columns, choose
 from sasrec.events.lines import blocks_of_lines
 from sasrec.events.pieces import REJECTS, ROWS, Piece
+from sasrec.events.roles import Columns, choose
 
 _JSON_SAMPLE = 1000  # number of objects searched for keys, which become the columns
 
@@ -26,10 +26,10 @@ def read_json_lines(path: Path, config: DataConfig) -> Iterator[Piece]:
         rows, bad = [], []
         integers = [True, True]
         if columns is None:
-            keys = _json_keys(lines["text"])
-            if not keys:
+            sample = _json_sample(lines["text"])
+            if not sample:
                 raise DataError(f"{path.name}: no line is a non-empty JSON object. Write one object on each line.")
-            columns, column_notes = choose(keys, config, path.name)
+            columns, column_notes = choose(sample, config, path.name)
             notes = [*column_notes, *notes]
         for line, text in lines.iter_rows():
             record, reason = _json_object(text)
@@ -52,11 +52,21 @@ def read_json_lines(path: Path, config: DataConfig) -> Iterator[Piece]:
         )
 
 
-def _json_keys(texts: pl.Series) -> list[str]:
-    """Collect the keys of the first 1,000 objects, because the first object may lack a key."""
-    objects = (record for record, _ in map(_json_object, texts) if record is not None)
-    keys = dict.fromkeys(key for record in islice(objects, _JSON_SAMPLE) for key in record)
-    return [key.encode(errors="backslashreplace").decode() for key in keys]
+def _json_sample(texts: pl.Series) -> dict[str, pl.Series]:
+    """Return the values of each key in the first 1,000 objects, as text. The first object may lack a key."""
+    objects = list(islice((record for record, _ in map(_json_object, texts) if record is not None), _JSON_SAMPLE))
+    keys = dict.fromkeys(key for record in objects for key in record)
+    return {
+        key.encode(errors="backslashreplace").decode(): pl.Series(
+            [
+                str(record[key]) if isinstance(record.get(key), str | int | float) and not _has_surrogate(record[key])
+                else None
+                for record in objects
+            ],
+            dtype=pl.String,
+        )
+        for key in keys
+    }  # fmt: skip
 
 
 def _json_object(text: str) -> tuple[dict[str, Any] | None, str]:
