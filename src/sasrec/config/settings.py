@@ -52,7 +52,7 @@ class DataConfig:
     columns: str = ""
     """Roles of the columns in order, such as user,item,-,time; or pairs such as session_id:user,0:item."""
     time_unit: TimeUnit = "auto"
-    """Unit of the times. auto chooses by the size of the numbers; a given unit is taken without a check of years."""
+    """Unit of the times. auto chooses by the size of the numbers; for a given unit, years are not checked."""
     time_format: str = ""
     """Format of the times for dates that are not ISO 8601, such as %d.%m.%Y %H:%M (as in strptime)."""
     missing: str = r"NA,N/A,NULL,\N,None,NaN"

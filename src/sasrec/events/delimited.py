@@ -99,7 +99,7 @@ def _dialect(lines: pl.Series, config: DataConfig, separator: str | None, file: 
 
 
 def _is_header(names: list[str], config: DataConfig) -> bool:
-    """Whether the first line of a file contains names: a header has no number, and a name that is known or given."""
+    """Whether the first line contains names: a header has no number, and a name that is known or given."""
     requested = {config.user_column, config.item_column, config.time_column}
     requested |= {pair.rpartition(":")[0] for pair in config.columns.split(",")}
     if requested & set(names):

@@ -59,9 +59,8 @@ def _json_sample(texts: pl.Series) -> dict[str, pl.Series]:
     return {
         key.encode(errors="backslashreplace").decode(): pl.Series(
             [
-                str(record[key]) if isinstance(record.get(key), str | int | float) and not _has_surrogate(record[key])
-                else None
-                for record in objects
+                str(value) if isinstance(value, str | int | float) and not _has_surrogate(value) else None
+                for value in (record.get(key) for record in objects)
             ],
             dtype=pl.String,
         )

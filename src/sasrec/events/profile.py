@@ -11,7 +11,10 @@ from sasrec.events.times import ISO, calendar_form, plausible
 _UNITS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 _NUMBER = r"(?-u)^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _INTEGER = r"(?-u)^[+-]?\d+$"
-_DATE = r"(?-u)^(\d{1,4}[/.-]\d{1,2}[/.-]\d{1,4}|\d{1,2}[ -][A-Za-z]{3,9}[ -]\d{2,4}|[A-Za-z]{3},? \d{1,2} [A-Za-z]{3})"
+_DATE = (
+    r"(?-u)^(\d{1,4}[/.-]\d{1,2}[/.-]\d{1,4}|\d{1,2}[ -][A-Za-z]{3,9}[ -]\d{2,4}|"
+    r"[A-Za-z]{3},? \d{1,2} [A-Za-z]{3})"
+)
 _MOST_GRADES = 12
 """At most this many distinct numbers in a small range can be ratings, counts or flags, so cannot prove an id."""
 
@@ -26,8 +29,8 @@ class Profile:
     share_integer: float
     share_number: float
     time: str
-    """How nearly all values can be read as times: "dates", "dates in another format", a form of calendar numbers such
-    as "yyyymmdd", or "s since 1970" (also ms, us, ns); "" if they cannot."""
+    """How nearly all values can be read as times: "dates", "dates in another format", a form of calendar numbers
+    such as "yyyymmdd", or "s since 1970" (also ms, us, ns); "" if they cannot."""
     few: bool
     """Whether the values are few distinct numbers or short words, such as ratings, flags or categories."""
     example: str
@@ -55,8 +58,7 @@ def profile(name: str, values: pl.Series) -> Profile:
     text = values.cast(pl.String).str.strip_chars()
     text = text.filter((text != "").fill_null(False))
     rows = len(text)
-    share = (lambda pattern: float(text.str.contains(pattern).mean() or 0)) if rows else (lambda pattern: 0.0)
-    integer, number = share(_INTEGER), share(_NUMBER)
+    integer, number = _share(text, _INTEGER), _share(text, _NUMBER)
     distinct = text.n_unique()
     return Profile(
         name=name,
@@ -64,24 +66,27 @@ def profile(name: str, values: pl.Series) -> Profile:
         distinct=distinct,
         share_integer=integer,
         share_number=number,
-        time=_time_kind(text, number, share) if rows else "",
+        time=_time_kind(text, number) if rows else "",
         few=_is_few(text, distinct, number),
         example=str(text[0]) if rows else "",
     )
 
 
-def _time_kind(text: pl.Series, number: float, share: object) -> str:
-    assert callable(share)
-    if share(ISO) > 0.95:
+def _share(text: pl.Series, pattern: str) -> float:
+    return int(text.str.contains(pattern).sum()) / max(1, len(text))
+
+
+def _time_kind(text: pl.Series, number: float) -> str:
+    if _share(text, ISO) > 0.95:
         return "dates"
-    if share(_DATE) > 0.95:
+    if _share(text, _DATE) > 0.95:
         return "dates in another format"
     if number <= 0.95:
         return ""
     size = text.cast(pl.Float64, strict=False).drop_nulls()
     low, high = plausible()
     for unit, microseconds in _UNITS.items():
-        if float((size * microseconds).is_between(low, high).mean() or 0) > 0.95:
+        if int((size * microseconds).is_between(low, high).sum()) > 0.95 * len(size):
             return f"{unit} since 1970"
     form = calendar_form(text)
     return "" if form in ("", "mmdd", "excel") else form

@@ -90,7 +90,8 @@ def choose(sample: Mapping[str, pl.Series], config: DataConfig, file: str) -> tu
                 f"{file}: no column looks like the {role}; its columns are: {', '.join(names)}. {_remedy(role)}"
             )
         chosen[role] = requested[role] or matches[0]
-    chosen["time"], notes = config.time_column, []
+    chosen["time"] = config.time_column
+    notes: list[str] = []
     if config.time_column is None:
         rest = {name: values for name, values in sample.items() if name not in chosen.values()}
         chosen["time"], notes = _time_column(rest, file)
@@ -234,8 +235,8 @@ def given(config: DataConfig, names: Sequence[str], file: str) -> Columns:
             )
         if role not in ("user", "item", "time") or role in roles:
             raise DataError(
-                f"columns={config.columns} gives the role {role!r}, which is unknown or given twice. Use user, item, "
-                "time once each, and - for a column to ignore."
+                f"columns={config.columns} gives the role {role!r}, which is unknown or given twice. Use user, item "
+                "and time once each, and - for a column to ignore."
             )
         roles[role] = column
     if missing := [role for role in ("user", "item") if role not in roles]:
@@ -254,7 +255,10 @@ def _remedy(role: str) -> str:
 
 
 def _time_remedy(names: Sequence[str]) -> str:
-    return f"Name it with time_column={names[0]} (in `prepare`: `time`), or use time_column=none for the order of the rows."
+    return (
+        f"Name it with time_column={names[0]} (in `prepare`: `time`), or use time_column=none for the order of the "
+        "rows."
+    )
 
 
 def _names_time(name: str) -> bool:

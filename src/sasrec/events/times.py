@@ -131,7 +131,7 @@ def resolve(parsed: pl.DataFrame, unit: TimeUnit) -> tuple[pl.DataFrame, str, li
     for dates; and warnings. In a mixture of numbers and dates, the rarer kind is rejected; on a tie, the numbers.
     Unless a unit is given, a time before 1990 or in the future is rejected, too, if most times are plausible.
 
-    Raises: DataError if most times are not plausible, or do not fit the given unit. Remedy: give a unit or a format.
+    Raises: DataError if most times are not plausible, or do not fit the given unit. Remedy: a unit or a format.
     """
     numbers = parsed.filter(pl.col("iso").is_null() & pl.col("time_reason").is_null())
     dates = parsed["iso"].count()
@@ -186,8 +186,8 @@ def _refuse_implausible(parsed: pl.DataFrame, unit: str) -> None:
         pl.coalesce("raw_time", pl.col("integer").cast(pl.String)).first()
     )
     raise DataError(
-        f"the times, such as {example.item()}, would be around {shown} if they were read as {unit}, which is not a "
-        f"plausible date. If that is right, use time_unit={unit}; otherwise give another time_unit or a time_format."
+        f"the times, such as {example.item()}, would be around {shown} if they were read as {unit}, which is not "
+        f"a plausible date. If it is right, use time_unit={unit}; otherwise give another time_unit or a time_format."
     )
 
 
@@ -195,7 +195,8 @@ def _why_unlikely(unit: str) -> pl.Expr:
     low, high = plausible()
     finer, coarser = (pl.col("time") / 1000).is_between(low, high), (pl.col("time") * 1000.0).is_between(low, high)
     return (
-        pl.when(finer | coarser).then(pl.lit(f"the time seems to be in another unit than {unit}, unlike most others"))
+        pl.when(finer | coarser)
+        .then(pl.lit(f"the time seems to be in another unit than {unit}, unlike most others"))
         .otherwise(pl.lit("the time is before 1990 or in the future, unlike most others"))
     )  # fmt: skip
 
@@ -210,15 +211,15 @@ def _unit_of(numbers: pl.DataFrame) -> str:
     value = pl.coalesce(pl.col("integer").cast(pl.Float64), "decimal")
     for name, form in _FORMS.items():
         # A cheap look at the range first: all digits count, so one other number decides against the form.
-        if numbers.height and numbers.select(value.is_between(*_RANGES[name]).all()).item():
-            if numbers.select(form.is_between(*plausible()).fill_null(False).all()).item():
-                return name
+        in_range = numbers.height and numbers.select(value.is_between(*_RANGES[name]).all()).item()
+        if in_range and numbers.select(form.is_between(*plausible()).fill_null(False).all()).item():
+            return name
     size = numbers.select(value.abs().median()).item()
     return next((unit for unit, largest in _LARGEST.items() if (size or 0) < largest), "ns")
 
 
 def _digits(form: str, prefix: str = "") -> pl.Expr:
-    """Convert integers whose digits are a calendar date, such as 20200914, to microseconds; null if there is none."""
+    """Convert integers whose digits are a calendar date, such as 20200914, to microseconds; null if they are not."""
     text = pl.lit(prefix) + pl.col("integer").cast(pl.String).str.zfill(4 if prefix else 0)
     return text.str.to_datetime(form, strict=False, time_unit="us").cast(pl.Int64)
 
