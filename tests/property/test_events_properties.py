@@ -76,7 +76,7 @@ def test_read_is_kept_plus_rejected_for_json_lines(lines: list[str], tmp_path: P
 VALID = {
     "csv": ["user,item,time", *(f'u{n % 3},"i,{n}",{1_600_000_000 + n}' for n in range(6))],
     "tsv": ["user\titem\ttime", *(f"u{n % 3}\té{n}\t2020-01-0{n + 1}T00:00Z" for n in range(6))],
-    "jsonl": [f'{{"user": {n % 3}, "item": "é{n}", "time": {n}.5}}' for n in range(7)],
+    "jsonl": [f'{{"user": {n % 3}, "item": "é{n}", "time": {1_600_000_000 + n}.5}}' for n in range(7)],
 }
 
 
@@ -135,7 +135,8 @@ def test_every_row_of_a_typed_frame_is_kept_or_rejected(
     frame = pl.concat(
         [frame, frame.head(1).with_columns(user=pl.lit(1, ids), time=pl.lit(1, pl.Int32).cast(kind))]
     )
-    events = read_events(frame, DataConfig(max_rejects=-1))
+    unit = "iso" if kind.is_temporal() else "s"
+    events = read_events(frame, DataConfig(max_rejects=-1, time_unit=unit))
     assert events.read == events.frame.height + events.rejects.height == frame.height
     assert events.frame.height >= 1
     assert events.rejects["line"].is_sorted()

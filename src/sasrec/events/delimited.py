@@ -18,7 +18,7 @@ from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
 from sasrec.events.lines import blocks_of_lines
 from sasrec.events.pieces import REJECTS, ROWS, Piece
-from sasrec.events.roles import Columns, by_content, choose, given, is_known
+from sasrec.events.roles import Columns, by_content, choose, given, is_known, unlike_the_first
 
 _SAMPLE = 10_000  # lines in which to look for evidence of the roles
 _CSV_ERRORS = {
@@ -80,9 +80,8 @@ def _dialect(lines: pl.Series, config: DataConfig, separator: str | None, file: 
         raise DataError(f"{file}: the first line cannot be split ({error}). Fix its quotes.") from None
     if ".inter" in Path(file.lower()).suffixes:
         names = [name.split(":")[0] for name in names]  # RecBole's headers contain name:type
-    has_header = _is_header(names, config)
-    sample = _sample(lines[has_header:], separator, len(names))
-    if has_header:
+    sample = _sample(lines[1:], separator, len(names))
+    if _is_header(names, sample, config):
         if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
             raise DataError(
                 f"{file}: more than one column is named {', '.join(twice)}. Rename one of the columns: "
@@ -91,6 +90,7 @@ def _dialect(lines: pl.Series, config: DataConfig, separator: str | None, file: 
         columns, notes = choose(dict(zip(names, sample, strict=True)), config, file)
         return _Dialect(separator, columns, tuple(names), first, tuple(notes))
     places = [str(place) for place in range(len(names))]
+    sample = [pl.concat([pl.Series([name]), rest]) for name, rest in zip(names, sample, strict=True)]
     if config.columns:
         columns, notes = given(config, places, file), []
     else:
@@ -98,13 +98,21 @@ def _dialect(lines: pl.Series, config: DataConfig, separator: str | None, file: 
     return _Dialect(separator, columns, tuple(places), None, tuple(notes))
 
 
-def _is_header(names: list[str], config: DataConfig) -> bool:
-    """Whether the first line contains names: a header has no number, and a name that is known or given."""
+def _is_header(names: list[str], sample: list[pl.Series], config: DataConfig) -> bool:
+    """Whether the first line contains names.
+
+    A header has a name that is given, or no number and either a known name or a word above a column of numbers or
+    times. `sample`: the values of each column below the first line.
+    """
     requested = {config.user_column, config.item_column, config.time_column}
     requested |= {pair.rpartition(":")[0] for pair in config.columns.split(",")}
     if requested & set(names):
         return True
-    return any(map(is_known, names)) and not any(map(_is_number, names))
+    if any(map(_is_number, names)):
+        return False
+    return any(map(is_known, names)) or any(
+        unlike_the_first(name, values) for name, values in zip(names, sample, strict=True)
+    )
 
 
 def _sample(lines: pl.Series, separator: str, width: int) -> list[pl.Series]:

@@ -62,7 +62,13 @@ class Columns:
 
 def is_known(name: str) -> bool:
     """Return whether a text is a recognised column name, such as "user_id" or "timestamp"."""
-    return _normalised(name) in _ROLES or _names_time(name)
+    return _normalised(name) in _ROLES
+
+
+def unlike_the_first(first: str, values: pl.Series) -> bool:
+    """Return whether a first value, itself not a number, is text above numbers or times, as a name is."""
+    rest, own = profile("", values), profile("", pl.Series([first]))
+    return rest.rows > 0 and not own.time and (bool(rest.time) or rest.share_number > 0.95)
 
 
 def choose(sample: Mapping[str, pl.Series], config: DataConfig, file: str) -> tuple[Columns, list[str]]:
@@ -158,15 +164,17 @@ def by_content(sample: Sequence[pl.Series], separator: str, file: str) -> tuple[
     profiles = [profile(str(place), values) for place, values in enumerate(sample)]
     times = [place for place, each in enumerate(profiles) if each.time]
     ids = [place for place, each in enumerate(profiles) if each.may_be_id]
+    found: set[tuple[int, int, str]] = set()
+    if separator == "::" and ids[:2] == [0, 1]:  # only MovieLens writes files like this
+        ids = ids[:2]
+        found.add((0, 1, "MovieLens files begin with user::item"))
     if len(ids) == 2 and len(times) <= 1:
         time = times[0] if times else None
-        found = {
+        found |= {
             (user, item, why)
             for user, item in (ids, ids[::-1])
             for why in _evidence(sample[user], sample[item], None if time is None else sample[time])
         }
-        if separator == "::":  # only MovieLens writes files like this
-            found.add((ids[0], ids[1], "MovieLens files begin with user::item"))
         if len({(user, item) for user, item, _ in found}) == 1:
             user, item, why = min(found)
             roles = f"user = {user}, item = {item}" + ("" if time is None else f", time = {time}")
@@ -235,8 +243,8 @@ def given(config: DataConfig, names: Sequence[str], file: str) -> Columns:
             )
         if role not in ("user", "item", "time") or role in roles:
             raise DataError(
-                f"columns={config.columns} gives the role {role!r}, which is unknown or given twice. Use user, item "
-                "and time once each, and - for a column to ignore."
+                f"columns={config.columns} gives the role {role!r}, which is unknown or given twice. Use user, "
+                "item and time once each, and - for a column to ignore."
             )
         roles[role] = column
     if missing := [role for role in ("user", "item") if role not in roles]:
@@ -256,8 +264,8 @@ def _remedy(role: str) -> str:
 
 def _time_remedy(names: Sequence[str]) -> str:
     return (
-        f"Name it with time_column={names[0]} (in `prepare`: `time`), or use time_column=none for the order of the "
-        "rows."
+        f"Name it with time_column={names[0]} (in `prepare`: `time`), or use time_column=none for the order of "
+        "the rows."
     )
 
 

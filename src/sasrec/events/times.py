@@ -187,7 +187,8 @@ def _refuse_implausible(parsed: pl.DataFrame, unit: str) -> None:
     )
     raise DataError(
         f"the times, such as {example.item()}, would be around {shown} if they were read as {unit}, which is not "
-        f"a plausible date. If it is right, use time_unit={unit}; otherwise give another time_unit or a time_format."
+        f"a plausible date. If it is right, use time_unit={unit}; otherwise give another time_unit or "
+        "a time_format."
     )
 
 
@@ -202,7 +203,7 @@ def _why_unlikely(unit: str) -> pl.Expr:
 
 
 def calendar_form(text: pl.Series) -> str:
-    """Return the calendar form that all numbers have, such as "yyyymmdd"; "" if they are no calendar numbers."""
+    """Return the calendar form that all numbers have, such as "yyyymmdd"; "" if they have none."""
     unit = _unit_of(parse(text))
     return unit if unit in _FORMS else ""
 
@@ -219,7 +220,7 @@ def _unit_of(numbers: pl.DataFrame) -> str:
 
 
 def _digits(form: str, prefix: str = "") -> pl.Expr:
-    """Convert integers whose digits are a calendar date, such as 20200914, to microseconds; null if they are not."""
+    """Convert integers whose digits are a date, such as 20200914, to microseconds; null if they are not."""
     text = pl.lit(prefix) + pl.col("integer").cast(pl.String).str.zfill(4 if prefix else 0)
     return text.str.to_datetime(form, strict=False, time_unit="us").cast(pl.Int64)
 

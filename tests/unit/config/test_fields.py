@@ -23,7 +23,8 @@ OTHER = {
     "num_heads": 1, "dropout_rate": 0.3, "gbce_t": 0.25, "label_smoothing": 0.05, "gamma": 0.9, "device": "cpu",
     "duplicates": "first", "time_unit": "ms", "norm": "post", "interval_unit": "history", "step_unit": "steps",
     "mhc_projection": "birkhoff", "loss": "bce", "negatives": "popularity", "windows": "random",
-    "optimizer": "adamw", "schedule": "cosine", "precision": "bf16", "hidden_units": 32,
+    "optimizer": "adamw", "columns": "user,item,-,time", "time_format": "%d.%m.%Y", "missing": "?",
+    "schedule": "cosine", "precision": "bf16", "hidden_units": 32,
 }  # fmt: skip
 
 
@@ -34,7 +35,7 @@ def names() -> Iterator[str]:
 
 def with_default(name: str, value: object) -> types.ModuleType:
     """The module of settings, made again from its source with another default of one setting."""
-    pattern = rf"(^    {name}: [^=\n]+ = (?!field)(?:setting\()?)[^,\n)]+"
+    pattern = rf"(^    {name}: [^=\n]+ = (?!field)(?:setting\()?)(?:r\x22[^\x22]*\x22|[^,\n)]+)"
     changed, count = re.subn(
         pattern, lambda match: match[1] + repr(value), inspect.getsource(settings), flags=re.M
     )
