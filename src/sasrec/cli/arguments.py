@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, TypeAlias
@@ -107,7 +108,7 @@ def as_options(message: str, commands: Iterable[type]) -> str:
             return mention[0]
         if value in ("True", "False"):
             return name if value == "True" else name.replace("--", "--no_", 1)
-        return f"{name} {value}".rstrip()
+        return f"{name} {shlex.quote(value)}" if value else name
 
     return _MENTION.sub(option, message)
 

@@ -94,7 +94,7 @@ def _dialect(lines: pl.Series, config: DataConfig, separator: str | None, file: 
     if config.columns:
         columns, notes = given(config, places, file), []
     else:
-        columns, notes = by_content(sample, separator, file)
+        columns, notes = by_content(sample, separator, config, file)
     return _Dialect(separator, columns, tuple(places), None, tuple(notes))
 
 
@@ -106,7 +106,8 @@ def _is_header(names: list[str], sample: list[pl.Series], config: DataConfig) ->
     """
     requested = {config.user_column, config.item_column, config.time_column}
     requested |= {pair.rpartition(":")[0] for pair in config.columns.split(",")}
-    if requested & set(names):
+    # A number is never the name of a column here: it is the place of a column in a file without a header.
+    if any(name and name in names and not name.isdecimal() for name in requested):
         return True
     if any(map(_is_number, names)):
         return False

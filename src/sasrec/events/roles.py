@@ -45,6 +45,7 @@ _TIME_WORDS = frozenset(
     ]
 )
 _TIME_SIGNS = re.compile("时间|日期|時間|日付|시간|날짜|дата|время|timestamp|datetime", re.IGNORECASE)
+_TIME_ENDS = re.compile(r"([a-z](date|time)|(^|[^a-z])dat)$", re.IGNORECASE)  # eventdate, clicktime, t_dat
 _USER_WORDS = r"(?-u)(?i)^(u|usr|user|cust|customer|visitor|member|client|session)[-_ ]?\d+$"
 _ITEM_WORDS = r"(?-u)(?i)^(i|itm|item|p|prod|product|m|movie|sku|article|track|song|video|book)[-_ ]?\d+$"
 _ASIN, _REVIEWER = r"(?-u)^(B0[0-9A-Z]{8}|\d{9}[\dX])$", r"(?-u)^A[0-9A-Z]{8,}$"
@@ -143,7 +144,7 @@ def _time_column(rest: Mapping[str, pl.Series], file: str) -> tuple[str | None, 
             others = ", ".join(name for name in named if name != best[0])
             return best[0], [f"{best[0]} is used as the time, not {others}, because its times are the finest"]
         raise DataError(
-            f"{file}: more than one column could be the time ({', '.join(named)}). {_time_remedy(named)}"
+            f"{file}: more than one column could be the time ({', '.join(named)}). {_time_remedy(best or named)}"
         )
     if named:
         return named[0], []
@@ -151,18 +152,32 @@ def _time_column(rest: Mapping[str, pl.Series], file: str) -> tuple[str | None, 
     if unnamed:
         raise DataError(
             f"{file}: the column {unnamed[0]} looks like times ({profiles[unnamed[0]].time}, such as "
-            f"{profiles[unnamed[0]].example}), but its name does not say so. {_time_remedy(unnamed)}"
+            f"{profiles[unnamed[0]].example}), but its name is not a usual one. {_time_remedy(unnamed)}"
         )
     return None, []
 
 
-def by_content(sample: Sequence[pl.Series], separator: str, file: str) -> tuple[Columns, list[str]]:
+def by_content(
+    sample: Sequence[pl.Series], separator: str, config: DataConfig, file: str
+) -> tuple[Columns, list[str]]:
     """Choose the roles in a file without a header, whose columns are numbered from 0.
 
     Raises: DataError if the content does not decide. Remedy: name the roles with the setting `columns`.
     """
+    names = [str(place) for place in range(len(sample))]
+    requested = {"user": config.user_column, "item": config.item_column, "time": config.time_column}
+    _check_requested(requested, names, file)
+    if config.user_column and config.item_column:
+        if config.time_column:
+            chosen = None if config.time_column == NO_TIME else config.time_column
+            return Columns(config.user_column, config.item_column, chosen), []
+        rest = {name: values for name, values in zip(names, sample, strict=True) if name not in requested.values()}
+        named, notes = _time_column(rest, file)
+        return Columns(config.user_column, config.item_column, named), notes
+    if config.user_column or config.item_column or config.time_column not in (None, NO_TIME):
+        raise DataError(f"{file} has no header with known names. Name both user and item by their numbers from 0.")
     profiles = [profile(str(place), values) for place, values in enumerate(sample)]
-    times = [place for place, each in enumerate(profiles) if each.time]
+    times = [place for place, each in enumerate(profiles) if each.time and config.time_column != NO_TIME]
     ids = [place for place, each in enumerate(profiles) if each.may_be_id]
     found: set[tuple[int, int, str]] = set()
     if separator == "::" and ids[:2] == [0, 1]:  # only MovieLens writes files like this
@@ -272,7 +287,8 @@ def _time_remedy(names: Sequence[str]) -> str:
 def _names_time(name: str) -> bool:
     """Whether a part of a name, such as `date` in invoice_date, says that the column is a time."""
     words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)
-    return any(word.lower() in _TIME_WORDS for word in words) or bool(_TIME_SIGNS.search(name))
+    whole = bool(_TIME_SIGNS.search(name) or _TIME_ENDS.search(name))
+    return whole or any(word.lower() in _TIME_WORDS for word in words)
 
 
 def _names_id(name: str) -> bool:

@@ -21,6 +21,15 @@ ISO = (
     r"(?-u)^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?)?"
     r"\s?(?:(Z|z|UTC)|([+-])([01]\d|2[0-3]):?([0-5]\d)?)?$"
 )
+_FORMAT_SAMPLE = 100_000
+_DAYS = ["%m/%d/%Y", "%d/%m/%Y", "%m/%d/%y", "%d/%m/%y", "%Y/%m/%d", "%d.%m.%Y", "%d.%m.%y"]
+_DAYS += ["%m-%d-%Y", "%d-%m-%Y", "%Y-%m-%d"]
+_USUAL = [
+    *(day + time for day in _DAYS for time in ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")),
+    *("%Y%m%dT%H%M%S", "%Y%m%dT%H%M%SZ", "%a %b %d %H:%M:%S %z %Y", "%a %b %d %H:%M:%S %Y"),
+    *("%a, %d %b %Y %H:%M:%S GMT", "%a, %d %b %Y %H:%M:%S %z", "%d/%b/%Y:%H:%M:%S %z"),
+    *("%B %d, %Y", "%b %d, %Y", "%m %d, %Y", "%d %b %Y", "%d %B %Y", "%d-%b-%Y", "%d %b %Y %H:%M:%S"),
+]
 _EARLIEST = 631_152_000  # 1990-01-01 in seconds since 1970
 PARSED = {
     "integer": pl.Int64,
@@ -77,13 +86,40 @@ def _parsed_by(time_format: str, text: pl.Series) -> pl.DataFrame:
     except pl.exceptions.PolarsError as error:
         raise DataError(f"time_format={time_format} cannot be used ({error}). Write it as for strptime.") from None
     frame = pl.DataFrame({"text": text, "iso": time.cast(pl.Int64)})
+    zoned = "%z" in time_format.lower() or time_format.endswith(("Z", "GMT"))
     fault = pl.when(pl.col("iso").is_null()).then(pl.lit(f"the time does not have the format {time_format}"))
     return frame.select(
         integer=pl.lit(None, pl.Int64), decimal=pl.lit(None, pl.Float64), iso="iso",
-        zoned=pl.when(pl.col("iso").is_not_null()).then(pl.lit("%z" in time_format.lower())),
+        zoned=pl.when(pl.col("iso").is_not_null()).then(pl.lit(zoned)),
         time_reason=pl.when(pl.col("text").fill_null("") == "").then(pl.lit("the time is empty")).otherwise(fault),
         raw_time="text",
     )  # fmt: skip
+
+
+def _by_usual_format(parsed: pl.DataFrame) -> tuple[pl.DataFrame, str]:
+    """Parse times of which none is a number or ISO 8601 date, if one usual format alone fits nearly all.
+
+    Raises: DataError if no format or several fit, so that day and month cannot be distinguished. Remedy: give one.
+    """
+    text = parsed["raw_time"]
+    filled = text.filter((text != "").fill_null(False))
+    if not len(filled):
+        return parsed, "no row has a time"
+    sample = filled.head(_FORMAT_SAMPLE)
+    low, high = plausible()
+    share = {}
+    for each in _USUAL:
+        times = sample.str.to_datetime(each, strict=False, time_unit="us").to_physical()
+        share[each] = int(times.is_between(low, high).sum()) / len(sample)
+    fitting = [each for each, parts in share.items() if parts > 0.95]
+    if len(fitting) != 1:
+        suggested = " or ".join(f"time_format='{each}'" for each in fitting or ["%d.%m.%Y %H:%M"])
+        found = "several formats fit" if fitting else "no usual format fits"
+        raise DataError(
+            f"the times, such as {filled[0]}, are neither numbers nor ISO 8601 dates, and {found}. Use {suggested}"
+            f"{'' if fitting else ', with the parts of your times (as in strptime)'}."
+        )
+    return _parsed_by(fitting[0], text), f"times are read by the format {fitting[0]}"
 
 
 def outside_calendar(series: pl.Series) -> pl.Series:
@@ -134,6 +170,10 @@ def resolve(parsed: pl.DataFrame, unit: TimeUnit) -> tuple[pl.DataFrame, str, li
     Raises: DataError if most times are not plausible, or do not fit the given unit. Remedy: a unit or a format.
     """
     numbers = parsed.filter(pl.col("iso").is_null() & pl.col("time_reason").is_null())
+    warnings = []
+    if parsed.height and not numbers.height and not parsed["iso"].count() and unit in ("auto", "iso"):
+        parsed, note = _by_usual_format(parsed)
+        warnings += [note]
     dates = parsed["iso"].count()
     if dates and dates >= numbers.height:
         if unit not in ("auto", "iso"):
@@ -163,7 +203,6 @@ def resolve(parsed: pl.DataFrame, unit: TimeUnit) -> tuple[pl.DataFrame, str, li
         pl.when(odd | outside | unlikely | pl.col("time_reason").is_not_null())
         .then(pl.coalesce("raw_time", pl.col("integer").cast(pl.String))).alias("raw_time"),
     )  # fmt: skip
-    warnings = []
     if resolved_unit == "iso" and not parsed["zoned"].all():
         warnings.append("dates without a time zone are read as UTC")
     if resolved_unit in _FORMS:
@@ -188,7 +227,7 @@ def _refuse_implausible(parsed: pl.DataFrame, unit: str) -> None:
     raise DataError(
         f"the times, such as {example.item()}, would be around {shown} if they were read as {unit}, which is not "
         f"a plausible date. If it is right, use time_unit={unit}; otherwise give another time_unit or "
-        "a time_format."
+        "a time_format, or use time_column=none for the order of the rows."
     )
 
 
