@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
-from collections.abc import Callable, Iterator
+import io
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 import polars as pl
 
 from sasrec.errors import DataError
 from sasrec.events.pieces import REJECTS
+from sasrec.events.streams import opened
 
 _BLOCK = 2**25  # bytes of text at a time
 
 
-def blocks_of_lines(path: Path) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, list[str]]]:
-    """Yield, for each block: its lines (line number, text), rejects for lines not in UTF-8, notes to the user."""
+def blocks_of_lines(
+    path: Path, name: str, encoding: str = "utf-8"
+) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, list[str]]]:
+    """Yield, for each block: its lines (line number, text), rejects for lines not in UTF-8, notes to the user.
+
+    Raises: DataError if the file is empty, or its bytes are not text of another `encoding` than UTF-8. Remedy:
+    check the path, or correct `encoding`.
+    """
     number = 1
-    for block in _blocks(path):
+    for block in _blocks(path, name, encoding):
         notes = []
         if not block.endswith(b"\n"):
             notes = [
-                f"the last line of {path.name} has no line end; if the file was cut off, its last value is wrong"
+                f"the last line of {name} has no line end; if the file was cut off, its last value is wrong"
             ]
         try:
             texts = pl.Series([block.decode()]).str.split("\n").explode()
@@ -45,7 +51,7 @@ def blocks_of_lines(path: Path) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, li
         )
         number += count
     if number == 1:
-        raise DataError(f"{path.name} is empty. Check the path.")
+        raise DataError(f"{name} is empty. Check the path.")
 
 
 def _decode_lines(block: bytes) -> tuple[list[str], dict[int, str]]:
@@ -59,24 +65,30 @@ def _decode_lines(block: bytes) -> tuple[list[str], dict[int, str]]:
     return texts, invalid
 
 
-def _blocks(path: Path) -> Iterator[bytes]:
-    """Yield the bytes of a plain or gzip file in blocks that end at a line end."""
-    opener = cast(Callable[..., IO[bytes]], gzip.open if path.suffix.lower() == ".gz" else open)
+def _blocks(path: Path, name: str, encoding: str) -> Iterator[bytes]:
+    """Yield the text of a file in UTF-8, in blocks that end at a line end."""
     rest = b""
-    try:
-        with opener(path, "rb") as stream:
-            while block := stream.read(_BLOCK):
-                whole, newline, tail = block.rpartition(b"\n")
-                if newline:
-                    yield rest + whole + newline
-                    rest = tail
-                else:
-                    rest += block
-    except EOFError:
-        raise DataError(f"the gzip file {path.name} is cut off. Copy or download it again.") from None
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path.name} is not a valid gzip file: {error}. Compress or download it again.") from None
-    except OSError as error:
-        raise DataError(f"{path.name} cannot be read: {error}. Check the disk and the permissions.") from None
+    with opened(path, name) as stream:
+        for block in _utf8(stream, name, encoding):
+            whole, newline, tail = block.rpartition(b"\n")
+            if newline:
+                yield rest + whole + newline
+                rest = tail
+            else:
+                rest += block
     if rest:
         yield rest
+
+
+def _utf8(stream: IO[bytes], name: str, encoding: str) -> Iterator[bytes]:
+    """Yield blocks of bytes, converted to UTF-8. Text that is UTF-8 already is checked later, line by line."""
+    if encoding == "utf-8":
+        while block := stream.read(_BLOCK):
+            yield block
+        return
+    text = io.TextIOWrapper(stream, encoding, newline="")
+    try:
+        while characters := text.read(_BLOCK):
+            yield characters.encode()
+    except UnicodeError as error:
+        raise DataError(f"{name} is not {encoding} text: {error}. Correct `encoding`.") from None

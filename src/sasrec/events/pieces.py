@@ -22,3 +22,5 @@ class Piece:
     integer_ids: tuple[bool, bool] = (False, False)
     """Whether the user column and the item column have an integer type."""
     notes: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    """The names of all columns of the source, by which the parts of a folder are compared."""

@@ -1,40 +1,46 @@
-"""Choose the reader for a file by its ending."""
+"""Choose the reader for a file by its first bytes; its ending only says what the separator usually is."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
-
-import polars as pl
 
 from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
 from sasrec.events.delimited import read_delimited
-from sasrec.events.frames import read_frame
-from sasrec.events.json_lines import read_json_lines
+from sasrec.events.frames import read_frame, read_table_file
+from sasrec.events.inputs import Input
+from sasrec.events.json_records import read_json
 from sasrec.events.pieces import Piece
+from sasrec.events.streams import sniffed
 
-_ENDINGS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".txt": None, ".dat": None, ".data": None}
-FORMATS = ".csv .tsv .txt .dat .data .inter .jsonl .ndjson (each also .gz) .parquet .pq"
+# The usual separator of an ending; None where files of this ending have various ones.
+_SEPARATORS = {".csv": ",", ".tsv": "\t", ".inter": "\t"}
+_TABLES = {".parquet": "Parquet", ".pq": "Parquet", ".arrow": "Arrow", ".feather": "Feather", ".ipc": "Arrow"}
+_PACKED = re.compile(r"(?i)\.(gz|bz2|xz|zst|zip)$")
 
 
-def read_file(path: Path, config: DataConfig) -> Iterator[Piece]:
-    """Yield the rows of a file, in pieces, in order. Raises: DataError for a missing, damaged or unknown file."""
-    if not os.path.isfile(path):  # Path.is_file raises on impossible names, such as one with a null byte
+def read_input(each: Input, config: DataConfig) -> Iterator[Piece]:
+    """Yield the rows of an input, in pieces, in order.
+
+    Raises: DataError for a missing, damaged or unknown file, or if the roles of the columns are not clear. Remedy:
+    the message names one.
+    """
+    if each.frame is not None:
+        yield read_frame(each.frame.lazy(), config, f"the {each.name}", each.constants)
+        return
+    path = each.path
+    if path is None or not os.path.isfile(path):  # Path.is_file raises on impossible names, as one with a null byte
         raise DataError(f"the file {path} does not exist. Check the path.")
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    ending = suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else (suffixes or [""])[-1]
-    if ending in {".parquet", ".pq"}:
-        try:
-            frame = pl.read_parquet(path, glob=False)
-        except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-            reason = str(error).splitlines()[0]
-            raise DataError(f"{path.name} is not a valid Parquet file: {reason}. Replace the file.") from None
-        yield read_frame(frame, config, path.name)
-    elif ending in {".jsonl", ".ndjson"}:
-        yield from read_json_lines(path, config)
-    elif ending in _ENDINGS:
-        yield from read_delimited(path, config, _ENDINGS[ending])
+    ending = Path(_PACKED.sub("", path.name)).suffix.lower()
+    kind, encoding = sniffed(path, each.name, config.encoding)
+    if kind in ("parquet", "arrow"):
+        yield read_table_file(path, kind, config, each)
+    elif ending in _TABLES:
+        raise DataError(f"{each.name} is not a valid {_TABLES[ending]} file. Copy or download it again.")
+    elif kind in ("json", "json lines") or ending in (".jsonl", ".ndjson", ".json"):
+        yield from read_json(path, config, each, encoding, whole=kind == "json")
     else:
-        raise DataError(f"{path.name} has an unknown file format. Use one of these endings: {FORMATS}")
+        yield from read_delimited(path, config, _SEPARATORS.get(ending), each, encoding)

@@ -1,0 +1,161 @@
+"""Find the inputs that a source names: a file, a folder or pattern of parts, several files, stdin, or a table."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import polars as pl
+
+from sasrec.errors import DataError
+
+STDIN = "-"
+_NO_DATA = re.compile(r"(?i)^(readme|license|licence|changelog)|\.(md|pdf|html?|crc|png|jpg)$|^[._]")
+_PACKED = re.compile(r"(?i)\.(gz|bz2|xz|zst|zip)$")
+_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+
+
+@dataclass(frozen=True, eq=False)
+class Input:
+    """One file or table to read."""
+
+    name: str
+    """The name in messages."""
+    path: Path | None = None
+    frame: pl.DataFrame | None = None
+    """The table, if the input is no file."""
+    constants: dict[str, str | None] = field(default_factory=dict)
+    """Columns that the folder names give, such as day=2024-01-31 in Hive partitions."""
+    part_of: str = ""
+    """The folder or pattern that the file was found by. All parts of one must have the same columns."""
+
+
+@contextmanager
+def inputs_of(source: Any) -> Iterator[list[Input]]:
+    """Give the inputs of a source in order; the parts of a folder are in order of their names, 2 before 10.
+
+    Raises: DataError if the source is of an unknown type, or a folder or pattern has no readable part. Remedy: the
+    message names one.
+    """
+    sources = source if isinstance(source, list | tuple) else [source]
+    if not sources:
+        raise DataError("the list of files is empty. Name at least one file.")
+    with tempfile.TemporaryDirectory() as scratch:
+        found = [each for one in sources for each in _inputs(one, Path(scratch))]
+        yield _named(found)
+
+
+def _inputs(source: Any, scratch: Path) -> Iterator[Input]:
+    if isinstance(source, str | Path):
+        if str(source) == STDIN:
+            yield Input("stdin", _spooled(scratch))
+        elif os.path.isdir(source):
+            yield from _parts(Path(source))
+        elif _is_pattern(source) and not os.path.lexists(source):
+            matches = sorted(glob.glob(str(source), recursive=True), key=_natural)
+            files = [Path(match) for match in matches if os.path.isfile(match)]
+            if not files:
+                raise DataError(f"no file matches the pattern {source}. Check the path.")
+            yield from (Input(path.name, path, part_of=str(source)) for path in files)
+        else:
+            yield Input(Path(source).name, Path(source))
+    else:
+        yield Input("frame", frame=_as_frame(source))
+
+
+def _spooled(scratch: Path) -> Path:
+    """Copy stdin to a file, because finding out its format takes more than one look."""
+    path = scratch / "stdin"
+    with path.open("wb") as stream:
+        shutil.copyfileobj(sys.stdin.buffer, stream)
+    return path
+
+
+def _is_pattern(source: str | Path) -> bool:
+    return any(sign in str(source) for sign in "*?[")
+
+
+def _parts(folder: Path) -> Iterator[Input]:
+    """Yield the data files of a folder and of its subfolders; hidden files, `_SUCCESS` and texts for people are no data.
+
+    Raises: DataError if there is none, or the files have several formats. Remedy: name the files.
+    """
+    paths = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith((".", "_"))]
+        paths += [Path(parent) / name for name in names if not _NO_DATA.search(name)]
+    paths.sort(key=lambda path: _natural(str(path.relative_to(folder))))
+    if not paths:
+        raise DataError(f"the folder {folder} contains no data. Check the path.")
+    endings = {Path(_PACKED.sub("", path.name)).suffix.lower() for path in paths}
+    if len(endings) > 1:
+        listed = ", ".join(path.name for path in paths[:6]) + (" …" if len(paths) > 6 else "")
+        raise DataError(
+            f"the folder {folder} contains files of several formats ({listed}). Name the file with the events, or a "
+            f"pattern such as '{folder}/*{min(endings)}'."
+        )
+    for path in paths:
+        inner = path.relative_to(folder)
+        pairs = [part.partition("=") for part in inner.parts[:-1] if "=" in part]
+        constants = {unquote(key): None if value == _HIVE_NULL else unquote(value) for key, _, value in pairs}
+        yield Input(str(inner), path, constants=constants, part_of=str(folder))
+
+
+def _as_frame(source: Any) -> pl.DataFrame:
+    """Convert a table of another library: pandas, pyarrow, DuckDB, or anything with the Arrow C stream."""
+    kind = f"{type(source).__module__.split('.')[0]} {type(source).__name__}"
+    try:
+        if isinstance(source, pl.DataFrame):
+            return source
+        if isinstance(source, pl.LazyFrame):
+            return source.collect()
+        if kind.startswith("pandas"):
+            return pl.from_pandas(source)
+        if kind.startswith("duckdb"):
+            found = source.pl()
+            assert isinstance(found, pl.DataFrame)
+            return found
+        if hasattr(source, "__arrow_c_stream__") or kind.startswith("pyarrow"):
+            return pl.DataFrame(pl.from_arrow(source))
+    except ImportError as error:
+        raise DataError(f"the {kind} needs pyarrow: {error}. Install pyarrow.") from None
+    # Polars passes on errors of pyarrow, which are subclasses of ValueError or TypeError.
+    except (OSError, ValueError, TypeError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"the {kind} cannot be read: {error}. Convert its ids to text or integers.") from None
+    raise DataError(
+        f"events must be a file, a folder, a frame or a list of these; got {type(source).__name__}. Pass one of "
+        "these."
+    )
+
+
+def _named(found: list[Input]) -> list[Input]:
+    """Return the inputs with distinct names: the whole path where two files have the same name."""
+    counts = Counter(each.name for each in found)
+    named = []
+    for place, each in enumerate(found):
+        name = each.name
+        if counts[name] > 1:
+            name = str(each.path) if each.path is not None else f"frame {place + 1}"
+        named.append(Input(name, each.path, each.frame, each.constants, each.part_of))
+    return named
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """Return a key that orders numbers in names by size, so part-2 comes before part-10."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name)]
+
+
+def is_sequence_of_sources(source: Any) -> bool:
+    """Whether a source is several sources."""
+    return isinstance(source, Sequence) and not isinstance(source, str)
