@@ -24,6 +24,8 @@ from sasrec.config.settings import RunConfig
 from sasrec.errors import SasrecError
 from sasrec.runtime.ranks import launched
 
+_PARALLEL = ("train", "evaluate", "recommend", "reproduce")  # under torchrun, the other commands run only once
+
 _COMMANDS = {
     "datasets": Datasets,
     "prepare": Prepare,
@@ -41,8 +43,12 @@ def main(arguments: list[str] | None = None) -> int:
     out.quiet = launched() and os.environ.get("RANK", "0") != "0"
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        if unreadable := [word for word in arguments if not _is_text(word)]:
+            return _failed(f"{unreadable[0]} is not UTF-8 text. Rename the file or folder, or correct the option.")
         if arguments[:1] == ["--version"]:
             out.print(f"sasrec {__version__}")
+            return 0
+        if out.quiet and arguments[:1] and arguments[0] not in _PARALLEL:
             return 0
         return _run(arguments)
     except SasrecError as error:
@@ -91,6 +97,11 @@ def _with_help(arguments: list[str]) -> list[str]:
     if not arguments or arguments == ["help", "help"]:
         return ["--help"]
     return [*arguments[1:], "--help"] if arguments[0] == "help" else arguments
+
+
+def _is_text(word: str) -> bool:
+    """Whether a word of the command line is UTF-8 text; Python keeps other bytes as lone surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in word)
 
 
 def _failed(message: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from sasrec.checkpoint.restore import check_data, checkpoint_at, config_of, know
 from sasrec.data.dataset import Dataset, open_dataset
 from sasrec.data.items import Items
 from sasrec.data.splits import Split, split_events
-from sasrec.errors import CheckpointError, DataError, EvaluationError
+from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationError
 from sasrec.evaluation.measure import evaluate_scorer
 from sasrec.evaluation.metrics import Metrics
 from sasrec.files import file_digest, write_whole
@@ -120,6 +121,7 @@ def evaluate(
         raise EvaluationError(
             f"{run} is an export, which has no events. Evaluate the run that the export came from."
         )
+    _refuse_to_write(folder, checkpoint)
     with joined(pick_device(device).type):
         # A named checkpoint may not be the run's best, so its metrics stay out of the run's files.
         log = RunLog.of_run(None if checkpoint else folder.log_file, log or RunLog(None))
@@ -128,6 +130,15 @@ def evaluate(
         assert data is not None, "only an export has no data"
         split = with_ticks(split_events(data, how), data, recommender.model.config)
         return measure(recommender.model, data, split, None if checkpoint else folder, log, details=details)
+
+
+def _refuse_to_write(folder: RunFolder, checkpoint: str | Path | None) -> None:
+    """Raise ConfigError if the metrics could not be saved, before they are measured for minutes."""
+    if checkpoint is None and folder.path.is_dir() and not os.access(folder.path, os.W_OK):
+        raise ConfigError(
+            f"{folder.path} cannot be written, so its metrics could not be saved. Copy the run to a folder of "
+            "your own, or name a `checkpoint`, whose metrics are only returned."
+        )
 
 
 def measure(

@@ -122,6 +122,10 @@ def resume(
         raise CheckpointError(f"the run {folder.path} does not exist. Check the path.")
     if not folder.can_resume():
         raise CheckpointError(f"{folder.path} holds no checkpoint. Check the path, or start a new run there.")
+    if not folder.config_file.exists():
+        raise CheckpointError(
+            f"{folder.config_file}, the settings of the run, is missing. Restore it, or start a new run."
+        )
     if folder.items_file.exists():
         raise CheckpointError(f"{folder.path} is an export, which cannot be trained. Resume the run it came from.")
     device = pick_device((recipe or folder.config()).replace(**settings).training.device)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -58,6 +59,9 @@ def compare(
     """
     if metric not in METRICS:
         raise ConfigError(f"unknown metric {metric!r}. Choose one of: {', '.join(METRICS)}")
+    for name, value, words in (("candidates", candidates, Candidates), ("split", split, SplitName)):
+        if value not in get_args(words):
+            raise ConfigError(f"unknown `{name}` {value!r}. Choose one of: {', '.join(get_args(words))}")
     if isinstance(runs, str | Path):
         raise ConfigError(f"runs must be a list of at least two runs, such as [{str(runs)!r}, 'runs/other']")
     names = [str(run) for run in runs]

@@ -105,3 +105,9 @@ def test_the_help_of_an_option_is_one_line_which_tyro_wraps(command: type) -> No
     texts = [each.value.value for each in body.body[1:] if isinstance(each, ast.Expr)]
     assert len(texts) >= len(dataclasses.fields(command)) - 1
     assert not [text for text in texts if "\n" in text]
+
+
+@pytest.mark.parametrize("pair", [["--norm_first", "--norm", "post"], ["--precision=fp16", "--use-amp"]])
+def test_two_spellings_of_one_setting_are_refused(pair: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"both set --(norm|precision)\. Remove one"):
+        published_spellings(["train", "--train_dir", "x", *pair])

@@ -66,6 +66,12 @@ def test_everything_fits_60_columns(run: Path, shown: Any) -> None:
     assert "…" not in shown(60, commands(run)["evaluate"])
 
 
+def test_a_very_narrow_table_keeps_its_row_names_and_drops_metrics(run: Path, shown: Any) -> None:
+    lines = shown(40, commands(run)["evaluate"]).splitlines()
+    assert any(line.split() == ["NDCG@10", "HR@10", "MRR@10"] for line in lines)
+    assert any(line.startswith("item-to-item ") for line in lines)
+
+
 def test_a_narrow_comparison_leaves_differences_to_the_sentences(run: Path, shown: Any) -> None:
     show = commands(run)["compare"]
     assert "Holm's p  " not in shown(60, show).partition("\n")[0]

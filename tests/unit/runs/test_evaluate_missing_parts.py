@@ -12,9 +12,9 @@ import pytest
 import sasrec
 from sasrec.cli.main import main
 from sasrec.config.settings import RunConfig
-from sasrec.errors import EvaluationError
+from sasrec.errors import ConfigError, EvaluationError
 from sasrec.runs.folder import RunFolder, metric_of
-from tests.synthetic import chain_frame
+from tests.synthetic import chain_frame, write_csv
 
 SMALL: dict[str, Any] = {
     "maxlen": 12, "hidden_units": 16, "batch_size": 32, "lr": 1e-2, "device": "cpu", "num_epochs": 2
@@ -82,3 +82,21 @@ def test_an_export_says_why_it_cannot_be_measured(tmp_path: Path) -> None:
     sasrec.export(trained(tmp_path, *CASES["valid"]), tmp_path / "model")
     with pytest.raises(EvaluationError, match=r"is an export, which has no events\. Evaluate the run"):
         sasrec.evaluate(tmp_path / "model")
+
+
+def test_a_run_whose_metrics_cannot_be_saved_is_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sasrec.train(write_csv(tmp_path / "events.csv"), tmp_path / "run", num_epochs=1, hidden_units=8, device="cpu")
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(ConfigError, match="cannot be written, so its metrics could not be saved"):
+        sasrec.evaluate(tmp_path / "run", device="cpu")
+    assert "test" in sasrec.evaluate(tmp_path / "run", device="cpu", checkpoint=tmp_path / "run")
+
+
+def test_a_run_without_its_settings_is_not_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    sasrec.train(write_csv(tmp_path / "events.csv"), run, num_epochs=1, hidden_units=8, device="cpu")
+    (run / "config.toml").unlink()
+    assert main(["train", "--train_dir", str(run), "--resume"]) == 1
+    assert "config.toml, the settings of the run, is missing. Restore it" in capsys.readouterr().err

@@ -244,6 +244,8 @@ def test_what_cannot_be_asked_is_told(runs: Path, tmp_path: Path) -> None:
         ([a], {}, "at least two different runs"),
         ([a, a], {}, "Name each run once"),
         ([a, b], {"metric": "ndcg@11"}, "unknown metric 'ndcg@11'. Choose one of: ndcg@1, "),
+        ([a, b], {"candidates": "nope"}, "unknown `candidates` 'nope'. Choose one of: full, sampled"),
+        ([a, b], {"split": "train"}, "unknown `split` 'train'. Choose one of: valid, test"),
         ([a, b], {"resamples": 10}, "at least 100"),
         ([a, f"{a}:nothing"], {}, "no scorer 'nothing'. Choose one of: model, popularity, recent-7-days"),
         ([a, tmp_path], {}, "has no metrics.json"),
