@@ -13,9 +13,9 @@ import sasrec
 from sasrec.cli import data_commands, sentences, tables
 from sasrec.cli.console import say
 from sasrec.studies.compare import compare
-from tests.synthetic import late_frame
+from tests.synthetic import late_frame, small
 
-SMALL: dict[str, Any] = {"maxlen": 12, "hidden_units": 8, "batch_size": 32, "device": "cpu", "num_epochs": 1}
+SMALL = small(hidden_units=8, num_epochs=1)
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,9 @@ import sasrec
 from sasrec.checkpoint import store
 from sasrec.errors import CheckpointError, ConfigError, DataError
 from sasrec.ranking.recommender import Recommender
-from tests.synthetic import chain_frame, late_frame
+from tests.synthetic import chain_frame, late_frame, small
 
-SMALL: dict[str, Any] = {
-    "maxlen": 12, "hidden_units": 16, "batch_size": 32, "lr": 1e-2, "device": "cpu", "num_epochs": 2
-}  # fmt: skip
+SMALL = small(num_epochs=2)
 KNOWN = 25
 LATE = r"history: unknown items are ignored: late \(not in training\)"
 

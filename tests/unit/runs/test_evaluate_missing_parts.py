@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -14,11 +13,9 @@ from sasrec.cli.main import main
 from sasrec.config.settings import RunConfig
 from sasrec.errors import ConfigError, EvaluationError
 from sasrec.runs.folder import RunFolder, metric_of
-from tests.synthetic import chain_frame, write_csv
+from tests.synthetic import chain_frame, small, write_csv
 
-SMALL: dict[str, Any] = {
-    "maxlen": 12, "hidden_units": 16, "batch_size": 32, "lr": 1e-2, "device": "cpu", "num_epochs": 2
-}  # fmt: skip
+SMALL = small(num_epochs=2)
 BEGIN = 1_600_000_000
 NEWCOMER = "new user: no event before this period"
 

@@ -16,9 +16,9 @@ import sasrec
 from sasrec.checkpoint import store
 from sasrec.cli.main import main
 from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationError
-from tests.synthetic import chain_frame
+from tests.synthetic import chain_frame, small
 
-SMALL: dict[str, Any] = {"maxlen": 12, "hidden_units": 16, "batch_size": 16, "device": "cpu", "num_epochs": 2}
+SMALL = small(batch_size=16, num_epochs=2)
 
 
 @pytest.mark.parametrize("kind", [{}, {"time": True, "mhc": True}])

@@ -21,9 +21,9 @@ from sasrec.evaluation.metrics import metrics_from_ranks
 from sasrec.evaluation.significance import holm
 from sasrec.runs import train as train_module
 from sasrec.runs.folder import RunFolder
-from tests.synthetic import chain_frame
+from tests.synthetic import chain_frame, small
 
-SMALL = {"maxlen": 12, "hidden_units": 16, "batch_size": 32, "lr": 1e-2, "device": "cpu"}
+SMALL = small()
 
 
 @pytest.fixture(scope="module")
