@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from sasrec.data.dataset import Dataset
 from sasrec.data.items import Items
+
+
+def small(**changes: Any) -> dict[str, Any]:
+    """Settings of a model that trains in a second on the CPU, with these changes."""
+    return {"maxlen": 12, "hidden_units": 16, "batch_size": 32, "lr": 1e-2, "device": "cpu"} | changes
 
 
 def chain_frame(users: int = 60, items: int = 25, seed: int = 0, longest: int = 20) -> pl.DataFrame:

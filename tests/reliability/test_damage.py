@@ -18,9 +18,9 @@ import torch
 import sasrec
 from sasrec.checkpoint import store
 from sasrec.errors import CheckpointError
-from tests.synthetic import chain_frame
+from tests.synthetic import chain_frame, small
 
-SMALL: dict[str, Any] = {"maxlen": 12, "hidden_units": 16, "batch_size": 16, "device": "cpu"}
+SMALL = small(batch_size=16)
 
 
 @pytest.fixture(scope="module")

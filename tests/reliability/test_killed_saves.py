@@ -14,9 +14,9 @@ import torch
 
 import sasrec
 from sasrec.checkpoint import store
-from tests.synthetic import chain_frame
+from tests.synthetic import chain_frame, small
 
-SMALL: dict[str, Any] = {"maxlen": 12, "hidden_units": 16, "batch_size": 16, "device": "cpu", "num_epochs": 3}
+SMALL = small(batch_size=16, num_epochs=3)
 CALLS = ("fsync", "rename", "mkdir", "rmdir", "unlink")  # what a save, and the pruning after it, asks of the disk
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -12,9 +11,9 @@ import pytest
 import sasrec
 from sasrec.checkpoint import store
 from sasrec.errors import DataError
-from tests.synthetic import chain_frame
+from tests.synthetic import chain_frame, small
 
-SMALL: dict[str, Any] = {"maxlen": 12, "hidden_units": 16, "batch_size": 16, "device": "cpu", "num_epochs": 2}
+SMALL = small(batch_size=16, num_epochs=2)
 
 
 def test_names_that_lead_elsewhere_are_refused_wherever_a_name_is_taken(tmp_path: Path) -> None:

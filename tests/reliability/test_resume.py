@@ -23,9 +23,9 @@ from sasrec.errors import CheckpointError, ConfigError, TrainingError
 from sasrec.evaluation import target_ranks
 from sasrec.runtime import signals
 from sasrec.training import trainer
-from tests.synthetic import chain_frame
+from tests.synthetic import chain_frame, small
 
-SMALL: dict[str, Any] = {"maxlen": 12, "hidden_units": 16, "batch_size": 16, "lr": 1e-2, "device": "cpu"}
+SMALL = small(batch_size=16)
 KINDS: dict[str, dict[str, Any]] = {
     "ce": {"num_epochs": 5},
     "bce, everything": {

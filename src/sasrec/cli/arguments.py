@@ -49,12 +49,23 @@ def recipe_named_in(arguments: list[str]) -> RunConfig:
 def published_spellings(arguments: list[str]) -> list[str]:
     """Return `arguments` with options of the published SASRec code for PyTorch replaced by options of sasrec."""
     arguments = _flags_without_values(arguments)
+    _refuse_two_spellings([_spelled(word.partition("=")[0]) for word in arguments])
     if "--multi_gpu" in map(_spelled, arguments) and not launched():
         raise ConfigError(
             "--multi_gpu needs torchrun. Start a process for each of N devices: "
             "torchrun --nproc_per_node=N -m sasrec train …"
         )
     return [part for given in arguments for part in PUBLISHED_SPELLINGS.get(_spelled(given), (given,))]
+
+
+def _refuse_two_spellings(options: list[str]) -> None:
+    """Raise ConfigError if two options set the same thing, such as --norm_first and --norm."""
+    given: dict[str, str] = {}
+    for option in options:
+        sets = PUBLISHED_SPELLINGS.get(option, (option,))[:1]
+        for name in sets:
+            if given.setdefault(name, option) != option:
+                raise ConfigError(f"{given[name]} and {option} both set {name}. Remove one of them.")
 
 
 def _flags_without_values(arguments: list[str]) -> list[str]:
@@ -80,11 +91,20 @@ def _flags_without_values(arguments: list[str]) -> list[str]:
 def misspelt(arguments: list[str], commands: dict[str, type]) -> str | None:
     """Return a message on the first unknown command or option, with a suggestion; None if all are known."""
     command, *others = arguments
+    for word, following in zip(arguments, [*others, "--"], strict=True):
+        # A path "" would mean the current folder, and seeds without numbers the default ones.
+        if (
+            word == ""
+            or (word.startswith("--") and word.endswith("="))
+            or (word == "--seeds" and following[:2] == "--")
+        ):
+            return f"a value is empty after {word or 'an option'}; give a value, or remove the option"
     if command in ("--help", "-h") or command.startswith("--tyro"):
         return None
     if command not in commands:
         kind = "option" if command.startswith("-") else "command"
-        return f"unknown {kind} {command}; {_nearest(command, commands) or 'sasrec --help lists the commands'}"
+        known_words = [*commands, "--help", "--version"]
+        return f"unknown {kind} {command}; {_nearest(command, known_words) or 'sasrec --help lists the commands'}"
     known = {"--help", *_options(commands[command])}
     for word in others:
         option = _spelled(word.partition("=")[0])

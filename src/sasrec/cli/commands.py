@@ -8,13 +8,19 @@ from typing import Annotated, Any
 
 import tyro
 
-from sasrec.cli.arguments import OptionalPath, OptionalText, ids, seconds
+from sasrec.cli.arguments import OptionalPath, OptionalText, as_options, ids, seconds
 from sasrec.cli.console import err, out, say
 from sasrec.config.choices import Candidates, SplitName
 from sasrec.config.settings import RunConfig
 from sasrec.errors import ConfigError, DataError
 
+_AGAIN = "interrupted; run the same command again to continue"
+
 # Everything else is imported in `run`: help, and what is refused at once, need no PyTorch.
+
+
+def _as_options(sentence: str) -> str:
+    return as_options(sentence, [Train])
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ class Train:
         from sasrec.runs.train import resume, train
         from sasrec.runtime.log import RunLog
 
-        log = RunLog(None, err)
+        log = RunLog(None, err, _as_options)
         try:
             if self.resume:
                 resume(self.train_dir, recipe=self.config, log=log)
@@ -115,7 +121,7 @@ class Train:
                 f"effect. Remove {named}."
             )
         device, path = self.config.training.device, self.state_dict_path
-        metrics = evaluate(self.train_dir, device=device, checkpoint=path, log=RunLog(None, err))
+        metrics = evaluate(self.train_dir, device=device, checkpoint=path, log=RunLog(None, err, _as_options))
         if path is None:
             print_run(self.train_dir, metrics, sampled=self.sampled)
         else:
@@ -149,7 +155,7 @@ class Evaluate:
         from sasrec.runs.evaluate import evaluate
         from sasrec.runtime.log import RunLog
 
-        log, data = RunLog(None, err), self.dataset
+        log, data = RunLog(None, err, _as_options), self.dataset
         metrics = evaluate(self.run_dir, device=self.device, dataset=data, details=self.details, log=log)
         print_run(self.run_dir, metrics, sampled=self.sampled)
 
@@ -260,7 +266,9 @@ class Recommend:
         }
         if self.output is not None and self.all:
             with joined(recommender.model.device.type):
-                frame = recommender.recommend_all(log=RunLog.of_run(None, RunLog(None, err)), **options)
+                frame = recommender.recommend_all(
+                    log=RunLog.of_run(None, RunLog(None, err, _as_options)), **options
+                )
                 if rank() > 0:
                     return
             frame.write_csv(self.output) if self.output.suffix == ".csv" else frame.write_parquet(self.output)
@@ -310,11 +318,14 @@ class Reproduce:
         from sasrec.runtime.log import RunLog
         from sasrec.studies.reproduce import ReproductionError, reproduce
 
-        seeds, log = list(self.seeds) or None, RunLog(None, err)
+        seeds, log = list(self.seeds) or None, RunLog(None, err, _as_options)
         try:
             outcome = reproduce(self.recipe, self.train_dir, dataset=self.dataset, seeds=seeds, log=log)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt("interrupted; run the same command again to continue") from None
+            raise KeyboardInterrupt(_AGAIN) from None
+        except SystemExit:  # SIGTERM
+            say(err, _AGAIN)
+            raise
         print_outcome(outcome)
         if outside := outcome.outside():
             raise ReproductionError(

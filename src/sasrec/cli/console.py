@@ -24,5 +24,10 @@ err = _console(stderr=True)
 
 
 def say(console: Console, sentence: str, *, label: str = "", style: str = "") -> None:
-    """Print a sentence after a coloured label such as "error:". Brackets in it are printed as they are."""
+    """Print a sentence after a coloured label such as "error:". Brackets in it are printed as they are.
+
+    Under torchrun, the processes other than the first print errors only.
+    """
+    if out.quiet and label != "error:":
+        return
     console.print((f"[{style}]{label}[/{style}] " if label else "") + escape(sentence))

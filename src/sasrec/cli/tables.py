@@ -26,6 +26,8 @@ _COLUMNS = ("ndcg@10", "hr@10", "mrr@10", "ndcg@20", "hr@20")
 
 def print_items(recommender: Recommender, items: list[tuple[str | int, float]]) -> None:
     """Print recommended items: rank, item id, score and, if any item has a title, titles."""
+    if out.quiet:
+        return
     titles = [recommender.title(item) for item, _ in items]
     names = ["rank", "item", "score", *(["title"] if any(titles) else [])]
     rows = [
@@ -76,11 +78,17 @@ def _heading(words: str) -> None:
 
 
 def _figures(metrics: dict[str, Any], split: str, candidates: str) -> Table:
-    """The metrics of the model and of each baseline on a split, as a table 53 characters wide."""
-    table = _table(*(column.upper() for column in _COLUMNS))
-    for name, measured in {"model": metrics, **metrics["baselines"]}.items():
+    """The metrics of the model and of each baseline on a split, as a table 53 characters wide.
+
+    On a narrower terminal, the table has only the metrics that fit, and at least the first.
+    """
+    rows = {"model": metrics, **metrics["baselines"]}
+    fitting = max(1, (out.width - max(map(len, rows))) // (2 + max(map(len, _COLUMNS))))
+    columns = _COLUMNS[:fitting]
+    table = _table(*(column.upper() for column in columns))
+    for name, measured in rows.items():
         values = measured[split][candidates]
-        table.add_row(name, *(number(values[column]) for column in _COLUMNS))
+        table.add_row(name, *(number(values[column]) for column in columns))
     return table
 
 

@@ -7,7 +7,6 @@ defaults from the fields instead of repeating them, so it stays correct when a d
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -26,11 +25,6 @@ class OnlyWith:
 
 
 @dataclass(frozen=True)
-class Finite:
-    """Marks a setting that must be a finite number. A setting with bounds must be finite anyway."""
-
-
-@dataclass(frozen=True)
 class KeepsWeights:
     """Marks a setting that changes what is shown or saved, but never the weights of the model."""
 
@@ -40,7 +34,7 @@ class MayChangeOnResume:
     """Marks a setting that may get another value when a run is resumed."""
 
 
-Rule = Bound | Finite | OnlyWith | KeepsWeights | MayChangeOnResume
+Rule = Bound | OnlyWith | KeepsWeights | MayChangeOnResume
 
 
 def setting(default: Any, *rules: Rule) -> Any:
@@ -63,9 +57,9 @@ def violations(parts: list[Any]) -> Iterator[str]:
     values = {field.name: getattr(part, field.name) for part in parts for field in dataclasses.fields(part)}
     for field in (field for part in parts for field in dataclasses.fields(part)):
         value = values[field.name]
-        bounds = _rules(field, (Ge, Gt, Le, Lt, Finite))
-        if bounds and not (_is_finite(value) and all(_holds(value, bound) for bound in bounds)):
-            yield f"`{field.name}` must be {_in_words(bounds, value)}, not {value}"
+        bounds = _rules(field, (Ge, Gt, Le, Lt))
+        if not all(_holds(value, bound) for bound in bounds):  # NaN holds no bound
+            yield f"`{field.name}` must be {_in_words(bounds)}, not {value}"
         if value == field.default:
             continue
         for rule in _rules(field, OnlyWith):
@@ -76,10 +70,6 @@ def violations(parts: list[Any]) -> Iterator[str]:
 
 def _rules(field: dataclasses.Field[Any], kind: Any) -> list[Any]:
     return [rule for rule in field.metadata.get("rules", ()) if isinstance(rule, kind)]
-
-
-def _is_finite(value: Any) -> bool:
-    return not isinstance(value, float) or math.isfinite(value)  # an integer may be too large for a float
 
 
 def _holds(value: Any, bound: Any) -> bool:
@@ -95,20 +85,20 @@ def _holds(value: Any, bound: Any) -> bool:
     return True
 
 
-def _in_words(bounds: list[Any], value: Any) -> str:
-    """Return the bounds that a value breaks as text, such as "at least 1"."""
+def _in_words(bounds: list[Any]) -> str:
+    """Return bounds as text, such as "at least 1 and at most 1,000"."""
     words = []
     for bound in bounds:
         match bound:
             case Ge(ge):
-                words.append(f"at least {ge}")
+                words.append(f"at least {ge:,}")
             case Gt(gt):
-                words.append(f"above {gt}")
+                words.append(f"above {gt:,}")
             case Le(le):
-                words.append(f"at most {le}")
+                words.append(f"at most {le:,}")
             case Lt(lt):
-                words.append(f"below {lt}")
-    return " and ".join(words if _is_finite(value) else [*words, "finite"])
+                words.append(f"below {lt:,}")
+    return " and ".join(words)
 
 
 def _does_nothing(name: str, rule: OnlyWith, value: Any) -> str:

@@ -18,7 +18,6 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import TypeAdapter, ValidationError
 
 from sasrec.config.fields import (
-    Finite,
     KeepsWeights,
     MayChangeOnResume,
     OnlyWith,
@@ -34,6 +33,10 @@ TimeUnit: TypeAlias = Literal["auto", "s", "ms", "us", "ns", "iso"]
 Duplicates: TypeAlias = Literal["keep", "drop_exact", "first", "last"]
 
 
+# Bounds that nobody needs to exceed. Larger numbers would overflow somewhere deep in training.
+_MOST, _MOST_SIZE = 1_000_000_000, 1_000_000
+
+_SINKHORN = OnlyWith("mhc_projection", ("sinkhorn",))
 _SAMPLED = OnlyWith("loss", ("bce", "gbce", "softmax"))
 
 
@@ -57,15 +60,15 @@ class DataConfig:
     """Format of the times for dates that are not ISO 8601, such as %d.%m.%Y %H:%M (as in strptime)."""
     missing: str = r"NA,N/A,NULL,\N,None,NaN"
     """Values that mean a missing user or item, in any case of letters; an empty value is always missing."""
-    max_rejects: int = setting(0, Ge(-1))
+    max_rejects: int = setting(0, Ge(-1), Le(_MOST))
     """Number of bad rows to tolerate before the data is refused; -1 tolerates any number."""
     duplicates: Duplicates = "keep"
     """Repeated (user, item) pairs: keep all, keep one per time (drop_exact), or keep only the first or last."""
-    min_user_events: int = setting(0, Ge(0))
+    min_user_events: int = setting(0, Ge(0), Le(_MOST))
     """Drop users with fewer events than this, counted only once: after `duplicates`, before any other filter."""
-    min_item_events: int = setting(0, Ge(0))
+    min_item_events: int = setting(0, Ge(0), Le(_MOST))
     """Drop items with fewer events than this, counted only once: after `duplicates`, before any other filter."""
-    k_core: int = setting(0, Ge(0))
+    k_core: int = setting(0, Ge(0), Le(_MOST))
     """Drop users and items with fewer than k events, and repeat until all have k events."""
 
 
@@ -73,13 +76,13 @@ class DataConfig:
 class ModelConfig:
     """The architecture of the model, and its sizes."""
 
-    maxlen: int = setting(200, Ge(1))
+    maxlen: int = setting(200, Ge(1), Le(_MOST_SIZE))
     """Number of most recent events of a history that the model reads."""
-    hidden_units: int = setting(64, Ge(1))
+    hidden_units: int = setting(64, Ge(1), Le(_MOST_SIZE))
     """Width of the embeddings and of every layer."""
-    num_blocks: int = setting(2, Ge(1))
+    num_blocks: int = setting(2, Ge(1), Le(1_000))
     """Number of blocks; each is self-attention followed by a feed-forward layer."""
-    num_heads: int = setting(2, Ge(1))
+    num_heads: int = setting(2, Ge(1), Le(_MOST_SIZE))
     """Number of attention heads; it must divide hidden_units."""
     dropout_rate: float = setting(0.2, Ge(0), Lt(1))
     """Dropout probability at the input, the attention weights and the feed-forward layers."""
@@ -87,19 +90,19 @@ class ModelConfig:
     """Placement of LayerNorm in a block; docs/models.md shows the three formulas."""
     time: bool = False
     """Use time-interval attention (TiSASRec). The data needs times."""
-    time_span: int = setting(256, Ge(1), OnlyWith("time"))
+    time_span: int = setting(256, Ge(1), Le(_MOST_SIZE), OnlyWith("time"))
     """Clip intervals between events to this many ticks; interval_unit defines the tick (only with time)."""
     interval_unit: Literal["training", "history"] = setting("training", OnlyWith("time"))
     """A tick is a user's smallest gap between events in the training part or whole history (only with time)."""
     mhc: bool = False
     """Use manifold-constrained hyper-connections (mHC) instead of plain residuals; norm must be pre."""
-    mhc_expansion_rate: int = setting(4, Ge(1), OnlyWith("mhc"))
+    mhc_expansion_rate: int = setting(4, Ge(1), Le(1_000), OnlyWith("mhc"))
     """Number of residual streams (only with mhc); 1 is the plain residual."""
     mhc_projection: Literal["sinkhorn", "birkhoff"] = setting("sinkhorn", OnlyWith("mhc"))
     """Make stream-mixing matrices doubly stochastic: Sinkhorn-Knopp, or a mean of permutations (only with mhc)."""
-    mhc_sinkhorn_iter: int = setting(20, Ge(1), OnlyWith("mhc"), OnlyWith("mhc_projection", ("sinkhorn",)))
+    mhc_sinkhorn_iter: int = setting(20, Ge(1), Le(_MOST_SIZE), OnlyWith("mhc"), _SINKHORN)
     """Number of Sinkhorn-Knopp iterations (only with mhc_projection sinkhorn)."""
-    mhc_init_gate: float = setting(0.01, Finite(), OnlyWith("mhc"))
+    mhc_init_gate: float = setting(0.01, Ge(-1_000), Le(1_000), OnlyWith("mhc"))
     """Initial weight of the input-dependent part of H_pre, H_post and H_res in docs/models.md (only with mhc)."""
 
 
@@ -109,7 +112,7 @@ class LossConfig:
 
     loss: Literal["ce", "bce", "gbce", "softmax"] = "ce"
     """Cross-entropy over the catalogue (ce), or against sampled negatives: bce, gbce (calibrated), softmax."""
-    num_negatives: int = setting(1, Ge(1), _SAMPLED)
+    num_negatives: int = setting(1, Ge(1), Le(_MOST_SIZE), _SAMPLED)
     """Number of negatives (ce uses none): per position, or per batch if all positions share them."""
     negatives: Literal["uniform", "popularity", "in_batch"] = setting("uniform", _SAMPLED)
     """How to draw negatives (ce uses none): uniformly, by popularity, or one shared set of the batch's targets."""
@@ -117,7 +120,7 @@ class LossConfig:
     """Draw one set of negatives for a whole batch, which makes thousands affordable (ce uses none)."""
     gbce_t: float = setting(0.75, Ge(0), Le(1), OnlyWith("loss", ("gbce",)))
     """Calibration: 0 is plain bce; 1 removes the bias of sampling (only with gbce)."""
-    temperature: float = setting(1.0, Gt(0))
+    temperature: float = setting(1.0, Gt(0), Le(_MOST))
     """Divide the scores by this number in the loss."""
     label_smoothing: float = setting(0.0, Ge(0), Lt(1), OnlyWith("loss", ("ce",)))
     """Share of the target's probability that is spread evenly over all candidates (only with ce)."""
@@ -136,39 +139,39 @@ class LossConfig:
 class TrainingConfig:
     """How training minimises the loss, and when it stops."""
 
-    batch_size: int = setting(128, Ge(1))
+    batch_size: int = setting(128, Ge(1), Le(_MOST))
     """Average number of users in a batch. Batches of long histories have fewer users, but about as many events."""
     windows: Literal["last", "random"] = "last"
     """Part of a history longer than maxlen that an epoch uses: the last events, or a window drawn at random."""
-    lr: float = setting(1e-3, Gt(0))
+    lr: float = setting(1e-3, Gt(0), Le(_MOST))
     """Base learning rate; warm-up and schedule multiply it by a factor from 0 to 1."""
     optimizer: Literal["adam", "adamw"] = "adam"
     """Adam, or AdamW, which can decay weights."""
-    weight_decay: float = setting(0.0, Ge(0), OnlyWith("optimizer", ("adamw",)))
+    weight_decay: float = setting(0.0, Ge(0), Le(_MOST), OnlyWith("optimizer", ("adamw",)))
     """Weight decay of the layers' matrices, not of biases, norms, embeddings and mHC weights (only with adamw)."""
     schedule: Literal["constant", "step", "cosine"] = "constant"
     """Learning rate: constant, step (times gamma every step_size epochs or steps), cosine (to 0 at num_epochs)."""
-    step_size: int = setting(20, Ge(1), OnlyWith("schedule", ("step",)))
+    step_size: int = setting(20, Ge(1), Le(_MOST), OnlyWith("schedule", ("step",)))
     """Epochs or steps (see step_unit) between two reductions of the learning rate (only with schedule step)."""
     step_unit: Literal["epochs", "steps"] = setting("epochs", OnlyWith("schedule", ("step",)))
     """Unit of step_size: epochs or optimizer steps (only with schedule step)."""
     gamma: float = setting(0.5, Gt(0), Le(1), OnlyWith("schedule", ("step",)))
     """Factor that multiplies the learning rate after every step_size epochs or steps (only with schedule step)."""
-    warmup_steps: int = setting(0, Ge(0))
+    warmup_steps: int = setting(0, Ge(0), Le(_MOST))
     """Number of optimizer steps over which the learning rate rises linearly to lr."""
-    clip_norm: float = setting(0.0, Ge(0))
+    clip_norm: float = setting(0.0, Ge(0), Le(_MOST))
     """Scale gradients down to this norm if their norm is larger; 0 never scales."""
-    accumulate: int = setting(1, Ge(1))
+    accumulate: int = setting(1, Ge(1), Le(_MOST_SIZE))
     """Gradient accumulation: split each batch into this many parts. Same update, apart from dropout masks."""
-    l2_emb: float = setting(0.0, Ge(0))
+    l2_emb: float = setting(0.0, Ge(0), Le(_MOST))
     """Weight of the L2 penalty on the item embeddings."""
-    num_epochs: int = setting(200, Ge(1), MayChangeOnResume())
+    num_epochs: int = setting(200, Ge(1), Le(_MOST), MayChangeOnResume())
     """Maximum number of passes over the users."""
-    max_minutes: float = setting(0.0, Ge(0), MayChangeOnResume())
+    max_minutes: float = setting(0.0, Ge(0), Le(_MOST), MayChangeOnResume())
     """Stop training after this many minutes, validations included; 0 for no limit."""
-    eval_every: int = setting(1, Ge(1))
+    eval_every: int = setting(1, Ge(1), Le(_MOST))
     """Number of epochs between two validations."""
-    patience: int = setting(10, Ge(0), MayChangeOnResume())
+    patience: int = setting(10, Ge(0), Le(_MOST), MayChangeOnResume())
     """Early stopping: end training after this many validations without a better NDCG@10; 0 never stops early."""
     seed: int = setting(0, Ge(0), Lt(2**63))
     """Random seed of initial weights, batches, negatives and dropout."""
@@ -178,7 +181,7 @@ class TrainingConfig:
     """Data type of the layers. Weights, mHC residuals and most of the loss (docs/training.md) stay in fp32."""
     compile: bool = False
     """Train through torch.compile, which speeds up mhc; needs a C++ compiler, and up to a minute at the start."""
-    save_minutes: float = setting(10.0, Ge(0), KeepsWeights(), MayChangeOnResume())
+    save_minutes: float = setting(10.0, Ge(0), Le(_MOST), KeepsWeights(), MayChangeOnResume())
     """Minutes between checkpoints, in addition to one after each validation; 0 saves only after validations."""
     detect_anomaly: bool = setting(False, KeepsWeights(), MayChangeOnResume())
     """Let PyTorch name the operation that produced the first NaN of a backward pass; this is much slower."""
@@ -186,7 +189,7 @@ class TrainingConfig:
     """Print the output shape of each layer for the first batch."""
     tensorboard: bool = setting(False, KeepsWeights(), MayChangeOnResume())
     """Also write the numeric values of log.jsonl to RUN/tensorboard; this needs the package tensorboard."""
-    diagnose_every: int = setting(0, Ge(0), KeepsWeights(), MayChangeOnResume())
+    diagnose_every: int = setting(0, Ge(0), Le(_MOST), KeepsWeights(), MayChangeOnResume())
     """Steps between diagnostics in log.jsonl: loss, gradient norm, with mhc also stream statistics; 0 for none."""
 
 
@@ -270,14 +273,16 @@ class RunConfig:
         try:
             text = Path(path).read_text(encoding="utf-8")
         except OSError as error:
-            raise ConfigError(f"the recipe {path} cannot be read: {error.strerror}") from None
+            raise ConfigError(f"the settings {path} cannot be read: {error.strerror}. Name a TOML file.") from None
         except UnicodeDecodeError as error:
-            raise ConfigError(f"the recipe {path} is not UTF-8 text: {error.reason}") from None
+            raise ConfigError(
+                f"the settings {path} are not UTF-8 text: {error.reason}. Name a TOML file."
+            ) from None
         try:
             parts = tomllib.loads(text)
             return _validated({k: v for k, v in parts.items() if k not in ("expected", "published")}, str(path))
         except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{path} is not valid TOML: {error}") from None
+            raise ConfigError(f"the settings {path} are not valid TOML: {error}. Correct the file.") from None
 
     def save(self, path: str | Path) -> None:
         """Write the configuration as TOML; `load` then returns an equal configuration."""
@@ -294,11 +299,16 @@ MAY_CHANGE_ON_RESUME = settings_with(PARTS, MayChangeOnResume)
 
 def _relations(config: RunConfig) -> list[tuple[bool, str]]:
     """Rules between two settings. For each rule: whether the settings break it, and the error message."""
-    model, loss = config.model, config.loss
+    model, loss, training = config.model, config.loss, config.training
     return [
         (
             model.num_heads > 0 and model.hidden_units % model.num_heads != 0,
             f"`num_heads` ({model.num_heads}) must divide `hidden_units` ({model.hidden_units}); change one",
+        ),
+        (
+            training.accumulate > training.batch_size,
+            f"`accumulate` ({training.accumulate}) must not exceed `batch_size` ({training.batch_size}), because "
+            "each part of a batch needs a user",
         ),
         (
             model.mhc and model.mhc_projection == "birkhoff" and model.mhc_expansion_rate > 4,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import html
+import operator
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, SupportsIndex, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -142,9 +143,9 @@ class Recommender:
         Raises: DataError for an export, which has no users. Remedy: use the original run. ConfigError if k < 1.
         Remedy: use a larger k.
         """
-        data = self._users()
+        data, k = self._users(), _count(k)
         users, histories = self._everybody(data)
-        shape = (len(histories), min(max(k, 0), self.model.num_items))
+        shape = (len(histories), min(k, self.model.num_items))
         items, scores = np.zeros(shape), np.zeros(shape)
         allowed_V = self._allowed(allow, deny)
         with (log or RunLog(None)).bar("recommending", len(histories)) as bar:
@@ -221,7 +222,7 @@ class Recommender:
         """Return the k best (item id, score) for one history of known item numbers."""
         start, end = np.zeros(1, np.int64), np.full(1, len(numbers), np.int64)
         histories = Histories(numbers.astype(np.int32), clock, start, end)
-        allowed_V = self._allowed(allow, deny)
+        allowed_V, k = self._allowed(allow, deny), _count(k)
         one = [(np.zeros(1, np.int64), ModelScorer(self.model))]
         ((_, item_BK, score_BK),) = self._best(histories, one, k, exclude_seen, allowed_V)
         pairs = zip(item_BK[0].tolist(), score_BK[0].tolist(), strict=True)
@@ -269,8 +270,6 @@ class Recommender:
         If a row has fewer than k candidates, its last scores are -inf; ignore their item numbers. If the catalogue
         has fewer than k items, k is its size.
         """
-        if k < 1:
-            raise ConfigError(f"`k` must be at least 1, not {k}. Use a larger k.")
         for rows, scorer in blocks:
             scores_BV = candidate_scores(scorer, histories, rows, exclude_seen=exclude_seen, allowed_V=allowed_V)
             best = scores_BV.topk(min(k, scorer.num_items), dim=1)
@@ -291,9 +290,9 @@ class Recommender:
 
     def _known(self, item_ids: Iterable[object], where: str) -> npt.NDArray[np.int64]:
         """Return the item numbers of the known ids, and warn about the other ids, which were given in `where`."""
-        if isinstance(item_ids, str):
+        if isinstance(item_ids, str) or not isinstance(item_ids, Iterable):
             raise DataError(
-                f"{where}: give a list of item ids, not the text {item_ids!r}. Use [{item_ids!r}] for one item."
+                f"{where}: give a list of item ids, not {item_ids!r}. Use [{item_ids!r}] for one item."
             )
         numbers, unknown = self._numbers(item_ids)
         _warn(unknown, where)
@@ -309,6 +308,17 @@ class Recommender:
 
     def _not_in_training(self, item: int) -> str:
         return f"{self.items.id_of(item)} (not in training)"
+
+
+def _count(k: object) -> int:
+    """Return `k` as an int. Raises: ConfigError if it is not a whole number from 1. Remedy: use one."""
+    try:
+        count = operator.index(cast(SupportsIndex, k))
+    except TypeError:
+        raise ConfigError(f"`k` must be a whole number, not {k!r}. Use a number such as 10.") from None
+    if count < 1:
+        raise ConfigError(f"`k` must be at least 1, not {count}. Use a larger k.")
+    return count
 
 
 def _warn(unknown: list[str], where: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from sasrec.checkpoint.restore import check_data, checkpoint_at, config_of, know
 from sasrec.data.dataset import Dataset, open_dataset
 from sasrec.data.items import Items
 from sasrec.data.splits import Split, split_events
-from sasrec.errors import CheckpointError, DataError, EvaluationError
+from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationError
 from sasrec.evaluation.measure import evaluate_scorer
 from sasrec.evaluation.metrics import Metrics
 from sasrec.files import file_digest, write_whole
@@ -33,13 +34,13 @@ def load(
     run: str | Path,
     *,
     device: str = "auto",
-    dataset: str | Path | None = None,
+    dataset: Dataset | str | Path | None = None,
     checkpoint: str | Path | None = None,
 ) -> Recommender:
     """Load a trained run, or an export, for recommendations.
 
-    `checkpoint`: the folder of a checkpoint to use instead of the best one. `dataset`: a prepared folder with the
-    same data, if the data of the run has moved.
+    `checkpoint`: the folder of a checkpoint to use instead of the best one. `dataset`: a prepared folder or
+    Dataset with the same data, if the data of the run has moved.
 
     Raises: CheckpointError or DataError if a part is missing, damaged, or belongs to other data. Remedy: name the
     right checkpoint or data set.
@@ -48,7 +49,7 @@ def load(
 
 
 def _loaded(
-    folder: RunFolder, device: str, dataset: str | Path | None, checkpoint: str | Path | None
+    folder: RunFolder, device: str, dataset: Dataset | str | Path | None, checkpoint: str | Path | None
 ) -> tuple[Recommender, str]:
     """Return the recommender of a run, and the setting `split` of its training."""
     if not folder.path.exists():
@@ -61,7 +62,8 @@ def _loaded(
     data: Dataset | None = None
     # An export has its own catalogue and no data set, unless the caller names one.
     if dataset is not None or not folder.items_file.exists():
-        data = open_dataset(dataset) if dataset else folder.dataset()
+        named = dataset if isinstance(dataset, Dataset) else open_dataset(dataset) if dataset else None
+        data = named or folder.dataset()
         check_data(found, data)
     items = data.catalogue if data is not None else _exported_items(folder.items_file, found)
     model = model_of(found, len(items)).to(pick_device(device))
@@ -95,7 +97,7 @@ def evaluate(
     run: str | Path,
     *,
     device: str = "auto",
-    dataset: str | Path | None = None,
+    dataset: Dataset | str | Path | None = None,
     checkpoint: str | Path | None = None,
     details: bool = False,
     log: RunLog | None = None,
@@ -120,6 +122,7 @@ def evaluate(
         raise EvaluationError(
             f"{run} is an export, which has no events. Evaluate the run that the export came from."
         )
+    _refuse_to_write(folder, checkpoint)
     with joined(pick_device(device).type):
         # A named checkpoint may not be the run's best, so its metrics stay out of the run's files.
         log = RunLog.of_run(None if checkpoint else folder.log_file, log or RunLog(None))
@@ -128,6 +131,15 @@ def evaluate(
         assert data is not None, "only an export has no data"
         split = with_ticks(split_events(data, how), data, recommender.model.config)
         return measure(recommender.model, data, split, None if checkpoint else folder, log, details=details)
+
+
+def _refuse_to_write(folder: RunFolder, checkpoint: str | Path | None) -> None:
+    """Raise ConfigError if the metrics could not be saved, before they are measured for minutes."""
+    if checkpoint is None and folder.path.is_dir() and not os.access(folder.path, os.W_OK):
+        raise ConfigError(
+            f"{folder.path} cannot be written, so its metrics could not be saved. Copy the run to a folder of "
+            "your own, or name a `checkpoint`, whose metrics are only returned."
+        )
 
 
 def measure(

@@ -105,7 +105,11 @@ def train(
 
 
 def resume(
-    train_dir: str | Path, *, recipe: RunConfig | None = None, log: RunLog | None = None, **settings: Any
+    train_dir: str | Path,
+    *,
+    recipe: str | Path | RunConfig | None = None,
+    log: RunLog | None = None,
+    **settings: Any,
 ) -> Recommender:
     """Continue a run from its newest undamaged checkpoint. The result is bit-identical to an uninterrupted run.
 
@@ -118,10 +122,15 @@ def resume(
     name the right data. ConfigError if another setting differs. Remedy: keep the value of the run.
     """
     folder = RunFolder(train_dir)
+    recipe = RunConfig.load(recipe) if isinstance(recipe, str | Path) else recipe
     if not folder.path.exists():
         raise CheckpointError(f"the run {folder.path} does not exist. Check the path.")
     if not folder.can_resume():
         raise CheckpointError(f"{folder.path} holds no checkpoint. Check the path, or start a new run there.")
+    if not folder.config_file.exists():
+        raise CheckpointError(
+            f"{folder.config_file}, the settings of the run, is missing. Restore it, or start a new run."
+        )
     if folder.items_file.exists():
         raise CheckpointError(f"{folder.path} is an export, which cannot be trained. Resume the run it came from.")
     device = pick_device((recipe or folder.config()).replace(**settings).training.device)

@@ -214,7 +214,18 @@ def test_what_takes_more_memory_than_there_is_gets_an_answer(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     events = write_csv(tmp_path / "events.csv")
-    asked = ["train", "--dataset", events, "--train_dir", tmp_path / "run", *SMALL, "--maxlen", 10**14]
+    asked = [
+        "train",
+        "--dataset",
+        events,
+        "--train_dir",
+        tmp_path / "run",
+        *SMALL,
+        "--maxlen",
+        10**6,
+        "--hidden_units",
+        10**6,
+    ]
     status, _, err = run(capsys, *asked)
     assert (status, "out of memory: in training, lower --batch_size" in err) == (1, True)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import sasrec
+from sasrec.__main__ import start
 from sasrec.cli.main import main
 from tests.synthetic import write_csv
 
@@ -37,6 +38,7 @@ AT_ONCE = [
 ]
 CHECKED = """
 import sys, time
+from sasrec.__main__ import start
 from sasrec.cli.main import main
 try:
     status = main(sys.argv[1:])
@@ -112,3 +114,47 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
     command = f"{sys.executable} -m sasrec datasets | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.stderr == ""
+
+
+def test_stdout_may_be_closed_or_ascii() -> None:
+    command = f"{sys.executable} -m sasrec datasets >&-"
+    closed = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (closed.returncode, closed.stderr) == (0, "")
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    arguments = [sys.executable, "-m", "sasrec", "help", "train"]
+    narrow = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)
+    assert (narrow.returncode, narrow.stderr) == (0, "")
+    assert "\\u2026" in narrow.stdout
+
+
+def test_a_path_that_is_no_text_is_refused() -> None:
+    arguments = [sys.executable, "-m", "sasrec", "evaluate", b"run\xff"]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: run\\udcff is not UTF-8 text. Rename the file or folder")
+
+
+def test_an_interruption_of_the_start_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sasrec.cli.main.main", interrupted)
+    assert start() == 130
+
+
+@pytest.mark.parametrize("command", [["datasets"], ["export", "x", "--output", "y"]])
+def test_under_torchrun_only_the_first_process_does_what_is_done_once(command: list[str]) -> None:
+    environment = {**os.environ, "WORLD_SIZE": "2", "RANK": "1"}
+    arguments = [sys.executable, "-m", "sasrec", *command]
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("environment", [{"WORLD_SIZE": "abc"}, {"WORLD_SIZE": "2"}])
+def test_an_environment_that_is_no_launch_is_named(environment: dict[str, str]) -> None:
+    arguments = [sys.executable, "-m", "sasrec", "datasets"]
+    others = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
+    done = subprocess.run(arguments, capture_output=True, text=True, env=others | environment, check=False)
+    assert done.returncode == 1
+    assert "Start the processes with torchrun, or unset WORLD_SIZE" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -13,9 +13,9 @@ import sasrec
 from sasrec.cli import data_commands, sentences, tables
 from sasrec.cli.console import say
 from sasrec.studies.compare import compare
-from tests.synthetic import late_frame
+from tests.synthetic import late_frame, small
 
-SMALL: dict[str, Any] = {"maxlen": 12, "hidden_units": 8, "batch_size": 32, "device": "cpu", "num_epochs": 1}
+SMALL = small(hidden_units=8, num_epochs=1)
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,12 @@ def test_everything_fits_60_columns(run: Path, shown: Any) -> None:
     for show in commands(run).values():
         assert max(map(len, shown(60, show).splitlines())) <= 60
     assert "…" not in shown(60, commands(run)["evaluate"])
+
+
+def test_a_very_narrow_table_keeps_its_row_names_and_drops_metrics(run: Path, shown: Any) -> None:
+    lines = shown(40, commands(run)["evaluate"]).splitlines()
+    assert any(line.split() == ["NDCG@10", "HR@10", "MRR@10"] for line in lines)
+    assert any(line.startswith("item-to-item ") for line in lines)
 
 
 def test_a_narrow_comparison_leaves_differences_to_the_sentences(run: Path, shown: Any) -> None:

@@ -15,6 +15,7 @@ import pytest
 from sasrec.config import settings
 from sasrec.config.recipe import recipe_names
 from sasrec.config.settings import KEEP_WEIGHTS, MAY_CHANGE_ON_RESUME, PARTS, RunConfig
+from sasrec.errors import ConfigError
 
 RECIPES = sorted((Path(__file__).parents[3] / "recipes").glob("*.toml"))
 # Another valid value of each setting whose type alone does not give one.
@@ -75,3 +76,14 @@ def test_a_setting_that_does_nothing_is_refused_wherever_it_differs_from_its_def
     with pytest.raises(module.ConfigError, match="`time_span` does nothing without `time`"):
         module.RunConfig().replace(time_span=256)
     assert RunConfig().replace(time_span=256).model.time_span == 256
+
+
+def of_numbers() -> list[str]:
+    return [field.name for part in PARTS for field in dataclasses.fields(part) if field.type in ("int", "float")]
+
+
+@pytest.mark.parametrize("name", of_numbers())
+def test_a_number_that_no_run_could_use_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"`{name}` must be .*(at most|below) "):
+        RunConfig().replace(**{name: 10**20})
+    assert len(of_numbers()) > 25

@@ -29,9 +29,12 @@ def test_a_saved_recipe_loads_equal(tmp_path: Path) -> None:
         ({"lr": float("nan")}, "`lr` must be above 0"),
         ({"l2_emb": -1.0}, "l2_emb"),
         ({"max_minutes": -1.0}, "max_minutes"),
-        ({"lr": float("inf")}, "`lr` must be above 0 and finite"),
-        ({"clip_norm": float("inf")}, "`clip_norm` must be at least 0 and finite"),
-        ({"mhc": True, "mhc_init_gate": float("nan")}, "`mhc_init_gate` must be finite"),
+        ({"lr": float("inf")}, "`lr` must be above 0 and at most 1,000,000,000, not inf"),
+        ({"clip_norm": float("inf")}, "`clip_norm` must be at least 0 and at most 1,000,000,000"),
+        (
+            {"mhc": True, "mhc_init_gate": float("nan")},
+            "`mhc_init_gate` must be at least -1,000 and at most 1,000, not nan",
+        ),
         ({"loss": "softmax", "negatives": "in_batch"}, "one negative for a whole batch"),
         ({"patience": -1}, "patience"),
         ({"seed": -1}, "seed"),
@@ -42,6 +45,7 @@ def test_a_saved_recipe_loads_equal(tmp_path: Path) -> None:
         ({"gamma": 0.1}, "`gamma` does nothing with schedule=constant; use schedule=step"),
         ({"schedule": "step", "gamma": 0.0}, "`gamma` must be above 0"),
         ({"accumulate": 0}, "`accumulate` must be at least 1"),
+        ({"accumulate": 129}, "`accumulate` \\(129\\) must not exceed `batch_size` \\(128\\)"),
         ({"mhc": True, "mhc_projection": "birkhoff", "mhc_expansion_rate": 5}, "too many permutations"),
         ({"mhc": True, "mhc_projection": "birkhoff", "mhc_sinkhorn_iter": 5}, "does nothing with .*birkhoff"),
         ({"max_rejects": -2}, "max_rejects"),
@@ -103,7 +107,7 @@ def test_every_recipe_loads(recipe: Path) -> None:
 
 def test_a_recipe_that_is_no_text_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_bytes(b"seed = 1\xff\xfe")
-    with pytest.raises(ConfigError, match=r"recipe\.toml is not UTF-8"):
+    with pytest.raises(ConfigError, match=r"recipe\.toml are not UTF-8"):
         RunConfig.load(tmp_path / "recipe.toml")
 
 

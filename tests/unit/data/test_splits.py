@@ -19,9 +19,9 @@ from sasrec.data.histories import Histories
 from sasrec.data.splits import EvaluationSplit, iso, split_events
 from sasrec.errors import ConfigError, DataError, EvaluationError
 from sasrec.evaluation.target_ranks import sampled_negatives, target_ranks
-from tests.synthetic import chain_frame, dataset, late_frame, random_lists, write_csv
+from tests.synthetic import chain_frame, dataset, late_frame, random_lists, small, write_csv
 
-SMALL = {"maxlen": 12, "hidden_units": 16, "batch_size": 32, "lr": 1e-2, "device": "cpu", "num_epochs": 2}
+SMALL = small(num_epochs=2)
 DAY = 86_400 * 10**6
 
 

@@ -21,9 +21,9 @@ from sasrec.evaluation.measure import evaluate_scorer
 from sasrec.evaluation.metrics import metrics_from_ranks
 from sasrec.runs.folder import RunFolder
 from sasrec.runtime.log import RunLog
-from tests.synthetic import chain_frame
+from tests.synthetic import chain_frame, small
 
-SMALL = {"maxlen": 12, "hidden_units": 16, "batch_size": 32, "lr": 1e-2, "device": "cpu", "num_epochs": 3}
+SMALL = small(num_epochs=3)
 ITEMS = 25
 
 

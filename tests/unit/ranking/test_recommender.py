@@ -13,13 +13,11 @@ import pytest
 
 import sasrec
 from sasrec.checkpoint import store
-from sasrec.errors import CheckpointError, DataError
+from sasrec.errors import CheckpointError, ConfigError, DataError
 from sasrec.ranking.recommender import Recommender
-from tests.synthetic import chain_frame, late_frame
+from tests.synthetic import chain_frame, late_frame, small
 
-SMALL: dict[str, Any] = {
-    "maxlen": 12, "hidden_units": 16, "batch_size": 32, "lr": 1e-2, "device": "cpu", "num_epochs": 2
-}  # fmt: skip
+SMALL = small(num_epochs=2)
 KNOWN = 25
 LATE = r"history: unknown items are ignored: late \(not in training\)"
 
@@ -147,3 +145,18 @@ def test_under_other_splits_every_item_of_the_data_is_served(tmp_path: Path) -> 
     assert recommender.recommend_all(1)["user"].n_unique() == 81
     assert np.isfinite([score for _, score in recommender.recommend_user("newcomer")]).all()
     assert json.loads((tmp_path / "run/metrics.json").read_text())["protocol"]["items_not_candidates"] == 0
+
+
+@pytest.mark.parametrize(
+    ("k", "words"), [(0, "at least 1, not 0"), (3.5, "a whole number, not 3.5"), ("5", "'5'")]
+)
+def test_k_is_a_whole_number_from_one(k: Any, words: str, run: Path) -> None:
+    recommender = sasrec.load(run, device="cpu")
+
+    def recommend(k: Any) -> list[tuple[str | int, float]]:
+        return recommender.recommend([recommender.items.id_of(1)], k, assume_regular=True)
+
+    for each in (recommend, recommender.recommend_all):
+        with pytest.raises(ConfigError, match=words), warnings.catch_warnings(action="ignore"):
+            each(k)
+    assert len(recommend(np.int64(3))) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,11 @@ import pytest
 import sasrec
 from sasrec.cli.main import main
 from sasrec.config.settings import RunConfig
-from sasrec.errors import EvaluationError
+from sasrec.errors import ConfigError, EvaluationError
 from sasrec.runs.folder import RunFolder, metric_of
-from tests.synthetic import chain_frame
+from tests.synthetic import chain_frame, small, write_csv
 
-SMALL: dict[str, Any] = {
-    "maxlen": 12, "hidden_units": 16, "batch_size": 32, "lr": 1e-2, "device": "cpu", "num_epochs": 2
-}  # fmt: skip
+SMALL = small(num_epochs=2)
 BEGIN = 1_600_000_000
 NEWCOMER = "new user: no event before this period"
 
@@ -82,3 +81,47 @@ def test_an_export_says_why_it_cannot_be_measured(tmp_path: Path) -> None:
     sasrec.export(trained(tmp_path, *CASES["valid"]), tmp_path / "model")
     with pytest.raises(EvaluationError, match=r"is an export, which has no events\. Evaluate the run"):
         sasrec.evaluate(tmp_path / "model")
+
+
+def test_a_run_whose_metrics_cannot_be_saved_is_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sasrec.train(write_csv(tmp_path / "events.csv"), tmp_path / "run", num_epochs=1, hidden_units=8, device="cpu")
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(ConfigError, match="cannot be written, so its metrics could not be saved"):
+        sasrec.evaluate(tmp_path / "run", device="cpu")
+    assert "test" in sasrec.evaluate(tmp_path / "run", device="cpu", checkpoint=tmp_path / "run")
+
+
+def test_a_run_without_its_settings_is_not_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    sasrec.train(write_csv(tmp_path / "events.csv"), run, num_epochs=1, hidden_units=8, device="cpu")
+    (run / "config.toml").unlink()
+    assert main(["train", "--train_dir", str(run), "--resume"]) == 1
+    assert "config.toml, the settings of the run, is missing. Restore it" in capsys.readouterr().err
+
+
+def test_it_is_said_when_the_best_checkpoint_is_gone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    sasrec.train(chain_frame(), run, **small(num_epochs=4, dropout_rate=0.0))
+    epochs = {each.name: json.loads((each / "state.json").read_text()) for each in (run / "checkpoints").iterdir()}
+    best = max(epochs, key=lambda name: epochs[name]["score"])
+    shutil.rmtree(run / "checkpoints" / best)
+    assert main(["evaluate", str(run), "--device", "cpu"]) == 0
+    score = epochs[best]["score"]
+    said = f"is missing (epoch {epochs[best]['epoch']}, validation NDCG@10 {score:.4f})"
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_moved_data_set_may_be_given_as_a_dataset(tmp_path: Path) -> None:
+    data, run = sasrec.prepare(chain_frame(), output=tmp_path / "data"), tmp_path / "run"
+    before = sasrec.train(tmp_path / "data", run, **small(num_epochs=1)).metrics
+    shutil.rmtree(tmp_path / "data")
+    assert sasrec.evaluate(run, device="cpu", dataset=data) == before
+
+
+@pytest.mark.parametrize("path", ["", None, 5])
+def test_a_run_is_named_by_a_path(path: Any) -> None:
+    for use in (sasrec.load, sasrec.evaluate, sasrec.resume):
+        with pytest.raises(ConfigError, match="a run is named by the path of its folder, not by"):
+            use(path)

@@ -20,9 +20,9 @@ from sasrec.checkpoint import store
 from sasrec.config.settings import RunConfig
 from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationError, TrainingError
 from sasrec.training import trainer
-from tests.synthetic import chain_frame, dataset, random_lists
+from tests.synthetic import chain_frame, dataset, random_lists, small
 
-SMALL = {"maxlen": 12, "hidden_units": 16, "batch_size": 32, "lr": 1e-2, "device": "cpu"}
+SMALL = small()
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,9 @@ from sasrec.runs import evaluate as evaluate_module
 from sasrec.runs import folder as folder_module
 from sasrec.runs import train as train_module
 from sasrec.sources import resolve as resolve_module
-from tests.synthetic import chain_frame, late_frame
+from tests.synthetic import chain_frame, late_frame, small
 
-SMALL: dict[str, Any] = {"maxlen": 12, "hidden_units": 16, "batch_size": 16, "num_epochs": 2, "device": "cpu"}
+SMALL = small(batch_size=16, num_epochs=2)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import re
 import sys
 import types
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,9 +17,9 @@ import sasrec
 from sasrec.errors import ConfigError
 from sasrec.runtime.log import RunLog
 from sasrec.training import health
-from tests.synthetic import chain_frame
+from tests.synthetic import chain_frame, small
 
-SMALL: dict[str, Any] = {"maxlen": 12, "hidden_units": 16, "batch_size": 16, "device": "cpu", "num_epochs": 2}
+SMALL = small(batch_size=16, num_epochs=2)
 
 
 def test_log_lines_where_there_is_no_terminal_and_numbers_for_tensorboard(

@@ -11,9 +11,9 @@ import sasrec
 from sasrec.errors import ConfigError, DataError
 from sasrec.sources import public as catalog
 from sasrec.sources.convert import Located
-from tests.synthetic import chain_frame
+from tests.synthetic import chain_frame, small
 
-SMALL = {"maxlen": 12, "hidden_units": 16, "lr": 1e-2, "device": "cpu", "num_epochs": 1}
+SMALL = small(num_epochs=1)
 
 
 @pytest.fixture

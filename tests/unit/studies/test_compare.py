@@ -21,9 +21,9 @@ from sasrec.evaluation.metrics import metrics_from_ranks
 from sasrec.evaluation.significance import holm
 from sasrec.runs import train as train_module
 from sasrec.runs.folder import RunFolder
-from tests.synthetic import chain_frame
+from tests.synthetic import chain_frame, small
 
-SMALL = {"maxlen": 12, "hidden_units": 16, "batch_size": 32, "lr": 1e-2, "device": "cpu"}
+SMALL = small()
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +244,8 @@ def test_what_cannot_be_asked_is_told(runs: Path, tmp_path: Path) -> None:
         ([a], {}, "at least two different runs"),
         ([a, a], {}, "Name each run once"),
         ([a, b], {"metric": "ndcg@11"}, "unknown metric 'ndcg@11'. Choose one of: ndcg@1, "),
+        ([a, b], {"candidates": "nope"}, "unknown `candidates` 'nope'. Choose one of: full, sampled"),
+        ([a, b], {"split": "train"}, "unknown `split` 'train'. Choose one of: valid, test"),
         ([a, b], {"resamples": 10}, "at least 100"),
         ([a, f"{a}:nothing"], {}, "no scorer 'nothing'. Choose one of: model, popularity, recent-7-days"),
         ([a, tmp_path], {}, "has no metrics.json"),
@@ -315,6 +317,7 @@ def test_of_200_pairs_of_runs_that_differ_only_in_the_seed_none_is_called_differ
 
 def test_one_run_given_as_text_is_an_error_that_shows_the_form() -> None:
     with pytest.raises(
-        ConfigError, match=r"runs must be a list of at least two runs, such as \['runs/a', 'runs/other'\]"
+        ConfigError,
+        match=r"runs must be a list of at least two runs, such as \['runs/a', 'runs/b'\], not 'runs/a'",
     ):
         sasrec.compare("runs/a")

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,9 +15,9 @@ from sasrec.cli.sentences import verdict
 from sasrec.evaluation.metrics import Metrics
 from sasrec.runs.folder import RunFolder, best_baseline
 from sasrec.studies.verdict import verdict_on
-from tests.synthetic import chain_frame
+from tests.synthetic import chain_frame, small
 
-SMALL: dict[str, Any] = {"maxlen": 12, "hidden_units": 8, "batch_size": 32, "device": "cpu", "num_epochs": 3}
+SMALL = small(hidden_units=8, num_epochs=3)
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ from sasrec.losses import sampled
 from sasrec.models.residual import MHCResidual
 from sasrec.runs import train as train_module
 from sasrec.training import trainer
-from tests.synthetic import chain_frame
+from tests.synthetic import chain_frame, small
 
-SMALL: dict[str, Any] = {"maxlen": 12, "hidden_units": 32, "batch_size": 16, "device": "cpu", "diagnose_every": 1}
+SMALL = small(hidden_units=32, batch_size=16, diagnose_every=1)
 
 
 def logged_losses(run: Path) -> list[float]:
