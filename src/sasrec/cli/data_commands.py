@@ -38,8 +38,9 @@ class Datasets:
 class Prepare:
     """Read and check files of events, and write a data set that training memory-maps from disk.
 
-    Takes CSV, TSV, text rows of `user item [time]` without a header, Parquet and JSON Lines, also with .gz. Bad
-    rows are listed in OUTPUT/rejects.csv with file, line, column and reason.
+    Takes CSV, TSV and other text, with or without a header, JSON, Parquet and Arrow, also compressed (gz, bz2, xz,
+    zst, zip); a folder or a pattern of such files; and - for stdin. Bad rows are listed in OUTPUT/rejects.csv with
+    file, line, column and reason.
 
     Example: sasrec prepare ratings.csv --output data/mine --user userId --item movieId --time timestamp
     """
@@ -47,7 +48,7 @@ class Prepare:
     files: Annotated[
         tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILE ...", help_behavior_hint="")
     ]
-    """Files of events, read in this order."""
+    """Files, folders or patterns of events, read in this order; - is stdin."""
     output: Path
     """Folder to write."""
     user: OptionalText = None
@@ -60,6 +61,10 @@ class Prepare:
     """Roles of the columns in order, such as user,item,-,time; or pairs such as session_id:user,0:item."""
     time_format: str = ""
     """Format of times that are not ISO 8601, such as %%d.%%m.%%Y %%H:%%M (as in strptime)."""
+    encoding: OptionalText = None
+    """Encoding of text files, such as cp1252. Default: UTF-8, or UTF-16 where a byte order mark says so."""
+    where: str = ""
+    """Keep only rows that fulfil this condition in SQL, such as "event = 'purchase' AND rating >= 4"."""
     missing: str = DataConfig().missing
     """Values that mean a missing user or item, in any case of letters."""
     time_unit: TimeUnit = "auto"
@@ -100,6 +105,8 @@ class Prepare:
             items_group=self.items_group,
             columns=self.columns,
             time_format=self.time_format,
+            encoding=self.encoding,
+            where=self.where,
             missing=self.missing,
             time_unit=self.time_unit,
             max_rejects=self.max_rejects,

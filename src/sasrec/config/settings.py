@@ -58,6 +58,10 @@ class DataConfig:
     """Unit of the times. auto chooses by the size of the numbers; for a given unit, years are not checked."""
     time_format: str = ""
     """Format of the times for dates that are not ISO 8601, such as %d.%m.%Y %H:%M (as in strptime)."""
+    encoding: str | None = None
+    """Encoding of text files, such as cp1252. Default: UTF-8, or UTF-16 where a byte order mark says so."""
+    where: str = ""
+    """Keep only the rows that fulfil this condition in SQL, such as: event = 'purchase' AND rating >= 4."""
     missing: str = r"NA,N/A,NULL,\N,None,NaN"
     """Values that mean a missing user or item, in any case of letters; an empty value is always missing."""
     max_rejects: int = setting(0, Ge(-1), Le(_MOST))

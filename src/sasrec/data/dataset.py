@@ -195,15 +195,24 @@ def build(
         items=ordered["item"].to_numpy(),
         times=ordered["time"].to_numpy() if has_times else None,
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        user_ids=user_ids.cast(pl.Int64) if events.integer_users else user_ids,
+        user_ids=_typed(user_ids) if events.integer_users else user_ids,
         catalogue=Items(
-            item_ids.cast(pl.Int64) if events.integer_items else item_ids,
+            _typed(item_ids) if events.integer_items else item_ids,
             None if titles is None else pl.Series([titles.get(i) for i in item_ids], dtype=pl.String),
             None if groups is None else pl.Series([groups.get(i) for i in item_ids], dtype=pl.String),
         ),
         name=name if _NAME.fullmatch(name) else "events",
         report=describe(events, numbered, lengths, item_ids, config),
     )
+
+
+def _typed(ids: pl.Series) -> pl.Series:
+    """Return the text of integers as Int64, or as UInt64 or text where they are larger."""
+    for kind in (pl.Int64, pl.UInt64):
+        integers = ids.cast(kind, strict=False)
+        if not integers.null_count():
+            return integers
+    return ids
 
 
 def open_dataset(folder: str | Path, *, verify: bool = True) -> Dataset:

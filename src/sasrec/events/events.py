@@ -6,8 +6,7 @@ of accepted rows plus the number of rejects.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ import polars as pl
 from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
 from sasrec.events import times
-from sasrec.events.frames import read_frame
+from sasrec.events.inputs import inputs_of
+from sasrec.events.lines import NOT_UTF8
 from sasrec.events.pieces import REJECTS, Piece
-from sasrec.events.readers import read_file
+from sasrec.events.readers import read_input
 
 _LONGEST_ID = 512
 _RAW_SHOWN = 200
@@ -109,30 +109,21 @@ def read_events(source: Any, config: DataConfig, rejects_path: Path | None = Non
 
 
 def _pieces(source: Any, config: DataConfig) -> Iterator[tuple[str, Piece]]:
-    try:
-        if isinstance(source, pl.LazyFrame):
-            source = source.collect()
-        elif type(source).__module__.split(".")[0] == "pandas":
-            source = pl.from_pandas(source)
-    except ImportError as error:
-        raise DataError(f"this pandas frame needs pyarrow: {error}. Install pyarrow.") from None
-    # Polars passes on errors of pyarrow, which are subclasses of ValueError or TypeError.
-    except (OSError, ValueError, TypeError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"the frame cannot be read: {error}. Convert its ids to text or integers.") from None
-    if isinstance(source, pl.DataFrame):
-        yield "frame", read_frame(source, config, "the frame")
-        return
-    sources = [source] if isinstance(source, str | Path) else source
-    if not isinstance(sources, Sequence) or not sources or not all(isinstance(p, str | Path) for p in sources):
-        raise DataError(
-            f"events must be a file, a list of files or a frame; got {type(source).__name__}. Pass one of these."
-        )
-    paths = [Path(path) for path in sources]
-    # Messages show the short name of a file, or the whole path if two files have the same name.
-    name_counts = Counter(path.name for path in set(paths))
-    for path in paths:
-        for piece in read_file(path, config):
-            yield path.name if name_counts[path.name] == 1 else str(path), piece
+    """Yield the pieces of all inputs with the name of each input.
+
+    Raises: DataError if the parts of a folder or pattern have different columns. Remedy: name the right files.
+    """
+    first: dict[str, tuple[str, tuple[str, ...]]] = {}
+    with inputs_of(source) as inputs:
+        for each in inputs:
+            for piece in read_input(each, config):
+                name, names = first.setdefault(each.part_of, (each.name, piece.names))
+                if each.part_of and names != piece.names:
+                    raise DataError(
+                        f"{each.part_of} has files with different columns: {name} has {', '.join(names)}, but "
+                        f"{each.name} has {', '.join(piece.names)}. Name the files of the events."
+                    )
+                yield each.name, piece
 
 
 def _parsed(piece: Piece, config: DataConfig, file: pl.Expr) -> pl.DataFrame:
@@ -179,6 +170,18 @@ def _with_file_names(rejects: pl.DataFrame, names: list[str]) -> pl.DataFrame:
     )
 
 
+def _remedy(events: Events) -> str:
+    """Return what to do about bad rows. If most are bad, the way of reading is wrong, so none is to be skipped."""
+    count = events.rejects.height
+    undecodable = int((events.rejects["reason"] == NOT_UTF8).sum())
+    if 2 * count > events.read:
+        if 2 * undecodable > count:
+            return "Set the encoding, for example encoding=cp1252 for a file that Excel wrote on Windows."
+        return "Correct the file, or how it is read: `columns`, `time_format`, `time_unit`, `encoding`."
+    other = "set `encoding` if the text is not UTF-8, " if undecodable else ""
+    return f"Fix these rows, {other}or skip them with max_rejects={count} (-1 skips any number of bad rows)."
+
+
 def _refuse_or_write(events: Events, config: DataConfig, rejects_path: Path | None) -> None:
     rejects = events.rejects
     listed = ""
@@ -197,10 +200,7 @@ def _refuse_or_write(events: Events, config: DataConfig, rejects_path: Path | No
         for file, line, column, reason, _ in rejects.head(5).iter_rows()
     )
     if rejects.height > config.max_rejects >= 0:
-        raise DataError(
-            f"{rejects.height} of {events.read} rows are bad{listed}:{first}\n"
-            f"Fix these rows, or skip them with max_rejects={rejects.height} (-1 skips any number of bad rows)."
-        )
+        raise DataError(f"{rejects.height} of {events.read} rows are bad{listed}:{first}\n{_remedy(events)}")
     if events.frame.is_empty():
         raise DataError(
             f"{', '.join(events.sources)}: no usable row among {events.read} read{listed}{first}\n"

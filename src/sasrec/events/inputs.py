@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +34,7 @@ class Input:
     """The name in messages."""
     path: Path | None = None
     frame: pl.DataFrame | None = None
-    """The table, if the input is no file."""
+    """The table, if the input is not a file."""
     constants: dict[str, str | None] = field(default_factory=dict)
     """Columns that the folder names give, such as day=2024-01-31 in Hive partitions."""
     part_of: str = ""
@@ -58,6 +58,8 @@ def inputs_of(source: Any) -> Iterator[list[Input]]:
 
 def _inputs(source: Any, scratch: Path) -> Iterator[Input]:
     if isinstance(source, str | Path):
+        if "\0" in str(source):
+            raise DataError(f"the file {str(source)!r} does not exist. Check the path.")
         if str(source) == STDIN:
             yield Input("stdin", _spooled(scratch))
         elif os.path.isdir(source):
@@ -87,9 +89,9 @@ def _is_pattern(source: str | Path) -> bool:
 
 
 def _parts(folder: Path) -> Iterator[Input]:
-    """Yield the data files of a folder and of its subfolders; hidden files, `_SUCCESS` and texts for people are no data.
+    """Yield the data files of a folder and of its subfolders, without hidden files and texts for people.
 
-    Raises: DataError if there is none, or the files have several formats. Remedy: name the files.
+    Raises: DataError if the folder has no such file, or the files have several formats. Remedy: name the files.
     """
     paths = []
     for parent, folders, names in os.walk(folder):
@@ -102,8 +104,8 @@ def _parts(folder: Path) -> Iterator[Input]:
     if len(endings) > 1:
         listed = ", ".join(path.name for path in paths[:6]) + (" …" if len(paths) > 6 else "")
         raise DataError(
-            f"the folder {folder} contains files of several formats ({listed}). Name the file with the events, or a "
-            f"pattern such as '{folder}/*{min(endings)}'."
+            f"the folder {folder} contains files of several formats ({listed}). Name the file with the events, or "
+            f"a pattern such as '{folder}/*{min(endings)}'."
         )
     for path in paths:
         inner = path.relative_to(folder)
@@ -115,18 +117,18 @@ def _parts(folder: Path) -> Iterator[Input]:
 def _as_frame(source: Any) -> pl.DataFrame:
     """Convert a table of another library: pandas, pyarrow, DuckDB, or anything with the Arrow C stream."""
     kind = f"{type(source).__module__.split('.')[0]} {type(source).__name__}"
+    if isinstance(source, pl.DataFrame):
+        return source
     try:
-        if isinstance(source, pl.DataFrame):
-            return source
         if isinstance(source, pl.LazyFrame):
             return source.collect()
-        if kind.startswith("pandas"):
-            return pl.from_pandas(source)
+        if kind == "pandas DataFrame":
+            return _from_pandas(source)
         if kind.startswith("duckdb"):
             found = source.pl()
             assert isinstance(found, pl.DataFrame)
             return found
-        if hasattr(source, "__arrow_c_stream__") or kind.startswith("pyarrow"):
+        if hasattr(source, "__arrow_c_stream__") and not kind.endswith(" Series"):
             return pl.DataFrame(pl.from_arrow(source))
     except ImportError as error:
         raise DataError(f"the {kind} needs pyarrow: {error}. Install pyarrow.") from None
@@ -139,9 +141,27 @@ def _as_frame(source: Any) -> pl.DataFrame:
     )
 
 
+def _from_pandas(frame: Any) -> pl.DataFrame:
+    """Convert a pandas frame. Objects that Arrow has no type for, such as UUIDs, become text."""
+    try:
+        return pl.from_pandas(frame)
+    except (TypeError, ValueError, pl.exceptions.PolarsError):
+        columns: dict[str, Any] = {}
+        for name in frame.columns:
+            values = frame[name]
+            if values.dtype == object:
+                filled = values.notna()
+                columns[str(name)] = [
+                    str(value) if full else None for value, full in zip(values, filled, strict=True)
+                ]
+            else:
+                columns[str(name)] = pl.from_pandas(values)
+        return pl.DataFrame(columns)
+
+
 def _named(found: list[Input]) -> list[Input]:
     """Return the inputs with distinct names: the whole path where two files have the same name."""
-    counts = Counter(each.name for each in found)
+    counts = Counter(name for name, _ in {(each.name, each.path) for each in found})
     named = []
     for place, each in enumerate(found):
         name = each.name
@@ -154,8 +174,3 @@ def _named(found: list[Input]) -> list[Input]:
 def _natural(name: str) -> list[tuple[int, int, str]]:
     """Return a key that orders numbers in names by size, so part-2 comes before part-10."""
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name)]
-
-
-def is_sequence_of_sources(source: Any) -> bool:
-    """Whether a source is several sources."""
-    return isinstance(source, Sequence) and not isinstance(source, str)

@@ -19,6 +19,10 @@ from sasrec.events.streams import sniffed
 # The usual separator of an ending; None where files of this ending have various ones.
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".inter": "\t"}
 _TABLES = {".parquet": "Parquet", ".pq": "Parquet", ".arrow": "Arrow", ".feather": "Feather", ".ipc": "Arrow"}
+_FOREIGN = frozenset(
+    {".xls", ".xlsx", ".ods", ".pkl", ".pickle", ".h5", ".hdf5", ".npy", ".npz", ".mat", ".sav", ".dta", ".db"}
+    | {".sqlite", ".tar"}
+)
 _PACKED = re.compile(r"(?i)\.(gz|bz2|xz|zst|zip)$")
 
 
@@ -29,15 +33,19 @@ def read_input(each: Input, config: DataConfig) -> Iterator[Piece]:
     the message names one.
     """
     if each.frame is not None:
-        yield read_frame(each.frame.lazy(), config, f"the {each.name}", each.constants)
+        yield from read_frame(each.frame.lazy(), config, f"the {each.name}", each)
         return
     path = each.path
-    if path is None or not os.path.isfile(path):  # Path.is_file raises on impossible names, as one with a null byte
+    if path is None or not os.path.isfile(
+        path
+    ):  # Path.is_file raises on impossible names, as one with a null byte
         raise DataError(f"the file {path} does not exist. Check the path.")
     ending = Path(_PACKED.sub("", path.name)).suffix.lower()
+    if ending in _FOREIGN:
+        raise DataError(f"{each.name} has a format that cannot be read. Save the table as CSV or Parquet.")
     kind, encoding = sniffed(path, each.name, config.encoding)
     if kind in ("parquet", "arrow"):
-        yield read_table_file(path, kind, config, each)
+        yield from read_table_file(path, kind, config, each)
     elif ending in _TABLES:
         raise DataError(f"{each.name} is not a valid {_TABLES[ending]} file. Copy or download it again.")
     elif kind in ("json", "json lines") or ending in (".jsonl", ".ndjson", ".json"):

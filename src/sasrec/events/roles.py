@@ -16,13 +16,16 @@ import polars as pl
 from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
 from sasrec.events.profile import Profile, profile
+from sasrec.events.sequences import list_form
 from sasrec.events.times import parse
 
 # Recognised names, normalised by `_normalised`: lower case, without blanks, hyphens and underscores.
 _KNOWN = {
-    "user": "user userid uid customer customerid visitor visitorid reviewerid member memberid session sessionid",
+    "user": "user userid uid customer customerid visitor visitorid reviewerid member memberid session sessionid "
+    "clientid accountid playerid profileid",
     "item": "item itemid iid movie movieid product productid asin parentasin sku article articleid track trackid "
-    "song songid book bookid",
+    "song songid book bookid aid video videoid game gameid app appid business businessid recipe recipeid "
+    "news newsid job jobid poi poiid venue venueid items itemids itemlist itemsequence",
     "time": "time timestamp ts date datetime unixreviewtime reviewtime eventtime createdat unixtime",
 }
 _ROLES = {name: role for role, names in _KNOWN.items() for name in names.split()}
@@ -60,11 +63,18 @@ class Columns:
     user: str
     item: str
     time: str | None
+    lists: bool = False
+    """Whether the caller says that the item column holds lists of items (the role `items`)."""
 
 
 def is_known(name: str) -> bool:
     """Return whether a text is a recognised column name, such as "user_id" or "timestamp"."""
     return _normalised(name) in _ROLES
+
+
+def is_item_name(name: str) -> bool:
+    """Return whether a text is a recognised name of an item column, such as "item_id"."""
+    return _ROLES.get(_normalised(name)) == "item"
 
 
 def unlike_the_first(first: str, values: pl.Series) -> bool:
@@ -159,13 +169,15 @@ def _time_column(rest: Mapping[str, pl.Series], file: str) -> tuple[str | None, 
 
 
 def by_content(
-    sample: Sequence[pl.Series], separator: str, config: DataConfig, file: str
+    sample: Mapping[str, pl.Series], separator: str, config: DataConfig, file: str
 ) -> tuple[Columns, list[str]]:
     """Choose the roles in a file without a header, whose columns are numbered from 0.
 
+    `sample`: some values of each column, by its number or, if the names of folders give it, its name.
+
     Raises: DataError if the content does not decide. Remedy: name the roles with the setting `columns`.
     """
-    names = [str(place) for place in range(len(sample))]
+    names = list(sample)
     requested = {"user": config.user_column, "item": config.item_column, "time": config.time_column}
     _check_requested(requested, names, file)
     if config.user_column and config.item_column:
@@ -173,7 +185,7 @@ def by_content(
             chosen = None if config.time_column == NO_TIME else config.time_column
             return Columns(config.user_column, config.item_column, chosen), []
         rest = [name for name in names if name not in requested.values()]
-        times_left = [name for name in rest if profile(name, sample[int(name)]).time]
+        times_left = [name for name in rest if profile(name, sample[name]).time]
         if len(times_left) > 1:
             found_times = f"more than one column could be the time ({', '.join(times_left)})"
             raise DataError(f"{file}: {found_times}. {_time_remedy(times_left)}")
@@ -181,17 +193,19 @@ def by_content(
         return Columns(config.user_column, config.item_column, times_left[0] if times_left else None), notes
     if config.user_column or config.item_column or config.time_column not in (None, NO_TIME):
         raise DataError(f"{file} has no header with known names. Name both user and item by their numbers from 0.")
-    profiles = [profile(str(place), values) for place, values in enumerate(sample)]
-    times = [place for place, each in enumerate(profiles) if each.time and config.time_column != NO_TIME]
-    ids = [place for place, each in enumerate(profiles) if each.may_be_id]
-    found: set[tuple[int, int, str]] = set()
-    if separator == "::" and ids[:2] == [0, 1]:  # only MovieLens writes files like this
+    if (lists := _lists_by_content(sample)) is not None:
+        return lists, []
+    profiles = [profile(name, values) for name, values in sample.items()]
+    times = [each.name for each in profiles if each.time and config.time_column != NO_TIME]
+    ids = [each.name for each in profiles if each.may_be_id]
+    found: set[tuple[str, str, str]] = set()
+    if separator == "::" and ids[:2] == ["0", "1"]:  # only MovieLens writes files like this
         ids = ids[:2]
-        found.add((0, 1, "MovieLens files begin with user::item"))
+        found.add(("0", "1", "MovieLens files begin with user::item"))
     if len(ids) == 2 and len(times) <= 1:
         time = times[0] if times else None
-        if time is None and len(sample) == 2 and _is_grouped(sample[0]) and not _is_grouped(sample[1]):
-            found.add((0, 1, "two columns, grouped by the first, as in the SASRec paper's files"))
+        if time is None and len(sample) == 2 and _is_grouped(sample["0"]) and not _is_grouped(sample["1"]):
+            found.add(("0", "1", "two columns, grouped by the first, as in the SASRec paper's files"))
         found |= {
             (user, item, why)
             for user, item in (ids, ids[::-1])
@@ -201,12 +215,31 @@ def by_content(
             user, item, why = min(found)
             roles = f"user = {user}, item = {item}" + ("" if time is None else f", time = {time}")
             note = f"the file has no header; columns by number from 0: {roles} ({why})"
-            return Columns(str(user), str(item), None if time is None else str(time)), [note]
+            return Columns(user, item, time), [note]
     described = "; ".join(f"{each.name}: {each.looks_like} ({each.example})" for each in profiles)
     raise DataError(
         f"{file} has no header with known names, and the content does not show which column is which. Its columns "
         f"are {described}. Name them in order, for example columns={_suggested(profiles)}"
     )
+
+
+def _lists_by_content(sample: Mapping[str, pl.Series]) -> Columns | None:
+    """Return the roles where a column of distinct ids stands beside one of lists, and perhaps lists of times."""
+    lists = [name for name, values in sample.items() if list_form(values)]
+    users = [
+        name
+        for name, values in sample.items()
+        if name not in lists and profile(name, values).may_be_id and values.n_unique() == len(values) > 1
+    ]
+    times = [name for name in lists if profile(name, _elements_of(sample[name])).time]
+    items = [name for name in lists if name not in times]
+    if len(users) == 1 and len(items) == 1 and len(times) <= 1:
+        return Columns(users[0], items[0], times[0] if times else None)
+    return None
+
+
+def _elements_of(values: pl.Series) -> pl.Series:
+    return values.str.extract_all(r"\d+").explode()
 
 
 def _evidence(user: pl.Series, item: pl.Series, time: pl.Series | None) -> list[str]:
@@ -267,6 +300,7 @@ def given(config: DataConfig, names: Sequence[str], file: str) -> Columns:
             )
         pairs = list(zip(names, parts, strict=True))
     roles: dict[str, str] = {}
+    lists = False
     for name, role in pairs:
         if role in ("-", ""):
             continue
@@ -278,15 +312,17 @@ def given(config: DataConfig, names: Sequence[str], file: str) -> Columns:
                 f"{file} has no column {name!r}, which columns={config.columns} names. Choose one of its columns: "
                 f"{', '.join(names)}, or a number from 0."
             )
+        lists |= role in ("items", "times")
+        role = {"items": "item", "times": "time"}.get(role, role)
         if role not in ("user", "item", "time") or role in roles:
             raise DataError(
                 f"columns={config.columns} gives the role {role!r}, which is unknown or given twice. Use user, "
-                "item and time once each, and - for a column to ignore."
+                "item (items for lists) and time (times for lists) once each, and - for a column to ignore."
             )
         roles[role] = column
     if missing := [role for role in ("user", "item") if role not in roles]:
         raise DataError(f"columns={config.columns} names no {' and no '.join(missing)}. Add this role.")
-    return Columns(roles["user"], roles["item"], roles.get("time"))
+    return Columns(roles["user"], roles["item"], roles.get("time"), lists)
 
 
 def _suggested(profiles: Sequence[Profile]) -> str:
@@ -309,7 +345,9 @@ def _time_remedy(names: Sequence[str]) -> str:
 def _names_time(name: str) -> bool:
     """Whether a part of a name, such as `date` in invoice_date, says that the column is a time."""
     words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)
-    whole = bool(_TIME_SIGNS.search(name) or _TIME_ENDS.search(name))
+    whole = bool(
+        _TIME_SIGNS.search(name) or _TIME_ENDS.search(name) or re.search("time|date", name, re.IGNORECASE)
+    )
     return whole or any(word.lower() in _TIME_WORDS for word in words)
 
 

@@ -28,7 +28,7 @@ def list_form(values: pl.Series, *, named: bool = False) -> str | None:
         return BRACKETED
     element = r"[^,|;\s]+" if named else r"-?\d+"
     for separator, pattern in _SEPARATORS.items():
-        whole = text.str.contains(f"(?-u)^{element}({pattern}{element})*$").mean()
+        whole = text.str.contains(f"^{element}({pattern}{element})*$").mean()
         longest = text.str.count_matches(pattern).max()
         if whole > 0.95 and longest >= (1 if named else 2):  # type: ignore[operator]
             return separator
@@ -53,14 +53,18 @@ def exploded(frame: pl.DataFrame, item: str, time: str | None) -> tuple[pl.DataF
     none = pl.DataFrame(schema=REJECTS)
     if not isinstance(frame.schema[item], pl.List | pl.Array):
         return frame, none
-    frame = frame.with_columns(pl.col(item).cast(pl.List(frame.schema[item].inner)))  # type: ignore[union-attr]
+    kind = frame.schema[item]
+    assert isinstance(kind, pl.List | pl.Array)
+    frame = frame.with_columns(pl.col(item).cast(pl.List(kind.inner)))
     both = time is not None and isinstance(frame.schema[time], pl.List | pl.Array)
     if not both:
         return frame.filter(pl.col(item).list.len().fill_null(1) > 0).explode(item), none
     lengths = [pl.col(name).list.len() for name in (item, str(time))]
     fits = frame.select((lengths[0] == lengths[1]).fill_null(False)).to_series()
     reason = pl.format("{} items but {} times", *(each.fill_null(0) for each in lengths))
-    rejects = frame.filter(~fits).select("line", pl.lit("").alias("column"), reason.alias("reason"), raw=pl.lit(""))
+    rejects = frame.filter(~fits).select(
+        "line", pl.lit("").alias("column"), reason.alias("reason"), raw=pl.lit("")
+    )
     frame = frame.filter(fits & (frame[item].list.len() > 0))
     return frame.explode([item, str(time)]), rejects
 

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Literal, cast
+from typing import IO, Any, Literal, cast
 
 from sasrec.errors import DataError
 
@@ -45,8 +45,8 @@ Kind = Literal["parquet", "arrow", "json lines", "json", "text"]
 def opened(path: Path, name: str) -> Iterator[IO[bytes]]:
     """Open a file as the bytes that were compressed; the first bytes tell how, not the ending of the name.
 
-    Raises: DataError if the file is missing or damaged, an archive of several files, or of a foreign format. Remedy:
-    the message names one.
+    Raises: DataError if the file is missing or damaged, an archive of several files, or of a foreign format.
+    Remedy: the message names one.
     """
     try:
         with path.open("rb") as raw:
@@ -74,14 +74,17 @@ def _decompressed(raw: IO[bytes], method: str, name: str) -> Iterator[IO[bytes]]
         try:
             import zstandard
         except ImportError:
-            raise DataError(f"{name} is compressed with zstd. Run `pip install zstandard`, or unpack it.") from None
+            raise DataError(
+                f"{name} is compressed with zstd. Run `pip install zstandard`, or unpack it."
+            ) from None
         try:
             with zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as stream:
                 yield io.BufferedReader(cast(io.RawIOBase, stream))
         except zstandard.ZstdError as error:
             raise DataError(f"{name} is not a valid zstd file: {error}. Copy or download it again.") from None
     else:
-        opener = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}.get(method)
+        openers: dict[str, Any] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
+        opener = openers.get(method)
         yield raw if opener is None else cast(IO[bytes], opener(raw, "rb"))
 
 
@@ -122,7 +125,9 @@ def sniffed(path: Path, name: str, encoding: str | None) -> tuple[Kind, str]:
     try:
         text = codecs.getincrementaldecoder(found)("replace").decode(head).lstrip("\ufeff \t\r\n")
     except LookupError:
-        raise DataError(f"the encoding {encoding!r} is unknown. Use one such as utf-8, cp1252 or utf-16.") from None
-    if re.match(r"\[\s*[{\]]", text):
+        raise DataError(
+            f"the encoding {encoding!r} is unknown. Use one such as utf-8, cp1252 or utf-16."
+        ) from None
+    if re.match(r"\[\s*(\{|\]\s*$)", text):
         return "json", found
     return ("json lines" if re.match(r"\{\s*(\"|\}|$)", text) else "text"), found

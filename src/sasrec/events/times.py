@@ -112,6 +112,8 @@ def _by_usual_format(parsed: pl.DataFrame) -> tuple[pl.DataFrame, str]:
         times = sample.str.to_datetime(each, strict=False, time_unit="us").to_physical()
         share[each] = int(times.is_between(low, high).sum()) / len(sample)
     fitting = [each for each, parts in share.items() if parts > 0.95]
+    if not fitting and int(sample.str.contains(r"^\d+,\d+$").sum()) > 0.95 * len(sample):
+        raise DataError(f"the times, such as {filled[0]}, have a decimal comma. Write them with a point.")
     if len(fitting) != 1:
         suggested = " or ".join(f"time_format='{each}'" for each in fitting or ["%d.%m.%Y %H:%M"])
         found = "several formats fit" if fitting else "no usual format fits"

@@ -14,6 +14,7 @@ from sasrec.config.settings import DataConfig, RunConfig
 from sasrec.data.dataset import Dataset, build, open_dataset
 from sasrec.errors import ConfigError, DataError
 from sasrec.events.events import read_events
+from sasrec.events.inputs import STDIN
 from sasrec.sources import public
 from sasrec.sources.registry import CATALOG, DOWNLOADED, find
 
@@ -63,12 +64,10 @@ def resolve(
     if (prepared := prepared_folder(path)) is not None:
         _refuse_reading_options(config)
         return open_dataset(prepared), prepared
-    if not path.exists():
+    if not path.exists() and name != STDIN and not any(sign in name for sign in "*?["):
         raise DataError(
-            f"{path} does not exist. Name a file, a prepared folder or a public data set ({', '.join(CATALOG)})."
+            f"{path} does not exist. Name a file, a folder or a public data set ({', '.join(CATALOG)})."
         )
-    if path.is_dir():
-        raise DataError(f"{path} is a folder without a manifest.json. Name a file, or run `sasrec prepare` first.")
     return from_source(path, config, rejects_path=rejects_path), None
 
 

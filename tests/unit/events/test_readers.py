@@ -233,7 +233,7 @@ def test_sources_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         read(tmp_path / "gone.csv")
     (tmp_path / "a.xlsx").write_bytes(b"PK")
-    with pytest.raises(DataError, match="unknown file format"):
+    with pytest.raises(DataError, match="a format that cannot be read"):
         read(tmp_path / "a.xlsx")
     (tmp_path / "a.csv").write_bytes(b"")
     with pytest.raises(DataError, match="is empty"):
@@ -241,21 +241,24 @@ def test_sources_that_are_none_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"\n \n")
     with pytest.raises(DataError, match="has no rows"):
         read(tmp_path / "a.csv")
-    (tmp_path / "a.csv.gz").write_bytes(b"user,item\n")
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"user,item\n")[:10] + b"\xff" * 20)
     with pytest.raises(DataError, match="not a valid gzip file"):
         read(tmp_path / "a.csv.gz")
     (tmp_path / "latin.csv").write_bytes(b"user,item,\xfcber\na,b,c\n")
     with pytest.raises(DataError, match="first line is not valid UTF-8"):
         read(tmp_path / "latin.csv", max_rejects=-1)
     for frame in (pd.DataFrame({"user": [1, "a"], "item": ["x", "y"]}), pl.scan_csv(tmp_path / "gone.csv")):
-        with pytest.raises(DataError, match="the frame cannot be read"):
+        with pytest.raises(DataError, match="cannot be read"):
             read(frame)
     for source in (5, [], None):
-        with pytest.raises(DataError, match="a file, a list of files or a frame"):
+        with pytest.raises(
+            DataError, match=r"a file, a folder, a frame or a list of these|the list of files is empty"
+        ):
             read(source)
-    for column in (pl.Series([True]), pl.Series([[1]])):
+    for column in (pl.Series([True]), pl.Series([[[1]]])):
         with pytest.raises(DataError, match="ids must be text or integers"):
             read(pl.DataFrame({"user": column, "item": ["x"]}))
+    for column in (pl.Series([True]), pl.Series([[[1]]])):
         with pytest.raises(DataError, match="which cannot be a time"):
             read(pl.DataFrame({"user": ["a"], "item": ["x"], "time": column}))
     timed, untimed = (
