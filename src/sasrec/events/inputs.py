@@ -142,20 +142,20 @@ def _as_frame(source: Any) -> pl.DataFrame:
 
 
 def _from_pandas(frame: Any) -> pl.DataFrame:
-    """Convert a pandas frame. Objects that Arrow has no type for, such as UUIDs, become text."""
+    """Convert a pandas frame. Objects of one type that Arrow does not have, such as UUIDs, become text."""
     try:
         return pl.from_pandas(frame)
     except (TypeError, ValueError, pl.exceptions.PolarsError):
         columns: dict[str, Any] = {}
         for name in frame.columns:
             values = frame[name]
-            if values.dtype == object:
-                filled = values.notna()
-                columns[str(name)] = [
-                    str(value) if full else None for value, full in zip(values, filled, strict=True)
-                ]
-            else:
+            if values.dtype != object:
                 columns[str(name)] = pl.from_pandas(values)
+                continue
+            filled = [value if full else None for value, full in zip(values, values.notna(), strict=True)]
+            if len({type(value) for value in filled if value is not None}) > 1:
+                raise  # the number 1 and the text 1 would become one id
+            columns[str(name)] = [None if value is None else str(value) for value in filled]
         return pl.DataFrame(columns)
 
 
