@@ -172,20 +172,18 @@ def build(
 
     Raises: DataError if no event passes the filters. Remedy: lower the limits that the message names.
     """
-    frame = _filtered(events.frame, config)
+    frame = _filtered(events.coded, config)
     if frame.is_empty():
         raise DataError(
             f"the filters min_user_events={config.min_user_events}, min_item_events={config.min_item_events} and "
-            f"k_core={config.k_core} remove all {events.frame.height} events. Lower these limits."
+            f"k_core={config.k_core} remove all {events.coded.height} events. Lower these limits."
         )
     has_times = "time" in frame.columns
-    user_ids = frame["user"].unique().sort()
-    item_ids = frame["item"].unique().sort()
+    user_numbers, user_ids = _numbered(frame["user"], events.user_ids)
+    item_numbers, item_ids = _numbered(frame["item"], events.item_ids)
     numbered = frame.select(
-        pl.col("user").replace_strict(user_ids, pl.int_range(len(user_ids), eager=True), return_dtype=pl.Int64),
-        pl.col("item").replace_strict(
-            item_ids, pl.int_range(1, len(item_ids) + 1, eager=True), return_dtype=pl.Int32
-        ),
+        user_numbers.cast(pl.Int64).alias("user"),
+        (item_numbers + 1).cast(pl.Int32).alias("item"),
         *(["time"] if has_times else []),
     )
     # The stable sort keeps events with equal times in the order of the file.
@@ -202,8 +200,16 @@ def build(
             None if groups is None else pl.Series([groups.get(i) for i in item_ids], dtype=pl.String),
         ),
         name=name if _NAME.fullmatch(name) else "events",
-        report=describe(events, numbered, lengths, item_ids, config),
+        report=describe(events, numbered, ordered, lengths, item_ids, config),
     )
+
+
+def _numbered(codes: pl.Series, ids: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """Return the numbers from 0 of the ids that occur, in the order of `ids`, and these ids."""
+    occurs = np.zeros(len(ids), bool)
+    occurs[codes.to_numpy()] = True
+    numbers = np.cumsum(occurs, dtype=np.int64) - 1
+    return pl.Series(numbers[codes.to_numpy()]), ids.filter(pl.Series(occurs))
 
 
 def _typed(ids: pl.Series) -> pl.Series:

@@ -16,24 +16,27 @@ import polars as pl
 from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
 from sasrec.events import times
+from sasrec.events.ids import IdCodes
 from sasrec.events.inputs import inputs_of
 from sasrec.events.lines import NOT_UTF8
 from sasrec.events.pieces import REJECTS, Piece
 from sasrec.events.readers import read_input
 
-_LONGEST_ID = 512
 _RAW_SHOWN = 200
-_CONTROL = r"[\x00-\x1f\x7f]"
-_INTEGER = r"(?-u)^-?\d+$"
-_FRACTION = r"(?-u)^-?\d+\.\d+([eE][+-]?\d+)?$"
+_LOCATED = {"file": pl.Int32, **REJECTS}
 
 
 @dataclass(frozen=True, eq=False)
 class Events:
     """Checked events and rejected rows, both in the order of the source."""
 
-    frame: pl.DataFrame
-    """Columns user and item (String) and, if the source has times, time (Int64, microseconds since 1970 UTC)."""
+    coded: pl.DataFrame
+    """Columns user and item (UInt32, places in `user_ids` and `item_ids`) and, if the source has times, time
+    (Int64, microseconds since 1970 UTC)."""
+    user_ids: pl.Series
+    """The text of the ids of the users that occur, in order of text."""
+    item_ids: pl.Series
+    """The text of the ids of the items that occur, in order of text."""
     rejects: pl.DataFrame
     """Rejected rows: file, line, column, reason and raw text.
 
@@ -53,6 +56,12 @@ class Events:
     sources: tuple[str, ...]
     """Names of the files that were read, without their folders; ("frame",) for a frame."""
 
+    @property
+    def frame(self) -> pl.DataFrame:
+        """The events with the text of the ids, which takes far more memory than `coded`."""
+        users, items = self.user_ids.gather(self.coded["user"]), self.item_ids.gather(self.coded["item"])
+        return self.coded.with_columns(users.alias("user"), items.alias("item"))
+
 
 def read_events(source: Any, config: DataConfig, rejects_path: Path | None = None) -> Events:
     """Read and check a file, a list of files (concatenated in this order), or a Polars or pandas frame.
@@ -64,11 +73,12 @@ def read_events(source: Any, config: DataConfig, rejects_path: Path | None = Non
     """
     frames, rejects, names, notes = [], [], [], []
     integer_ids, has_time = [True, True], set()
+    codes = {"user": IdCodes(), "item": IdCodes()}
     for name, piece in _pieces(source, config):
         if name not in names:
             names.append(name)
         file = pl.lit(len(names) - 1, pl.Int32).alias("file")
-        frames.append(_parsed(piece, config, file))
+        frames.append(_parsed(piece, config, file, codes))
         rejects.append(piece.rejects.select(file, pl.all()))
         notes += [note for note in piece.notes if note not in notes]
         integer_ids = [so_far and now for so_far, now in zip(integer_ids, piece.integer_ids, strict=True)]
@@ -79,23 +89,31 @@ def read_events(source: Any, config: DataConfig, rejects_path: Path | None = Non
             "Add times to all files, or remove the time columns."
         )
     timed = has_time == {True}
-    rows = pl.concat(frames)
-    for role in ("user", "item"):
-        rows, bad = _set_aside(rows.with_columns(reason=_id_fault(rows, role, config.missing)), role, role)
+    rows = pl.concat(frames, how="diagonal")
+    frames.clear()
+    for role, found in codes.items():
+        rows, bad = _without_bad_ids(rows, role, found, config.missing)
         rejects.append(bad)
     unit = None
     if timed:
         # Rows with bad ids are already removed, so they cannot influence the choice of the time unit.
-        resolved, unit, time_notes = times.resolve(rows.select(times.PARSED.keys()), config.time_unit)
-        rows = rows.drop(times.PARSED.keys()).with_columns(resolved)
+        parsed = rows.select(name for name in rows.columns if name in times.PARSED)
+        resolved, unit, time_notes = times.resolve(parsed, config.time_unit)
+        rows = rows.drop(parsed.columns).with_columns(resolved)
         rows, bad = _set_aside(rows, "time", "raw_time")
         rejects.append(bad)
         notes += time_notes
     else:
         notes.append("the data has no time column; the order of the file is taken as the order in time")
+    ids = {}
+    for role, found in codes.items():
+        places, ids[role] = found.sorted(rows[role])
+        rows = rows.with_columns(places.alias(role))
     all_rejects = _with_file_names(pl.concat(rejects).sort("file", "line"), names)
     events = Events(
-        frame=rows.select("user", "item", *(["time"] if timed else [])),
+        coded=rows.select("user", "item", *(["time"] if timed else [])),
+        user_ids=ids["user"],
+        item_ids=ids["item"],
         rejects=all_rejects,
         read=rows.height + all_rejects.height,
         time_unit=unit,
@@ -126,31 +144,32 @@ def _pieces(source: Any, config: DataConfig) -> Iterator[tuple[str, Piece]]:
                 yield each.name, piece
 
 
-def _parsed(piece: Piece, config: DataConfig, file: pl.Expr) -> pl.DataFrame:
-    rows = piece.rows.select(file, "line", pl.col("user", "item").str.strip_chars(), "time")
+def _parsed(piece: Piece, config: DataConfig, file: pl.Expr, codes: dict[str, IdCodes]) -> pl.DataFrame:
+    """Return the rows of a piece with codes for ids, and parsed times."""
+    ids = [codes[role].encode(piece.rows[role]).alias(role) for role in codes]
+    rows = piece.rows.select(file, "line", *ids)
     if not piece.has_time:
-        return rows.drop("time")
+        return rows
     # Drop the text of the times here: the parsed numbers need a third of the memory.
-    parsed = times.parse(rows["time"], config.time_format)
-    return rows.drop("time").hstack(parsed)
+    parsed = times.parse(piece.rows["time"], config.time_format)
+    return rows.hstack(parsed if parsed["integer"].null_count() else parsed.select("integer"))
 
 
-def _id_fault(rows: pl.DataFrame, role: str, missing: str) -> pl.Expr:
-    """Return an expression with the reason why each id is unusable, or null for a good id."""
-    text = pl.col(role)
-    # Spreadsheets turn long integers into 1.2E+9. If most ids are integers, reject such numbers and fractions;
-    # in a column of text ids, accept them.
-    integers, non_empty = rows.select(text.str.contains(_INTEGER).sum(), filled=(text != "").sum()).row(0)
-    broken = text.str.contains(_FRACTION) if 2 * integers > non_empty else pl.lit(False)
-    stands_for_none = text.str.to_lowercase().is_in([word.strip().lower() for word in missing.split(",")])
-    return (
-        pl.when(text.fill_null("") == "").then(pl.lit(f"the {role} is empty"))
-        .when(stands_for_none).then(pl.format(f"the {role} is missing ({{}})", text))
-        .when(text.str.contains(_CONTROL)).then(pl.lit(f"the {role} has a control character"))
-        .when(text.str.len_chars() > _LONGEST_ID)
-        .then(pl.lit(f"the {role} is longer than {_LONGEST_ID} characters"))
-        .when(broken).then(pl.lit(f"the {role} is not an integer, unlike most others"))
-    )  # fmt: skip
+def _without_bad_ids(
+    rows: pl.DataFrame, role: str, codes: IdCodes, missing: str
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Split rows into those with a usable id, and rejects."""
+    faults = codes.faults(rows[role], role, missing)
+    if not faults.count():
+        return rows, pl.DataFrame(schema=_LOCATED)
+    bad = faults.is_not_null().gather(rows[role])
+    found = rows.filter(bad)
+    rejects = found.select("file", "line").with_columns(
+        pl.lit(role).alias("column"),
+        faults.gather(found[role]).alias("reason"),
+        codes.ids.gather(found[role]).alias("raw"),
+    )
+    return rows.filter(~bad), rejects
 
 
 def _set_aside(rows: pl.DataFrame, role: str, raw: str) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -201,7 +220,7 @@ def _refuse_or_write(events: Events, config: DataConfig, rejects_path: Path | No
     )
     if rejects.height > config.max_rejects >= 0:
         raise DataError(f"{rejects.height} of {events.read} rows are bad{listed}:{first}\n{_remedy(events)}")
-    if events.frame.is_empty():
+    if events.coded.is_empty():
         raise DataError(
             f"{', '.join(events.sources)}: no usable row among {events.read} read{listed}{first}\n"
             "Fix the file, or name other columns."

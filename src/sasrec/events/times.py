@@ -22,6 +22,7 @@ ISO = (
     r"\s?(?:(Z|z|UTC)|([+-])([01]\d|2[0-3]):?([0-5]\d)?)?$"
 )
 _FORMAT_SAMPLE = 100_000
+_AT_ONCE = 2_000_000  # rows converted at once
 _DAYS = ["%m/%d/%Y", "%d/%m/%Y", "%m/%d/%y", "%d/%m/%y", "%Y/%m/%d", "%d.%m.%Y", "%d.%m.%y"]
 _DAYS += ["%m-%d-%Y", "%d-%m-%Y", "%Y-%m-%d"]
 _USUAL = [
@@ -171,6 +172,11 @@ def resolve(parsed: pl.DataFrame, unit: TimeUnit) -> tuple[pl.DataFrame, str, li
 
     Raises: DataError if most times are not plausible, or do not fit the given unit. Remedy: a unit or a format.
     """
+    if parsed.columns == ["integer"] and unit != "iso":
+        return _resolved_integers(parsed, unit)
+    parsed = parsed.with_columns(
+        pl.lit(None, kind).alias(name) for name, kind in PARSED.items() if name not in parsed
+    )
     numbers = parsed.filter(pl.col("iso").is_null() & pl.col("time_reason").is_null())
     warnings = []
     if parsed.height and not numbers.height and not parsed["iso"].count() and unit in ("auto", "iso"):
@@ -210,6 +216,31 @@ def resolve(parsed: pl.DataFrame, unit: TimeUnit) -> tuple[pl.DataFrame, str, li
     if resolved_unit in _FORMS:
         warnings.append(f"times are read as {_MEANINGS[resolved_unit]}")
     return resolved, resolved_unit, warnings
+
+
+def _resolved_integers(parsed: pl.DataFrame, unit: TimeUnit) -> tuple[pl.DataFrame, str, list[str]]:
+    """Do the work of `resolve` where all times are integers, as in most large files; this needs less memory."""
+    whole = parsed.with_columns(decimal=pl.lit(None, pl.Float64)) if unit == "auto" else parsed
+    known = _unit_of(whole) if unit == "auto" else unit
+    empty = [pl.lit(None, kind).alias(name) for name, kind in PARSED.items() if name != "integer"]
+    time = _FORMS[known] if known in _FORMS else _scaled(known)
+    converted = []
+    for start in range(0, max(1, parsed.height), _AT_ONCE):
+        part = parsed.slice(start, _AT_ONCE).with_columns(empty).with_columns(time=time)
+        converted.append(part.select("time", "integer"))
+    times = pl.concat(converted)
+    if unit == "auto":
+        _refuse_implausible(times.with_columns(raw_time=pl.lit(None, pl.String)), known)
+    outside = pl.col("time").is_null()
+    unlikely = pl.lit(unit == "auto") & pl.col("time").is_between(*plausible()).not_()
+    resolved = times.select(
+        pl.when(unlikely.not_()).then("time").alias("time"),
+        pl.when(outside)
+        .then(pl.lit(f"the time is out of range for {known}: it must be in the years 1 to 9999"))
+        .when(unlikely).then(_why_unlikely(known)).alias("reason"),
+        pl.when(outside | unlikely).then(pl.col("integer").cast(pl.String)).alias("raw_time"),
+    )  # fmt: skip
+    return resolved, known, [f"times are read as {_MEANINGS[known]}"] if known in _FORMS else []
 
 
 def plausible() -> tuple[int, int]:
