@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 from rich.markup import escape
 from rich.padding import Padding
+from rich.table import Table
 
 from sasrec.cli.arguments import OptionalPath, OptionalText
 from sasrec.cli.console import err, out, say
 from sasrec.config.settings import DataConfig, Duplicates, TimeUnit
+from sasrec.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,13 @@ class Prepare:
     """
 
     files: Annotated[
-        tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILE ...", help_behavior_hint="")
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="FILE ...", help_behavior_hint="")
     ]
-    """Files, folders or patterns of events, read in this order; - is stdin."""
-    output: Path
+    """Files, folders or patterns of events, read in this order; - is stdin. Or a database URL, with --query."""
+    output: OptionalPath = None
     """Folder to write."""
+    explain: bool = False
+    """Only show what each column looks like, which role it has, and why; read and write nothing else."""
     user: OptionalText = None
     """Column of user ids. Default: recognised by its name."""
     item: OptionalText = None
@@ -63,6 +66,8 @@ class Prepare:
     """Format of times that are not ISO 8601, such as %%d.%%m.%%Y %%H:%%M (as in strptime)."""
     encoding: OptionalText = None
     """Encoding of text files, such as cp1252. Default: UTF-8, or UTF-16 where a byte order mark says so."""
+    query: str = ""
+    """Query in SQL, if FILE is the URL of a database (sqlite:///events.db, postgresql://…)."""
     where: str = ""
     """Keep only rows that fulfil this condition in SQL, such as "event = 'purchase' AND rating >= 4"."""
     missing: str = DataConfig().missing
@@ -89,10 +94,15 @@ class Prepare:
     """Drop users and items with fewer than k events, repeatedly, until all have k."""
 
     def run(self) -> None:
-        """Prepare, and print the report."""
+        """Prepare, and print the report; or explain the columns."""
         from sasrec.events.report import summary
         from sasrec.sources.resolve import prepare
 
+        if self.explain:
+            self._explain()
+            return
+        if self.output is None:
+            raise ConfigError("prepare needs `output`, the folder to write. Set it, or only look with --explain.")
         data = prepare(
             list(self.files),
             user=self.user,
@@ -106,6 +116,7 @@ class Prepare:
             columns=self.columns,
             time_format=self.time_format,
             encoding=self.encoding,
+            query=self.query,
             where=self.where,
             missing=self.missing,
             time_unit=self.time_unit,
@@ -119,3 +130,22 @@ class Prepare:
             say(out, sentence)
         say(err, f"written to {self.output}")
         say(err, f"next: sasrec train --dataset {self.output} --train_dir RUN")
+
+    def _explain(self) -> None:
+        from sasrec.events.events import explain
+
+        settings = {
+            name: getattr(self, name)
+            for name in ("columns", "encoding", "query", "where", "missing", "time_unit", "time_format")
+        }
+        config = DataConfig(user_column=self.user, item_column=self.item, time_column=self.time, **settings)
+        name, columns, notes, refusal = explain(list(self.files), config)
+        table = Table("column", "looks like", "role", "why", box=None, pad_edge=False)
+        for each in columns:
+            table.add_row(*map(escape, (each.name, each.looks_like, each.role, each.why)))
+        say(out, name)
+        out.print(table)
+        for note in notes:
+            say(err, note, label="note:", style="yellow")
+        if refusal:
+            raise DataError(refusal)

@@ -60,6 +60,8 @@ class DataConfig:
     """Format of the times for dates that are not ISO 8601, such as %d.%m.%Y %H:%M (as in strptime)."""
     encoding: str | None = None
     """Encoding of text files, such as cp1252. Default: UTF-8, or UTF-16 where a byte order mark says so."""
+    query: str = ""
+    """Query in SQL, if the data is the URL of a database, such as sqlite:///events.db."""
     where: str = ""
     """Keep only the rows that fulfil this condition in SQL, such as: event = 'purchase' AND rating >= 4."""
     missing: str = r"NA,N/A,NULL,\N,None,NaN"

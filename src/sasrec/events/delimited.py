@@ -15,9 +15,10 @@ import polars as pl
 
 from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
+from sasrec.events.explain import chosen
 from sasrec.events.inputs import Input
 from sasrec.events.lines import Block, blocks_of, lines_of
-from sasrec.events.pieces import REJECTS, Piece
+from sasrec.events.pieces import REJECTS, ColumnFacts, Piece
 from sasrec.events.plan import Plan, plan_of
 from sasrec.events.records import Splitter
 from sasrec.events.roles import Columns, by_content, choose, given, is_known, unlike_the_first
@@ -32,6 +33,7 @@ class _Dialect:
     splitter: Splitter
     header: str | None
     """The whole header line, or None without a header."""
+    facts: tuple[ColumnFacts, ...]
 
 
 def read_delimited(
@@ -62,9 +64,7 @@ def read_delimited(
         rows, unlike = dialect.plan.rows(frame)
         rejects = pl.concat([rejects, unlike]).sort("line")
         notes = (*notes, *block.notes(each.name))
-        yield Piece(
-            rows, rejects, dialect.plan.columns.time is not None, notes=notes, names=dialect.splitter.names
-        )
+        yield Piece(rows, rejects, dialect.plan.columns.time is not None, notes=notes, facts=dialect.facts)
 
 
 def _begun(block: Block, config: DataConfig, separator: str | None, each: Input) -> tuple[_Dialect, Block]:
@@ -106,25 +106,29 @@ def _dialect(lines: pl.Series, config: DataConfig, separator: str | None, each: 
                 f"{', '.join(names)}"
             )
         sampled = _with_constants(dict(zip(names, sample, strict=True)), each)
-        columns, notes = choose(sampled, config, file)
+        columns, notes, facts = chosen(lambda: choose(sampled, config, file), sampled, config)
         plan = plan_of(columns, notes, sampled, config, file, each.constants)
-        return _Dialect(plan, Splitter(separator, tuple(names)), first)
+        return _Dialect(plan, Splitter(separator, tuple(names)), first, facts)
     if _is_sequence(rows, names, config):
         sampled = {
             "0": pl.Series([row[0] for row in rows]),
             "1": pl.Series([separator.join(row[1:]) for row in rows]),
         }
         note = "the file has no header, and each line is a user followed by the user's items"
-        plan = plan_of(Columns("0", "1", None, lists=True), [note], sampled, config, file, {})
-        return _Dialect(plan, Splitter(separator, ("0", "1"), rest_is_list=True), None)
+        columns, notes, facts = chosen(lambda: (Columns("0", "1", None, lists=True), [note]), sampled, config)
+        plan = plan_of(columns, notes, sampled, config, file, {})
+        return _Dialect(plan, Splitter(separator, ("0", "1"), rest_is_list=True), None, facts)
     places = [str(place) for place in range(len(names))]
     sampled = _with_constants(dict(zip(places, _columns(rows, len(names)), strict=True)), each)
-    if config.columns:
-        columns, notes = given(config, list(sampled), file), []
-    else:
-        columns, notes = by_content(sampled, separator, config, file)
+
+    def roles() -> tuple[Columns, list[str]]:
+        if config.columns:
+            return given(config, list(sampled), file), []
+        return by_content(sampled, separator, config, file)
+
+    columns, notes, facts = chosen(roles, sampled, config)
     plan = plan_of(columns, notes, sampled, config, file, each.constants)
-    return _Dialect(plan, Splitter(separator, tuple(places)), None)
+    return _Dialect(plan, Splitter(separator, tuple(places)), None, facts)
 
 
 def _is_header(names: list[str], sample: list[pl.Series], config: DataConfig) -> bool:

@@ -16,10 +16,11 @@ import polars as pl
 from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
 from sasrec.events import times
+from sasrec.events.explain import RolesError
 from sasrec.events.ids import IdCodes
 from sasrec.events.inputs import inputs_of
 from sasrec.events.lines import NOT_UTF8
-from sasrec.events.pieces import REJECTS, Piece
+from sasrec.events.pieces import REJECTS, ColumnFacts, Piece
 from sasrec.events.readers import read_input
 
 _RAW_SHOWN = 200
@@ -126,20 +127,34 @@ def read_events(source: Any, config: DataConfig, rejects_path: Path | None = Non
     return events
 
 
+def explain(source: Any, config: DataConfig) -> tuple[str, tuple[ColumnFacts, ...], list[str], str]:
+    """Read the first rows of a source. Return its name, facts on its columns, notes, and why it is refused, or "".
+
+    Raises: DataError if the columns are not even found. Remedy: the message names one.
+    """
+    try:
+        name, piece = next(_pieces(source, config))
+    except RolesError as error:
+        names = source if isinstance(source, list | tuple) else [source]
+        return ", ".join(map(str, names)), error.columns, [], str(error)
+    return name, piece.facts, list(piece.notes), ""
+
+
 def _pieces(source: Any, config: DataConfig) -> Iterator[tuple[str, Piece]]:
     """Yield the pieces of all inputs with the name of each input.
 
     Raises: DataError if the parts of a folder or pattern have different columns. Remedy: name the right files.
     """
     first: dict[str, tuple[str, tuple[str, ...]]] = {}
-    with inputs_of(source) as inputs:
+    with inputs_of(source, config.query) as inputs:
         for each in inputs:
             for piece in read_input(each, config):
-                name, names = first.setdefault(each.part_of, (each.name, piece.names))
-                if each.part_of and names != piece.names:
+                columns = tuple(column.name for column in piece.facts)
+                name, names = first.setdefault(each.part_of, (each.name, columns))
+                if each.part_of and names != columns:
                     raise DataError(
                         f"{each.part_of} has files with different columns: {name} has {', '.join(names)}, but "
-                        f"{each.name} has {', '.join(piece.names)}. Name the files of the events."
+                        f"{each.name} has {', '.join(columns)}. Name the files of the events."
                     )
                 yield each.name, piece
 

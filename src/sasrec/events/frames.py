@@ -11,6 +11,7 @@ import polars as pl
 from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
 from sasrec.events import times
+from sasrec.events.explain import chosen
 from sasrec.events.inputs import Input
 from sasrec.events.kinds import mixed_kinds
 from sasrec.events.pieces import REJECTS, Piece
@@ -61,9 +62,10 @@ def read_frame(table: pl.LazyFrame, config: DataConfig, name: str, each: Input) 
     table = _flat(table.with_row_index("line", offset=1) if "line" not in table.collect_schema() else table)
     table = table.with_columns(constants)
     sample = table.head(_SAMPLE).collect().drop("line", strict=False)
-    columns, notes = choose({each: _sample(sample[each]) for each in sample.columns}, config, name)
+    texts = {column: _sample(sample[column]) for column in sample.columns}
+    columns, notes, facts = chosen(lambda: choose(texts, config, name), texts, config)
     if not config.where:
-        notes += mixed_kinds({each: _sample(sample[each]) for each in sample.columns}, columns)
+        notes += mixed_kinds(texts, columns)
     kept = condition(config.where, {each: sample[each] for each in sample.columns}, name)
     names = dict.fromkeys([columns.user, columns.item, *([columns.time] if columns.time else []), *kept.columns])
     frame = kept.keep(table.select(pl.col("line").cast(pl.Int64), *names).collect())
@@ -73,7 +75,7 @@ def read_frame(table: pl.LazyFrame, config: DataConfig, name: str, each: Input) 
         rows, faults, integer = _rows(part, columns, name)
         rejects = pl.concat([unlike, faults]).sort("line")
         said = tuple(notes) if start == 0 else ()
-        yield Piece(rows, rejects, columns.time is not None, integer, said, tuple(sample.columns))
+        yield Piece(rows, rejects, columns.time is not None, integer, said, facts)
 
 
 def _flat(table: pl.LazyFrame) -> pl.LazyFrame:

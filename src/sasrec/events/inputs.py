@@ -6,11 +6,12 @@ import glob
 import os
 import re
 import shutil
+import sqlite3
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,10 @@ class Input:
 
 
 @contextmanager
-def inputs_of(source: Any) -> Iterator[list[Input]]:
+def inputs_of(source: Any, query: str = "") -> Iterator[list[Input]]:
     """Give the inputs of a source in order; the parts of a folder are in order of their names, 2 before 10.
+
+    `query`: in SQL, if the source is the URL of a database.
 
     Raises: DataError if the source is of an unknown type, or a folder or pattern has no readable part. Remedy: the
     message names one.
@@ -52,15 +55,19 @@ def inputs_of(source: Any) -> Iterator[list[Input]]:
     if not sources:
         raise DataError("the list of files is empty. Name at least one file.")
     with tempfile.TemporaryDirectory() as scratch:
-        found = [each for one in sources for each in _inputs(one, Path(scratch))]
+        found = [each for one in sources for each in _inputs(one, Path(scratch), query)]
         yield _named(found)
 
 
-def _inputs(source: Any, scratch: Path) -> Iterator[Input]:
+def _inputs(source: Any, scratch: Path, query: str) -> Iterator[Input]:
     if isinstance(source, str | Path):
         if "\0" in str(source):
             raise DataError(f"the file {str(source)!r} does not exist. Check the path.")
-        if str(source) == STDIN:
+        if is_database(source):
+            yield Input("database", frame=_queried(str(source), query))
+        elif query:
+            raise DataError(f"`query` is for the URL of a database, but {source} is not one. Remove `query`.")
+        elif str(source) == STDIN:
             yield Input("stdin", _spooled(scratch))
         elif os.path.isdir(source):
             yield from _parts(Path(source))
@@ -74,6 +81,37 @@ def _inputs(source: Any, scratch: Path) -> Iterator[Input]:
             yield Input(Path(source).name, Path(source))
     else:
         yield Input("frame", frame=_as_frame(source))
+
+
+def is_database(source: str | Path) -> bool:
+    """Whether a source is the URL of a database that can be read."""
+    return isinstance(source, str) and source.startswith(("sqlite://", "postgresql://", "postgres://"))
+
+
+def _queried(url: str, query: str) -> pl.DataFrame:
+    """Return the rows of a query. Raises: DataError if it fails. Remedy: correct the URL or the query."""
+    shown = re.sub(r"//[^@/]*@", "//…@", url)  # without name and password
+    if not query:
+        raise DataError(
+            f"{shown} is a database. Set `query`, such as 'SELECT user_id, item_id, time FROM events'."
+        )
+    try:
+        if url.startswith("sqlite://"):
+            path = url.removeprefix("sqlite://").removeprefix("/") if url.startswith("sqlite:///") else url[9:]
+            if not os.path.isfile(path):
+                raise DataError(f"the database {path} does not exist. Check the path: sqlite:///FILE.")
+            with closing(sqlite3.connect(path)) as connection:
+                return pl.read_database(query, connection, infer_schema_length=None)
+        import psycopg
+
+        with psycopg.connect(url) as server:
+            return pl.read_database(query, server, infer_schema_length=None)
+    except ImportError:
+        raise DataError("PostgreSQL needs psycopg. Run `pip install 'psycopg[binary]'`.") from None
+    except DataError:
+        raise
+    except Exception as error:  # the classes of errors differ by driver
+        raise DataError(f"the query of {shown} failed: {error}. Correct `query` or the URL.") from None
 
 
 def _spooled(scratch: Path) -> Path:

@@ -12,11 +12,12 @@ import polars as pl
 
 from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
+from sasrec.events.explain import chosen
 from sasrec.events.inputs import Input
 from sasrec.events.lines import Block, blocks_of, lines_of
-from sasrec.events.pieces import REJECTS, Piece
+from sasrec.events.pieces import REJECTS, ColumnFacts, Piece
 from sasrec.events.plan import Plan, plan_of
-from sasrec.events.roles import choose, is_item_name
+from sasrec.events.roles import Columns, choose, is_item_name
 
 _SAMPLE = 1000  # number of objects searched for keys, which become the columns
 _SCALAR = str | int | float
@@ -89,10 +90,9 @@ def _pieces(parts: Iterable[_Part], config: DataConfig, each: Input) -> Iterator
             sample = _json_sample(_unpacked(records[:_SAMPLE], packed), each.name)
             for name, value in each.constants.items():
                 sample[name] = pl.Series([value] * _SAMPLE, dtype=pl.String)
-            columns, column_notes = choose(sample, config, each.name)
+            columns, column_notes, facts = _chosen(sample, config, each.name)
             plan = plan_of(columns, column_notes, sample, config, each.name, each.constants)
             notes = (*plan.notes, *notes)
-            names = tuple(sample)
             found = [isinstance(record.get(columns.item), list) for _, record, _ in records[:_SAMPLE]]
             listed = 2 * sum(found) > len(found)  # otherwise a list is a bad row
         rows, bad = [], []
@@ -111,8 +111,14 @@ def _pieces(parts: Iterable[_Part], config: DataConfig, each: Input) -> Iterator
         rejects = pl.concat([rejects, pl.DataFrame(bad, REJECTS, orient="row"), unlike]).sort("line")
         yield Piece(
             chosen, rejects, plan.columns.time is not None,
-            (integers[plan.columns.user], integers[plan.columns.item]), tuple(notes), names,
+            (integers[plan.columns.user], integers[plan.columns.item]), tuple(notes), facts,
         )  # fmt: skip
+
+
+def _chosen(
+    sample: dict[str, pl.Series], config: DataConfig, file: str
+) -> tuple[Columns, list[str], tuple[ColumnFacts, ...]]:
+    return chosen(lambda: choose(sample, config, file), sample, config)
 
 
 def _packed_key(records: list[dict[str, Any]]) -> str | None:

@@ -10,6 +10,19 @@ ROWS = {"line": pl.Int64, "user": pl.String, "item": pl.String, "time": pl.Strin
 REJECTS = {"line": pl.Int64, "column": pl.String, "reason": pl.String, "raw": pl.String}
 
 
+@dataclass(frozen=True)
+class ColumnFacts:
+    """One column of a source."""
+
+    name: str
+    looks_like: str
+    """What the values of the first rows look like, and one of them."""
+    role: str
+    """user, item, time or ""."""
+    why: str
+    """Why it has this role: "named in the settings", "its name" or "its values"; "" without a role."""
+
+
 @dataclass(frozen=True, eq=False)
 class Piece:
     """One block of a source: rows split into fields, and rejected lines."""
@@ -22,5 +35,5 @@ class Piece:
     integer_ids: tuple[bool, bool] = (False, False)
     """Whether the user column and the item column have an integer type."""
     notes: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
-    """The names of all columns of the source, by which the parts of a folder are compared."""
+    facts: tuple[ColumnFacts, ...] = ()
+    """What each column of the source looks like, and its role."""

@@ -14,7 +14,7 @@ from sasrec.config.settings import DataConfig, RunConfig
 from sasrec.data.dataset import Dataset, build, open_dataset
 from sasrec.errors import ConfigError, DataError
 from sasrec.events.events import read_events
-from sasrec.events.inputs import STDIN
+from sasrec.events.inputs import STDIN, is_database
 from sasrec.sources import public
 from sasrec.sources.registry import CATALOG, DOWNLOADED, find
 
@@ -64,6 +64,8 @@ def resolve(
     if (prepared := prepared_folder(path)) is not None:
         _refuse_reading_options(config)
         return open_dataset(prepared), prepared
+    if is_database(name):
+        return from_source(name, config, rejects_path=rejects_path), None
     if not path.exists() and name != STDIN and not any(sign in name for sign in "*?["):
         raise DataError(
             f"{path} does not exist. Name a file, a folder or a public data set ({', '.join(CATALOG)})."

@@ -20,7 +20,7 @@ from sasrec.errors import ConfigError
 RECIPES = sorted((Path(__file__).parents[3] / "recipes").glob("*.toml"))
 # Another valid value of each setting whose type alone does not give one.
 OTHER = {
-    "encoding": "cp1252", "where": "rating > 3",
+    "encoding": "cp1252", "where": "rating > 3", "query": "SELECT 1",
     "user_column": "who", "item_column": "what", "time_column": "when", "dataset": "other", "split": "last-2",
     "num_heads": 1, "dropout_rate": 0.3, "gbce_t": 0.25, "label_smoothing": 0.05, "gamma": 0.9, "device": "cpu",
     "duplicates": "first", "time_unit": "ms", "norm": "post", "interval_unit": "history", "step_unit": "steps",
