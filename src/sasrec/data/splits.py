@@ -280,7 +280,8 @@ def _boundaries(times: npt.NDArray[np.int64], wanted: tuple[int | float, ...], h
     if not 0 < at_valid < at_test < total:
         raise DataError(
             f"split {how} leaves a part without events: training has {at_valid}, validation {at_test - at_valid}, "
-            f"test {total - at_test}. The times run from {iso(ordered[0])} to {iso(ordered[-1])}. "
+            f"test {total - at_test}. Validation begins at {iso(valid)} and test at {iso(test)}; the times run from "
+            f"{iso(ordered[0])} to {iso(ordered[-1])}. "
             "Use other moments, or a fraction such as temporal:0.9."
         )
     return valid, test
