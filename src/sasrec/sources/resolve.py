@@ -12,6 +12,7 @@ import polars as pl
 
 from sasrec.config.settings import DataConfig, RunConfig
 from sasrec.data.dataset import Dataset, build, open_dataset
+from sasrec.data.parts import TRAIN, joined
 from sasrec.errors import ConfigError, DataError
 from sasrec.events.events import read_events
 from sasrec.sources import public
@@ -22,6 +23,8 @@ def resolve(
     source: Any,
     config: DataConfig,
     *,
+    valid: Any = None,
+    test: Any = None,
     local_copy: Path | None = None,
     rejects_path: Path | None = None,
     say: Callable[[str], None] = lambda sentence: None,
@@ -30,7 +33,8 @@ def resolve(
 
     `source`: a Dataset, a Polars or pandas frame, a list of files, or a text. A text names a public data set, a
     prepared folder (memory-mapped) or a file of events. A public data set is downloaded once, or read from
-    `local_copy`. `say` receives progress messages.
+    `local_copy`. `valid` and `test`: files, lists of files or frames with validation and test events; `source`
+    then has the training events. `say` receives progress messages.
 
     Raises: DataError or DownloadError if the source cannot be read. Remedy: the message names one. ConfigError if
     a setting would have no effect. Remedy: remove the setting.
@@ -40,11 +44,12 @@ def resolve(
             "`local_copy` only replaces the download of a public data set, but the data is a Dataset, a frame or "
             "a list of files. Pass the name of a public data set as the data, or remove `local_copy`."
         )
+    own_files = {"valid": valid, "test": test}
     if isinstance(source, Dataset):
-        _refuse_reading_options(config)
+        _refuse_reading_options(config, own_files)
         return source, None
     if not isinstance(source, str | Path):
-        return from_source(source, config, rejects_path=rejects_path), None
+        return from_source(source, config, **own_files, rejects_path=rejects_path), None
     if not str(source):
         raise DataError(
             "no data set was named. Set `dataset` to a public data set (by name), a prepared folder or a file."
@@ -59,9 +64,10 @@ def resolve(
             f"`local_copy` is only for public data sets, and {path} is a local path. Remove `local_copy`."
         )
     if public_name:
+        _refuse_own_files(f"{name} is a public data set", own_files)
         return _public(name, config, local_copy, say), None
     if (prepared := prepared_folder(path)) is not None:
-        _refuse_reading_options(config)
+        _refuse_reading_options(config, own_files)
         return open_dataset(prepared), prepared
     if not path.exists():
         raise DataError(
@@ -69,7 +75,7 @@ def resolve(
         )
     if path.is_dir():
         raise DataError(f"{path} is a folder without a manifest.json. Name a file, or run `sasrec prepare` first.")
-    return from_source(path, config, rejects_path=rejects_path), None
+    return from_source(path, config, **own_files, rejects_path=rejects_path), None
 
 
 def prepared_folder(source: str | Path) -> Path | None:
@@ -78,12 +84,22 @@ def prepared_folder(source: str | Path) -> Path | None:
     return Path(source).absolute() if prepared else None
 
 
-def _refuse_reading_options(config: DataConfig) -> None:
+def _refuse_reading_options(config: DataConfig, own_files: dict[str, Any]) -> None:
     """Refuse settings that only apply while data is read. Raises: ConfigError. Remedy: give them to `prepare`."""
+    _refuse_own_files("the data is already prepared", own_files)
     if late := _given(config):
         raise ConfigError(
             f"the data is already prepared, so {_named(late)} would do nothing. "
             "Give such settings to `sasrec prepare`."
+        )
+
+
+def _refuse_own_files(because: str, own_files: dict[str, Any]) -> None:
+    """Refuse own validation and test files for data that is not read from a file of training events now."""
+    if given := [name for name, source in own_files.items() if source is not None]:
+        raise ConfigError(
+            f"{because}, so {_named(given)} cannot be added to it. Give the file of training events as the data, "
+            "or name the files to `sasrec prepare`."
         )
 
 
@@ -101,6 +117,8 @@ def from_source(
     source: Any,
     config: DataConfig,
     *,
+    valid: Any = None,
+    test: Any = None,
     titles: dict[str, str] | None = None,
     groups: dict[str, str] | None = None,
     name: str | None = None,
@@ -108,9 +126,12 @@ def from_source(
 ) -> Dataset:
     """Read and check the events of a file, several files or a frame, and number their users and items.
 
-    `titles` and `groups` map item ids to text; bad rows are written to `rejects_path`.
+    `valid` and `test`: files or frames with validation and test events, which are read like `source`. `titles` and
+    `groups` map item ids to text; bad rows are written to `rejects_path`.
     """
-    events = read_events(source, config, rejects_path)
+    sources = {part: each for part, each in enumerate((source, valid, test)) if part == TRAIN or each is not None}
+    read = {part: read_events(each, config, rejects_path) for part, each in sources.items()}
+    events = read[TRAIN] if len(read) == 1 else joined(read, config, rejects_path)
     stem = events.sources[0].split(".")[0].lower() if events.sources else "events"
     return build(events, config, name=name or stem, titles=titles, groups=groups)
 
@@ -182,6 +203,8 @@ def prepare(
     user: str | None = None,
     item: str | None = None,
     time: str | None = None,
+    valid: Any = None,
+    test: Any = None,
     output: str | Path | None = None,
     items: str | Path | None = None,
     items_id: str | None = None,
@@ -194,9 +217,10 @@ def prepare(
     With `output`, also write the data set to this folder.
 
     `source`: a file (CSV, TSV, Parquet, JSON Lines or text without header, also as .gz), a list of files, or a
-    Polars or pandas frame. `user`, `item` and `time` name its columns. `items` is a file with item
-    titles or groups; `items_id`, `items_title` and `items_group` name its columns. A group is, for example, a
-    genre; `evaluate(…, details=True)` needs groups to measure diversity.
+    Polars or pandas frame. `user`, `item` and `time` name its columns. `valid` and `test` are such sources, too, of
+    validation and test events; `source` then has the training events. `items` is a file with item titles or groups;
+    `items_id`, `items_title` and `items_group` name its columns. A group is, for example, a genre;
+    `evaluate(…, details=True)` needs groups to measure diversity.
     `**options`: fields of DataConfig, such as k_core=5.
 
     Raises: DataError if rows are bad. Remedy: fix these rows (the message lists the first five), or skip them with
@@ -207,7 +231,18 @@ def prepare(
         raise ConfigError(
             "`items_id`, `items_title` and `items_group` name columns of the items file. Pass the file as `items`."
         )
-    config = DataConfig(user_column=user, item_column=item, time_column=time)
+    config = _reading(DataConfig(user_column=user, item_column=item, time_column=time), options)
+    rejects = None if output is None else Path(output) / "rejects.csv"
+    titles = None if items is None else item_texts(Path(items), items_id, items_title)
+    groups = None if items is None or items_group is None else item_texts(Path(items), items_id, items_group)
+    data = from_source(source, config, valid=valid, test=test, titles=titles, groups=groups, rejects_path=rejects)
+    if output is not None:
+        data.save(output)
+    return data
+
+
+def _reading(config: DataConfig, options: dict[str, Any]) -> DataConfig:
+    """Return the settings of `prepare` with these options. Raises: ConfigError if an option is unknown."""
     allowed = {f.name for f in dataclasses.fields(DataConfig)} - {
         "dataset",
         "user_column",
@@ -215,14 +250,18 @@ def prepare(
         "time_column",
     }
     if wrong := sorted(options.keys() - allowed):
-        columns = ["user", "item", "time", "output", "items", "items_id", "items_title", "items_group"]
+        columns = [
+            "user",
+            "item",
+            "time",
+            "valid",
+            "test",
+            "output",
+            "items",
+            "items_id",
+            "items_title",
+            "items_group",
+        ]
         known = ", ".join([*columns, *sorted(allowed)])
         raise ConfigError(f"prepare has no option {', '.join(wrong)}. Its options are: {known}.")
-    config = RunConfig(data=config).replace(**options).data
-    rejects = None if output is None else Path(output) / "rejects.csv"
-    titles = None if items is None else item_texts(Path(items), items_id, items_title)
-    groups = None if items is None or items_group is None else item_texts(Path(items), items_id, items_group)
-    data = from_source(source, config, titles=titles, groups=groups, rejects_path=rejects)
-    if output is not None:
-        data.save(output)
-    return data
+    return RunConfig(data=config).replace(**options).data
