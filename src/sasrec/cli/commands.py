@@ -27,6 +27,8 @@ class Train:
 
     Example: sasrec train --dataset ratings.csv --train_dir runs/mine --maxlen 50 --loss bce
 
+    Example: sasrec train --dataset train.csv --valid valid.csv --test test.csv --train_dir runs/own
+
     Example: sasrec train --train_dir runs/mine --resume
 
     The options --norm_first, --no_norm_first, --use_amp and --multi_gpu of the published SASRec code for PyTorch
@@ -39,6 +41,10 @@ class Train:
     """TOML file of settings; the settings given on the command line override it."""
     from_: Annotated[OptionalPath, tyro.conf.arg(name="from")] = None
     """Read the public data set from this local copy instead of downloading it."""
+    valid: OptionalPath = None
+    """File of validation events; --dataset then has the training events, and the split is files."""
+    test: OptionalPath = None
+    """File of test events; --dataset then has the training events, and the split is files."""
     resume: bool = False
     """Continue the run in train_dir from its newest checkpoint, with its settings."""
     state_dict_path: OptionalPath = None
@@ -57,8 +63,9 @@ class Train:
             return
         if self.resume and self.state_dict_path is not None:
             raise ConfigError("--resume continues with the run's own weights. Remove --state_dict_path.")
-        if self.resume and self.from_:
-            raise ConfigError("--resume continues with the run's own data. Remove --from.")
+        for name, path in (("from", self.from_), ("valid", self.valid), ("test", self.test)):
+            if self.resume and path:
+                raise ConfigError(f"--resume continues with the run's own data. Remove --{name}.")
         if not dataset and not self.resume:
             if (self.train_dir / "config.toml").exists():
                 raise DataError(
@@ -81,6 +88,8 @@ class Train:
                 train(
                     dataset,
                     self.train_dir,
+                    valid=self.valid,
+                    test=self.test,
                     recipe=self.config,
                     log=log,
                     local_copy=self.from_,
@@ -108,6 +117,11 @@ class Train:
             dataset=str(prepared_folder(self.config.data.dataset) or self.config.data.dataset)
         )
         other = RunConfig.load(own).differences(config).keys() - {"device"} if own.exists() else ()
+        if self.valid or self.test:
+            raise ConfigError(
+                "--inference_only measures the run on its own targets. To measure it on another file, use "
+                f"sasrec evaluate {self.train_dir} --test FILE."
+            )
         if other or self.resume or self.from_:
             named = ", ".join(f"--{name}" for name in sorted(other)) or ("--resume" if self.resume else "--from")
             raise ConfigError(
@@ -130,12 +144,16 @@ class Evaluate:
     line to RUN/log.jsonl.
 
     Example: sasrec evaluate runs/first --details
+
+    Example: sasrec evaluate runs/first --test next-week.csv
     """
 
     run_dir: tyro.conf.Positional[Path]
     """Folder of the run."""
     dataset: OptionalPath = None
     """Prepared data set, if it has moved since training."""
+    test: OptionalPath = None
+    """Measure on the events of this file instead; the metrics are printed and not saved."""
     device: str = "auto"
     """cpu, cuda, mps or auto."""
     details: bool = False
@@ -145,13 +163,22 @@ class Evaluate:
 
     def run(self) -> None:
         """Evaluate, and print the metrics."""
-        from sasrec.cli.tables import print_run
+        from sasrec.cli.tables import print_metrics, print_run
         from sasrec.runs.evaluate import evaluate
         from sasrec.runtime.log import RunLog
 
-        log, data = RunLog(None, err), self.dataset
-        metrics = evaluate(self.run_dir, device=self.device, dataset=data, details=self.details, log=log)
-        print_run(self.run_dir, metrics, sampled=self.sampled)
+        metrics = evaluate(
+            self.run_dir,
+            device=self.device,
+            dataset=self.dataset,
+            test=self.test,
+            details=self.details,
+            log=RunLog(None, err),
+        )
+        if self.test is None:
+            print_run(self.run_dir, metrics, sampled=self.sampled)
+        else:
+            print_metrics(metrics, sampled=self.sampled)
 
 
 @dataclass(frozen=True)

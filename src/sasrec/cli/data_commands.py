@@ -58,6 +58,10 @@ class Prepare:
     """Column of times: numbers or ISO 8601. Default: recognised by its name. Without times, file order is kept."""
     time_unit: TimeUnit = "auto"
     """Unit of numeric times. auto chooses the unit by the size of the numbers and prints the choice."""
+    valid: OptionalPath = None
+    """File of validation events; the files above then have the training events."""
+    test: OptionalPath = None
+    """File of test events; the files above then have the training events."""
     items: OptionalPath = None
     """File with item titles (CSV or TSV with a header)."""
     items_id: OptionalText = None
@@ -87,6 +91,8 @@ class Prepare:
             user=self.user,
             item=self.item,
             time=self.time,
+            valid=self.valid,
+            test=self.test,
             output=self.output,
             items=self.items,
             items_id=self.items_id,

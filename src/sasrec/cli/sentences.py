@@ -95,6 +95,9 @@ def protocol(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"{split} omits", f"{part['history_events_left_out']:,} history events of unknown items"
         if part["repeats_left_out"] not in (0, *part["skipped"].values()):  # one a user is said above
             yield f"{split} omits", f"{part['repeats_left_out']:,} targets that the user has seen"
+        for reason, targets in part.get("targets_left_out", {}).items():
+            if targets:
+                yield f"{split} omits", f"{targets:,} targets ({reason})"
     unknown = card["items_not_candidates"]
     items = f"{card['items']:,} items{f' ({unknown:,} not candidates)' if unknown else ''}"
     yield "data", f"{card['data']} {card['data_hash'][:12]}; {items}; {card['training_events']:,} training events"

@@ -84,7 +84,7 @@ def described(ordered: pl.DataFrame) -> tuple[dict[str, int], list[str]]:
         if copies := held_out.join(before, on=columns, how="semi").height:
             notes.append(
                 f"{copies:,} of {events:,} {name} events are in the {earlier} too (same {_listed(columns)}). They "
-                "are not targets, because the user has had the item before"
+                "are not targets, because the user has seen the item before"
             )
     return counts, notes
 

@@ -60,7 +60,7 @@ def evaluate_scorer(
             "Train with another `split`."
         )
     for part in (split.valid, split.test):
-        if part not in parts:
+        if part not in parts and split.other_file is None:
             log.say(f"note: {nobody(part)}; only the {_IN_WORDS[parts[0].name]} metrics are measured")
     simple = baselines(split.training, data.num_items, split.event_times)
     scorers: dict[str, Scorer] = {"model": scorer, **simple}

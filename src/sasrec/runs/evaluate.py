@@ -6,14 +6,17 @@ import io
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sasrec.batches.ticks import with_ticks
 from sasrec.checkpoint import store
 from sasrec.checkpoint.restore import check_data, checkpoint_at, config_of, known_items, model_of, training_part
+from sasrec.config.settings import DataConfig
 from sasrec.data.dataset import Dataset, open_dataset
 from sasrec.data.items import Items
+from sasrec.data.other_file import with_test_file
 from sasrec.data.splits import Split, split_events
 from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationError
 from sasrec.evaluation.measure import evaluate_scorer
@@ -26,6 +29,7 @@ from sasrec.runs.folder import RunFolder
 from sasrec.runtime.device import pick_device
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import joined, rank
+from sasrec.sources.resolve import prepared_folder, resolve
 
 ITEMS_DIGEST = "items_sha256"  # key in state.json of an export: the hash of items.parquet
 
@@ -98,6 +102,7 @@ def evaluate(
     device: str = "auto",
     dataset: str | Path | None = None,
     checkpoint: str | Path | None = None,
+    test: Any = None,
     details: bool = False,
     log: RunLog | None = None,
 ) -> Metrics:
@@ -105,6 +110,9 @@ def evaluate(
 
     For the best checkpoint, also write RUN/metrics.json and RUN/ranks.parquet (for `compare`), and add the metrics
     to RUN/log.jsonl.
+
+    `test`: measure on the events of this file, frame or prepared folder instead. A target's history has the user's
+    earlier events in the run's data and in the file. The metrics are returned and not written to RUN.
 
     `details`: on test, also measure coverage, novelty and diversity of the top-10 lists, and the metrics by slices
     of the targets. `dataset`: see `load`.
@@ -121,20 +129,35 @@ def evaluate(
         raise EvaluationError(
             f"{run} is an export, which has no events. Evaluate the run that the export came from."
         )
-    _refuse_to_write(folder, checkpoint)
+    only_returned = checkpoint is not None or test is not None
+    _refuse_to_write(folder, only_returned)
     with joined(pick_device(device).type):
-        # A named checkpoint may not be the run's best, so its metrics stay out of the run's files.
-        log = RunLog.of_run(None if checkpoint else folder.log_file, log or RunLog(None))
+        # A named checkpoint may not be the run's best, so its metrics stay out of the run's files. A file is not
+        # the run's test.
+        log = RunLog.of_run(None if only_returned else folder.log_file, log or RunLog(None))
         recommender, how = _loaded(folder, device, dataset, checkpoint)
         data = recommender.data
         assert data is not None, "only an export has no data"
-        split = with_ticks(split_events(data, how), data, recommender.model.config)
-        return measure(recommender.model, data, split, None if checkpoint else folder, log, details=details)
+        split = split_events(data, how)
+        if test is not None:
+            data, split = with_test_file(data, split, _test_data(test, folder))
+        split = with_ticks(split, data, recommender.model.config)
+        return measure(recommender.model, data, split, None if only_returned else folder, log, details=details)
 
 
-def _refuse_to_write(folder: RunFolder, checkpoint: str | Path | None) -> None:
+def _test_data(test: Any, folder: RunFolder) -> Dataset:
+    """Read a file of test events with the settings of the run that say which columns to read."""
+    if isinstance(test, Dataset) or (isinstance(test, str | Path) and prepared_folder(test)):
+        return resolve(test, DataConfig())[0]
+    # Filters would drop targets: they count the events of the file alone.
+    used = ("user_column", "item_column", "time_column", "time_unit", "max_rejects")
+    settings = folder.config().data
+    return resolve(test, DataConfig(**{name: getattr(settings, name) for name in used}))[0]
+
+
+def _refuse_to_write(folder: RunFolder, only_returned: bool) -> None:
     """Raise ConfigError if the metrics could not be saved, before they are measured for minutes."""
-    if checkpoint is None and folder.path.is_dir() and not os.access(folder.path, os.W_OK):
+    if not only_returned and folder.path.is_dir() and not os.access(folder.path, os.W_OK):
         raise ConfigError(
             f"{folder.path} cannot be written, so its metrics could not be saved. Copy the run to a folder of "
             "your own, or name a `checkpoint`, whose metrics are only returned."

@@ -217,9 +217,9 @@ def prepare(
     With `output`, also write the data set to this folder.
 
     `source`: a file (CSV, TSV, Parquet, JSON Lines or text without header, also as .gz), a list of files, or a
-    Polars or pandas frame. `user`, `item` and `time` name its columns. `valid` and `test` are such sources, too, of
-    validation and test events; `source` then has the training events. `items` is a file with item titles or groups;
-    `items_id`, `items_title` and `items_group` name its columns. A group is, for example, a genre;
+    Polars or pandas frame. `user`, `item` and `time` name its columns. `valid` and `test` are sources of
+    validation and test events; `source` then has the training events. `items` is a file with item titles or
+    groups; `items_id`, `items_title` and `items_group` name its columns. A group is, for example, a genre;
     `evaluate(…, details=True)` needs groups to measure diversity.
     `**options`: fields of DataConfig, such as k_core=5.
 
