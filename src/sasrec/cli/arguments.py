@@ -54,7 +54,12 @@ def published_spellings(arguments: list[str]) -> list[str]:
             "--multi_gpu needs torchrun. Start a process for each of N devices: "
             "torchrun --nproc_per_node=N -m sasrec train …"
         )
-    return [part for given in arguments for part in PUBLISHED_SPELLINGS.get(_spelled(given), (given,))]
+    # --train=FILE: only an option that stands for one other option can have its value in the same word.
+    words = [
+        given.replace("--train=", "--dataset=", 1) if given.startswith("--train=") else given
+        for given in arguments
+    ]
+    return [part for given in words for part in PUBLISHED_SPELLINGS.get(_spelled(given), (given,))]
 
 
 def _refuse_two_spellings(options: list[str]) -> None:

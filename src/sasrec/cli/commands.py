@@ -27,6 +27,8 @@ class Train:
 
     Example: sasrec train --dataset ratings.csv --train_dir runs/mine --maxlen 50 --loss bce
 
+    --train is another name for --dataset.
+
     Example: sasrec train --dataset train.csv --valid valid.csv --test test.csv --train_dir runs/own
 
     Example: sasrec train --train_dir runs/mine --resume
@@ -151,9 +153,11 @@ class Evaluate:
     run_dir: tyro.conf.Positional[Path]
     """Folder of the run."""
     dataset: OptionalPath = None
-    """Prepared data set, if it has moved since training."""
+    """Prepared data set of the run, if it has moved since training; for other events, use --test."""
     test: OptionalPath = None
     """Measure on the events of this file instead; the metrics are printed and not saved."""
+    k: Annotated[tuple[int, ...], tyro.conf.arg(metavar="K ...", help_behavior_hint="")] = ()
+    """Add NDCG, HR and MRR at these cut-offs, such as 3 100."""
     device: str = "auto"
     """cpu, cuda, mps or auto."""
     details: bool = False
@@ -173,12 +177,13 @@ class Evaluate:
             dataset=self.dataset,
             test=self.test,
             details=self.details,
+            k=self.k,
             log=RunLog(None, err),
         )
         if self.test is None:
-            print_run(self.run_dir, metrics, sampled=self.sampled)
+            print_run(self.run_dir, metrics, sampled=self.sampled, k=self.k)
         else:
-            print_metrics(metrics, sampled=self.sampled)
+            print_metrics(metrics, sampled=self.sampled, k=self.k)
 
 
 @dataclass(frozen=True)
@@ -202,7 +207,7 @@ class Compare:
     runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN ...", help_behavior_hint="")]
     """Two or more runs or baselines (RUN or RUN:BASELINE); each of the others is compared with the first."""
     metric: str = "ndcg@10"
-    """Metric to compare: ndcg@K, hr@K or mrr@K, where K is 1, 5, 10, 20 or 50; or mrr, without a cut-off."""
+    """Metric to compare: ndcg@K, hr@K, recall@K (equal to hr@K) or mrr@K, for any K; or mrr, without a cut-off."""
     candidates: Candidates = "full"
     """Candidates that the target is ranked among: the whole catalogue (full), or 100 negatives (sampled)."""
     split: SplitName = "test"

@@ -99,8 +99,8 @@ class Card(TypedDict):
     """Full or sampled metrics -> the fields that must be equal in two results to compare them."""
 
 
-def card(data: Dataset, split: Split) -> Card:
-    """Describe the protocol of metrics that are measured on this split of the data."""
+def card(data: Dataset, split: Split, cutoffs: tuple[int, ...] = CUTOFFS) -> Card:
+    """Describe the protocol of metrics that are measured on this split of the data, at these cut-offs."""
     whole = split_rule(split.how).last > 0
     catalogue = "items of the catalogue" if whole else "items that occur in training"
     valid, test = _rows(split.valid), _rows(split.test)
@@ -110,7 +110,7 @@ def card(data: Dataset, split: Split) -> Card:
         "boundaries": None
         if split.boundaries is None
         else {"valid": iso(split.boundaries[0]), "test": iso(split.boundaries[1])},
-        "cutoffs": list(CUTOFFS),
+        "cutoffs": list(cutoffs),
         "full": f"all {catalogue}",
         "sampled": f"the target and {catalogue} drawn uniformly with replacement, a draw for each target",
         "sampled_negatives": SAMPLED_NEGATIVES,

@@ -14,7 +14,7 @@ from sasrec.errors import EvaluationError
 from sasrec.evaluation.baselines import baselines
 from sasrec.evaluation.card import SAMPLED_NEGATIVES, SAMPLED_SEED, card
 from sasrec.evaluation.lists import details_on_test
-from sasrec.evaluation.metrics import metrics_from_ranks
+from sasrec.evaluation.metrics import CUTOFFS, metrics_from_ranks
 from sasrec.evaluation.target_ranks import TargetRanks, sampled_negatives, target_ranks
 from sasrec.ranking.scorers import Scorer
 from sasrec.runtime.log import RunLog
@@ -43,7 +43,13 @@ class Measured:
 
 
 def evaluate_scorer(
-    scorer: Scorer, data: Dataset, split: Split, *, log: RunLog, details: bool = False
+    scorer: Scorer,
+    data: Dataset,
+    split: Split,
+    *,
+    log: RunLog,
+    details: bool = False,
+    cutoffs: tuple[int, ...] = CUTOFFS,
 ) -> Measured:
     """Rank the validation and test targets by a scorer and by all baselines; omit a split without targets.
 
@@ -72,10 +78,10 @@ def evaluate_scorer(
             with log.bar(f"{name}, {part.name}", len(part.targets)) as bar:
                 ranks = target_ranks(one, part, negatives=negatives, advance=bar)
             all_ranks[name, part.name] = ranks
-            measured[name][part.name] = {"full": metrics_from_ranks(ranks.full)}
+            measured[name][part.name] = {"full": metrics_from_ranks(ranks.full, cutoffs)}
             if ranks.sampled is not None:
-                measured[name][part.name]["sampled"] = metrics_from_ranks(ranks.sampled)
-    metrics = {**measured.pop("model"), "baselines": measured, "protocol": card(data, split)}
+                measured[name][part.name]["sampled"] = metrics_from_ranks(ranks.sampled, cutoffs)
+    metrics = {**measured.pop("model"), "baselines": measured, "protocol": card(data, split, cutoffs)}
     if details and split.test not in parts:
         log.say(
             "note: without test targets, no details are measured (coverage, novelty and other measures of the "

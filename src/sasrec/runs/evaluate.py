@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from sasrec.data.other_file import with_test_file
 from sasrec.data.splits import Split, split_events
 from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationError
 from sasrec.evaluation.measure import evaluate_scorer
-from sasrec.evaluation.metrics import Metrics
+from sasrec.evaluation.metrics import CUTOFFS, Metrics
 from sasrec.files import file_digest, write_whole
 from sasrec.models import SequenceModel
 from sasrec.ranking.recommender import Recommender
@@ -104,6 +105,7 @@ def evaluate(
     checkpoint: str | Path | None = None,
     test: Any = None,
     details: bool = False,
+    k: Sequence[int] = (),
     log: RunLog | None = None,
 ) -> Metrics:
     """Measure a run's best checkpoint, or the one that `checkpoint` names, on validation and test.
@@ -115,7 +117,7 @@ def evaluate(
     earlier events in the run's data and in the file. The metrics are returned and not written to RUN.
 
     `details`: on test, also measure coverage, novelty and diversity of the top-10 lists, and the metrics by slices
-    of the targets. `dataset`: see `load`.
+    of the targets. `k`: more cut-offs, such as [3, 100], for NDCG, HR and MRR. `dataset`: see `load`.
 
     Returns {SPLIT: {"full": {"ndcg@10": …}, "sampled": {…}}, "baselines": {NAME: {SPLIT: …}}, "protocol": see
     evaluation/card.py}, where SPLIT is "valid" or "test". A split without targets is omitted. With `details`,
@@ -129,6 +131,8 @@ def evaluate(
         raise EvaluationError(
             f"{run} is an export, which has no events. Evaluate the run that the export came from."
         )
+    if wrong := [each for each in k if isinstance(each, bool) or not isinstance(each, int) or each < 1]:
+        raise ConfigError(f"`k` must have whole numbers of at least 1, not {wrong[0]!r}. Use numbers such as 3.")
     only_returned = checkpoint is not None or test is not None
     _refuse_to_write(folder, only_returned)
     with joined(pick_device(device).type):
@@ -142,7 +146,9 @@ def evaluate(
         if test is not None:
             data, split = with_test_file(data, split, _test_data(test, folder))
         split = with_ticks(split, data, recommender.model.config)
-        return measure(recommender.model, data, split, None if only_returned else folder, log, details=details)
+        written = None if only_returned else folder
+        cutoffs = tuple(sorted({*CUTOFFS, *k}))
+        return measure(recommender.model, data, split, written, log, details=details, cutoffs=cutoffs)
 
 
 def _test_data(test: Any, folder: RunFolder) -> Dataset:
@@ -172,9 +178,10 @@ def measure(
     log: RunLog,
     *,
     details: bool = False,
+    cutoffs: tuple[int, ...] = CUTOFFS,
 ) -> Metrics:
     """Measure a model on a split, and log its metrics. With `folder`, write its metrics.json and ranks.parquet."""
-    measured = evaluate_scorer(ModelScorer(model), data, split, log=log, details=details)
+    measured = evaluate_scorer(ModelScorer(model), data, split, log=log, details=details, cutoffs=cutoffs)
     metrics = Metrics(measured.metrics)
     if rank() == 0 and folder is not None:
         ranks = io.BytesIO()
