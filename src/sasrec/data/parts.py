@@ -73,9 +73,10 @@ def described(ordered: pl.DataFrame) -> tuple[dict[str, int], list[str]]:
         if "time" in ordered.columns:
             latest = pl.col("time").filter(parts < part).max().over("user")
             leaks = ordered.filter((pl.col("time") < latest) & (parts == part))
-            if leaks.height:
+            users = leaks["user"].n_unique()
+            if users:
                 notes.append(
-                    f"leak: {leaks.height:,} of {events:,} {name} events ({leaks['user'].n_unique():,} users) are "
+                    f"leak: {leaks.height:,} of {events:,} {name} events ({users:,} user{'s' * (users > 1)}) are "
                     f"earlier than an event of the same user in the {earlier}. A model that has learned from the "
                     f"user's later events looks better than it is"
                 )
