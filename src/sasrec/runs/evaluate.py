@@ -140,15 +140,18 @@ def evaluate(
         # the run's test.
         log = RunLog.of_run(None if only_returned else folder.log_file, log or RunLog(None))
         recommender, how = _loaded(folder, device, dataset, checkpoint)
-        data = recommender.data
-        assert data is not None, "only an export has no data"
-        split = split_events(data, how)
+        run_data = recommender.data
+        assert run_data is not None, "only an export has no data"
+        data, split = run_data, split_events(run_data, how)
         if test is not None:
-            data, split = with_test_file(data, split, _test_data(test, folder))
+            data, split = with_test_file(run_data, split, _test_data(test, folder))
         split = with_ticks(split, data, recommender.model.config)
         written = None if only_returned else folder
         cutoffs = tuple(sorted({*CUTOFFS, *k}))
-        return measure(recommender.model, data, split, written, log, details=details, cutoffs=cutoffs)
+        metrics = measure(recommender.model, data, split, written, log, details=details, cutoffs=cutoffs)
+        # With a file, the card still names the data that the run was trained on.
+        metrics["protocol"]["data_hash"] = run_data.data_hash
+        return metrics
 
 
 def _test_data(test: Any, folder: RunFolder) -> Dataset:
