@@ -98,6 +98,8 @@ def protocol(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
         for reason, targets in part.get("targets_left_out", {}).items():
             if targets:
                 yield f"{split} omits", f"{targets:,} targets ({reason})"
+    if leak := card.get("test_file", {}).get("leak"):
+        yield "test leaks", leak
     unknown = card["items_not_candidates"]
     items = f"{card['items']:,} items{f' ({unknown:,} not candidates)' if unknown else ''}"
     yield "data", f"{card['data']} {card['data_hash'][:12]}; {items}; {card['training_events']:,} training events"

@@ -59,7 +59,7 @@ def with_test_file(data: Dataset, split: Split, file: Dataset) -> tuple[Dataset,
     by_file = split_by_parts(merged, split.known_V)
     skipped |= {reason: users for reason, users in by_file.test.skipped.items() if reason != _NOT_THERE}
     test = replace(by_file.test, skipped=skipped, targets_left_out=left_out | by_file.test.targets_left_out)
-    described = {"name": file.name, "data_hash": file.data_hash}
+    described = {"name": file.name, "data_hash": file.data_hash, **_leak(events)}
     valid = _without_rows(by_file.valid)
     return merged, replace(by_file, how=split.how, valid=valid, test=test, other_file=described)
 
@@ -102,6 +102,21 @@ def _usable(added: _Frame, own: _Frame) -> tuple[_Frame, dict[str, int], dict[st
         skipped[reason] = kept["user"].n_unique() - remaining["user"].n_unique()
         kept = remaining
     return kept.drop("row"), skipped, left_out
+
+
+def _leak(events: _Frame) -> dict[str, str]:
+    """Return {"leak": a sentence} if events of the file precede an event that the run was trained on, else {}."""
+    if "time" not in events.columns:
+        return {}
+    latest = pl.col("time").filter(pl.col(PART) == TRAIN).max().over("user")
+    added = events.filter(pl.col(PART) == TEST).height
+    early = events.filter((pl.col(PART) == TEST) & (pl.col("time") < latest)).height
+    if not early:
+        return {}
+    return {
+        "leak": f"{early:,} of {added:,} events of the file are earlier than an event of the same user that the "
+        "run was trained on. A model that has learned from the user's later events looks better than it is"
+    }
 
 
 def _without_rows(part: EvaluationSplit) -> EvaluationSplit:

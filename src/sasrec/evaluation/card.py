@@ -94,7 +94,8 @@ class Card(TypedDict):
     sasrec: str
     """Version of the sasrec code that measured the metrics (`code_version`)."""
     test_file: NotRequired[dict[str, str]]
-    """The name and hash of the file that the test targets come from, if it is not in the run's data."""
+    """The name and hash of the file that the test targets come from, if it is not in the run's data; and as "leak"
+    a sentence, if some of them precede training events of their user."""
     must_agree: dict[Candidates, list[str]]
     """Full or sampled metrics -> the fields that must be equal in two results to compare them."""
 

@@ -60,6 +60,13 @@ def evaluate_scorer(
     setting `split`. The errors of `target_ranks`.
     """
     parts = [part for part in (split.valid, split.test) if len(part.targets)]
+    if not parts and split.other_file is not None:
+        reasons = split.test.targets_left_out | {"the user has the item already": split.test.repeats_left_out}
+        counts = "; ".join(f"{reason}: {events:,}" for reason, events in reasons.items() if events)
+        raise EvaluationError(
+            f"no event of the file {split.other_file['name']} can be a test target ({counts}). Use a file with "
+            "events of the run's users and items, written with the same ids."
+        )
     if not parts:
         raise EvaluationError(
             f"no metrics can be measured, because {nobody(split.valid)} and {nobody(split.test)}. "

@@ -22,6 +22,7 @@ from sasrec.data.splits import Split, split_events
 from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationError
 from sasrec.evaluation.measure import evaluate_scorer
 from sasrec.evaluation.metrics import CUTOFFS, Metrics
+from sasrec.events.report import summary
 from sasrec.files import file_digest, write_whole
 from sasrec.models import SequenceModel
 from sasrec.ranking.recommender import Recommender
@@ -144,7 +145,7 @@ def evaluate(
         assert run_data is not None, "only an export has no data"
         data, split = run_data, split_events(run_data, how)
         if test is not None:
-            data, split = with_test_file(run_data, split, _test_data(test, folder))
+            data, split = with_test_file(run_data, split, _test_data(test, folder, log))
         split = with_ticks(split, data, recommender.model.config)
         written = None if only_returned else folder
         cutoffs = tuple(sorted({*CUTOFFS, *k}))
@@ -154,14 +155,18 @@ def evaluate(
         return metrics
 
 
-def _test_data(test: Any, folder: RunFolder) -> Dataset:
-    """Read a file of test events with the settings of the run that say which columns to read."""
+def _test_data(test: Any, folder: RunFolder, log: RunLog) -> Dataset:
+    """Read a file of test events, from the columns that the settings of the run name, and log what was read."""
     if isinstance(test, Dataset) or (isinstance(test, str | Path) and prepared_folder(test)):
         return resolve(test, DataConfig())[0]
     # Filters would drop targets: they count the events of the file alone.
     used = ("user_column", "item_column", "time_column", "time_unit", "max_rejects")
     settings = folder.config().data
-    return resolve(test, DataConfig(**{name: getattr(settings, name) for name in used}))[0]
+    data = resolve(test, DataConfig(**{name: getattr(settings, name) for name in used}))[0]
+    rows, *_ = summary(data.report)
+    for sentence in (rows, *(f"note: {note}" for note in data.report["warnings"] if "leave-one-out" not in note)):
+        log.say(sentence)
+    return data
 
 
 def _refuse_to_write(folder: RunFolder, only_returned: bool) -> None:

@@ -92,6 +92,22 @@ def test_what_cannot_be_a_target_is_counted_by_reason() -> None:
     assert protocol["full"] == "all items of the catalogue"
 
 
+def test_events_before_what_the_run_was_trained_on_are_called_a_leak_with_counts() -> None:
+    data = sasrec.prepare(OWN.with_columns(time=pl.col("time") * 10))
+    for other, leak in (
+        (
+            file(("a", "z", 15), ("a", "y", 20), ("b", "z", 15), ("c", "u", 5)),
+            "2 of 4 events of the file are earlier",
+        ),
+        (file(("a", "z", 25), ("b", "z", 15)), None),  # between training and the run's held-out events
+    ):
+        merged, split = with_test_file(data, split_events(data), other)
+        assert split.other_file is not None
+        assert (leak or "") in split.other_file.get("leak", "")
+        assert ("leak" in split.other_file) == bool(leak)
+    assert rows(merged, split)[0] == ("a", ["u", "v"], "z")
+
+
 def test_integer_ids_and_ids_as_text_are_the_same_ids() -> None:
     numbers = OWN.with_columns(pl.col("user", "item").rank("dense").cast(pl.Int64))
     data, other = (

@@ -187,6 +187,11 @@ def test_a_run_is_measured_on_a_file_a_folder_or_a_frame(
     assert "NDCG@3" in printed.out
     assert "split: other file: trained under leave-one-out; each event of test (" in printed.out
     assert "validation" not in printed.out + printed.err
+    assert " rows read from test.csv: 0 rejected" in printed.err
+    pl.DataFrame({"user": ["who"], "item": ["what"], "time": [9**9]}).write_csv(renamed)
+    assert main(["evaluate", str(run), "--test", str(renamed)]) == 1
+    message = " ".join(capsys.readouterr().err.split())
+    assert "no event of the file renamed can be a test target (the user is not in the run's data: 1)" in message
 
 
 def test_metrics_at_any_cut_off_come_from_the_stored_ranks(run: Path, tmp_path: Path) -> None:
