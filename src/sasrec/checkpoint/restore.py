@@ -55,7 +55,7 @@ def check_data(found: store.Checkpoint, data: Dataset) -> None:
         raise CheckpointError(
             f"{found.path} was trained on other data (hash {found.need('data_hash')[:12]}, but this data set has "
             f"{data.data_hash[:12]}). Pass the data that it was trained on (`dataset`; in Python's train, "
-            "`data`), or use another checkpoint."
+            "`data`), or use another checkpoint. To measure a run on other events, use `evaluate` with `test`."
         )
 
 

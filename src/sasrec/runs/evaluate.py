@@ -125,12 +125,18 @@ def evaluate(
     "details" is added (evaluation/lists.py).
 
     Raises: EvaluationError for an export, or if neither validation nor test has a target. Remedy: measure the
-    original run, or train with another value of the setting `split`. The errors of `load`.
+    original run, or train with another value of the setting `split`. ConfigError if `dataset` is a file. Remedy:
+    name it as `test`. The errors of `load`.
     """
     folder = RunFolder(run)
     if folder.items_file.exists():
         raise EvaluationError(
             f"{run} is an export, which has no events. Evaluate the run that the export came from."
+        )
+    if dataset is not None and Path(dataset).is_file():
+        raise ConfigError(
+            f"`dataset` must be the prepared folder of the run's own data, but {dataset} is a file. To measure the "
+            "run on the events of this file, name it as `test`."
         )
     if wrong := [each for each in k if isinstance(each, bool) or not isinstance(each, int) or each < 1]:
         raise ConfigError(f"`k` must have whole numbers of at least 1, not {wrong[0]!r}. Use numbers such as 3.")

@@ -191,6 +191,10 @@ def test_a_run_is_measured_on_a_file_a_folder_or_a_frame(
     pl.DataFrame({"user": ["who"], "item": ["what"], "time": [9**9]}).write_csv(renamed)
     assert main(["evaluate", str(run), "--test", str(renamed)]) == 1
     message = " ".join(capsys.readouterr().err.split())
+    assert main(["evaluate", str(run), "--dataset", str(renamed)]) == 1
+    assert "To measure the run on the events of this file, name it as --test." in " ".join(
+        capsys.readouterr().err.split()
+    )
     assert "no event of the file renamed can be a test target (the user is not in the run's data: 1)" in message
 
 
