@@ -129,17 +129,7 @@ def evaluate(
     name it as `test`. The errors of `load`.
     """
     folder = RunFolder(run)
-    if folder.items_file.exists():
-        raise EvaluationError(
-            f"{run} is an export, which has no events. Evaluate the run that the export came from."
-        )
-    if dataset is not None and Path(dataset).is_file():
-        raise ConfigError(
-            f"`dataset` must be the prepared folder of the run's own data, but {dataset} is a file. To measure the "
-            "run on the events of this file, name it as `test`."
-        )
-    if wrong := [each for each in k if isinstance(each, bool) or not isinstance(each, int) or each < 1]:
-        raise ConfigError(f"`k` must have whole numbers of at least 1, not {wrong[0]!r}. Use numbers such as 3.")
+    _refuse_to_evaluate(folder, dataset, k)
     only_returned = checkpoint is not None or test is not None
     _refuse_to_write(folder, only_returned)
     with joined(pick_device(device).type):
@@ -173,6 +163,21 @@ def _test_data(test: Any, folder: RunFolder, log: RunLog) -> Dataset:
     for sentence in (rows, *(f"note: {note}" for note in data.report["warnings"] if "leave-one-out" not in note)):
         log.say(sentence)
     return data
+
+
+def _refuse_to_evaluate(folder: RunFolder, dataset: str | Path | None, k: Sequence[int]) -> None:
+    """Raise the errors of `evaluate` that need no model and no data."""
+    if folder.items_file.exists():
+        raise EvaluationError(
+            f"{folder.path} is an export, which has no events. Evaluate the run that the export came from."
+        )
+    if dataset is not None and Path(dataset).is_file():
+        raise ConfigError(
+            f"`dataset` must be the prepared folder of the run's own data, but {dataset} is a file. To measure "
+            "the run on the events of this file, name it as `test`."
+        )
+    if wrong := [each for each in k if isinstance(each, bool) or not isinstance(each, int) or each < 1]:
+        raise ConfigError(f"`k` must have whole numbers of at least 1, not {wrong[0]!r}. Use numbers such as 3.")
 
 
 def _refuse_to_write(folder: RunFolder, only_returned: bool) -> None:
