@@ -94,6 +94,15 @@ def test_saved_and_opened_the_parts_are_there_and_the_hash_covers_them(tmp_path:
     assert not (tmp_path / "data" / "parts.bin").exists()
 
 
+def test_ids_are_integers_only_if_they_are_in_all_files() -> None:
+    numbers = TRAINING.with_columns(pl.col("user", "item").rank("dense").cast(pl.Int64))
+    test = numbers.head(2).with_columns(time=90)
+    assert sasrec.prepare(numbers, test=test).history(1) == [1, 2, 1, 2]
+    mixed = sasrec.prepare(numbers, test=test.with_columns(pl.col("user", "item").cast(pl.String)))
+    assert mixed.history(1) == ["1", "2", "1", "2"]
+    assert mixed.user_ids.dtype == pl.String
+
+
 def test_recbole_and_amazon_files_are_read_as_they_are(tmp_path: Path) -> None:
     whole = chain_frame(users=20)
     parts = {

@@ -121,6 +121,11 @@ def test_personal_times_follow_the_events_and_their_unit_ends_before_held_out_ev
     ]
 
 
+def test_gaps_between_held_out_events_do_not_make_the_unit() -> None:
+    data = replace(with_parts([[1, 2, 1, 2]], [[0, 0, 2, 2]]), times=np.array([0, 10, 20, 21]) * 10**6)
+    assert with_ticks(split_events(data, "files"), data, ModelConfig(time=True)).training.ticks.tolist() == [1, 2]
+
+
 def test_other_splits_are_refused_for_such_data_and_this_split_for_other_data() -> None:
     data = with_parts([[1, 2, 3]], [[0, 0, 2]])
     for how in ("leave-one-out", "last-2", "temporal:0.8"):
