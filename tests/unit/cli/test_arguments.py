@@ -66,6 +66,8 @@ def test_options_of_the_published_code_are_translated() -> None:
     given = ["train", "--norm-first", "--use_amp", "--maxlen", "5"]
     assert published_spellings(given) == ["train", "--norm", "pre", "--precision", "bf16", "--maxlen", "5"]
     assert published_spellings(["--no_norm_first"]) == ["--norm", "post"]
+    assert published_spellings(["--train", "a.csv"]) == ["--dataset", "a.csv"]
+    assert published_spellings(["--train=a.csv"]) == ["--dataset=a.csv"]
 
 
 @pytest.mark.parametrize(
