@@ -95,11 +95,20 @@ def _flags_without_values(arguments: list[str]) -> list[str]:
 def misspelt(arguments: list[str], commands: dict[str, type]) -> str | None:
     """Return a message on the first unknown command or option, with a suggestion; None if all are known."""
     command, *others = arguments
+    for word, following in zip(arguments, [*others, "--"], strict=True):
+        # A path "" would mean the current folder, and seeds without numbers the default ones.
+        if (
+            word == ""
+            or (word.startswith("--") and word.endswith("="))
+            or (word == "--seeds" and following[:2] == "--")
+        ):
+            return f"a value is empty after {word or 'an option'}; give a value, or remove the option"
     if command in ("--help", "-h") or command.startswith("--tyro"):
         return None
     if command not in commands:
         kind = "option" if command.startswith("-") else "command"
-        return f"unknown {kind} {command}; {_nearest(command, commands) or 'sasrec --help lists the commands'}"
+        known_words = [*commands, "--help", "--version"]
+        return f"unknown {kind} {command}; {_nearest(command, known_words) or 'sasrec --help lists the commands'}"
     known = {"--help", *_options(commands[command])}
     for word in others:
         option = _spelled(word.partition("=")[0])
@@ -144,7 +153,8 @@ def _options(command: type) -> set[str]:
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, sorted(known), n=1)
+    longer = [each for each in sorted(known) if each.startswith(f"{word}_")]  # --user for --user_column
+    near = longer or difflib.get_close_matches(word, sorted(known), n=1)
     return f"did you mean {near[0]}?" if near else ""
 
 

@@ -8,20 +8,26 @@ from typing import Annotated, Any
 
 import tyro
 
-from sasrec.cli.arguments import OptionalPath, OptionalText, ids, seconds
+from sasrec.cli.arguments import OptionalPath, OptionalText, as_options, ids, seconds
 from sasrec.cli.console import err, out, say
 from sasrec.config.choices import Candidates, SplitName
 from sasrec.config.settings import RunConfig
 from sasrec.errors import ConfigError, DataError
 
+_AGAIN = "interrupted; run the same command again to continue"
+
 # Everything else is imported in `run`: help, and what is refused at once, need no PyTorch.
+
+
+def _as_options(sentence: str) -> str:
+    return as_options(sentence, [Train])
 
 
 @dataclass(frozen=True)
 class Train:
     """Train a model, keep the best checkpoint by validation NDCG@10, and measure it on test.
 
-    Ends with a verdict: whether the model beats the best baseline, and whether training had converged.
+    Ends with a verdict: whether the model beats the best baseline. It also says if training ended too early.
 
     Example: sasrec train --dataset ml-100k --train_dir runs/first
 
@@ -82,7 +88,7 @@ class Train:
         from sasrec.runs.train import resume, train
         from sasrec.runtime.log import RunLog
 
-        log = RunLog(None, err)
+        log = RunLog(None, err, _as_options)
         try:
             if self.resume:
                 resume(self.train_dir, recipe=self.config, log=log)
@@ -131,7 +137,7 @@ class Train:
                 f"effect. Remove {named}."
             )
         device, path = self.config.training.device, self.state_dict_path
-        metrics = evaluate(self.train_dir, device=device, checkpoint=path, log=RunLog(None, err))
+        metrics = evaluate(self.train_dir, device=device, checkpoint=path, log=RunLog(None, err, _as_options))
         if path is None:
             print_run(self.train_dir, metrics, sampled=self.sampled)
         else:
@@ -178,7 +184,7 @@ class Evaluate:
             test=self.test,
             details=self.details,
             k=self.k,
-            log=RunLog(None, err),
+            log=RunLog(None, err, _as_options),
         )
         if self.test is None:
             print_run(self.run_dir, metrics, sampled=self.sampled, k=self.k)
@@ -234,7 +240,7 @@ class Recommend:
     """
 
     run_dir: tyro.conf.Positional[Path]
-    """Folder of the run."""
+    """Folder of the run, or of an export."""
     history: OptionalText = None
     """Item ids, oldest first, separated by commas; or @FILE, one id a line. The user may be new to the data."""
     times: OptionalText = None
@@ -292,7 +298,9 @@ class Recommend:
         }
         if self.output is not None and self.all:
             with joined(recommender.model.device.type):
-                frame = recommender.recommend_all(log=RunLog.of_run(None, RunLog(None, err)), **options)
+                frame = recommender.recommend_all(
+                    log=RunLog.of_run(None, RunLog(None, err, _as_options)), **options
+                )
                 if rank() > 0:
                     return
             frame.write_csv(self.output) if self.output.suffix == ".csv" else frame.write_parquet(self.output)
@@ -342,11 +350,14 @@ class Reproduce:
         from sasrec.runtime.log import RunLog
         from sasrec.studies.reproduce import ReproductionError, reproduce
 
-        seeds, log = list(self.seeds) or None, RunLog(None, err)
+        seeds, log = list(self.seeds) or None, RunLog(None, err, _as_options)
         try:
             outcome = reproduce(self.recipe, self.train_dir, dataset=self.dataset, seeds=seeds, log=log)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt("interrupted; run the same command again to continue") from None
+            raise KeyboardInterrupt(_AGAIN) from None
+        except SystemExit:  # SIGTERM
+            say(err, _AGAIN)
+            raise
         print_outcome(outcome)
         if outside := outcome.outside():
             raise ReproductionError(

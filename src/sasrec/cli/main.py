@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import tyro
@@ -40,7 +42,6 @@ _COMMANDS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    out.quiet = launched() and os.environ.get("RANK", "0") != "0"
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         if unreadable := [word for word in arguments if not _is_text(word)]:
@@ -48,9 +49,15 @@ def main(arguments: list[str] | None = None) -> int:
         if arguments[:1] == ["--version"]:
             out.print(f"sasrec {__version__}")
             return 0
+        out.quiet = launched() and os.environ["RANK"] != "0"
         if out.quiet and arguments[:1] and arguments[0] not in _PARALLEL:
             return 0
-        return _run(arguments)
+        command = _parsed(arguments)
+        if isinstance(command, int):
+            return command
+        with _shown_warnings():
+            command.run()
+        return 0
     except SasrecError as error:
         return _failed(as_options(str(error), _COMMANDS.values()))
     except BrokenPipeError:  # the reader of our output, such as `head`, has enough; rich ends with 1 then too
@@ -68,7 +75,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def _run(arguments: list[str]) -> int:
+def _parsed(arguments: list[str]) -> Any:
+    """Return the command to run, or an exit status if the arguments ask for help or are wrong."""
     arguments = published_spellings(_with_help(arguments))
     if wrong := misspelt(arguments, _COMMANDS):
         say(err, wrong, label="error:", style="red")
@@ -78,22 +86,26 @@ def _run(arguments: list[str]) -> int:
         return 0
     if {"--help", "-h"} & set(arguments):
         print_description(_COMMANDS[arguments[0]])
-    command = tyro.cli(
+    return tyro.cli(
         _commands(recipe_named_in(arguments)),
         prog="sasrec",
         args=arguments,
         use_underscores=True,
         config=(tyro.conf.OmitArgPrefixes,),
     )
+
+
+@contextmanager
+def _shown_warnings() -> Iterator[None]:
+    """Print each warning of the block as a note."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _show_warning
-        command.run()
-    return 0
+        yield
 
 
 def _with_help(arguments: list[str]) -> list[str]:
-    """Return the arguments with `help COMMAND` replaced by `COMMAND --help`, and `help` or nothing by `--help`."""
+    """Return the arguments with `help X` replaced by `X --help`, and `help` alone or no argument by `--help`."""
     if not arguments or arguments == ["help", "help"]:
         return ["--help"]
     return [*arguments[1:], "--help"] if arguments[0] == "help" else arguments
@@ -117,7 +129,7 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 def _commands(config: RunConfig) -> Any:
-    """The union of all commands, as tyro takes it. `config`: the defaults of `train`."""
+    """Return the union type of all commands, which tyro parses into one of them. `config`: defaults of `train`."""
     union: Any = None
     for name, command in _COMMANDS.items():
         default: dict[str, Any] = {"default": Train(tyro.MISSING, config=config)} if command is Train else {}

@@ -290,9 +290,9 @@ class Recommender:
 
     def _known(self, item_ids: Iterable[object], where: str) -> npt.NDArray[np.int64]:
         """Return the item numbers of the known ids, and warn about the other ids, which were given in `where`."""
-        if isinstance(item_ids, str):
+        if isinstance(item_ids, str) or not isinstance(item_ids, Iterable):
             raise DataError(
-                f"{where}: give a list of item ids, not the text {item_ids!r}. Use [{item_ids!r}] for one item."
+                f"{where}: give a list of item ids, not {item_ids!r}. Use [{item_ids!r}] for one item."
             )
         numbers, unknown = self._numbers(item_ids)
         _warn(unknown, where)

@@ -40,13 +40,13 @@ def load(
     run: str | Path,
     *,
     device: str = "auto",
-    dataset: str | Path | None = None,
+    dataset: Dataset | str | Path | None = None,
     checkpoint: str | Path | None = None,
 ) -> Recommender:
     """Load a trained run, or an export, for recommendations.
 
-    `checkpoint`: the folder of a checkpoint to use instead of the best one. `dataset`: a prepared folder with the
-    same data, if the data of the run has moved.
+    `checkpoint`: the folder of a checkpoint to use instead of the best one. `dataset`: a prepared folder or
+    Dataset with the same data, if the data of the run has moved.
 
     Raises: CheckpointError or DataError if a part is missing, damaged, or belongs to other data. Remedy: name the
     right checkpoint or data set.
@@ -55,7 +55,7 @@ def load(
 
 
 def _loaded(
-    folder: RunFolder, device: str, dataset: str | Path | None, checkpoint: str | Path | None
+    folder: RunFolder, device: str, dataset: Dataset | str | Path | None, checkpoint: str | Path | None
 ) -> tuple[Recommender, str]:
     """Return the recommender of a run, and the setting `split` of its training."""
     if not folder.path.exists():
@@ -68,7 +68,8 @@ def _loaded(
     data: Dataset | None = None
     # An export has its own catalogue and no data set, unless the caller names one.
     if dataset is not None or not folder.items_file.exists():
-        data = open_dataset(dataset) if dataset else folder.dataset()
+        named = dataset if isinstance(dataset, Dataset) else open_dataset(dataset) if dataset else None
+        data = named or folder.dataset()
         check_data(found, data)
     items = data.catalogue if data is not None else _exported_items(folder.items_file, found)
     model = model_of(found, len(items)).to(pick_device(device))
@@ -102,7 +103,7 @@ def evaluate(
     run: str | Path,
     *,
     device: str = "auto",
-    dataset: str | Path | None = None,
+    dataset: Dataset | str | Path | None = None,
     checkpoint: str | Path | None = None,
     test: Any = None,
     details: bool = False,
@@ -165,13 +166,13 @@ def _test_data(test: Any, folder: RunFolder, log: RunLog) -> Dataset:
     return data
 
 
-def _refuse_to_evaluate(folder: RunFolder, dataset: str | Path | None, k: Sequence[int]) -> None:
+def _refuse_to_evaluate(folder: RunFolder, dataset: Dataset | str | Path | None, k: Sequence[int]) -> None:
     """Raise the errors of `evaluate` that need no model and no data."""
     if folder.items_file.exists():
         raise EvaluationError(
             f"{folder.path} is an export, which has no events. Evaluate the run that the export came from."
         )
-    if dataset is not None and Path(dataset).is_file():
+    if isinstance(dataset, str | Path) and Path(dataset).is_file():
         raise ConfigError(
             f"`dataset` must be the prepared folder of the run's own data, but {dataset} is a file. To measure "
             "the run on the events of this file, name it as `test`."
