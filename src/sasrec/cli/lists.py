@@ -81,7 +81,7 @@ def _lines(option: str, path: Path) -> list[str]:
 
 
 def _unquoted(line: str, place: str) -> str:
-    """Return the id of a line that begins with a quote. If the quotes are not those of CSV, it is the whole line."""
+    """Return the id of a line that begins with a quote; the whole line if its quotes are not those of CSV."""
     try:
         fields = next(csv.reader([line], skipinitialspace=True, strict=True), [])
     except csv.Error:

@@ -166,7 +166,8 @@ def prepare(
     `source`: a file (CSV, TSV, Parquet, JSON Lines or text without header, also as .gz), a list of files, or a
     Polars or pandas frame. `user`, `item` and `time` name its columns. `items` is a file with item
     titles or groups: CSV, TSV, other separated text, JSON Lines or Parquet. `items_id`, `items_title` and
-    `items_group` name its columns, or number them from 0 if it has no header. A group is, for example, a genre; `evaluate(…, details=True)` needs groups to measure diversity.
+    `items_group` name its columns, or number them from 0 if it has no header. A group is, for example, a genre;
+    `evaluate(…, details=True)` needs groups to measure diversity.
     `**options`: fields of DataConfig, such as k_core=5.
 
     Raises: DataError if rows are bad. Remedy: fix these rows (the message lists the first five), or skip them with

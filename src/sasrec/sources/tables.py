@@ -18,11 +18,11 @@ from sasrec.errors import DataError
 from sasrec.files import decompressed, unicode_text
 
 SAMPLE = 10_000  # records that decide how a file is read
-_LONGEST_FIELD = 2**24  # the csv module refuses fields of more than 128 KB, such as long descriptions
 _KEYS_FROM = 1000  # JSON objects that are searched for keys
-# Fields of these are quoted in some files only. A file is quoted if a field has a doubled quote inside quotes.
+# Fields of these are quoted in some files only: where a field in quotes is empty, or has a doubled quote or the
+# separator.
 _SOMETIMES_QUOTED = ("\t", "|")
-_QUOTED = r'(?:^|{0})"(?:[^"{0}\r\n]|"")*""(?:[^"{0}\r\n]|"")*"(?={0}|[\r\n]|$)'
+_QUOTED = r'(?:^|{0})"(?:(?:[^"\r\n]|"")*(?:""|{0})(?:[^"\r\n]|"")*)?"(?={0}|[\r\n]|$)'
 
 Record = Sequence[str | None]
 
@@ -38,9 +38,9 @@ class Reading:
     records: Callable[[], Iterator[tuple[int, Record | None]]]
     """Yields (line, fields) of each record; the fields are None if the line cannot be split."""
 
-    def sample(self) -> list[Record]:
-        """Return the first records that can be split."""
-        return [fields for _, fields in islice(self.records(), SAMPLE) if fields is not None]
+    def first(self) -> Record | None:
+        """Return the first record that can be split, if any is near the beginning."""
+        return next((fields for _, fields in islice(self.records(), SAMPLE) if fields is not None), None)
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,14 @@ def open_table(path: Path) -> TableFile:
         with decompressed(path) as stream:
             data = stream.read()
         text, guessed = _decoded(data)
+        if not text.strip("\ufeff \t\r\n"):
+            raise ValueError("it is empty")
     # Polars can panic on damaged Parquet files; gzip raises EOFError for a file that is cut off.
     except (OSError, EOFError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         reason = str(error).splitlines()[0]
         raise DataError(
-            f"the items file {path} cannot be read ({reason}). Give a CSV, TSV, JSON Lines or Parquet file; save text "
-            "as UTF-8 (Excel: CSV UTF-8)."
+            f"the items file {path} cannot be read ({reason}). Give a CSV, TSV, JSON Lines or Parquet file; save "
+            "text as UTF-8 (Excel: CSV UTF-8)."
         ) from None
     text = text.lstrip("\ufeff")
     if (objects := _objects(text)) is not None:
@@ -79,8 +81,8 @@ def open_table(path: Path) -> TableFile:
     readings = [_delimited(text, separator) for separator in ("\t", "::", ",", ";", "|") if separator in first]
     if not readings:
         raise DataError(
-            f"the items file {path} has one column: its first line is {first[:80]!r}. Give a file with ids and titles "
-            "separated by tabs, commas, semicolons, :: or |."
+            f"the items file {path} has one column: its first line is {first[:80]!r}. Give a file with ids and "
+            "titles separated by tabs, commas, semicolons, :: or |."
         )
     return TableFile(path, tuple(readings), guessed)
 
@@ -95,7 +97,7 @@ def _decoded(data: bytes) -> tuple[str, bool]:
         return unicode_text(data), False
     except UnicodeDecodeError as error:
         special = re.findall(rb"[\x80-\xff]+", data)
-        if b"\0" in data or sum(len(run) > 1 for run in special) > len(special) / 10:
+        if re.search(rb"[\0-\x08\x0e-\x1f]", data) or sum(len(run) > 1 for run in special) > len(special) / 10:
             raise ValueError(f"it is not UTF-8 text: {error}") from None
         return data.decode("cp1252"), True
 
@@ -106,19 +108,18 @@ def _delimited(text: str, separator: str) -> Reading:
         quoted = re.search(_QUOTED.format(re.escape(separator)), text, re.MULTILINE) is not None
 
     def plain() -> Iterator[tuple[int, Record | None]]:
-        for number, line in enumerate(re.split(r"\r\n|\r|\n", text), start=1):
+        for number, line in enumerate(_lines(text), start=1):
             if line.strip():
                 yield number, [_clean(field) for field in line.split(separator)]
 
     def with_quotes() -> Iterator[tuple[int, Record | None]]:
-        csv.field_size_limit(max(_LONGEST_FIELD, csv.field_size_limit()))
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True)
+        reader = csv.reader(_lines(text), delimiter=separator, strict=True, skipinitialspace=True)
         while True:
             number = reader.line_num + 1
             try:
                 fields = next(reader, None)
-            except csv.Error:
-                yield number, None
+            except csv.Error:  # an unclosed quote reaches over several lines
+                yield from ((line, None) for line in range(number, reader.line_num + 1))
                 continue
             if fields is None:
                 return
@@ -127,6 +128,11 @@ def _delimited(text: str, separator: str) -> Reading:
 
     named = {"\t": "tabs", ",": "commas", ";": "semicolons"}.get(separator, separator)
     return Reading(f"separated by {named}", None, with_quotes if quoted else plain)
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Return the lines of a text, with their line ends: \\n, \\r\\n or \\r."""
+    return io.StringIO(text, newline="")
 
 
 def _clean(field: str) -> str | None:
@@ -145,7 +151,7 @@ def _objects(text: str) -> Reading | None:
             return None
         lines = array if isinstance(array, list) else []
     elif begin == "{":
-        lines = re.split(r"\r\n|\r|\n", text)
+        lines = list(_lines(text))
     keys = list(dict.fromkeys(key for line in lines[:_KEYS_FROM] for key in _object(line) or ()))
     if not keys:
         return None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -46,9 +46,15 @@ class _Layout:
     group: int | None
 
     def records(self) -> Iterator[tuple[int, Record | None]]:
-        """Yield (line, fields) of each record after the header; no fields if their number differs from the first."""
+        """Yield (line, fields) of each record after the header; None if their number is not that of the first."""
         for line, fields in islice(self.reading.records(), int(self.header), None):
             yield line, fields if fields is not None and len(fields) == len(self.names) else None
+
+    def ids(self) -> Iterator[str]:
+        """Yield the id of each row that has one."""
+        for _, fields in self.records():
+            if fields is not None and (item_id := fields[self.id]) is not None:
+                yield item_id
 
 
 def titled(data: Dataset, table: TableFile, wanted: Wanted, *, partial: bool = False) -> Dataset:
@@ -56,43 +62,72 @@ def titled(data: Dataset, table: TableFile, wanted: Wanted, *, partial: bool = F
 
     Notes on how the file was read and on what it lacks are added to the warnings of the report.
 
-    Raises: DataError if the file has no such column, or if it has fewer than half of the items (with `partial`, this
-    is a note). Remedy: name the column of ids; the message shows ids of both.
+    Raises: DataError if the file has no such column, or if it has fewer than half of the items (with `partial`,
+    this is a note). Remedy: name the column of ids; the message shows ids of both.
     """
     ids = data.catalogue.ids.cast(pl.String).to_list()
     known = set(ids)
     layout = max(_layouts(table, wanted, known), key=lambda each: _fit(each, known))
-    found: dict[str, tuple[str | None, str | None]] = {}
-    notes = _Notes(table, layout)
+    titles, groups = _Texts("title", layout.title), _Texts("group", layout.group)
+    matched, unsplit = set(), []
     for line, fields in layout.records():
         if fields is None:
-            notes.unsplit.append(line)
-            continue
-        item_id, group = fields[layout.id], None if layout.group is None else fields[layout.group]
-        if item_id in known and item_id is not None:
-            title = fields[layout.title]
-            first = found.setdefault(item_id, (title, group))
-            if first[0] is None or (first[1] is None and layout.group is not None):
-                found[item_id] = (first[0] or title, first[1] or group)
-            if first[0] and title and first[0] != title:
-                notes.named_twice.setdefault(item_id, (first[0], title))
-    if 2 * len(found) < len(ids) and not partial:
-        raise DataError(_mismatch(table, layout, ids, len(found)))
-    titles, groups = ([found.get(item_id, (None, None))[part] for item_id in ids] for part in (0, 1))
-    catalogue = dataclasses.replace(
-        data.catalogue,
-        titles=pl.Series(titles, dtype=pl.String),
-        groups=None if layout.group is None else pl.Series(groups, dtype=pl.String),
-    )
-    warnings = [*data.report.get("warnings", []), *notes.sentences(wanted, titles, groups)]
-    return dataclasses.replace(data, catalogue=catalogue, report=data.report | {"warnings": warnings})
+            unsplit.append(line)
+        elif (item_id := fields[layout.id]) is not None and item_id in known:
+            matched.add(item_id)
+            titles.add(item_id, fields)
+            groups.add(item_id, fields)
+    if 2 * len(matched) < len(ids) and not partial:
+        raise DataError(_mismatch(table, layout, ids, matched, unsplit))
+    notes = [
+        *_read_as(table, layout, wanted, titles, unsplit),
+        *titles.notes(ids, table.path.name),
+        *groups.notes(ids, table.path.name),
+    ]
+    if missing := known - matched:
+        notes += _nearly_matched(layout, missing)
+    catalogue = dataclasses.replace(data.catalogue, titles=titles.of(ids), groups=groups.of(ids))
+    report = data.report | {"warnings": [*data.report.get("warnings", []), *notes]}
+    return dataclasses.replace(data, catalogue=catalogue, report=report)
+
+
+class _Texts:
+    """The titles or groups of items, as they are read: the first of each item is kept."""
+
+    def __init__(self, kind: str, place: int | None) -> None:
+        """`place`: the place of the column; None if the texts are not wanted."""
+        self.kind, self.place = kind, place
+        self.by_id: dict[str, str] = {}
+        self.others: dict[str, str] = {}
+        """The first other text of each item that has two."""
+
+    def add(self, item_id: str, fields: Record) -> None:
+        """Read the text of an item from its row."""
+        text = None if self.place is None else fields[self.place]
+        if text is not None and text != self.by_id.setdefault(item_id, text):
+            self.others.setdefault(item_id, text)
+
+    def of(self, ids: list[str]) -> pl.Series | None:
+        """Return the text of each item, null if it has none."""
+        return None if self.place is None else pl.Series([self.by_id.get(each) for each in ids], dtype=pl.String)
+
+    def notes(self, ids: list[str], file: str) -> Iterator[str]:
+        """Yield sentences on items with two texts, and on items without."""
+        if self.others:
+            item_id, other = next(iter(self.others.items()))
+            yield (
+                f"{len(self.others):,} items have two {self.kind}s in {file} and keep the first; "
+                f"{shown(item_id)} has {self.by_id[item_id]!r} and {other!r}"
+            )
+        if self.place is not None and len(self.by_id) < len(ids):
+            yield f"{len(self.by_id):,} of {len(ids):,} items have a {self.kind} in {file}"
 
 
 def _layouts(table: TableFile, wanted: Wanted, known: set[str]) -> list[_Layout]:
     """Return the layouts in which the file can be read. Raises: DataError if none has the wanted columns."""
     layouts, errors = [], []
     for reading in table.readings:
-        first = next(iter(reading.sample()[:1]), None)
+        first = reading.first()
         if first is None or (reading.names is None and len(first) < 2):
             continue
         try:
@@ -107,13 +142,17 @@ def _layouts(table: TableFile, wanted: Wanted, known: set[str]) -> list[_Layout]
 
 
 def _layout(table: TableFile, reading: Reading, first: Record, wanted: Wanted, known: set[str]) -> _Layout:
+    asked = [name for name in (wanted.id, wanted.title, wanted.group) if name is not None]
     # Some public files name columns with a type, such as item_id:token.
     names = reading.names or tuple((field or "").split(":")[0] for field in first)
-    asked = [name for name in (wanted.id, wanted.title, wanted.group) if name is not None]
-    # Without names, the first line is a row if it begins with the id of an item.
-    named = any(name in names for name in asked)
-    header = reading.names is None and (named or first[0] not in known)
-    if reading.names is None and not header:
+    begin = (
+        first[int(wanted.id)] if wanted.id and wanted.id.isdecimal() and int(wanted.id) < len(first) else first[0]
+    )
+    # The first line of a text is a header if a wanted column is named in it, or if it has no id of an item, and no
+    # number where the ids are.
+    named = any(name in names and not name.isdecimal() for name in asked)
+    row = reading.names is None and not named and ((begin or "").isdecimal() or not known.isdisjoint(first))
+    if row:
         names = tuple(map(str, range(len(first))))
 
     def place(name: str) -> int:
@@ -121,13 +160,19 @@ def _layout(table: TableFile, reading: Reading, first: Record, wanted: Wanted, k
             return names.index(name)
         if name.isdecimal() and int(name) < len(names):
             return int(name)
+        listed = (
+            f"its first line is an item, so its columns are numbered: {', '.join(names)}"
+            if row
+            else (f"its columns are: {', '.join(names)}")
+        )
         raise DataError(
-            f"{table.path} has no column {name!r}; its columns are: {', '.join(names)}. "
+            f"{table.path} has no column {name!r}; {listed}. "
             "Name one of these with `items_id`, `items_title` or `items_group`."
         )
 
     item_id = 0 if wanted.id is None else place(wanted.id)
     title = _title_column(names, item_id) if wanted.title is None else place(wanted.title)
+    header = reading.names is None and not row
     return _Layout(reading, names, header, item_id, title, None if wanted.group is None else place(wanted.group))
 
 
@@ -148,67 +193,62 @@ def _fit(layout: _Layout, known: set[str]) -> tuple[int, float]:
     return hits, sum(fields is not None for fields in records) / max(1, len(records))
 
 
-@dataclass
-class _Notes:
-    """What there is to say about an items file that was read."""
-
-    table: TableFile
-    layout: _Layout
-    unsplit: list[int] = dataclasses.field(default_factory=list)
-    """Lines without the right number of fields."""
-    named_twice: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
-    """Items with two titles: the first, and the first other one."""
-
-    def sentences(self, wanted: Wanted, titles: list[str | None], groups: list[str | None]) -> Iterable[str]:
-        """Yield sentences on how the file was read, and on what it lacks."""
-        file, layout = self.table.path.name, self.layout
-        if self.table.guessed_encoding:
-            special = next((title for title in titles if title and not title.isascii()), "")
-            example = f", such as {special!r}" if special else ""
-            yield f"{file} is not UTF-8; its titles are read as Windows-1252{example}"
-        if layout.reading.names is None and not layout.header:
-            yield f"{file} has no header, because its first line begins with the id of an item"
-        elif wanted.title is None and len(layout.names) > 2:
-            yield f"titles are the column {layout.names[layout.title]} of {file}"
-        if self.unsplit:
-            yield (
-                f"{len(self.unsplit):,} lines of {file} are ignored, because their number of fields is not "
-                f"{len(layout.names)} or their quotes do not match; the first is line {self.unsplit[0]}"
-            )
-        if self.named_twice:
-            item_id, (first, other) = next(iter(self.named_twice.items()))
-            yield (
-                f"{len(self.named_twice):,} items have two titles in {file}, and keep the first; "
-                f"{shown(item_id)} has {first!r} and {other!r}"
-            )
-        for kind, texts in (("title", titles), ("group", groups if layout.group is not None else [])):
-            have = sum(text is not None for text in texts)
-            if have < len(texts):
-                yield f"{have:,} of {len(texts):,} items have a {kind} in {file}"
-
-
-def _mismatch(table: TableFile, layout: _Layout, ids: list[str], matched: int) -> str:
-    """Return the message on a file that has few of the items: examples from both, the reason, the remedy."""
-    records = [fields for _, fields in islice(layout.records(), SAMPLE) if fields is not None]
-    theirs = list(dict.fromkeys(value for fields in records if (value := fields[layout.id]) is not None))
-    strangers = [item_id for item_id in theirs if item_id not in set(ids)] or theirs
-    column = layout.names[layout.id]
-    message = (
-        f"{matched:,} of {len(ids):,} items have a row in {table.path}, which was read as {layout.reading.kind}: its "
-        f"column {column} has {_examples(strangers)}, but the items of the data include {_examples(ids)}. "
-    )
-    if 2 * len(set(map(_stripped, theirs)) & set(map(_stripped, ids))) >= min(len(ids), len(set(theirs))):
-        return message + (
-            "They match only without zeros that a program changed: pandas reads the id 007 as 7, and writes 7 as 7.0 "
-            "if another is missing. Read the ids as text there (pandas: dtype=str), and write both files again."
+def _read_as(
+    table: TableFile, layout: _Layout, wanted: Wanted, titles: _Texts, unsplit: list[int]
+) -> Iterator[str]:
+    """Yield sentences on how the file was read. `unsplit`: the lines without the right number of fields."""
+    file = table.path.name
+    if table.guessed_encoding:
+        special = next((title for title in titles.by_id.values() if not title.isascii()), None)
+        yield f"{file} is not UTF-8; it is read as Windows-1252" + (
+            f", for example {special!r}" if special else ""
         )
-    hits = {
-        place: len({fields[place] for fields in records} & set(ids))
-        for place in range(len(layout.names))
-        if place != layout.id
-    }
-    best = max(hits, key=lambda place: hits[place], default=None)
-    if best is not None and hits[best] > matched:
+    if layout.reading.names is None and not layout.header:
+        yield f"{file} has no header, because its first line has an id"
+    elif wanted.title is None and len(layout.names) > 2:
+        yield f"titles are the column {layout.names[layout.title]} of {file}"
+    if unsplit:
+        yield _ignored(file, layout, unsplit)
+
+
+def _ignored(file: str, layout: _Layout, unsplit: list[int]) -> str:
+    lines = f"{len(unsplit):,} lines of {file} are ignored" if len(unsplit) > 1 else f"1 line of {file} is ignored"
+    return (
+        f"{lines}, because the number of fields is not {len(layout.names)} or a quote is not closed; "
+        f"the first is line {unsplit[0]}"
+    )
+
+
+def _nearly_matched(layout: _Layout, missing: set[str]) -> Iterator[str]:
+    """Yield a note if some of the missing ids are in the file with other zeros, such as 007 for 7."""
+    theirs = {_stripped(item_id): item_id for item_id in layout.ids()}
+    near = sorted(item_id for item_id in missing if _stripped(item_id) in theirs)
+    if near:
+        pair = f"{shown(near[0])} and {shown(theirs[_stripped(near[0])])}"
+        yield f"{len(near):,} items without a row differ from an id of the file only in zeros, such as {pair}"
+
+
+def _mismatch(table: TableFile, layout: _Layout, ids: list[str], matched: set[str], unsplit: list[int]) -> str:
+    """Return the message on a file that has few of the items: examples from both, the reason, the remedy."""
+    theirs = list(dict.fromkeys(layout.ids()))
+    strangers = [item_id for item_id in theirs if item_id not in matched] or theirs
+    lacking = [item_id for item_id in ids if item_id not in matched]
+    message = (
+        f"only {len(matched):,} of {len(ids):,} items have a row in {table.path}, read as {layout.reading.kind}: "
+        f"its column {layout.names[layout.id]} has {_examples(strangers)}, but the data has {_examples(lacking)}. "
+    )
+    if unsplit:
+        message += f"{_ignored(table.path.name, layout, unsplit)}. "
+    stripped = set(map(_stripped, theirs))
+    if 2 * sum(_stripped(item_id) in stripped for item_id in ids) >= len(ids):
+        return message + (
+            "They match only without zeros that a program changed: pandas reads the id 007 as 7, and writes 7 as "
+            "7.0 if another id is missing. Read the ids as text there (pandas: dtype=str), and use that."
+        )
+    columns = zip(*(fields for _, fields in layout.records() if fields is not None), strict=True)
+    hits = [len(set(ids).intersection(column)) for column in columns]
+    best = max(range(len(hits)), key=hits.__getitem__, default=layout.id)
+    if hits and hits[best] > len(matched):
         name = layout.names[best]
         return message + f"Column {name} has {hits[best]:,} of them. Use items_id={name!r}."
     return message + (
