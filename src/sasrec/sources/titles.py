@@ -62,8 +62,10 @@ def titled(data: Dataset, table: TableFile, wanted: Wanted, *, partial: bool = F
 
     Notes on how the file was read and on what it lacks are added to the warnings of the report.
 
-    Raises: DataError if the file has no such column, or if it has fewer than half of the items (with `partial`,
-    this is a note). Remedy: name the column of ids; the message shows ids of both.
+    With `partial`, the items without a row are only counted.
+
+    Raises: DataError if the file has no such column, or has fewer than half of the items, or has more of them in
+    another column than in the first. Remedy: name the column of ids; the message shows ids of both.
     """
     ids = data.catalogue.ids.cast(pl.String).to_list()
     known = set(ids)
@@ -77,8 +79,9 @@ def titled(data: Dataset, table: TableFile, wanted: Wanted, *, partial: bool = F
             matched.add(item_id)
             titles.add(item_id, fields)
             groups.add(item_id, fields)
-    if 2 * len(matched) < len(ids) and not partial:
-        raise DataError(_mismatch(table, layout, ids, matched, unsplit))
+    better = _better_column(layout, known, len(matched)) if len(matched) < len(ids) else None
+    if not partial and (2 * len(matched) < len(ids) or (better is not None and wanted.id is None)):
+        raise DataError(_mismatch(table, layout, ids, matched, unsplit, better))
     notes = [
         *_read_as(table, layout, wanted, titles, unsplit),
         *titles.notes(ids, table.path.name),
@@ -228,8 +231,29 @@ def _nearly_matched(layout: _Layout, missing: set[str]) -> Iterator[str]:
         yield f"{len(near):,} items without a row differ from an id of the file only in zeros, such as {pair}"
 
 
-def _mismatch(table: TableFile, layout: _Layout, ids: list[str], matched: set[str], unsplit: list[int]) -> str:
-    """Return the message on a file that has few of the items: examples from both, the reason, the remedy."""
+def _better_column(layout: _Layout, known: set[str], matched: int) -> tuple[str, int] | None:
+    """Return the column with most ids of items, and their number, if it has more than `matched`."""
+    found: list[set[str]] = [set() for _ in layout.names]
+    for _, fields in layout.records():
+        for place, value in enumerate(fields or ()):
+            if value is not None and value in known:
+                found[place].add(value)
+    best = max(range(len(found)), key=lambda place: len(found[place]))
+    return (layout.names[best], len(found[best])) if len(found[best]) > matched else None
+
+
+def _mismatch(
+    table: TableFile,
+    layout: _Layout,
+    ids: list[str],
+    matched: set[str],
+    unsplit: list[int],
+    better: tuple[str, int] | None,
+) -> str:
+    """Return the message on a file that lacks many items: examples from both, the reason, the remedy.
+
+    `better`: the result of `_better_column`.
+    """
     theirs = list(dict.fromkeys(layout.ids()))
     strangers = [item_id for item_id in theirs if item_id not in matched] or theirs
     lacking = [item_id for item_id in ids if item_id not in matched]
@@ -239,18 +263,19 @@ def _mismatch(table: TableFile, layout: _Layout, ids: list[str], matched: set[st
     )
     if unsplit:
         message += f"{_ignored(table.path.name, layout, unsplit)}. "
+    if better is not None:
+        keep = (
+            f", or items_id={layout.names[layout.id]!r} if the first is right"
+            if 2 * len(matched) >= len(ids)
+            else ""
+        )
+        return message + f"Column {better[0]} has {better[1]:,} of them. Use items_id={better[0]!r}{keep}."
     stripped = set(map(_stripped, theirs))
     if 2 * sum(_stripped(item_id) in stripped for item_id in ids) >= len(ids):
         return message + (
             "They match only without zeros that a program changed: pandas reads the id 007 as 7, and writes 7 as "
             "7.0 if another id is missing. Read the ids as text there (pandas: dtype=str), and use that."
         )
-    columns = zip(*(fields for _, fields in layout.records() if fields is not None), strict=True)
-    hits = [len(set(ids).intersection(column)) for column in columns]
-    best = max(range(len(hits)), key=hits.__getitem__, default=layout.id)
-    if hits and hits[best] > len(matched):
-        name = layout.names[best]
-        return message + f"Column {name} has {hits[best]:,} of them. Use items_id={name!r}."
     return message + (
         "Give the file that belongs to this data, or name its column of ids with `items_id`; its columns are: "
         f"{', '.join(layout.names)}."

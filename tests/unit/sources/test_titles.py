@@ -178,6 +178,16 @@ def test_another_column_of_ids_is_named(tmp_path: Path, capsys: pytest.CaptureFi
     assert titles(prepared(numbered, items_id="2", items_title="1")) == TITLES
 
 
+def test_of_two_numberings_the_one_with_fewer_items_is_not_taken_silently(tmp_path: Path) -> None:
+    text = "movie_id,title,dense_id\n" + "".join(f"{i},T{n},{n}\n" for n, i in enumerate([1, *range(3, 20)], 1))
+    path = written(tmp_path / "t.csv", text)
+    with pytest.raises(DataError, match="items_id='dense_id', or items_id='movie_id' if the first is right"):
+        prepared(path)
+    assert titles(prepared(path, items_id="dense_id")) == {i: f"T{i}" for i in IDS}
+    assert titles(prepared(path, items_id="movie_id"))["3"] == "T2"
+    assert titles(prepared(path, items_id="movie_id"))["2"] is None
+
+
 def test_a_column_that_is_missing_is_refused_with_the_columns(tmp_path: Path) -> None:
     path = written(tmp_path / "t.csv", "1,A,x\n2,B,y\n")
     with pytest.raises(DataError, match=r"no column 'name'; its first line is an item, so .* numbered: 0, 1, 2"):
