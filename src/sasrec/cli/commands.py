@@ -201,6 +201,8 @@ class Compare:
 class Recommend:
     """Recommend the best items for a history, for a user of the data, or for all users.
 
+    An id with a comma goes in double quotes, as in CSV: --history '"a,b",c'. A file of ids is UTF-8 or UTF-16.
+
     Example: sasrec recommend runs/first --history 50,181 --k 10
 
     Example: sasrec recommend runs/first --all --output top.parquet
@@ -209,7 +211,7 @@ class Recommend:
     run_dir: tyro.conf.Positional[Path]
     """Folder of the run."""
     history: OptionalText = None
-    """Item ids, oldest first, separated by commas ('"a,b",c' if an id has a comma); or @FILE, one id a line."""
+    """Item ids, oldest first, separated by commas; or @FILE, one id a line. The user may be new to the data."""
     times: OptionalText = None
     """Times of the history in seconds since any moment, separated by commas; only models with time use them."""
     assume_regular: bool = False
