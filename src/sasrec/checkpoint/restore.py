@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from base64 import b64decode, b64encode
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from sasrec.data.dataset import Dataset
 from sasrec.data.splits import Split, TrainingPart
 from sasrec.errors import CheckpointError
 from sasrec.models import SequenceModel, build_model
+from sasrec.runtime.log import events_of
 
 CHECKPOINTS = "checkpoints"  # the folder inside a run
 _KNOWN_ITEMS, _TRAINING_PART = "known_items", "training_part"
@@ -32,17 +34,34 @@ def checkpoint_at(path: Path) -> store.Checkpoint:
         raise CheckpointError(
             f"{path} is refused: {path.suffix} files can run code. Give a checkpoint folder or a run."
         )
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist. Name a run or the folder of a checkpoint.")
     if (path / "config.toml").exists() and not (path / CHECKPOINTS).exists():
         raise CheckpointError(f"the run {path} has no checkpoint yet. Train it again, or use another run.")
     if not (path / CHECKPOINTS).exists():
         return store.load(path)
     best = store.best(path / CHECKPOINTS)
     try:
-        return store.load(best)
+        found = store.load(best)
     except CheckpointError:
         if best.exists():
             raise
-        return store.load(store.best(path / CHECKPOINTS))  # training has just replaced the best
+        found = store.load(store.best(path / CHECKPOINTS))  # training has just replaced the best
+    _warn_of_a_lost_best(path, found)
+    return found
+
+
+def _warn_of_a_lost_best(run: Path, found: store.Checkpoint) -> None:
+    """Warn if the log of a run tells of a better checkpoint, which was deleted or moved to quarantine/."""
+    validations = [event for event in events_of(run) if event["event"] == "validation" and event.get("best")]
+    if not validations or float(validations[-1]["score"]) <= (found.state["score"] or 0.0):
+        return
+    epoch, score = (validations[-1][key] for key in ("epoch", "score"))
+    warnings.warn(
+        f"the best checkpoint of {run} is missing (epoch {epoch}, validation NDCG@10 {score:.4f}); "
+        f"{found.path.name} is used, the best that is left",
+        stacklevel=3,
+    )
 
 
 def check_data(found: store.Checkpoint, data: Dataset) -> None:

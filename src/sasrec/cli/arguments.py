@@ -112,11 +112,20 @@ def _texts(command: type) -> set[str]:
 def misspelt(arguments: list[str], commands: dict[str, type]) -> str | None:
     """Return a message on the first unknown command or option, with a suggestion; None if all are known."""
     command, *others = arguments
+    for word, following in zip(arguments, [*others, "--"], strict=True):
+        # A path "" would mean the current folder, and seeds without numbers the default ones.
+        if (
+            word == ""
+            or (word.startswith("--") and word.endswith("="))
+            or (word == "--seeds" and following[:2] == "--")
+        ):
+            return f"a value is empty after {word or 'an option'}; give a value, or remove the option"
     if command in ("--help", "-h") or command.startswith("--tyro"):
         return None
     if command not in commands:
         kind = "option" if command.startswith("-") else "command"
-        return f"unknown {kind} {command}; {_nearest(command, commands) or 'sasrec --help lists the commands'}"
+        known_words = [*commands, "--help", "--version"]
+        return f"unknown {kind} {command}; {_nearest(command, known_words) or 'sasrec --help lists the commands'}"
     known = {"--help", *_options(commands[command])}
     for before, word in zip(["", *others], others, strict=False):
         option = _spelled(word.partition("=")[0])

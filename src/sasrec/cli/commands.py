@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from sasrec.cli.arguments import OptionalPath, OptionalText
+from sasrec.cli.arguments import OptionalPath, OptionalText, as_options
 from sasrec.cli.console import err, out, say
 from sasrec.cli.lists import ids, seconds
 from sasrec.config.choices import Candidates, SplitName
@@ -19,7 +19,13 @@ from sasrec.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from sasrec.ranking.recommender import Recommender
 
+_AGAIN = "interrupted; run the same command again to continue"
+
 # Everything else is imported in `run`: help, and what is refused at once, need no PyTorch.
+
+
+def _as_options(sentence: str) -> str:
+    return as_options(sentence, [Train])
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class Train:
         from sasrec.runs.train import resume, train
         from sasrec.runtime.log import RunLog
 
-        log = RunLog(None, err)
+        log = RunLog(None, err, _as_options)
         try:
             if self.resume:
                 resume(self.train_dir, recipe=self.config, log=log)
@@ -120,7 +126,7 @@ class Train:
                 f"effect. Remove {named}."
             )
         device, path = self.config.training.device, self.state_dict_path
-        metrics = evaluate(self.train_dir, device=device, checkpoint=path, log=RunLog(None, err))
+        metrics = evaluate(self.train_dir, device=device, checkpoint=path, log=RunLog(None, err, _as_options))
         if path is None:
             print_run(self.train_dir, metrics, sampled=self.sampled)
         else:
@@ -154,7 +160,7 @@ class Evaluate:
         from sasrec.runs.evaluate import evaluate
         from sasrec.runtime.log import RunLog
 
-        log, data = RunLog(None, err), self.dataset
+        log, data = RunLog(None, err, _as_options), self.dataset
         metrics = evaluate(self.run_dir, device=self.device, dataset=data, details=self.details, log=log)
         print_run(self.run_dir, metrics, sampled=self.sampled)
 
@@ -281,7 +287,9 @@ class Recommend:
         }
         if self.output is not None and self.all:
             with joined(recommender.model.device.type):
-                frame = recommender.recommend_all(log=RunLog.of_run(None, RunLog(None, err)), **options)
+                frame = recommender.recommend_all(
+                    log=RunLog.of_run(None, RunLog(None, err, _as_options)), **options
+                )
                 if rank() > 0:
                     return
             if frame.is_empty():
@@ -333,11 +341,14 @@ class Reproduce:
         from sasrec.runtime.log import RunLog
         from sasrec.studies.reproduce import ReproductionError, reproduce
 
-        seeds, log = list(self.seeds) or None, RunLog(None, err)
+        seeds, log = list(self.seeds) or None, RunLog(None, err, _as_options)
         try:
             outcome = reproduce(self.recipe, self.train_dir, dataset=self.dataset, seeds=seeds, log=log)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt("interrupted; run the same command again to continue") from None
+            raise KeyboardInterrupt(_AGAIN) from None
+        except SystemExit:  # SIGTERM
+            say(err, _AGAIN)
+            raise
         print_outcome(outcome)
         if outside := outcome.outside():
             raise ReproductionError(

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import tyro
@@ -40,7 +42,6 @@ _COMMANDS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    out.quiet = launched() and os.environ.get("RANK", "0") != "0"
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         if unreadable := [word for word in arguments if not _is_text(word)]:
@@ -48,9 +49,15 @@ def main(arguments: list[str] | None = None) -> int:
         if arguments[:1] == ["--version"]:
             out.print(f"sasrec {__version__}")
             return 0
+        out.quiet = launched() and os.environ["RANK"] != "0"
         if out.quiet and arguments[:1] and arguments[0] not in _PARALLEL:
             return 0
-        return _run(arguments)
+        command = _parsed(arguments)
+        if isinstance(command, int):
+            return command
+        with _shown_warnings():
+            command.run()
+        return 0
     except SasrecError as error:
         return _failed(as_options(str(error), _COMMANDS.values()))
     except BrokenPipeError:  # the reader of our output, such as `head`, has enough; rich ends with 1 then too
@@ -68,7 +75,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def _run(arguments: list[str]) -> int:
+def _parsed(arguments: list[str]) -> Any:
+    """Return the command to run, or an exit status if the arguments ask for help or are wrong."""
     arguments = joined_values(published_spellings(_with_help(arguments)), _COMMANDS)
     if wrong := misspelt(arguments, _COMMANDS):
         say(err, wrong, label="error:", style="red")
@@ -78,18 +86,22 @@ def _run(arguments: list[str]) -> int:
         return 0
     if {"--help", "-h"} & set(arguments):
         print_description(_COMMANDS[arguments[0]])
-    command = tyro.cli(
+    return tyro.cli(
         _commands(recipe_named_in(arguments)),
         prog="sasrec",
         args=arguments,
         use_underscores=True,
         config=(tyro.conf.OmitArgPrefixes,),
     )
+
+
+@contextmanager
+def _shown_warnings() -> Iterator[None]:
+    """Print each warning of the block as a note."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _show_warning
-        command.run()
-    return 0
+        yield
 
 
 def _with_help(arguments: list[str]) -> list[str]:

@@ -267,14 +267,16 @@ class RunConfig:
         try:
             text = Path(path).read_text(encoding="utf-8")
         except OSError as error:
-            raise ConfigError(f"the recipe {path} cannot be read: {error.strerror}") from None
+            raise ConfigError(f"the settings {path} cannot be read: {error.strerror}. Name a TOML file.") from None
         except UnicodeDecodeError as error:
-            raise ConfigError(f"the recipe {path} is not UTF-8 text: {error.reason}") from None
+            raise ConfigError(
+                f"the settings {path} are not UTF-8 text: {error.reason}. Name a TOML file."
+            ) from None
         try:
             parts = tomllib.loads(text)
             return _validated({k: v for k, v in parts.items() if k not in ("expected", "published")}, str(path))
         except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{path} is not valid TOML: {error}") from None
+            raise ConfigError(f"the settings {path} are not valid TOML: {error}. Correct the file.") from None
 
     def save(self, path: str | Path) -> None:
         """Write the configuration as TOML; `load` then returns an equal configuration."""

@@ -211,7 +211,7 @@ def open_dataset(folder: str | Path, *, verify: bool = True) -> Dataset:
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         version, files, users = manifest["format"], manifest["files"], manifest["users"]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise DataError(
             f"{folder} contains no data set (manifest.json is missing). Make one with `sasrec prepare`."
         ) from None

@@ -34,13 +34,13 @@ def load(
     run: str | Path,
     *,
     device: str = "auto",
-    dataset: str | Path | None = None,
+    dataset: Dataset | str | Path | None = None,
     checkpoint: str | Path | None = None,
 ) -> Recommender:
     """Load a trained run, or an export, for recommendations.
 
-    `checkpoint`: the folder of a checkpoint to use instead of the best one. `dataset`: a prepared folder with the
-    same data, if the data of the run has moved.
+    `checkpoint`: the folder of a checkpoint to use instead of the best one. `dataset`: a prepared folder or
+    Dataset with the same data, if the data of the run has moved.
 
     Raises: CheckpointError or DataError if a part is missing, damaged, or belongs to other data. Remedy: name the
     right checkpoint or data set.
@@ -49,7 +49,7 @@ def load(
 
 
 def _loaded(
-    folder: RunFolder, device: str, dataset: str | Path | None, checkpoint: str | Path | None
+    folder: RunFolder, device: str, dataset: Dataset | str | Path | None, checkpoint: str | Path | None
 ) -> tuple[Recommender, str]:
     """Return the recommender of a run, and the setting `split` of its training."""
     if not folder.path.exists():
@@ -62,7 +62,8 @@ def _loaded(
     data: Dataset | None = None
     # An export has its own catalogue and no data set, unless the caller names one.
     if dataset is not None or not folder.items_file.exists():
-        data = open_dataset(dataset) if dataset else folder.dataset()
+        named = dataset if isinstance(dataset, Dataset) else open_dataset(dataset) if dataset else None
+        data = named or folder.dataset()
         check_data(found, data)
     items = data.catalogue if data is not None else _exported_items(folder.items_file, found)
     model = model_of(found, len(items)).to(pick_device(device))
@@ -96,7 +97,7 @@ def evaluate(
     run: str | Path,
     *,
     device: str = "auto",
-    dataset: str | Path | None = None,
+    dataset: Dataset | str | Path | None = None,
     checkpoint: str | Path | None = None,
     details: bool = False,
     log: RunLog | None = None,

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from sasrec.checkpoint import store
-from sasrec.checkpoint.restore import checkpoint_at
+from sasrec.checkpoint.restore import checkpoint_at, config_of
 from sasrec.errors import ConfigError
 from sasrec.files import file_digest
 from sasrec.runs.evaluate import ITEMS_DIGEST, load
@@ -22,13 +22,13 @@ def export(run_dir: str | Path, output: str | Path) -> Path:
     Raises: ConfigError if `output` is not empty. Remedy: name another folder. The errors of `load`.
     """
     folder = RunFolder(output)
-    if folder.path.exists() and any(folder.path.iterdir()):
-        raise ConfigError(f"{folder.path} is not empty. Name another folder.")
+    if folder.path.is_file() or (folder.path.exists() and any(folder.path.iterdir())):
+        raise ConfigError(f"{folder.path} is a file or a folder that is not empty. Name another folder.")
     best = checkpoint_at(Path(run_dir))
     recommender = load(run_dir, device="cpu", checkpoint=best.path)
     folder.path.mkdir(parents=True, exist_ok=True)
     recommender.items.save(folder.items_file)
-    config = RunFolder(run_dir).config().replace(dataset="")  # a path can tell whose data it was
+    config = config_of(best).replace(dataset="")  # a path can tell whose data it was
     state = best.state | {"config": dataclasses.asdict(config), ITEMS_DIGEST: file_digest(folder.items_file)}
     store.save(folder.checkpoints, best.weights, state)
     config.save(folder.config_file)

@@ -73,6 +73,8 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path) -> None:
+        if not isinstance(path, str | Path) or not str(path):
+            raise ConfigError(f"a run is named by the path of its folder, not by {path!r}. Name a folder.")
         self.path = Path(path)
         self.config_file = self.path / "config.toml"
         self.log_file = self.path / "log.jsonl"  # events, one JSON object a line

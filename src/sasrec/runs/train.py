@@ -105,7 +105,11 @@ def train(
 
 
 def resume(
-    train_dir: str | Path, *, recipe: RunConfig | None = None, log: RunLog | None = None, **settings: Any
+    train_dir: str | Path,
+    *,
+    recipe: str | Path | RunConfig | None = None,
+    log: RunLog | None = None,
+    **settings: Any,
 ) -> Recommender:
     """Continue a run from its newest undamaged checkpoint. The result is bit-identical to an uninterrupted run.
 
@@ -118,6 +122,7 @@ def resume(
     name the right data. ConfigError if another setting differs. Remedy: keep the value of the run.
     """
     folder = RunFolder(train_dir)
+    recipe = RunConfig.load(recipe) if isinstance(recipe, str | Path) else recipe
     if not folder.path.exists():
         raise CheckpointError(f"the run {folder.path} does not exist. Check the path.")
     if not folder.can_resume():

@@ -6,7 +6,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import import_module
@@ -33,8 +33,11 @@ class Bar(Protocol):
 class RunLog:
     """Writes events and shows progress: a live line on a terminal and in a notebook, elsewhere a line a minute."""
 
-    def __init__(self, path: Path | None, console: Console | None = None) -> None:
-        """`path`: the JSON lines file, or None to write none."""
+    def __init__(
+        self, path: Path | None, console: Console | None = None, words: Callable[[str], str] = str
+    ) -> None:
+        """`path`: the JSON lines file, or None to write none. `words`: rewords each sentence to show."""
+        self.words = words
         self.console = console or Console(stderr=True)
         self._path = path
         self._board: Any = None
@@ -48,7 +51,7 @@ class RunLog:
         """
         if rank() > 0:
             return RunLog(None, Console(quiet=True))
-        return RunLog(path, log.console if log else None)
+        return RunLog(path, log.console, log.words) if log else RunLog(path)
 
     def event(self, name: str, **fields: Any) -> None:
         """Append one line: the time, the event's name, its fields. Flushed, so a crash loses nothing."""
@@ -88,6 +91,7 @@ class RunLog:
 
         Sentences that begin with "note" or "warning" always stay.
         """
+        sentence = self.words(sentence)
         if self._live is not None and self._live.running and not sentence.startswith(("note", "warning")):
             self._live.say(sentence)
             return

@@ -58,8 +58,20 @@ def rank() -> int:
 
 
 def launched() -> bool:
-    """Whether torchrun, or another launcher that sets WORLD_SIZE, started several processes."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    """Whether torchrun, or another launcher that sets WORLD_SIZE and RANK, started several processes.
+
+    Raises: ConfigError if only one of them is set, or one is not a number. Remedy: start with torchrun, or unset
+    them.
+    """
+    size, number = os.environ.get("WORLD_SIZE", "1"), os.environ.get("RANK", "0")
+    if size == "1":
+        return False
+    if not size.isdecimal() or not number.isdecimal() or "RANK" not in os.environ:
+        raise ConfigError(
+            f"the environment has WORLD_SIZE={size} and RANK={os.environ.get('RANK', '(unset)')}, which do not "
+            "come from a launcher. Start the processes with torchrun, or unset WORLD_SIZE."
+        )
+    return int(size) > 1
 
 
 def under_torchrun() -> bool:

@@ -32,6 +32,7 @@ from sasrec.studies.sentences import against_first, notes_on, notes_on_intervals
 # Smaller differences are rounding errors of means over seeds. They are set to 0, because the bootstrap counts the
 # users whose difference is not exactly 0.
 _ROUNDING = 1e-12
+_MOST_RESAMPLES = 10_000_000
 
 
 def compare(
@@ -62,8 +63,8 @@ def compare(
     for name, value, words in (("candidates", candidates, Candidates), ("split", split, SplitName)):
         if value not in get_args(words):
             raise ConfigError(f"unknown `{name}` {value!r}. Choose one of: {', '.join(get_args(words))}")
-    if isinstance(runs, str | Path):
-        raise ConfigError(f"runs must be a list of at least two runs, such as [{str(runs)!r}, 'runs/other']")
+    if isinstance(runs, str | Path) or not isinstance(runs, Sequence):
+        raise ConfigError(f"runs must be a list of at least two runs, such as ['runs/a', 'runs/b'], not {runs!r}")
     names = [str(run) for run in runs]
     if len(names) < 2 or len(set(names)) < len(names):
         raise ConfigError(
@@ -93,6 +94,8 @@ def _check_resamples(resamples: int, comparisons: int) -> None:
 
     The smallest possible p-value is 2 / (resamples + 1). Holm's method multiplies it by the number of comparisons.
     """
+    if not isinstance(resamples, int) or resamples > _MOST_RESAMPLES:
+        raise ConfigError(f"`resamples` must be a whole number up to {_MOST_RESAMPLES:,}, not {resamples!r}.")
     least = max(100, round(2 * comparisons / LEVEL))
     if resamples < least:
         raise ConfigError(

@@ -66,7 +66,8 @@ def _intervals(run: str | Path, split: SplitName) -> dict[str, Difference]:
 def _cut_by(run: Path) -> Literal["num_epochs", "max_minutes"] | None:
     ended = RunFolder(run).ending()
     validations = [each for each in events_of(run) if each["event"] == "validation"]
-    if ended is None or not validations or not validations[-1].get("best"):
+    # One score alone cannot say that validation was still improving.
+    if ended is None or len(validations) < 2 or not validations[-1].get("best"):
         return None
     if ended.reason.endswith("minutes are over"):
         return "max_minutes"

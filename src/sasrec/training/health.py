@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -53,6 +54,8 @@ def refuse(
     if gradients:
         more = f" and {len(gradients) - 3} more" if len(gradients) > 3 else ""
         clues.append(f"the gradient is not finite in {', '.join(gradients[:3])}{more}")
+    elif math.isfinite(loss):
+        clues.append("the norm of the gradients is too large for a float")
     if layer := first_non_finite_layer(model, pass_again):
         clues.append(f"the first layer whose output is not finite is {layer}")
     if anomaly:
@@ -60,7 +63,7 @@ def refuse(
     raise TrainingError(
         f"{where}: {'; '.join(clues)}. This step did not change the weights. "
         "Lower `lr`, or set `clip_norm`."
-        f"{'' if anomaly else ' Set detect_anomaly to find the operation that produced the first NaN.'}"
+        f"{'' if anomaly else ' Set `detect_anomaly` to find the operation that produced the first NaN.'}"
     )
 
 

@@ -50,18 +50,18 @@ def schedule_warning(config: TrainingConfig, steps_per_epoch: int) -> str:
     steps = config.num_epochs * steps_per_epoch
     first_fall = config.step_size * (steps_per_epoch if config.step_unit == "epochs" else 1)
     if config.schedule == "step" and config.gamma == 1:
-        return "the learning rate never falls: gamma is 1; lower gamma"
+        return "the learning rate never falls: gamma=1; lower `gamma`"
     if config.schedule == "cosine" and steps == 1:
-        return "the learning rate never falls: the run has one step; raise num_epochs"
+        return "the learning rate never falls: the run has one step; raise `num_epochs`"
     if config.schedule == "step" and first_fall >= steps:
         return (
-            f"the learning rate never falls: step_size is {config.step_size} {config.step_unit}, "
-            f"and the run has at most {config.num_epochs} epochs ({steps} steps); lower step_size"
+            f"the learning rate never falls: step_size={config.step_size} ({config.step_unit}), but the run has "
+            f"at most {steps} steps (num_epochs={config.num_epochs}); lower `step_size`, or raise `num_epochs`"
         )
     if config.warmup_steps >= steps:
         return (
-            f"the learning rate never reaches lr: warmup_steps is {config.warmup_steps}, "
-            f"and the run has at most {steps} steps; lower warmup_steps"
+            f"the learning rate never reaches `lr`: warmup_steps={config.warmup_steps}, "
+            f"and the run has at most {steps} steps; lower `warmup_steps`"
         )
     return ""
 

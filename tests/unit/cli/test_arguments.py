@@ -87,6 +87,7 @@ def test_flags_take_the_values_that_published_code_gives_them(given: list[str], 
 
 def test_several_devices_are_asked_for_within_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
     assert published_spellings(["train", "--multi_gpu"]) == ["train"]
 
 
@@ -111,3 +112,15 @@ def test_the_help_of_an_option_is_one_line_which_tyro_wraps(command: type) -> No
 def test_two_spellings_of_one_setting_are_refused(pair: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"both set --(norm|precision)\. Remove one"):
         published_spellings(["train", "--train_dir", "x", *pair])
+
+
+@pytest.mark.parametrize("words", [["--train_dir", ""], ["--train_dir="], ["--train_dir", "x", "--recipe="]])
+def test_an_empty_value_is_refused(words: list[str]) -> None:
+    assert "a value is empty" in str(misspelt(["train", *words], COMMANDS))
+
+
+def test_seeds_need_a_number() -> None:
+    for words in (["--seeds"], ["--seeds", "--train_dir", "x"]):
+        assert "a value is empty after --seeds" in str(
+            misspelt(["reproduce", "ml-1m", *words], {"reproduce": Reproduce})
+        )

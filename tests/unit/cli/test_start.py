@@ -148,3 +148,13 @@ def test_under_torchrun_only_the_first_process_does_what_is_done_once(command: l
     arguments = [sys.executable, "-m", "sasrec", *command]
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("environment", [{"WORLD_SIZE": "abc"}, {"WORLD_SIZE": "2"}])
+def test_an_environment_that_is_no_launch_is_named(environment: dict[str, str]) -> None:
+    arguments = [sys.executable, "-m", "sasrec", "datasets"]
+    others = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
+    done = subprocess.run(arguments, capture_output=True, text=True, env=others | environment, check=False)
+    assert done.returncode == 1
+    assert "Start the processes with torchrun, or unset WORLD_SIZE" in done.stderr
+    assert "Traceback" not in done.stderr

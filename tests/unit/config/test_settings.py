@@ -107,7 +107,7 @@ def test_every_recipe_loads(recipe: Path) -> None:
 
 def test_a_recipe_that_is_no_text_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_bytes(b"seed = 1\xff\xfe")
-    with pytest.raises(ConfigError, match=r"recipe\.toml is not UTF-8"):
+    with pytest.raises(ConfigError, match=r"recipe\.toml are not UTF-8"):
         RunConfig.load(tmp_path / "recipe.toml")
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -97,3 +99,29 @@ def test_a_run_without_its_settings_is_not_resumed(tmp_path: Path, capsys: pytes
     (run / "config.toml").unlink()
     assert main(["train", "--train_dir", str(run), "--resume"]) == 1
     assert "config.toml, the settings of the run, is missing. Restore it" in capsys.readouterr().err
+
+
+def test_it_is_said_when_the_best_checkpoint_is_gone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    sasrec.train(chain_frame(), run, **small(num_epochs=4, dropout_rate=0.0))
+    epochs = {each.name: json.loads((each / "state.json").read_text()) for each in (run / "checkpoints").iterdir()}
+    best = max(epochs, key=lambda name: epochs[name]["score"])
+    shutil.rmtree(run / "checkpoints" / best)
+    assert main(["evaluate", str(run), "--device", "cpu"]) == 0
+    score = epochs[best]["score"]
+    said = f"is missing (epoch {epochs[best]['epoch']}, validation NDCG@10 {score:.4f})"
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_moved_data_set_may_be_given_as_a_dataset(tmp_path: Path) -> None:
+    data, run = sasrec.prepare(chain_frame(), output=tmp_path / "data"), tmp_path / "run"
+    before = sasrec.train(tmp_path / "data", run, **small(num_epochs=1)).metrics
+    shutil.rmtree(tmp_path / "data")
+    assert sasrec.evaluate(run, device="cpu", dataset=data) == before
+
+
+@pytest.mark.parametrize("path", ["", None, 5])
+def test_a_run_is_named_by_a_path(path: Any) -> None:
+    for use in (sasrec.load, sasrec.evaluate, sasrec.resume):
+        with pytest.raises(ConfigError, match="a run is named by the path of its folder, not by"):
+            use(path)

@@ -141,3 +141,20 @@ def test_the_flags_of_the_published_code_on_the_command_line(
     said("export", one, "--output", model)
     recommend = [["recommend", run, "--history", "item-03,item-04", "--k=3"] for run in (one, model)]
     assert said(*recommend[0]) == said(*recommend[1])
+
+
+def test_an_export_has_the_settings_of_its_weights_whatever_became_of_config_toml(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    recommender = sasrec.train(chain_frame(), run, **small(num_epochs=1, num_heads=2))
+    config = run / "config.toml"
+    config.write_text(config.read_text().replace("num_heads = 2", "num_heads = 1"))
+    history = ["item-01", "item-02"]
+    exported = sasrec.load(sasrec.export(run, tmp_path / "export"), device="cpu")
+    assert exported.recommend(history) == recommender.recommend(history)
+
+
+def test_a_file_is_no_place_for_an_export(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    sasrec.train(chain_frame(), tmp_path / "run", **small(num_epochs=1))
+    with pytest.raises(ConfigError, match=r"is a file or a folder that is not empty\. Name another folder"):
+        sasrec.export(tmp_path / "run", tmp_path / "file")

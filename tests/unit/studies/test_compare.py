@@ -317,6 +317,7 @@ def test_of_200_pairs_of_runs_that_differ_only_in_the_seed_none_is_called_differ
 
 def test_one_run_given_as_text_is_an_error_that_shows_the_form() -> None:
     with pytest.raises(
-        ConfigError, match=r"runs must be a list of at least two runs, such as \['runs/a', 'runs/other'\]"
+        ConfigError,
+        match=r"runs must be a list of at least two runs, such as \['runs/a', 'runs/b'\], not 'runs/a'",
     ):
         sasrec.compare("runs/a")

@@ -25,13 +25,16 @@ def test_the_step_schedule_is_that_of_pytorch(unit: str, per_epoch: int) -> None
 @pytest.mark.parametrize(
     ("settings", "warning"),
     [
-        ({"schedule": "step", "step_size": 20, "num_epochs": 20}, "never falls: step_size is 20 epochs"),
+        ({"schedule": "step", "step_size": 20, "num_epochs": 20}, "step_size=20 (epochs), but the run has"),
         ({"schedule": "step", "step_size": 19, "num_epochs": 20}, ""),
-        ({"schedule": "step", "step_size": 1000, "step_unit": "steps", "num_epochs": 20}, "is 1000 steps"),
+        (
+            {"schedule": "step", "step_size": 1000, "step_unit": "steps", "num_epochs": 20},
+            "step_size=1000 (steps), but the run has",
+        ),
         ({"schedule": "step", "step_size": 99, "step_unit": "steps", "num_epochs": 20}, ""),
-        ({"warmup_steps": 100, "num_epochs": 20}, "never reaches lr"),
+        ({"warmup_steps": 100, "num_epochs": 20}, "never reaches `lr`"),
         ({"schedule": "cosine", "num_epochs": 20}, ""),
-        ({"schedule": "step", "step_size": 1, "gamma": 1.0, "num_epochs": 20}, "gamma is 1"),
+        ({"schedule": "step", "step_size": 1, "gamma": 1.0, "num_epochs": 20}, "gamma=1; lower `gamma`"),
     ],
 )
 def test_a_schedule_that_never_acts_is_warned_of(settings: dict[str, object], warning: str) -> None:
