@@ -181,12 +181,13 @@ def test_nothing_left_to_recommend_is_an_error_that_says_why(
 ) -> None:
     everything = tmp_path / "all.txt"
     everything.write_text("".join(f"-item, {number:02d}\n" for number in range(25)))
+    (empty := tmp_path / "none.txt").write_text("\n\n")
     one, output = '"-item, 03"', tmp_path / "top.csv"
     history = ["--history", one]
     for asked, reason in (
         ([*history, "--allow", "ghost"], "the allow list has no known item"),
         ([*history, "--allow", '"-item, 05"', "--deny", '"-item, 05"'], "the allow list has no known item"),
-        ([*history, "--allow", ""], "the allow list has no known item"),
+        ([*history, "--allow", f"@{empty}"], "the allow list has no known item"),
         ([*history, "--deny", f"@{everything}"], "the deny list has every item"),
         ([*history, "--allow", one], "the history has every item that may be recommended"),
         (["--user", "-u001", "--deny", f"@{everything}"], "the deny list has every item"),
