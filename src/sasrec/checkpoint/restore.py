@@ -73,8 +73,8 @@ def check_data(found: store.Checkpoint, data: Dataset) -> None:
     if found.need("data_hash") != data.data_hash:
         raise CheckpointError(
             f"{found.path} was trained on other data (hash {found.need('data_hash')[:12]}, but this data set has "
-            f"{data.data_hash[:12]}). Pass the data that it was trained on (`dataset`; in Python's train, "
-            "`data`), or use another checkpoint."
+            f"{data.data_hash[:12]}). Name the data that it was trained on as `dataset`, or use another "
+            "checkpoint."
         )
 
 

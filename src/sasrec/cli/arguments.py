@@ -172,7 +172,8 @@ def _options(command: type) -> set[str]:
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, sorted(known), n=1)
+    longer = [each for each in sorted(known) if each.startswith(f"{word}_")]  # --user for --user_column
+    near = longer or difflib.get_close_matches(word, sorted(known), n=1)
     return f"did you mean {near[0]}?" if near else ""
 
 

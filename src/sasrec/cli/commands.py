@@ -32,7 +32,7 @@ def _as_options(sentence: str) -> str:
 class Train:
     """Train a model, keep the best checkpoint by validation NDCG@10, and measure it on test.
 
-    Ends with a verdict: whether the model beats the best baseline, and whether training had converged.
+    Ends with a verdict: whether the model beats the best baseline. It also says if training ended too early.
 
     Example: sasrec train --dataset ml-100k --train_dir runs/first
 
@@ -215,7 +215,7 @@ class Recommend:
     """
 
     run_dir: tyro.conf.Positional[Path]
-    """Folder of the run."""
+    """Folder of the run, or of an export."""
     history: OptionalText = None
     """Item ids, oldest first, separated by commas; or @FILE, one id a line. The user may be new to the data."""
     times: OptionalText = None

@@ -105,7 +105,7 @@ def _shown_warnings() -> Iterator[None]:
 
 
 def _with_help(arguments: list[str]) -> list[str]:
-    """Return the arguments with `help COMMAND` replaced by `COMMAND --help`, and `help` or nothing by `--help`."""
+    """Return the arguments with `help X` replaced by `X --help`, and `help` alone or no argument by `--help`."""
     if not arguments or arguments == ["help", "help"]:
         return ["--help"]
     return [*arguments[1:], "--help"] if arguments[0] == "help" else arguments
@@ -129,7 +129,7 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 def _commands(config: RunConfig) -> Any:
-    """The union of all commands, as tyro takes it. `config`: the defaults of `train`."""
+    """Return the union type of all commands, which tyro parses into one of them. `config`: defaults of `train`."""
     union: Any = None
     for name, command in _COMMANDS.items():
         default: dict[str, Any] = {"default": Train(tyro.MISSING, config=config)} if command is Train else {}

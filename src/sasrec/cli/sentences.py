@@ -35,7 +35,7 @@ def verdict(found: Verdict) -> Iterator[str]:
     if found.cut_by:
         yield (
             f"Training had not converged: validation was still improving when {found.cut_by} ended the run. "
-            f"Raise --{found.cut_by}."
+            f"Continue with --resume and a larger --{found.cut_by}."
         )
 
 

@@ -68,7 +68,8 @@ def target_ranks(
     """
     if not len(split.targets):
         raise EvaluationError(
-            f"the {split.name} split has no targets ({split.why_skipped}). Train with another `split`."
+            f"the {split.name} split has no targets ({split.why_skipped}). "
+            "Train with another value of the setting `split`."
         )
     full = np.zeros(len(split.targets))
     sampled = None if negatives is None else np.zeros(len(split.targets))

@@ -156,9 +156,8 @@ def _scaled(unit: str) -> pl.Expr:
 def _in_calendar(size: pl.Expr, microseconds: pl.Expr) -> pl.Expr:
     """Return `microseconds`, or null where a moment is outside the years 1 to 9999.
 
-    `size`: the same moments, also in microseconds, for this check only.
+    `size` is the same moments as floats, because a huge integer could overflow and so land inside the range.
     """
-    # `_scaled` passes `size` as a float, because scaling a huge integer could overflow and land inside the range.
     inside = size.is_between(_FIRST * 10**6, _END * 10**6, closed="left")
     return pl.when(inside).then(microseconds).otherwise(None)
 

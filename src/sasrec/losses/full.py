@@ -39,7 +39,7 @@ class LeftOut(NamedTuple):
     own_BK: Tensor
     """(B, K) the K items to exclude at every position of a row: the user's training items. K may be 0."""
     row_P: Tensor
-    """(P,) the batch row of each position, which selects the row of `own_BK`."""
+    """(P,) for each position, the number of its row in `own_BK`."""
     unknown_U: Tensor
     """Item numbers of unknown items (no training event), to exclude at every position; U may be 0."""
 

@@ -40,7 +40,10 @@ class Block(nn.Module):
     """
 
     def __init__(self, config: ModelConfig, attention: nn.Module, index: int) -> None:
-        """`attention(queries_BLD, keys_BLD, *context)` returns (B, L, D); `index` counts the blocks from 0."""
+        """`index` is the number of the block, from 0.
+
+        `attention(queries_BLD, keys_BLD, *context)` returns (B, L, D); `context` is what `forward` passes on.
+        """
         super().__init__()
         if config.norm == "pre":
             self.attention_residual = build_residual(config, 2 * index)

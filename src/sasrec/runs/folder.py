@@ -10,7 +10,7 @@ from typing import Any
 
 from sasrec.config.settings import RunConfig
 from sasrec.data.dataset import Dataset, open_dataset
-from sasrec.errors import ConfigError, EvaluationError
+from sasrec.errors import ConfigError, DataError, EvaluationError
 from sasrec.evaluation import metrics as figures
 from sasrec.runtime.log import RunLog, events_of
 from sasrec.runtime.ranks import launch_id
@@ -93,8 +93,14 @@ class RunFolder:
         `config`: settings to use instead of the run's own.
         """
         source = (config or self.config()).data.dataset
+        own = self.path / "dataset"
         prepared = prepared_folder(source) if Path(source).is_absolute() else None
-        return open_dataset(prepared or self.path / "dataset")
+        if prepared is None and source and not own.exists():
+            raise DataError(
+                f"the data of the run {self.path} is missing: it was {source}. Restore it, or name its new place "
+                "as `dataset`."
+            )
+        return open_dataset(prepared or own)
 
     def log(self, log: RunLog | None) -> RunLog:
         """Return a log that writes to log.jsonl and prints to the console of `log`, or to stderr if `log` is None.

@@ -237,7 +237,7 @@ def check_alike(first: Scored, other: Scored, candidates: Candidates) -> None:
         raise EvaluationError(
             f"{first.name} and {other.name} were measured under different protocols, "
             f"which differ in {'; '.join(differing)}. "
-            "Compare runs with the same data and split. If these are the same, measure both runs again."
+            "Compare runs with the same data and split; if both are the same here, measure both runs again."
         )
     if not all(
         first.rows[key].cast(pl.String).equals(other.rows[key].cast(pl.String)) for key in ("user", "event")

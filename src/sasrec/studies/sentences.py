@@ -11,7 +11,7 @@ from sasrec.studies.scored import LEVEL, Against, Figure, Scored, Side, grouped
 def against_first(
     first: Side, side: Side, difference: Difference, adjusted_p: float, of: Figure, p_is: str
 ) -> Against:
-    """The comparison of one side (a model, a run or a baseline) with the first, as values and as a sentence.
+    """Compare a side (a model, a run or a baseline) with the first side; return values and a sentence.
 
     `p_is`: the name of the p-value in the sentence, "p" or "Holm's p".
     """

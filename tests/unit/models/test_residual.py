@@ -233,7 +233,7 @@ def test_the_maps_stay_in_fp32_under_autocast() -> None:
 
 def test_diagnostics_do_not_mind_batches_in_many_parts(tmp_path: Path) -> None:
     settings = {"maxlen": 8, "hidden_units": 8, "num_epochs": 1, "batch_size": 16, "mhc": True}
-    sasrec.train(chain_frame(), tmp_path / "run", diagnose_every=1, accumulate=40, **settings)
+    sasrec.train(chain_frame(), tmp_path / "run", diagnose_every=1, accumulate=16, **settings)
     assert "gain" in (tmp_path / "run/log.jsonl").read_text()
 
 

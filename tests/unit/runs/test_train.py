@@ -273,7 +273,7 @@ def test_a_run_refuses_other_data_and_finds_data_that_moved(tmp_path: Path) -> N
     sasrec.train(tmp_path / "data", tmp_path / "run", num_epochs=1, **SMALL)
     assert not (tmp_path / "run/dataset").exists(), "a prepared folder is used where it is"
     (tmp_path / "data").rename(tmp_path / "moved")
-    with pytest.raises(DataError, match="contains no data set"):
+    with pytest.raises(DataError, match="Restore it, or name its new place as `dataset`"):
         sasrec.load(tmp_path / "run")
     assert sasrec.load(tmp_path / "run", dataset=tmp_path / "moved").data.num_users == 20
     sasrec.prepare(chain_frame(users=21), output=tmp_path / "other")

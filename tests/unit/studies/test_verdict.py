@@ -66,7 +66,7 @@ def test_a_run_that_a_limit_ended_at_its_best_validation_had_not_converged(run: 
     assert verdict_on(run).cut_by == "num_epochs"
     assert list(verdict(verdict_on(run)))[-1] == (
         "Training had not converged: validation was still improving when num_epochs ended the run. "
-        "Raise --num_epochs."
+        "Continue with --resume and a larger --num_epochs."
     )
     by_clock = edited(run, tmp_path, "all 3 epochs done", "2 minutes are over")
     assert verdict_on(by_clock).cut_by == "max_minutes"
