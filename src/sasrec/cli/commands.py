@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from sasrec.cli.arguments import OptionalPath, OptionalText, as_options, ids, seconds
+from sasrec.cli.arguments import OptionalPath, OptionalText, as_options
 from sasrec.cli.console import err, out, say
+from sasrec.cli.lists import ids, seconds
 from sasrec.config.choices import Candidates, SplitName
 from sasrec.config.settings import RunConfig
 from sasrec.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from sasrec.ranking.recommender import Recommender
 
 _AGAIN = "interrupted; run the same command again to continue"
 
@@ -234,6 +239,8 @@ class Compare:
 class Recommend:
     """Recommend the best items for a history, for a user of the data, or for all users.
 
+    An id with a comma goes in double quotes, as in CSV: --history '"a,b",c'. A file of ids is UTF-8 or UTF-16.
+
     Example: sasrec recommend runs/first --history 50,181 --k 10
 
     Example: sasrec recommend runs/first --all --output top.parquet
@@ -281,20 +288,34 @@ class Recommend:
         if self.all and (self.output is None or self.output.suffix not in {".parquet", ".csv"}):
             raise ConfigError("--all needs --output FILE.parquet or FILE.csv")
         from sasrec.cli.sentences import REPEATS_NOT_LEARNED
-        from sasrec.cli.tables import print_items
+        from sasrec.ranking.recommender import NothingLeft
         from sasrec.runs.evaluate import load
         from sasrec.runs.folder import RunFolder
-        from sasrec.runtime.log import RunLog
-        from sasrec.runtime.ranks import joined, rank
 
         recommender = load(self.run_dir, device=self.device, dataset=self.dataset)
         if self.include_seen and RunFolder(self.run_dir).config().loss.skip_own_items:
             say(err, REPEATS_NOT_LEARNED, label="note:", style="yellow")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", NothingLeft)
+                self._recommend(recommender)
+        except NothingLeft as reason:
+            remedy = "Change --allow or --deny" + ("." if self.include_seen else ", or add --include_seen.")
+            raise ConfigError(f"{reason}. {remedy}") from None
+
+    def _recommend(self, recommender: Recommender) -> None:
+        from sasrec.cli.tables import print_items
+        from sasrec.runtime.log import RunLog
+        from sasrec.runtime.ranks import joined, rank
+
+        def listed(option: str, text: str) -> list[str]:
+            return ids(option, text, lambda item_id: recommender.items.number_of(item_id) is not None)
+
         options: dict[str, Any] = {
             "k": self.k,
             "exclude_seen": not self.include_seen,
-            "allow": None if self.allow is None else ids(self.allow),
-            "deny": ids(self.deny or ""),
+            "allow": None if self.allow is None else listed("--allow", self.allow),
+            "deny": listed("--deny", self.deny or ""),
         }
         if self.output is not None and self.all:
             with joined(recommender.model.device.type):
@@ -303,11 +324,13 @@ class Recommend:
                 )
                 if rank() > 0:
                     return
+            if frame.is_empty():
+                raise DataError("no user has an item in the history that the model knows. Give another --dataset.")
             frame.write_csv(self.output) if self.output.suffix == ".csv" else frame.write_parquet(self.output)
             say(err, f"{frame.height:,} rows for {frame['user'].n_unique():,} users written to {self.output}")
         elif self.history is not None:
             times = None if self.times is None else seconds(self.times)
-            history = ids(self.history)
+            history = listed("--history", self.history)
             items = recommender.recommend(history, times=times, assume_regular=self.assume_regular, **options)
             print_items(recommender, items)
         else:

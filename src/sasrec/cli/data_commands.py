@@ -63,11 +63,11 @@ class Prepare:
     test: OptionalPath = None
     """File of test events; the files above then have the training events."""
     items: OptionalPath = None
-    """File with item titles (CSV or TSV with a header)."""
+    """File with item titles: text with any usual separator, JSON Lines or Parquet, by item id."""
     items_id: OptionalText = None
-    """Column of item ids in the --items file. Default: the first."""
+    """Column of item ids in the --items file; its number from 0 if it has no header. Default: the first."""
     items_title: OptionalText = None
-    """Column of titles in the --items file. Default: the second."""
+    """Column of titles in the --items file. Default: the first whose name has title or name, else the second."""
     items_group: OptionalText = None
     """Column of groups, such as genres, in the --items file; for the diversity of `evaluate --details`."""
     max_rejects: int = 0

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import polars as pl
 
 from sasrec.config.settings import DataConfig
-from sasrec.data.items import Items
+from sasrec.data.items import Items, look_up
 from sasrec.data.parts import PART, described
 from sasrec.errors import DataError
 from sasrec.events.events import Events
@@ -119,12 +119,12 @@ class Dataset:
 
         Raises: DataError if the id is not in the data set. Remedy: pass a history of item ids to `recommend`.
         """
-        try:
-            return self._user_numbers[str(user_id)]
-        except KeyError:
+        number = look_up(self._user_numbers, user_id)
+        if number is None:
             raise DataError(
                 f"user {str(user_id)!r} is not in the data set. For a new user, give a history of item ids."
-            ) from None
+            )
+        return number
 
     @cached_property
     def _user_numbers(self) -> dict[str, int]:
@@ -177,14 +177,12 @@ def build(
     config: DataConfig,
     *,
     name: str = "events",
-    titles: dict[str, str] | None = None,
-    groups: dict[str, str] | None = None,
 ) -> Dataset:
     """Filter and sort checked events, and number their users and items.
 
     The filters run in this order: duplicates; minimum events, counted once for users and items before either is
-    removed; then k-core, repeated until it removes nothing. `titles` and `groups` map item ids to text. A column
-    `part` of the events (data/parts.py) becomes `Dataset.parts`.
+    removed; then k-core, repeated until it removes nothing. A column `part` of the events (data/parts.py) becomes
+    `Dataset.parts`.
 
     Raises: DataError if no event passes the filters. Remedy: lower the limits that the message names.
     """
@@ -217,11 +215,7 @@ def build(
         times=ordered["time"].to_numpy() if has_times else None,
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         user_ids=user_ids.cast(pl.Int64) if events.integer_users else user_ids,
-        catalogue=Items(
-            item_ids.cast(pl.Int64) if events.integer_items else item_ids,
-            None if titles is None else pl.Series([titles.get(i) for i in item_ids], dtype=pl.String),
-            None if groups is None else pl.Series([groups.get(i) for i in item_ids], dtype=pl.String),
-        ),
+        catalogue=Items(item_ids.cast(pl.Int64) if events.integer_items else item_ids),
         name=name if _NAME.fullmatch(name) else "events",
         report=report,
         parts=ordered[PART].to_numpy() if PART in ordered.columns else None,

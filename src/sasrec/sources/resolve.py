@@ -8,8 +8,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from sasrec.config.settings import DataConfig, RunConfig
 from sasrec.data.dataset import Dataset, build, open_dataset
 from sasrec.data.parts import TRAIN, joined
@@ -17,6 +15,8 @@ from sasrec.errors import ConfigError, DataError
 from sasrec.events.events import read_events
 from sasrec.sources import public
 from sasrec.sources.registry import CATALOG, DOWNLOADED, find
+from sasrec.sources.tables import open_table
+from sasrec.sources.titles import Wanted, titled
 
 
 def resolve(
@@ -119,51 +119,19 @@ def from_source(
     *,
     valid: Any = None,
     test: Any = None,
-    titles: dict[str, str] | None = None,
-    groups: dict[str, str] | None = None,
     name: str | None = None,
     rejects_path: Path | None = None,
 ) -> Dataset:
     """Read and check the events of a file, several files or a frame, and number their users and items.
 
-    `valid` and `test`: files or frames with validation and test events, which are read like `source`. `titles` and
-    `groups` map item ids to text; bad rows are written to `rejects_path`.
+    `valid` and `test`: files or frames with validation and test events, which are read like `source`. Bad rows are
+    written to `rejects_path`.
     """
     sources = {part: each for part, each in enumerate((source, valid, test)) if part == TRAIN or each is not None}
     read = {part: read_events(each, config, rejects_path) for part, each in sources.items()}
     events = read[TRAIN] if len(read) == 1 else joined(read, config, rejects_path)
     stem = events.sources[0].split(".")[0].lower() if events.sources else "events"
-    return build(events, config, name=name or stem, titles=titles, groups=groups)
-
-
-def item_texts(path: Path, id_column: str | None, text_column: str | None) -> dict[str, str]:
-    """Read a map from item id to title (or another text) from a tab- or comma-separated file with a header.
-
-    The default columns are the first two. Rows with an empty id or text are ignored.
-
-    Raises: DataError if the file cannot be read, or has no such column. Remedy: give a CSV or TSV file with a
-    header, or name a column that the message lists.
-    """
-    try:
-        with path.open(encoding="utf-8") as stream:
-            separator = "\t" if "\t" in stream.readline() else ","
-        quote = '"' if separator == "," else None
-        frame = pl.read_csv(path, separator=separator, infer_schema=False, quote_char=quote, glob=False)
-    except (OSError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
-        raise DataError(
-            f"the items file {path} cannot be read ({error}). Give a CSV or TSV file with a header."
-        ) from None
-    # Some public files name columns with a type, such as item_id:token.
-    columns = [column.split(":")[0] for column in frame.columns]
-    wanted = [id_column or columns[0], text_column or columns[min(1, len(columns) - 1)]]
-    for column in wanted:
-        if column not in columns:
-            raise DataError(
-                f"{path} has no column {column!r}; its columns are: {', '.join(columns)}. "
-                "Name one of these with `items_id`, `items_title` or `items_group`."
-            )
-    ids, texts = (frame.to_series(columns.index(column)) for column in wanted)
-    return {str(i): t for i, t in zip(ids, texts, strict=True) if i is not None and t is not None}
+    return build(events, config, name=name or stem)
 
 
 def _public(name: str, config: DataConfig, local_copy: Path | None, say: Callable[[str], None]) -> Dataset:
@@ -176,10 +144,12 @@ def _public(name: str, config: DataConfig, local_copy: Path | None, say: Callabl
         _refuse_other(name, DOWNLOADED, config)  # fail before the download, not after
     located = public.locate(name, cache=public.cache_root(), local_copy=local_copy)
     say(f"{name}: {located.source}")
-    titles = item_texts(located.items, located.item_column, located.title_column) if located.items else None
     _refuse_other(name, located.data_config_overrides, config)
     options = replace(config, **located.data_config_overrides)
-    data = from_source(located.events, options, titles=titles, name=name)
+    data = from_source(located.events, options, name=name)
+    if located.items:
+        wanted = Wanted(located.item_column, located.title_column)
+        data = titled(data, open_table(located.items), wanted, partial=True)
     if plain and local_copy is None:
         data.save(prepared)
     return data
@@ -219,7 +189,8 @@ def prepare(
     `source`: a file (CSV, TSV, Parquet, JSON Lines or text without header, also as .gz), a list of files, or a
     Polars or pandas frame. `user`, `item` and `time` name its columns. `valid` and `test` are sources of
     validation and test events; `source` then has the training events. `items` is a file with item titles or
-    groups; `items_id`, `items_title` and `items_group` name its columns. A group is, for example, a genre;
+    groups: CSV, TSV, other separated text, JSON Lines or Parquet. `items_id`, `items_title` and `items_group` name
+    its columns, or number them from 0 if it has no header. A group is, for example, a genre;
     `evaluate(…, details=True)` needs groups to measure diversity.
     `**options`: fields of DataConfig, such as k_core=5.
 
@@ -233,9 +204,10 @@ def prepare(
         )
     config = _reading(DataConfig(user_column=user, item_column=item, time_column=time), options)
     rejects = None if output is None else Path(output) / "rejects.csv"
-    titles = None if items is None else item_texts(Path(items), items_id, items_title)
-    groups = None if items is None or items_group is None else item_texts(Path(items), items_id, items_group)
-    data = from_source(source, config, valid=valid, test=test, titles=titles, groups=groups, rejects_path=rejects)
+    table = None if items is None else open_table(Path(items))  # before the events, which can take minutes
+    data = from_source(source, config, valid=valid, test=test, rejects_path=rejects)
+    if table is not None:
+        data = titled(data, table, Wanted(items_id, items_title, items_group))
     if output is not None:
         data.save(output)
     return data
