@@ -100,6 +100,32 @@ def test_resumed_evaluated_compared_and_exported_as_any_run(
     assert recommender.recommend_all(k=3)["user"].n_unique() == 80
 
 
+def test_a_run_from_own_files_recommends_with_titles_by_user_and_by_history_and_so_does_its_export(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = pl.read_csv(files["all"])["item"].unique().sort()
+    items = tmp_path / "items.txt"
+    items.write_text("".join(f"{item}|Title of {item}\n" for item in ids), encoding="utf-16")
+    data, run, export = (str(tmp_path / name) for name in ("data", "run", "export"))
+    own_files = ["--valid", str(files["valid"]), "--test", str(files["test"])]
+    assert main(["prepare", str(files["train"]), *own_files, "--items", str(items), "--output", data]) == 0
+    assert main(["train", "--dataset", data, "--train_dir", run, *ARGUMENTS]) == 0
+    assert main(["export", run, "--output", export]) == 0
+    history = tmp_path / "history.txt"
+    history.write_bytes(f'\ufeff{ids[0]}\r\n"{ids[1]}"\r\n'.encode())
+    user = str(pl.read_csv(files["test"])["user"][0])
+    for arguments in (
+        [run, "--user", user],
+        [run, "--history", f"@{history}"],
+        [export, "--history", str(ids[0])],
+    ):
+        capsys.readouterr()
+        assert main(["recommend", *arguments, "--k", "3"]) == 0
+        rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()[1:]]
+        assert len(rows) == 3
+        assert all(title == f"Title of {item}" for _, item, _, title in rows)
+
+
 def test_a_model_with_time_learns_from_own_files(files: dict[str, Path], tmp_path: Path) -> None:
     settings = SMALL | {"time": True}
     recommender = sasrec.train(

@@ -268,3 +268,22 @@ def test_a_file_of_any_layout_gives_the_right_titles_or_is_refused(
     assert titles(prepared(path, ids)) == truth
     table: TableFile = open_table(path)
     assert not table.guessed_encoding
+
+
+def test_items_of_own_validation_and_test_files_get_titles_and_count_as_items(tmp_path: Path) -> None:
+    frame = events()
+    parts = {"valid": frame[8:10], "test": frame[10:]}
+    others = {name: pl.concat([frame[:1], part]) for name, part in parts.items()}  # each shares an item
+    path = written(tmp_path / "x.csv", lines(";", header="id|title|genre", quote='"'))
+    data = sasrec.prepare(frame[:8], **others, items=path, items_group="genre", output=tmp_path / "data")
+    assert titles(data) == TITLES
+    assert data.parts is not None
+    assert data.report["parts"] == {"training": 8, "validation": 3, "test": 3}
+    opened = sasrec.open_dataset(tmp_path / "data")
+    assert titles(opened) == TITLES
+    assert opened.catalogue.groups is not None
+    assert opened.parts is not None
+
+    few = written(tmp_path / "few.csv", "id,title\n" + "".join(f"{i},t\n" for i in IDS[8:]))
+    with pytest.raises(DataError, match="only 4 of 12 items have a row"):
+        sasrec.prepare(frame[:8], **others, items=few)
