@@ -18,10 +18,11 @@ import tyro
 
 from sasrec import __version__
 from sasrec.cli.arguments import as_options, joined_values, misspelt, published_spellings, recipe_named_in
-from sasrec.cli.commands import Compare, Evaluate, Export, Recommend, Reproduce, Train
+from sasrec.cli.commands import Evaluate, Export, Recommend, Train
 from sasrec.cli.console import err, out, say
 from sasrec.cli.data_commands import Datasets, Prepare
 from sasrec.cli.help import print_description, print_overview
+from sasrec.cli.study_commands import Compare, Reproduce
 from sasrec.config.settings import RunConfig
 from sasrec.errors import SasrecError
 from sasrec.runtime.ranks import launched

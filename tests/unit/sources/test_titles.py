@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sasrec
@@ -250,6 +250,7 @@ def test_titles_do_not_change_the_hash_of_the_data(tmp_path: Path) -> None:
 WORDS = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF, exclude_characters='"\x7f\x85'), max_size=12)
 
 
+@settings(deadline=None)
 @given(
     ids=st.lists(st.from_regex(r"[A-Za-z0-9_-]{1,6}", fullmatch=True), min_size=2, max_size=20, unique=True),
     texts=st.lists(WORDS, min_size=20, max_size=20),
