@@ -74,7 +74,7 @@ def check_data(found: store.Checkpoint, data: Dataset) -> None:
         raise CheckpointError(
             f"{found.path} was trained on other data (hash {found.need('data_hash')[:12]}, but this data set has "
             f"{data.data_hash[:12]}). Name the data that it was trained on as `dataset`, or use another "
-            "checkpoint."
+            "checkpoint. To measure a run on other events, use `evaluate` with `test`."
         )
 
 

@@ -74,12 +74,16 @@ class Prepare:
     """Values that mean a missing user or item, in any case of letters."""
     time_unit: TimeUnit = "auto"
     """Unit of numeric times. auto chooses the unit by the size of the numbers and prints the choice."""
+    valid: OptionalPath = None
+    """File of validation events; the files above then have the training events."""
+    test: OptionalPath = None
+    """File of test events; the files above then have the training events."""
     items: OptionalPath = None
-    """File with item titles (CSV or TSV with a header)."""
+    """File with item titles: text with any usual separator, JSON Lines or Parquet, by item id."""
     items_id: OptionalText = None
-    """Column of item ids in the --items file. Default: the first."""
+    """Column of item ids in the --items file; its number from 0 if it has no header. Default: the first."""
     items_title: OptionalText = None
-    """Column of titles in the --items file. Default: the second."""
+    """Column of titles in the --items file. Default: the first whose name has title or name, else the second."""
     items_group: OptionalText = None
     """Column of groups, such as genres, in the --items file; for the diversity of `evaluate --details`."""
     max_rejects: int = 0
@@ -108,6 +112,8 @@ class Prepare:
             user=self.user,
             item=self.item,
             time=self.time,
+            valid=self.valid,
+            test=self.test,
             output=self.output,
             items=self.items,
             items_id=self.items_id,

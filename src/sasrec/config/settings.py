@@ -21,11 +21,12 @@ from sasrec.config.fields import (
     KeepsWeights,
     MayChangeOnResume,
     OnlyWith,
+    default_of,
     setting,
     settings_with,
     violations,
 )
-from sasrec.config.split_rule import split_rule
+from sasrec.config.split_rule import FILES, split_rule
 from sasrec.errors import ConfigError
 from sasrec.files import write_whole
 
@@ -204,7 +205,7 @@ class EvaluationConfig:
     """Which events are held out from training for evaluation."""
 
     split: str = "leave-one-out"
-    """leave-one-out, last-N (last-2), temporal:WHEN or temporal:T1,T2; docs/evaluation.md compares them."""
+    """leave-one-out, last-N (last-2), temporal:WHEN, temporal:T1,T2 or files (own); see docs/evaluation.md."""
 
 
 PARTS = [DataConfig, ModelConfig, LossConfig, TrainingConfig, EvaluationConfig]
@@ -301,6 +302,20 @@ KEEP_WEIGHTS = settings_with(PARTS, KeepsWeights)
 """Settings that decide no weight: runs that differ only in these and the random seed are seeds of one model."""
 MAY_CHANGE_ON_RESUME = settings_with(PARTS, MayChangeOnResume)
 """Settings that a resumed run may change."""
+
+
+def split_of_files(config: RunConfig) -> RunConfig:
+    """Return the settings for data with own validation or test files, whose split is "files".
+
+    Raises: ConfigError if the settings ask for another split than the default. Remedy: remove one of the two.
+    """
+    split = config.evaluation.split
+    if split not in (default_of(config.evaluation, "split"), FILES):
+        raise ConfigError(
+            f"split={split} and own validation or test files both say which events are held out. Remove `split`, "
+            "or use data without `valid` and `test`."
+        )
+    return config.replace(split=FILES)
 
 
 def _relations(config: RunConfig) -> list[tuple[bool, str]]:

@@ -72,3 +72,13 @@ class IdCodes:
         place = np.zeros(len(self.ids), np.uint32)
         place[used[order.to_numpy()]] = np.arange(len(used), dtype=np.uint32)
         return pl.Series(place[codes.to_numpy()]), names.gather(order)
+
+
+def coded_frame(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series, pl.Series]:
+    """Replace the text of the ids in the columns user and item by codes; return the ids of users and items, too."""
+    ids = {}
+    for role in ("user", "item"):
+        codes = IdCodes()
+        places, ids[role] = codes.sorted(codes.encode(frame[role]))
+        frame = frame.with_columns(places.alias(role))
+    return frame, ids["user"], ids["item"]

@@ -179,7 +179,7 @@ def test_an_unknown_user_and_a_wrong_option_are_named() -> None:
 
 
 def test_titles_name_their_columns_when_one_is_missing(tmp_path: Path) -> None:
-    (tmp_path / "items.csv").write_text('id,"name"\nx,"The, X"\n')
+    (tmp_path / "items.csv").write_text('id,"name"\nx,"The, X"\nz,The Z\n')
     assert small(items=tmp_path / "items.csv").catalogue.titles.to_list()[0] == "The, X"
     with pytest.raises(DataError, match="id, name"):
         small(items=tmp_path / "items.csv", items_title="title")
