@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from rich.table import Table
 from sasrec.cli.arguments import OptionalPath, OptionalText
 from sasrec.cli.console import err, out, say
 from sasrec.config.settings import DataConfig, Duplicates, TimeUnit
-from sasrec.errors import ConfigError, DataError
+from sasrec.errors import ConfigError, DataError, SasrecWarning
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,8 @@ class Prepare:
             return
         if self.output is None:
             raise ConfigError("prepare needs `output`, the folder to write. Set it, or only look with --explain.")
+        # The report shows the notes.
+        warnings.simplefilter("ignore", SasrecWarning)
         data = prepare(
             list(self.files),
             user=self.user,

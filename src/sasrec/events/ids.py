@@ -75,7 +75,7 @@ class IdCodes:
 
 
 def coded_frame(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series, pl.Series]:
-    """Replace the text of the ids in the columns user and item by codes; return the ids of users and items, too."""
+    """Return the frame with codes in place of the ids of user and item, and the ids of users and of items."""
     ids = {}
     for role in ("user", "item"):
         codes = IdCodes()

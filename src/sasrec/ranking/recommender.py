@@ -19,7 +19,7 @@ from sasrec.data.dataset import Dataset
 from sasrec.data.histories import Histories
 from sasrec.data.items import Items, shown
 from sasrec.data.splits import TrainingPart
-from sasrec.errors import ConfigError, DataError
+from sasrec.errors import ConfigError, DataError, SasrecWarning
 from sasrec.models import SequenceModel
 from sasrec.ranking.candidates import candidate_scores, own_blocks, summed
 from sasrec.ranking.scorers import ModelScorer, Scorer
@@ -27,7 +27,7 @@ from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import rank
 
 
-class NothingLeft(UserWarning):
+class NothingLeft(SasrecWarning):
     """No item is left to recommend, because of the allow list, the deny list or the seen items."""
 
 
@@ -217,6 +217,7 @@ class Recommender:
             note = f"; {without:,} users have only such events and get no recommendations" if without else ""
             warnings.warn(
                 f"histories omit {removed:,} events with items that are not in training{note}",
+                SasrecWarning,
                 stacklevel=3,
             )
         ticks = None if ticks is None else ticks[known_E]
@@ -333,7 +334,7 @@ class Recommender:
         else:
             reason = "the deny list has every item"
         if rank() == 0:  # one warning, not one per process
-            category = UserWarning if some else NothingLeft
+            category = SasrecWarning if some else NothingLeft
             warnings.warn(f"nothing is left to recommend {some}because {reason}", category, stacklevel=4)
 
 
@@ -364,4 +365,4 @@ def _warn(unknown: list[str], where: str) -> None:
     if unknown:
         names = list(dict.fromkeys(unknown))
         shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-        warnings.warn(f"{where}: unknown items are ignored: {shown}", stacklevel=5)
+        warnings.warn(f"{where}: unknown items are ignored: {shown}", SasrecWarning, stacklevel=5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from sasrec.config.settings import DataConfig, RunConfig
 from sasrec.data.dataset import Dataset, build, open_dataset
 from sasrec.data.parts import TRAIN, joined
-from sasrec.errors import ConfigError, DataError
+from sasrec.errors import ConfigError, DataError, SasrecWarning
 from sasrec.events.events import read_events
 from sasrec.events.inputs import STDIN, is_database
 from sasrec.sources import public
@@ -197,7 +198,8 @@ def prepare(
 
     Raises: DataError if rows are bad. Remedy: fix these rows (the message lists the first five), or skip them with
     max_rejects. ConfigError if an option is unknown or invalid. Remedy: use an option or value that the message
-    names.
+    names. What was assumed while reading, and what looks odd, is in `report["warnings"]` of the data set, and is
+    given as warnings of the category SasrecWarning.
     """
     if items is None and (items_id or items_title or items_group):
         raise ConfigError(
@@ -211,6 +213,8 @@ def prepare(
         data = titled(data, table, Wanted(items_id, items_title, items_group))
     if output is not None:
         data.save(output)
+    for note in data.report["warnings"]:
+        warnings.warn(note, SasrecWarning, stacklevel=2)
     return data
 
 
