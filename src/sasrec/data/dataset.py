@@ -25,7 +25,7 @@ from sasrec.data.items import Items, look_up
 from sasrec.data.parts import PART, described
 from sasrec.errors import DataError
 from sasrec.events.events import Events
-from sasrec.events.report import describe, summary
+from sasrec.events.report import describe, dominant, summary
 from sasrec.files import file_digest, write_whole
 
 FORMAT = 1
@@ -204,6 +204,7 @@ def build(
     ordered = numbered.sort(["user", "time"] if has_times else "user", maintain_order=True)
     lengths = np.bincount(ordered["user"].to_numpy(), minlength=len(user_ids))
     report = describe(events, numbered.drop(PART, strict=False), ordered, lengths, item_ids, config)
+    report["warnings"] += dominant(user_ids, lengths)
     if PART in ordered.columns:
         report["parts"], notes = described(ordered)
         # The suspicion about short histories concerns leave-one-out, which own files replace.

@@ -84,12 +84,7 @@ def read_events(source: Any, config: DataConfig, rejects_path: Path | None = Non
         notes += [note for note in piece.notes if note not in notes]
         integer_ids = [so_far and now for so_far, now in zip(integer_ids, piece.integer_ids, strict=True)]
         has_time.add(piece.has_time)
-    if has_time == {True, False}:
-        raise DataError(
-            f"some of the files have times and others do not: {', '.join(names)}. "
-            "Add times to all files, or remove the time columns."
-        )
-    timed = has_time == {True}
+    timed = _all_timed(has_time, names)
     rows = pl.concat(frames, how="diagonal")
     frames.clear()
     for role, found in codes.items():
@@ -106,15 +101,13 @@ def read_events(source: Any, config: DataConfig, rejects_path: Path | None = Non
         notes += time_notes
     else:
         notes.append("the data has no time column; the order of the file is taken as the order in time")
-    ids = {}
-    for role, found in codes.items():
-        places, ids[role] = found.sorted(rows[role])
-        rows = rows.with_columns(places.alias(role))
+    users, user_ids = codes["user"].sorted(rows["user"])
+    items, item_ids = codes["item"].sorted(rows["item"])
     all_rejects = _with_file_names(pl.concat(rejects).sort("file", "line"), names)
     events = Events(
-        coded=rows.select("user", "item", *(["time"] if timed else [])),
-        user_ids=ids["user"],
-        item_ids=ids["item"],
+        coded=rows.select(users.alias("user"), items.alias("item"), *(["time"] if timed else [])),
+        user_ids=user_ids,
+        item_ids=item_ids,
         rejects=all_rejects,
         read=rows.height + all_rejects.height,
         time_unit=unit,
@@ -157,6 +150,16 @@ def _pieces(source: Any, config: DataConfig) -> Iterator[tuple[str, Piece]]:
                         f"{each.name} has {', '.join(columns)}. Name the files of the events."
                     )
                 yield each.name, piece
+
+
+def _all_timed(has_time: set[bool], names: list[str]) -> bool:
+    """Return whether all inputs have times. Raises: DataError if only some have. Remedy: as the message says."""
+    if has_time == {True, False}:
+        raise DataError(
+            f"some of the files have times and others do not: {', '.join(names)}. "
+            "Add times to all files, or remove the time columns."
+        )
+    return has_time == {True}
 
 
 def _parsed(piece: Piece, config: DataConfig, file: pl.Expr, codes: dict[str, IdCodes]) -> pl.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -155,6 +156,19 @@ def _refuse_short_floats(frame: pl.DataFrame, columns: Columns, name: str) -> No
         )
 
 
+def _binary_text(series: pl.Series) -> pl.Series | None:
+    """Return the text of bytes: UUIDs of 16 bytes, or UTF-8; None for other bytes."""
+    values = series.to_list()
+    if all(value is None or len(value) == 16 for value in values):
+        return pl.Series(
+            [None if value is None else str(uuid.UUID(bytes=value)) for value in values], dtype=pl.String
+        )
+    try:
+        return series.cast(pl.String)
+    except pl.exceptions.PolarsError:
+        return None
+
+
 def id_text(series: pl.Series, file: str) -> pl.Series:
     """Convert an id column of any type to text.
 
@@ -169,11 +183,8 @@ def id_text(series: pl.Series, file: str) -> pl.Series:
         return series.cast(pl.String).str.replace(r"\.0*$", "")
     if series.dtype.is_integer() or series.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null):
         return series.cast(pl.String)
-    if series.dtype == pl.Binary:
-        try:
-            return series.cast(pl.String)
-        except pl.exceptions.PolarsError:
-            pass
+    if series.dtype == pl.Binary and (text := _binary_text(series)) is not None:
+        return text
     raise DataError(
         f"{file}: column {series.name!r} is of type {series.dtype}. Convert it; ids must be text or integers."
     )

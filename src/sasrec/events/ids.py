@@ -23,7 +23,7 @@ class IdCodes:
         self.ids = pl.Series([], dtype=pl.String)
 
     def encode(self, ids: pl.Series) -> pl.Series:
-        """Return the codes of ids, UInt32; new ids get the next codes. Blanks around an id are no part of it."""
+        """Return the codes of ids, UInt32; new ids get the next codes. Blanks around an id do not belong to it."""
         if not len(ids):
             return pl.Series([], dtype=pl.UInt32)
         ids = ids.fill_null("")

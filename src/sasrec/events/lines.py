@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,9 +131,10 @@ def _utf8(stream: IO[bytes], name: str, encoding: str) -> Iterator[bytes]:
         while part := stream.read(_BLOCK):
             yield part
         return
-    text = io.TextIOWrapper(stream, encoding, newline="")
+    decoder = codecs.getincrementaldecoder(encoding)()
     try:
-        while characters := text.read(_BLOCK):
-            yield characters.encode()
+        while part := stream.read(_BLOCK):
+            yield decoder.decode(part).encode()
+        yield decoder.decode(b"", final=True).encode()
     except UnicodeError as error:
         raise DataError(f"{name} is not {encoding} text: {error}. Correct `encoding`.") from None

@@ -11,6 +11,8 @@ import polars as pl
 from sasrec.config.settings import DataConfig
 from sasrec.events.events import Events
 
+_MANY_USERS, _MUCH = 20, 0.03
+
 
 def describe(
     events: Events,
@@ -62,6 +64,17 @@ def describe(
         }
     report["warnings"] = [*events.warnings, *_suspicions(report)]
     return report
+
+
+def dominant(user_ids: pl.Series, lengths: npt.NDArray[np.int64]) -> list[str]:
+    """Return a note if one of many users has more than a few per cent of all events. `lengths`: events of each."""
+    most, share = int(lengths.argmax()), float(lengths.max() / lengths.sum())
+    if len(lengths) < _MANY_USERS or share < _MUCH or lengths.max() < 10 * np.median(lengths):
+        return []
+    return [
+        f"user {user_ids[most]!r} has {share:.0%} of all events. If this id stands for unknown users, add it to "
+        "`missing`; if it is a robot, remove it"
+    ]
 
 
 def _repeated(numbered: pl.DataFrame, items: int) -> float:

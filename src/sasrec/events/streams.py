@@ -5,7 +5,6 @@ from __future__ import annotations
 import bz2
 import codecs
 import gzip
-import io
 import lzma
 import re
 import zipfile
@@ -63,6 +62,10 @@ def opened(path: Path, name: str) -> Iterator[IO[bytes]]:
         raise DataError(f"{name} is not a valid {method} file: {error}. Copy or download it again.") from None
     except (OSError, RuntimeError, NotImplementedError) as error:  # RuntimeError: zip with a password
         raise DataError(f"{name} cannot be read: {error}. Check the disk and the permissions.") from None
+    except Exception as error:
+        if type(error).__name__ != "ZstdError":  # its module may not be installed
+            raise
+        raise DataError(f"{name} is not a valid zstd file: {error}. Copy or download it again.") from None
 
 
 @contextmanager
@@ -70,22 +73,20 @@ def _decompressed(raw: IO[bytes], method: str, name: str) -> Iterator[IO[bytes]]
     if method == "zip":
         with zipfile.ZipFile(raw) as archive, archive.open(_member(archive, name)) as member:
             yield member
-    elif method == "zstd":
-        try:
-            import zstandard
-        except ImportError:
-            raise DataError(
-                f"{name} is compressed with zstd. Run `pip install zstandard`, or unpack it."
-            ) from None
-        try:
-            with zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as stream:
-                yield io.BufferedReader(cast(io.RawIOBase, stream))
-        except zstandard.ZstdError as error:
-            raise DataError(f"{name} is not a valid zstd file: {error}. Copy or download it again.") from None
     else:
-        openers: dict[str, Any] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
+        openers: dict[str, Any] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open, "zstd": _open_zstd}
         opener = openers.get(method)
         yield raw if opener is None else cast(IO[bytes], opener(raw, "rb"))
+
+
+def _open_zstd(raw: IO[bytes], mode: Literal["rb"]) -> Any:
+    try:
+        from backports import zstd
+    except ImportError:
+        raise DataError(
+            "the file is compressed with zstd. Run `pip install backports.zstd`, or unpack it."
+        ) from None
+    return zstd.open(raw, mode)
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> str:

@@ -16,19 +16,22 @@ from sasrec.errors import DataError
 from sasrec.evaluation.card import card
 from tests.synthetic import chain_frame
 
-OWN = pl.DataFrame(
-    [
-        *(("a", item, time) for item, time in (("u", 1), ("v", 2), ("w", 3), ("x", 4))),
-        *(("b", item, time) for item, time in (("v", 1), ("w", 2), ("y", 9))),
-        *(("c", item, time) for item, time in (("x", 1), ("y", 2), ("z", 3))),
-    ],
-    schema=["user", "item", "time"],
-    orient="row",
+
+def frame(*rows: tuple[str, str, int]) -> pl.DataFrame:
+    """Events at these seconds after a day of 2020."""
+    found = pl.DataFrame(rows, schema=["user", "item", "time"], orient="row")
+    return found.with_columns(pl.col("time") + 1_600_000_000)
+
+
+OWN = frame(
+    *(("a", item, time) for item, time in (("u", 1), ("v", 2), ("w", 3), ("x", 4))),
+    *(("b", item, time) for item, time in (("v", 1), ("w", 2), ("y", 9))),
+    *(("c", item, time) for item, time in (("x", 1), ("y", 2), ("z", 3))),
 )
 
 
 def file(*rows: tuple[str, str, int]) -> Dataset:
-    return sasrec.prepare(pl.DataFrame(rows, schema=["user", "item", "time"], orient="row"))
+    return sasrec.prepare(frame(*rows))
 
 
 def rows(data: Dataset, split: Split) -> list[tuple[object, list[object], object]]:

@@ -17,7 +17,9 @@ from tests.synthetic import chain_frame
 
 
 def frame(*rows: tuple[str, str, int]) -> pl.DataFrame:
-    return pl.DataFrame(rows, schema=["user", "item", "time"], orient="row")
+    """Events at these seconds after a day of 2020."""
+    found = pl.DataFrame(rows, schema=["user", "item", "time"], orient="row")
+    return found.with_columns(pl.col("time") + 1_600_000_000)
 
 
 def shown(data: Dataset) -> list[tuple[object, object, int]]:

@@ -214,7 +214,7 @@ def test_a_run_is_measured_on_a_file_a_folder_or_a_frame(
     assert "split: other file: trained under leave-one-out; each event of test (" in printed.out
     assert "validation" not in printed.out + printed.err
     assert " rows read from test.csv: 0 rejected" in printed.err
-    pl.DataFrame({"user": ["who"], "item": ["what"], "time": [9**9]}).write_csv(renamed)
+    pl.DataFrame({"user": ["who"], "item": ["what"], "time": [1_600_000_000]}).write_csv(renamed)
     assert main(["evaluate", str(run), "--test", str(renamed)]) == 1
     message = " ".join(capsys.readouterr().err.split())
     assert main(["evaluate", str(run), "--dataset", str(renamed)]) == 1
