@@ -83,9 +83,8 @@ def main() -> None:
             seconds[form, rows] = wall
             print(f"{rows:>11,} rows  {form:8}  {wall:6.1f} s  {cpu:6.1f} s of CPU  {peak:5.2f} GB", flush=True)
     for form in ("csv", "parquet", "parts"):
-        print(
-            f"{form}: 4 x the rows, {seconds[form, options.rows] / seconds[form, options.rows // 4]:.2f} x the time"
-        )
+        grown = seconds[form, options.rows] / seconds[form, options.rows // 4]
+        print(f"{form}: 4 x the rows, {grown:.2f} x the time")
 
 
 if __name__ == "__main__":

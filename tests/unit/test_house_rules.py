@@ -16,7 +16,7 @@ from sasrec.config.settings import PARTS
 SOURCE = Path(sasrec.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 PUBLIC = [
-    "Dataset", "Recommender", "RunConfig", "SasrecError", "compare", "evaluate", "export", "load", "open_dataset",
+    "Dataset", "Recommender", "RunConfig", "SasrecError", "SasrecWarning", "compare", "evaluate", "export", "load", "open_dataset",
     "prepare", "resume", "train",
 ]  # fmt: skip
 # A new setting is a decision: add it here, to the reference in docs/, and to CHANGELOG.md.

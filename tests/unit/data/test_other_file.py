@@ -16,11 +16,13 @@ from sasrec.errors import DataError
 from sasrec.evaluation.card import card
 from tests.synthetic import chain_frame
 
+BEGIN = 1_600_000_000
+
 
 def frame(*rows: tuple[str, str, int]) -> pl.DataFrame:
     """Events at these seconds after a day of 2020."""
     found = pl.DataFrame(rows, schema=["user", "item", "time"], orient="row")
-    return found.with_columns(pl.col("time") + 1_600_000_000)
+    return found.with_columns(pl.col("time") + BEGIN)
 
 
 OWN = frame(
@@ -96,7 +98,7 @@ def test_what_cannot_be_a_target_is_counted_by_reason() -> None:
 
 
 def test_events_before_what_the_run_was_trained_on_are_called_a_leak_with_counts() -> None:
-    data = sasrec.prepare(OWN.with_columns(time=pl.col("time") * 10))
+    data = sasrec.prepare(OWN.with_columns((pl.col("time") - BEGIN) * 10 + BEGIN))
     for other, leak in (
         (
             file(("a", "z", 15), ("a", "y", 20), ("b", "z", 15), ("c", "u", 5)),
@@ -115,7 +117,7 @@ def test_integer_ids_and_ids_as_text_are_the_same_ids() -> None:
     numbers = OWN.with_columns(pl.col("user", "item").rank("dense").cast(pl.Int64))
     data, other = (
         sasrec.prepare(numbers),
-        sasrec.prepare(numbers.head(1).with_columns(pl.lit("5").alias("item"), time=9)),
+        sasrec.prepare(numbers.head(1).with_columns(pl.lit("5").alias("item"), time=1_600_000_009)),
     )
     merged, split = with_test_file(data, split_events(data), other)
     assert [(user, target) for user, _, target in rows(merged, split)] == [(1, 5)]

@@ -14,7 +14,7 @@ import pytest
 
 import sasrec
 from sasrec.checkpoint import store
-from sasrec.errors import CheckpointError, ConfigError, DataError
+from sasrec.errors import CheckpointError, ConfigError, DataError, SasrecWarning
 from sasrec.ranking.recommender import NothingLeft, Recommender
 from tests.synthetic import chain_frame, late_frame, small
 
@@ -221,5 +221,5 @@ def test_nothing_left_to_recommend_is_said(integers: Recommender) -> None:
         assert integers.recommend_all(deny=every).is_empty()
     with pytest.warns(UserWarning, match=r"for \d+ of 60 users because the history has every item") as said:
         some = integers.recommend_all(allow=[3])
-    assert said[0].category is UserWarning
+    assert said[0].category is SasrecWarning
     assert 0 < some.height < 60
