@@ -88,9 +88,14 @@ def is_database(source: str | Path) -> bool:
     return isinstance(source, str) and source.startswith(("sqlite://", "postgresql://", "postgres://"))
 
 
+def without_password(source: str) -> str:
+    """Return a source without the name and password that the URL of a database can have."""
+    return re.sub(r"//[^@/]*@", "//…@", source) if is_database(source) else source
+
+
 def _queried(url: str, query: str) -> pl.DataFrame:
     """Return the rows of a query. Raises: DataError if it fails. Remedy: correct the URL or the query."""
-    shown = re.sub(r"//[^@/]*@", "//…@", url)  # without name and password
+    shown = without_password(url)
     if not query:
         raise DataError(
             f"{shown} is a database. Set `query`, such as 'SELECT user_id, item_id, time FROM events'."

@@ -29,6 +29,7 @@ from sasrec.errors import CheckpointError, ConfigError, DataError
 from sasrec.evaluation.measure import nobody
 from sasrec.evaluation.metrics import metrics_from_ranks
 from sasrec.evaluation.target_ranks import target_ranks
+from sasrec.events.inputs import without_password
 from sasrec.events.report import summary
 from sasrec.models import SequenceModel, build_model
 from sasrec.ranking.recommender import Recommender
@@ -114,7 +115,9 @@ def _asked(
     if "dataset" in settings:
         raise ConfigError("the first argument of train is already the data; remove the setting dataset")
     # A recipe can be the config.toml of another run; never train on the data that it names.
-    config = config.replace(**settings, dataset=str(data) if isinstance(data, str | Path) else "")
+    config = config.replace(
+        **settings, dataset=without_password(str(data)) if isinstance(data, str | Path) else ""
+    )
     _refuse_to_train(config, new=True)
     return split_of_files(config) if own_files else config
 
