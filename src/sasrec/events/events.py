@@ -18,10 +18,11 @@ from sasrec.errors import DataError
 from sasrec.events import times
 from sasrec.events.explain import RolesError
 from sasrec.events.ids import IdCodes
-from sasrec.events.inputs import inputs_of
+from sasrec.events.inputs import Input, inputs_of
 from sasrec.events.lines import NOT_UTF8
 from sasrec.events.pieces import REJECTS, ColumnFacts, Piece
 from sasrec.events.readers import read_input
+from sasrec.events.rejected import with_rows
 
 _RAW_SHOWN = 200
 _LOCATED = {"file": pl.Int32, **REJECTS}
@@ -39,7 +40,7 @@ class Events:
     item_ids: pl.Series
     """The text of the ids of the items that occur, in order of text."""
     rejects: pl.DataFrame
-    """Rejected rows: file, line, column, reason and raw text.
+    """Rejected rows: file, line, column, reason, raw text of the column, and `row`, the text of the whole row.
 
     Lines count from 1; for Parquet files and frames the line is the row number. The column is "" if the reason
     concerns the whole line.
@@ -72,10 +73,15 @@ def read_events(source: Any, config: DataConfig, rejects_path: Path | None = Non
     Raises: DataError for a missing file, an unknown format or column, more than `config.max_rejects` bad rows, or
         no usable row. Each message names the remedy.
     """
+    with inputs_of(source, config.query) as inputs:
+        return _read(inputs, config, rejects_path)
+
+
+def _read(inputs: list[Input], config: DataConfig, rejects_path: Path | None) -> Events:
     frames, rejects, names, notes = [], [], [], []
     integer_ids, has_time = [True, True], set()
     codes = {"user": IdCodes(), "item": IdCodes()}
-    for name, piece in _pieces(source, config):
+    for name, piece in _pieces(inputs, config):
         if name not in names:
             names.append(name)
         file = pl.lit(len(names) - 1, pl.Int32).alias("file")
@@ -108,7 +114,7 @@ def read_events(source: Any, config: DataConfig, rejects_path: Path | None = Non
         coded=rows.select(users.alias("user"), items.alias("item"), *(["time"] if timed else [])),
         user_ids=user_ids,
         item_ids=item_ids,
-        rejects=all_rejects,
+        rejects=with_rows(all_rejects, inputs, config),
         read=rows.height + all_rejects.height,
         time_unit=unit,
         integer_users=integer_ids[0],
@@ -125,31 +131,30 @@ def explain(source: Any, config: DataConfig) -> tuple[str, tuple[ColumnFacts, ..
 
     Raises: DataError if the columns are not even found. Remedy: the message names one.
     """
-    try:
-        name, piece = next(_pieces(source, config))
-    except RolesError as error:
-        names = source if isinstance(source, list | tuple) else [source]
-        return ", ".join(map(str, names)), error.columns, [], str(error)
+    with inputs_of(source, config.query) as inputs:
+        try:
+            name, piece = next(_pieces(inputs, config))
+        except RolesError as error:
+            return inputs[0].name, error.columns, [], str(error)
     return name, piece.facts, list(piece.notes), ""
 
 
-def _pieces(source: Any, config: DataConfig) -> Iterator[tuple[str, Piece]]:
+def _pieces(inputs: list[Input], config: DataConfig) -> Iterator[tuple[str, Piece]]:
     """Yield the pieces of all inputs with the name of each input.
 
     Raises: DataError if the parts of a folder or pattern have different columns. Remedy: name the right files.
     """
     first: dict[str, tuple[str, tuple[str, ...]]] = {}
-    with inputs_of(source, config.query) as inputs:
-        for each in inputs:
-            for piece in read_input(each, config):
-                columns = tuple(column.name for column in piece.facts)
-                name, names = first.setdefault(each.part_of, (each.name, columns))
-                if each.part_of and names != columns:
-                    raise DataError(
-                        f"{each.part_of} has files with different columns: {name} has {', '.join(names)}, but "
-                        f"{each.name} has {', '.join(columns)}. Name the files of the events."
-                    )
-                yield each.name, piece
+    for each in inputs:
+        for piece in read_input(each, config):
+            columns = tuple(column.name for column in piece.facts)
+            name, names = first.setdefault(each.part_of, (each.name, columns))
+            if each.part_of and names != columns:
+                raise DataError(
+                    f"{each.part_of} has files with different columns: {name} has {', '.join(names)}, but "
+                    f"{each.name} has {', '.join(columns)}. Name the files of the events."
+                )
+            yield each.name, piece
 
 
 def _all_timed(has_time: set[bool], names: list[str]) -> bool:
@@ -234,7 +239,7 @@ def _refuse_or_write(events: Events, config: DataConfig, rejects_path: Path | No
         listed = f" (all are listed in {rejects_path})"
     first = "".join(
         f"\n  {file}:{line}{' ' + column if column else ''}: {reason}"
-        for file, line, column, reason, _ in rejects.head(5).iter_rows()
+        for file, line, column, reason, *_ in rejects.head(5).iter_rows()
     )
     if rejects.height > config.max_rejects >= 0:
         raise DataError(f"{rejects.height} of {events.read} rows are bad{listed}:{first}\n{_remedy(events)}")

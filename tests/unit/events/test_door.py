@@ -300,3 +300,20 @@ def test_a_user_with_much_of_all_events_is_named() -> None:
     rows += [(f"u{n}", f"i{n % 7}", 1_600_000_000 + n) for n in range(60)]
     with pytest.warns(SasrecWarning, match="user 'robot' has 62% of all events"):
         sasrec.prepare(pl.DataFrame(rows, schema=["user", "item", "time"], orient="row"))
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "json", "parquet", "frame"])
+def test_a_reject_has_its_whole_row(form: str, tmp_path: Path) -> None:
+    frame = FRAME.with_columns(user=pl.Series(["b", "N/A", "a", "b"]), note=pl.lit("seen"))
+    path: Any = tmp_path / f"a.{form}"
+    if form == "frame":
+        path = frame
+    elif form == "json":
+        path.write_text(json.dumps(frame.to_dicts()))
+    else:
+        {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}[form](path)
+    sasrec.prepare(path, max_rejects=1, output=tmp_path / "data")
+    (reject,) = pl.read_csv(tmp_path / "data/rejects.csv").to_dicts()
+    assert (reject["column"], reject["reason"]) == ("user", "the user is missing (N/A)")
+    assert all(value in reject["row"] for value in ("N/A", "y", "1600000002", "seen"))
+    assert "1600000003" not in reject["row"]
