@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sasrec.config.settings import RunConfig
     from sasrec.data.dataset import Dataset, open_dataset
-    from sasrec.errors import SasrecError
+    from sasrec.errors import SasrecError, SasrecWarning
     from sasrec.ranking.recommender import Recommender
     from sasrec.runs.evaluate import evaluate, load
     from sasrec.runs.export import export
@@ -42,6 +42,7 @@ __all__ = [
     "Recommender",
     "RunConfig",
     "SasrecError",
+    "SasrecWarning",
     "compare",
     "evaluate",
     "export",
@@ -58,6 +59,7 @@ _HOME = {
     "Recommender": "ranking.recommender",
     "RunConfig": "config.settings",
     "SasrecError": "errors",
+    "SasrecWarning": "errors",
     "compare": "studies.compare",
     "evaluate": "runs.evaluate",
     "export": "runs.export",

@@ -1,4 +1,7 @@
-"""All errors that a user can cause. Each message names the remedy; mistakes of programmers are assertions."""
+"""All errors that a user can cause, and the category of all warnings.
+
+Each error names the remedy; mistakes of programmers are assertions.
+"""
 
 
 class SasrecError(Exception):
@@ -32,4 +35,11 @@ class TrainingError(SasrecError):
     """Training cannot continue, for example because the loss is NaN or infinite.
 
     Remedy: lower the learning rate, or check the data.
+    """
+
+
+class SasrecWarning(UserWarning):
+    """Category of all warnings: what was assumed, left out, or looks odd. `data.report` keeps those on data.
+
+    The command line prints them as notes.
     """

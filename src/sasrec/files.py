@@ -69,6 +69,19 @@ def file_digest(path: Path, algorithm: str = "sha256") -> str:
         return hashlib.file_digest(stream, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
 
+def unicode_text(data: bytes) -> str:
+    """Decode UTF-8, UTF-16 or UTF-32 text by its byte order mark; without a mark, it must be UTF-8.
+
+    Raises: UnicodeDecodeError for other text; ValueError for bytes that are not text.
+    """
+    encodings = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32"}
+    encodings |= {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # after UTF-32, whose mark begins the same way
+    text = data.decode(next((name for mark, name in encodings.items() if data.startswith(mark)), "utf-8"))
+    if "\0" in text:
+        raise ValueError("it contains null bytes: it is not text, or UTF-16 without a byte order mark")
+    return text
+
+
 def decompressed(path: Path) -> IO[bytes]:
     """Open a file to read its bytes; decompress them if the name ends in .gz."""
     return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else path.open("rb")

@@ -31,9 +31,9 @@ def beside_ratings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frame = pl.DataFrame(
         {"userId": users, "movieId": 1 + random.integers(0, 200, 320), "timestamp": 10**9 + np.arange(320)}
     )
-    pl.concat([frame, pl.DataFrame({"userId": [0, 0], "movieId": [50, 181], "timestamp": [1, 2]})]).write_csv(
-        tmp_path / "ratings.csv"
-    )
+    pl.concat(
+        [frame, pl.DataFrame({"userId": [0, 0], "movieId": [50, 181], "timestamp": [10**9 + 320, 10**9 + 321]})]
+    ).write_csv(tmp_path / "ratings.csv")
     monkeypatch.chdir(tmp_path)
 
 

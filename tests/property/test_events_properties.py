@@ -47,7 +47,9 @@ def test_read_is_kept_plus_rejected_for_any_lines(lines: list[str], good: int, e
     data = text.encode(errors="surrogatepass")
     events = read(data, tmp_path / "a.csv")
     assert events is not None, "the good rows are usable whatever the others are"
-    assert events.read == events.frame.height + events.rejects.height == records(data)
+    assert events.read == events.frame.height + events.rejects.height <= records(data)
+    # A record with line breaks inside quotes has several lines.
+    assert events.read == records(data) or '"' in text
     assert events.rejects["line"].is_sorted()
     assert events.rejects["line"].n_unique() == events.rejects.height
     assert events.frame.null_count().sum_horizontal().item() == 0
@@ -76,7 +78,7 @@ def test_read_is_kept_plus_rejected_for_json_lines(lines: list[str], tmp_path: P
 VALID = {
     "csv": ["user,item,time", *(f'u{n % 3},"i,{n}",{1_600_000_000 + n}' for n in range(6))],
     "tsv": ["user\titem\ttime", *(f"u{n % 3}\té{n}\t2020-01-0{n + 1}T00:00Z" for n in range(6))],
-    "jsonl": [f'{{"user": {n % 3}, "item": "é{n}", "time": {n}.5}}' for n in range(7)],
+    "jsonl": [f'{{"user": {n % 3}, "item": "é{n}", "time": {1_600_000_000 + n}.5}}' for n in range(7)],
 }
 
 
@@ -135,7 +137,12 @@ def test_every_row_of_a_typed_frame_is_kept_or_rejected(
     frame = pl.concat(
         [frame, frame.head(1).with_columns(user=pl.lit(1, ids), time=pl.lit(1, pl.Int32).cast(kind))]
     )
-    events = read_events(frame, DataConfig(max_rejects=-1))
+    unit = "iso" if kind.is_temporal() else "s"
+    if kind == pl.Float32 and max(map(abs, filter(None, numbers)), default=0) >= 2**24:
+        with pytest.raises(DataError, match="Float32, which rounds times"):
+            read_events(frame, DataConfig(max_rejects=-1, time_unit=unit))
+        return
+    events = read_events(frame, DataConfig(max_rejects=-1, time_unit=unit))
     assert events.read == events.frame.height + events.rejects.height == frame.height
     assert events.frame.height >= 1
     assert events.rejects["line"].is_sorted()

@@ -188,7 +188,8 @@ def test_a_disk_that_fills_up_at_any_point_of_a_save_leaves_the_previous_checkpo
 def test_the_package_reads_and_writes_no_pickle() -> None:
     """torch.load and torch.save, and the object collectives of torch.distributed, are pickle too."""
     words = (
-        "pickle",
+        "import pickle",
+        "read_pickle",
         "torch.load",
         "torch.save",
         "gather_object",

@@ -16,19 +16,19 @@ from sasrec.config.settings import PARTS
 SOURCE = Path(sasrec.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 PUBLIC = [
-    "Dataset", "Recommender", "RunConfig", "SasrecError", "compare", "evaluate", "export", "load", "open_dataset",
+    "Dataset", "Recommender", "RunConfig", "SasrecError", "SasrecWarning", "compare", "evaluate", "export", "load", "open_dataset",
     "prepare", "resume", "train",
 ]  # fmt: skip
 # A new setting is a decision: add it here, to the reference in docs/, and to CHANGELOG.md.
 SETTINGS = [
-    "accumulate", "batch_size", "clip_norm", "compile", "dataset", "detect_anomaly", "device", "diagnose_every",
-    "dropout_rate", "duplicates", "eval_every", "gamma", "gbce_t", "hidden_units", "interval_unit", "item_column",
+    "accumulate", "batch_size", "clip_norm", "columns", "compile", "dataset", "detect_anomaly", "device", "diagnose_every",
+    "dropout_rate", "duplicates", "encoding", "eval_every", "gamma", "gbce_t", "hidden_units", "interval_unit", "item_column",
     "k_core", "l2_emb", "label_smoothing", "logq", "loss", "lr", "max_minutes", "max_rejects", "maxlen", "mhc",
     "mhc_expansion_rate", "mhc_init_gate", "mhc_projection", "mhc_sinkhorn_iter", "min_item_events",
-    "min_user_events", "negatives", "norm", "num_blocks", "num_epochs", "num_heads", "num_negatives", "optimizer",
-    "patience", "precision", "save_minutes", "schedule", "seed", "share_negatives", "show_shapes", "skip_own_items",
-    "split", "step_size", "step_unit", "temperature", "tensorboard", "time", "time_column", "time_span",
-    "time_unit", "user_column", "warmup_steps", "weight_decay", "windows",
+    "min_user_events", "missing", "negatives", "norm", "num_blocks", "num_epochs", "num_heads", "num_negatives", "optimizer",
+    "patience", "precision", "query", "save_minutes", "schedule", "seed", "share_negatives", "show_shapes", "skip_own_items",
+    "split", "step_size", "step_unit", "temperature", "tensorboard", "time", "time_column", "time_format", "time_span",
+    "time_unit", "user_column", "warmup_steps", "weight_decay", "where", "windows",
 ]  # fmt: skip
 # Texts of metrics.json are compared between runs, so another wording would make old runs incomparable.
 STORED = {

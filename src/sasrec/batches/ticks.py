@@ -40,9 +40,10 @@ def with_ticks(split: Split, data: Dataset, config: ModelConfig) -> Split:
     def timed(histories: Histories) -> Histories:
         return replace(histories, ticks=flat)
 
+    own = flat if split.training_events is None else ticks[split.training_events]
     return replace(
         split,
-        training=timed(split.training),
+        training=replace(split.training, ticks=own),
         valid=replace(split.valid, histories=timed(split.valid.histories)),
         test=replace(split.test, histories=timed(split.test.histories)),
     )
@@ -62,9 +63,10 @@ def user_ticks(
             f"this model needs times, but the data set {data.name!r} has no times. Train with time=False, or on "
             "data with times."
         )
-    times = data.times[offsets[0] : offsets[-1]]
-    offsets = offsets - offsets[0]
-    ends = offsets[1:] if config.interval_unit == "history" else part.ends(times, offsets)
+    first, last = offsets[0], offsets[-1]
+    times, offsets = data.times[first:last], offsets - first
+    parts = None if data.parts is None else data.parts[first:last]
+    ends = offsets[1:] if config.interval_unit == "history" else part.ends(times, offsets, parts)
     return personal_times(times, offsets, ends)
 
 

@@ -16,7 +16,7 @@ from sasrec.checkpoint import store
 from sasrec.config.settings import RunConfig
 from sasrec.data.dataset import Dataset
 from sasrec.data.splits import Split, TrainingPart
-from sasrec.errors import CheckpointError
+from sasrec.errors import CheckpointError, SasrecWarning
 from sasrec.models import SequenceModel, build_model
 from sasrec.runtime.log import events_of
 
@@ -60,6 +60,7 @@ def _warn_of_a_lost_best(run: Path, found: store.Checkpoint) -> None:
     warnings.warn(
         f"the best checkpoint of {run} is missing (epoch {epoch}, validation NDCG@10 {score:.4f}); "
         f"{found.path.name} is used, the best that is left",
+        SasrecWarning,
         stacklevel=3,
     )
 
@@ -74,7 +75,7 @@ def check_data(found: store.Checkpoint, data: Dataset) -> None:
         raise CheckpointError(
             f"{found.path} was trained on other data (hash {found.need('data_hash')[:12]}, but this data set has "
             f"{data.data_hash[:12]}). Name the data that it was trained on as `dataset`, or use another "
-            "checkpoint."
+            "checkpoint. To measure a run on other events, use `evaluate` with `test`."
         )
 
 

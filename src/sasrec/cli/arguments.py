@@ -1,4 +1,4 @@
-"""Handle what the parser (tyro) cannot: recipes, options of the published SASRec code, misspelt options, lists.
+"""Handle what the parser (tyro) cannot: recipes, options of the published SASRec code, misspelt options.
 
 Error messages name arguments as Python does; `as_options` replaces these names by options.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, TypeAlias
@@ -54,7 +55,12 @@ def published_spellings(arguments: list[str]) -> list[str]:
             "--multi_gpu needs torchrun. Start a process for each of N devices: "
             "torchrun --nproc_per_node=N -m sasrec train …"
         )
-    return [part for given in arguments for part in PUBLISHED_SPELLINGS.get(_spelled(given), (given,))]
+    # --train=FILE: only an option that stands for one other option can have its value in the same word.
+    words = [
+        given.replace("--train=", "--dataset=", 1) if given.startswith("--train=") else given
+        for given in arguments
+    ]
+    return [part for given in words for part in PUBLISHED_SPELLINGS.get(_spelled(given), (given,))]
 
 
 def _refuse_two_spellings(options: list[str]) -> None:
@@ -87,6 +93,28 @@ def _flags_without_values(arguments: list[str]) -> list[str]:
     return replaced
 
 
+def joined_values(arguments: list[str], commands: dict[str, type]) -> list[str]:
+    """Return `arguments` with `--history -5,3` as `--history=-5,3`, for all options that take a text.
+
+    The parser would take -5,3 for an option, but no option of sasrec begins with a single hyphen, except -h.
+    """
+    command = commands.get(next(iter(arguments), ""))
+    texts = _texts(command) if command else set()
+    words: list[str] = []
+    for word in arguments:
+        value = len(word) > 1 and word[0] == "-" and word[1] != "-" and word != "-h"
+        if value and words and _spelled(words[-1]) in texts:
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
+
+
+def _texts(command: type) -> set[str]:
+    """The options of a command that take a text, as they are typed, with underscores."""
+    return {f"--{each.name}" for each in dataclasses.fields(command) if each.type == "OptionalText"}
+
+
 def misspelt(arguments: list[str], commands: dict[str, type]) -> str | None:
     """Return a message on the first unknown command or option, with a suggestion; None if all are known."""
     command, *others = arguments
@@ -105,10 +133,12 @@ def misspelt(arguments: list[str], commands: dict[str, type]) -> str | None:
         known_words = [*commands, "--help", "--version"]
         return f"unknown {kind} {command}; {_nearest(command, known_words) or 'sasrec --help lists the commands'}"
     known = {"--help", *_options(commands[command])}
-    for word in others:
+    for before, word in zip(["", *others], others, strict=False):
         option = _spelled(word.partition("=")[0])
         if word.startswith("--") and option not in known and option != "--":
             remedy = _nearest(option, known) or f"sasrec {command} --help lists the options"
+            if _spelled(before) in _texts(commands[command]):
+                remedy += f"; if {word} is the value of {before}, write {before}={word}"
             return f"unknown option {word.partition('=')[0]} of {command}; {remedy}"
     return None
 
@@ -127,7 +157,7 @@ def as_options(message: str, commands: Iterable[type]) -> str:
             return mention[0]
         if value in ("True", "False"):
             return name if value == "True" else name.replace("--", "--no_", 1)
-        return f"{name} {value}".rstrip()
+        return f"{name} {shlex.quote(value)}" if value else name
 
     return _MENTION.sub(option, message)
 
@@ -156,24 +186,3 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 def _spelled(word: str) -> str:
     """Return an option with underscores in place of hyphens, because the command line accepts both."""
     return word.replace("-", "_").replace("__", "--", 1)
-
-
-def ids(text: str) -> list[str]:
-    """Parse ids separated by commas; with @FILE, read them from FILE, one per line."""
-    if text.startswith("@"):
-        try:
-            lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"the file of {text} cannot be read: {error}. Name a UTF-8 text file with one id a line."
-            ) from None
-        return [line.strip() for line in lines if line.strip()]
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def seconds(text: str) -> list[float]:
-    """Parse numbers separated by commas."""
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise ConfigError(f"--times must be numbers separated by commas: {error}. Correct --times.") from None

@@ -1,25 +1,28 @@
-"""The commands on runs. Each is a dataclass: its docstring and fields are its help, and `run` does the work."""
+"""The commands on one run. Each is a dataclass: its docstring and fields are its help, and `run` does the work."""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from sasrec.cli.arguments import OptionalPath, OptionalText, as_options, ids, seconds
-from sasrec.cli.console import err, out, say
-from sasrec.config.choices import Candidates, SplitName
+from sasrec.cli.arguments import OptionalPath, OptionalText, as_options
+from sasrec.cli.console import err, say
+from sasrec.cli.lists import ids, seconds
 from sasrec.config.settings import RunConfig
 from sasrec.errors import ConfigError, DataError
 
-_AGAIN = "interrupted; run the same command again to continue"
+if TYPE_CHECKING:
+    from sasrec.ranking.recommender import Recommender
 
 # Everything else is imported in `run`: help, and what is refused at once, need no PyTorch.
 
 
-def _as_options(sentence: str) -> str:
+def with_options(sentence: str) -> str:
+    """Replace the Python names in a sentence of a run by the options of `sasrec train`."""
     return as_options(sentence, [Train])
 
 
@@ -33,6 +36,10 @@ class Train:
 
     Example: sasrec train --dataset ratings.csv --train_dir runs/mine --maxlen 50 --loss bce
 
+    --train is another name for --dataset.
+
+    Example: sasrec train --dataset train.csv --valid valid.csv --test test.csv --train_dir runs/own
+
     Example: sasrec train --train_dir runs/mine --resume
 
     The options --norm_first, --no_norm_first, --use_amp and --multi_gpu of the published SASRec code for PyTorch
@@ -45,6 +52,10 @@ class Train:
     """TOML file of settings; the settings given on the command line override it."""
     from_: Annotated[OptionalPath, tyro.conf.arg(name="from")] = None
     """Read the public data set from this local copy instead of downloading it."""
+    valid: OptionalPath = None
+    """File of validation events; --dataset then has the training events, and the split is files."""
+    test: OptionalPath = None
+    """File of test events; --dataset then has the training events, and the split is files."""
     resume: bool = False
     """Continue the run in train_dir from its newest checkpoint, with its settings."""
     state_dict_path: OptionalPath = None
@@ -63,8 +74,9 @@ class Train:
             return
         if self.resume and self.state_dict_path is not None:
             raise ConfigError("--resume continues with the run's own weights. Remove --state_dict_path.")
-        if self.resume and self.from_:
-            raise ConfigError("--resume continues with the run's own data. Remove --from.")
+        for name, path in (("from", self.from_), ("valid", self.valid), ("test", self.test)):
+            if self.resume and path:
+                raise ConfigError(f"--resume continues with the run's own data. Remove --{name}.")
         if not dataset and not self.resume:
             if (self.train_dir / "config.toml").exists():
                 raise DataError(
@@ -79,7 +91,7 @@ class Train:
         from sasrec.runs.train import resume, train
         from sasrec.runtime.log import RunLog
 
-        log = RunLog(None, err, _as_options)
+        log = RunLog(None, err, with_options)
         try:
             if self.resume:
                 resume(self.train_dir, recipe=self.config, log=log)
@@ -87,6 +99,8 @@ class Train:
                 train(
                     dataset,
                     self.train_dir,
+                    valid=self.valid,
+                    test=self.test,
                     recipe=self.config,
                     log=log,
                     local_copy=self.from_,
@@ -114,6 +128,11 @@ class Train:
             dataset=str(prepared_folder(self.config.data.dataset) or self.config.data.dataset)
         )
         other = RunConfig.load(own).differences(config).keys() - {"device"} if own.exists() else ()
+        if self.valid or self.test:
+            raise ConfigError(
+                "--inference_only measures the run on its own targets. To measure it on another file, use "
+                f"sasrec evaluate {self.train_dir} --test FILE."
+            )
         if other or self.resume or self.from_:
             named = ", ".join(f"--{name}" for name in sorted(other)) or ("--resume" if self.resume else "--from")
             raise ConfigError(
@@ -121,7 +140,7 @@ class Train:
                 f"effect. Remove {named}."
             )
         device, path = self.config.training.device, self.state_dict_path
-        metrics = evaluate(self.train_dir, device=device, checkpoint=path, log=RunLog(None, err, _as_options))
+        metrics = evaluate(self.train_dir, device=device, checkpoint=path, log=RunLog(None, err, with_options))
         if path is None:
             print_run(self.train_dir, metrics, sampled=self.sampled)
         else:
@@ -136,12 +155,18 @@ class Evaluate:
     line to RUN/log.jsonl.
 
     Example: sasrec evaluate runs/first --details
+
+    Example: sasrec evaluate runs/first --test next-week.csv
     """
 
     run_dir: tyro.conf.Positional[Path]
     """Folder of the run."""
     dataset: OptionalPath = None
-    """Prepared data set, if it has moved since training."""
+    """Prepared data set of the run, if it has moved since training; for other events, use --test."""
+    test: OptionalPath = None
+    """Measure on the events of this file instead; the metrics are printed and not saved."""
+    k: Annotated[tuple[int, ...], tyro.conf.arg(metavar="K ...", help_behavior_hint="")] = ()
+    """Add NDCG, HR and MRR at these cut-offs, such as 3 100."""
     device: str = "auto"
     """cpu, cuda, mps or auto."""
     details: bool = False
@@ -151,56 +176,30 @@ class Evaluate:
 
     def run(self) -> None:
         """Evaluate, and print the metrics."""
-        from sasrec.cli.tables import print_run
+        from sasrec.cli.tables import print_metrics, print_run
         from sasrec.runs.evaluate import evaluate
         from sasrec.runtime.log import RunLog
 
-        log, data = RunLog(None, err, _as_options), self.dataset
-        metrics = evaluate(self.run_dir, device=self.device, dataset=data, details=self.details, log=log)
-        print_run(self.run_dir, metrics, sampled=self.sampled)
-
-
-@dataclass(frozen=True)
-class Compare:
-    """Test whether runs differ from the first run by more than chance, on the same targets.
-
-    RUN is the folder of a run, or RUN:BASELINE for a baseline that was measured with it (popularity,
-    recent-7-days, item-to-item, markov). Runs that differ only in the seed count as one model: give several, so
-    that the interval covers the seed too. Runs measured under different protocols are refused.
-
-    Prints a table, then a sentence for each model or baseline except the first: its difference from the first, the
-    95 % interval of this difference, and p.
-
-    Example: sasrec compare runs/a runs/b
-
-    Example: sasrec compare runs/a:item-to-item runs/a
-
-    Example: sasrec compare runs/plain-* runs/time-* --metric hr@20
-    """
-
-    runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN ...", help_behavior_hint="")]
-    """Two or more runs or baselines (RUN or RUN:BASELINE); each of the others is compared with the first."""
-    metric: str = "ndcg@10"
-    """Metric to compare: ndcg@K, hr@K or mrr@K, where K is 1, 5, 10, 20 or 50; or mrr, without a cut-off."""
-    candidates: Candidates = "full"
-    """Candidates that the target is ranked among: the whole catalogue (full), or 100 negatives (sampled)."""
-    split: SplitName = "test"
-    """Compare on the targets of this split: test or valid."""
-    resamples: int = 10_000
-    """Number of bootstrap resamples of the users, for the interval and p."""
-
-    def run(self) -> None:
-        """Compare, and print the table and the sentences."""
-        from sasrec.cli.tables import print_comparison
-        from sasrec.studies.compare import compare
-
-        options: dict[str, Any] = {"candidates": self.candidates, "split": self.split}
-        print_comparison(compare(self.runs, metric=self.metric, resamples=self.resamples, **options))
+        metrics = evaluate(
+            self.run_dir,
+            device=self.device,
+            dataset=self.dataset,
+            test=self.test,
+            details=self.details,
+            k=self.k,
+            log=RunLog(None, err, with_options),
+        )
+        if self.test is None:
+            print_run(self.run_dir, metrics, sampled=self.sampled, k=self.k)
+        else:
+            print_metrics(metrics, sampled=self.sampled, k=self.k)
 
 
 @dataclass(frozen=True)
 class Recommend:
     """Recommend the best items for a history, for a user of the data, or for all users.
+
+    An id with a comma goes in double quotes, as in CSV: --history '"a,b",c'. A file of ids is UTF-8 or UTF-16.
 
     Example: sasrec recommend runs/first --history 50,181 --k 10
 
@@ -249,89 +248,53 @@ class Recommend:
         if self.all and (self.output is None or self.output.suffix not in {".parquet", ".csv"}):
             raise ConfigError("--all needs --output FILE.parquet or FILE.csv")
         from sasrec.cli.sentences import REPEATS_NOT_LEARNED
-        from sasrec.cli.tables import print_items
+        from sasrec.ranking.recommender import NothingLeft
         from sasrec.runs.evaluate import load
         from sasrec.runs.folder import RunFolder
-        from sasrec.runtime.log import RunLog
-        from sasrec.runtime.ranks import joined, rank
 
         recommender = load(self.run_dir, device=self.device, dataset=self.dataset)
         if self.include_seen and RunFolder(self.run_dir).config().loss.skip_own_items:
             say(err, REPEATS_NOT_LEARNED, label="note:", style="yellow")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", NothingLeft)
+                self._recommend(recommender)
+        except NothingLeft as reason:
+            remedy = "Change --allow or --deny" + ("." if self.include_seen else ", or add --include_seen.")
+            raise ConfigError(f"{reason}. {remedy}") from None
+
+    def _recommend(self, recommender: Recommender) -> None:
+        from sasrec.cli.tables import print_items
+        from sasrec.runtime.log import RunLog
+        from sasrec.runtime.ranks import joined, rank
+
+        def listed(option: str, text: str) -> list[str]:
+            return ids(option, text, lambda item_id: recommender.items.number_of(item_id) is not None)
+
         options: dict[str, Any] = {
             "k": self.k,
             "exclude_seen": not self.include_seen,
-            "allow": None if self.allow is None else ids(self.allow),
-            "deny": ids(self.deny or ""),
+            "allow": None if self.allow is None else listed("--allow", self.allow),
+            "deny": listed("--deny", self.deny or ""),
         }
         if self.output is not None and self.all:
             with joined(recommender.model.device.type):
                 frame = recommender.recommend_all(
-                    log=RunLog.of_run(None, RunLog(None, err, _as_options)), **options
+                    log=RunLog.of_run(None, RunLog(None, err, with_options)), **options
                 )
                 if rank() > 0:
                     return
+            if frame.is_empty():
+                raise DataError("no user has an item in the history that the model knows. Give another --dataset.")
             frame.write_csv(self.output) if self.output.suffix == ".csv" else frame.write_parquet(self.output)
             say(err, f"{frame.height:,} rows for {frame['user'].n_unique():,} users written to {self.output}")
         elif self.history is not None:
             times = None if self.times is None else seconds(self.times)
-            history = ids(self.history)
+            history = listed("--history", self.history)
             items = recommender.recommend(history, times=times, assume_regular=self.assume_regular, **options)
             print_items(recommender, items)
         else:
             print_items(recommender, recommender.recommend_user(self.user, **options))
-
-
-@dataclass(frozen=True)
-class Reproduce:
-    """Train a recipe with each of its seeds, and compare the figures with those that the recipe states.
-
-    The exit status is 1 if a mean is outside its band, the range that the recipe accepts. A mean without a band is
-    not checked. After an interruption, run the same command again to continue.
-
-    Example: sasrec reproduce ml-100k
-
-    Example: sasrec reproduce ml-1m --dataset ml-1m.txt --seeds 0
-    """
-
-    recipe: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE", help_behavior_hint="")] = ""
-    """Name of a recipe, or a .toml file; without it, the names are listed."""
-    dataset: OptionalPath = None
-    """The data, where the recipe names none or the download fails."""
-    seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT ...", help_behavior_hint="")] = ()
-    """Seeds. Default: the recipe's."""
-    train_dir: Path = Path("runs/reproduce")
-    """Folder of the runs, which are named RECIPE-SEED."""
-
-    def run(self) -> None:
-        """Reproduce the recipe and print the table of its metrics; without a recipe, list the recipe names.
-
-        Raises: ReproductionError if a mean is outside its band. Remedy: compare the PyTorch version and the device
-        with those in the comment at the top of the recipe.
-        """
-        from sasrec.config.recipe import recipe_names
-
-        if not self.recipe:
-            out.print("\n".join(recipe_names()))
-            return
-        from sasrec.cli.tables import print_outcome
-        from sasrec.runtime.log import RunLog
-        from sasrec.studies.reproduce import ReproductionError, reproduce
-
-        seeds, log = list(self.seeds) or None, RunLog(None, err, _as_options)
-        try:
-            outcome = reproduce(self.recipe, self.train_dir, dataset=self.dataset, seeds=seeds, log=log)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(_AGAIN) from None
-        except SystemExit:  # SIGTERM
-            say(err, _AGAIN)
-            raise
-        print_outcome(outcome)
-        if outside := outcome.outside():
-            raise ReproductionError(
-                f"{'; '.join(outside)}. Compare your PyTorch version and device with those in the comment at the "
-                "top of the recipe."
-            )
 
 
 @dataclass(frozen=True)

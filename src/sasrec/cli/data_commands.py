@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 from rich.markup import escape
 from rich.padding import Padding
+from rich.table import Table
 
 from sasrec.cli.arguments import OptionalPath, OptionalText
 from sasrec.cli.console import err, out, say
-from sasrec.config.settings import Duplicates, TimeUnit
+from sasrec.config.settings import DataConfig, Duplicates, TimeUnit
+from sasrec.errors import ConfigError, DataError, SasrecWarning
 
 
 @dataclass(frozen=True)
@@ -38,32 +40,51 @@ class Datasets:
 class Prepare:
     """Read and check files of events, and write a data set that training memory-maps from disk.
 
-    Takes CSV, TSV, text rows of `user item [time]` without a header, Parquet and JSON Lines, also with .gz. Bad
-    rows are listed in OUTPUT/rejects.csv with file, line, column and reason.
+    Takes CSV, TSV and other text, with or without a header, JSON, Parquet and Arrow, also compressed (gz, bz2, xz,
+    zst, zip); a folder or a pattern of such files; and - for stdin. Bad rows are listed in OUTPUT/rejects.csv with
+    file, line, column and reason.
 
     Example: sasrec prepare ratings.csv --output data/mine --user userId --item movieId --time timestamp
     """
 
     files: Annotated[
-        tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILE ...", help_behavior_hint="")
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="FILE ...", help_behavior_hint="")
     ]
-    """Files of events, read in this order."""
-    output: Path
+    """Files, folders or patterns of events, read in this order; - is stdin. Or a database URL, with --query."""
+    output: OptionalPath = None
     """Folder to write."""
+    explain: bool = False
+    """Only show what each column looks like, which role it has, and why; read and write nothing else."""
     user: OptionalText = None
     """Column of user ids. Default: recognised by its name."""
     item: OptionalText = None
     """Column of item ids. Default: recognised by its name."""
     time: OptionalText = None
     """Column of times: numbers or ISO 8601. Default: recognised by its name. Without times, file order is kept."""
+    columns: str = ""
+    """Roles of the columns in order, such as user,item,-,time; or pairs such as session_id:user,0:item."""
+    time_format: str = ""
+    """Format of times that are not ISO 8601, such as %%d.%%m.%%Y %%H:%%M (as in strptime)."""
+    encoding: OptionalText = None
+    """Encoding of text files, such as cp1252. Default: UTF-8, or UTF-16 where a byte order mark says so."""
+    query: str = ""
+    """Query in SQL, if FILE is the URL of a database (sqlite:///events.db, postgresql://…)."""
+    where: str = ""
+    """Keep only rows that fulfil this condition in SQL, such as "event = 'purchase' AND rating >= 4"."""
+    missing: str = DataConfig().missing
+    """Values that mean a missing user or item, in any case of letters."""
     time_unit: TimeUnit = "auto"
     """Unit of numeric times. auto chooses the unit by the size of the numbers and prints the choice."""
+    valid: OptionalPath = None
+    """File of validation events; the files above then have the training events."""
+    test: OptionalPath = None
+    """File of test events; the files above then have the training events."""
     items: OptionalPath = None
-    """File with item titles (CSV or TSV with a header)."""
+    """File with item titles: text with any usual separator, JSON Lines or Parquet, by item id."""
     items_id: OptionalText = None
-    """Column of item ids in the --items file. Default: the first."""
+    """Column of item ids in the --items file; its number from 0 if it has no header. Default: the first."""
     items_title: OptionalText = None
-    """Column of titles in the --items file. Default: the second."""
+    """Column of titles in the --items file. Default: the first whose name has title or name, else the second."""
     items_group: OptionalText = None
     """Column of groups, such as genres, in the --items file; for the diversity of `evaluate --details`."""
     max_rejects: int = 0
@@ -78,20 +99,35 @@ class Prepare:
     """Drop users and items with fewer than k events, repeatedly, until all have k."""
 
     def run(self) -> None:
-        """Prepare, and print the report."""
+        """Prepare, and print the report; or explain the columns."""
         from sasrec.events.report import summary
         from sasrec.sources.resolve import prepare
 
+        if self.explain:
+            self._explain()
+            return
+        if self.output is None:
+            raise ConfigError("prepare needs `output`, the folder to write. Set it, or only look with --explain.")
+        # The report shows the notes.
+        warnings.simplefilter("ignore", SasrecWarning)
         data = prepare(
             list(self.files),
             user=self.user,
             item=self.item,
             time=self.time,
+            valid=self.valid,
+            test=self.test,
             output=self.output,
             items=self.items,
             items_id=self.items_id,
             items_title=self.items_title,
             items_group=self.items_group,
+            columns=self.columns,
+            time_format=self.time_format,
+            encoding=self.encoding,
+            query=self.query,
+            where=self.where,
+            missing=self.missing,
             time_unit=self.time_unit,
             max_rejects=self.max_rejects,
             duplicates=self.duplicates,
@@ -103,3 +139,22 @@ class Prepare:
             say(out, sentence)
         say(err, f"written to {self.output}")
         say(err, f"next: sasrec train --dataset {self.output} --train_dir RUN")
+
+    def _explain(self) -> None:
+        from sasrec.events.events import explain
+
+        settings = {
+            name: getattr(self, name)
+            for name in ("columns", "encoding", "query", "where", "missing", "time_unit", "time_format")
+        }
+        config = DataConfig(user_column=self.user, item_column=self.item, time_column=self.time, **settings)
+        name, columns, notes, refusal = explain(list(self.files), config)
+        table = Table("column", "looks like", "role", "why", box=None, pad_edge=False)
+        for each in columns:
+            table.add_row(*map(escape, (each.name, each.looks_like, each.role, each.why)))
+        say(out, name)
+        out.print(table)
+        for note in notes:
+            say(err, note, label="note:", style="yellow")
+        if refusal:
+            raise DataError(refusal)

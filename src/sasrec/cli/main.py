@@ -17,11 +17,12 @@ from typing import Annotated, Any
 import tyro
 
 from sasrec import __version__
-from sasrec.cli.arguments import as_options, misspelt, published_spellings, recipe_named_in
-from sasrec.cli.commands import Compare, Evaluate, Export, Recommend, Reproduce, Train
+from sasrec.cli.arguments import as_options, joined_values, misspelt, published_spellings, recipe_named_in
+from sasrec.cli.commands import Evaluate, Export, Recommend, Train
 from sasrec.cli.console import err, out, say
 from sasrec.cli.data_commands import Datasets, Prepare
 from sasrec.cli.help import print_description, print_overview
+from sasrec.cli.study_commands import Compare, Reproduce
 from sasrec.config.settings import RunConfig
 from sasrec.errors import SasrecError
 from sasrec.runtime.ranks import launched
@@ -77,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parsed(arguments: list[str]) -> Any:
     """Return the command to run, or an exit status if the arguments ask for help or are wrong."""
-    arguments = published_spellings(_with_help(arguments))
+    arguments = joined_values(published_spellings(_with_help(arguments)), _COMMANDS)
     if wrong := misspelt(arguments, _COMMANDS):
         say(err, wrong, label="error:", style="red")
         return 2

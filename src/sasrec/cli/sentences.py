@@ -86,7 +86,7 @@ def protocol(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "candidates", f"{card['full']}, without those of the user's history; ties count half"
     for split in ("valid", "test"):
         part = card[split]
-        if not part["targets"]:
+        if not part["targets"] and "test_file" not in card:
             yield split, "0 targets of 0 users"
         skipped = [f"{users:,} users ({reason})" for reason, users in part["skipped"].items() if users]
         if skipped:
@@ -95,6 +95,11 @@ def protocol(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"{split} omits", f"{part['history_events_left_out']:,} history events of unknown items"
         if part["repeats_left_out"] not in (0, *part["skipped"].values()):  # one a user is said above
             yield f"{split} omits", f"{part['repeats_left_out']:,} targets that the user has seen"
+        for reason, targets in part.get("targets_left_out", {}).items():
+            if targets:
+                yield f"{split} omits", f"{targets:,} targets ({reason})"
+    if leak := card.get("test_file", {}).get("leak"):
+        yield "test leaks", leak
     unknown = card["items_not_candidates"]
     items = f"{card['items']:,} items{f' ({unknown:,} not candidates)' if unknown else ''}"
     yield "data", f"{card['data']} {card['data_hash'][:12]}; {items}; {card['training_events']:,} training events"

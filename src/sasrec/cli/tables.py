@@ -43,24 +43,30 @@ def print_items(recommender: Recommender, items: list[tuple[str | int, float]]) 
     out.print(table)
 
 
-def print_run(run: Path, metrics: dict[str, Any], *, sampled: bool = False) -> None:
-    """Print the metrics of a run, and at the end the verdict on it."""
+def print_run(run: Path, metrics: dict[str, Any], *, sampled: bool = False, k: tuple[int, ...] = ()) -> None:
+    """Print the metrics of a run, and at the end the verdict on it. `k`: see `print_metrics`."""
     if not out.quiet:  # only rank 0 prints, so the other ranks skip the verdict
-        print_metrics(metrics, sampled=sampled, found=verdict_on(run))
+        print_metrics(metrics, sampled=sampled, found=verdict_on(run), k=k)
 
 
-def print_metrics(metrics: dict[str, Any], *, sampled: bool = False, found: Verdict | None = None) -> None:
-    """Print what `evaluate` returned: model and baselines, protocol, details if measured; then the verdict."""
+def print_metrics(
+    metrics: dict[str, Any], *, sampled: bool = False, found: Verdict | None = None, k: tuple[int, ...] = ()
+) -> None:
+    """Print what `evaluate` returned: model and baselines, protocol, details if measured; then the verdict.
+
+    `k`: cut-offs whose NDCG and HR are the first columns of the tables.
+    """
+    columns = tuple(dict.fromkeys((*(f"{name}@{each}" for each in k for name in ("ndcg", "hr")), *_COLUMNS)))
     card, splits = metrics["protocol"], [name for name in ("valid", "test") if name in metrics]
     for split in splits:
         _heading(sentences.counted(split, card))
-        out.print(_figures(metrics, split, "full"))
+        out.print(_figures(metrics, split, "full", columns))
     if found and found.intervals:
         say(out, sentences.intervals(found.intervals))
     say(out, sentences.sampled(metrics, splits[-1], shown=sampled))
     for split in splits if sampled else ():
         _heading(f"{split}, sampled")
-        out.print(_figures(metrics, split, "sampled"))
+        out.print(_figures(metrics, split, "sampled", columns))
     out.print()
     _print_card(card)
     if "details" in metrics:
@@ -77,14 +83,14 @@ def _heading(words: str) -> None:
     out.print(escape(words), style="bold")
 
 
-def _figures(metrics: dict[str, Any], split: str, candidates: str) -> Table:
-    """The metrics of the model and of each baseline on a split, as a table 53 characters wide.
+def _figures(metrics: dict[str, Any], split: str, candidates: str, columns: tuple[str, ...]) -> Table:
+    """The metrics `columns` of the model and of each baseline on a split, as a table.
 
-    On a narrower terminal, the table has only the metrics that fit, and at least the first.
+    On a narrow terminal, the table has only the metrics that fit, and at least the first.
     """
     rows = {"model": metrics, **metrics["baselines"]}
-    fitting = max(1, (out.width - max(map(len, rows))) // (2 + max(map(len, _COLUMNS))))
-    columns = _COLUMNS[:fitting]
+    fitting = max(1, (out.width - max(map(len, rows))) // (2 + max(map(len, columns))))
+    columns = columns[:fitting]
     table = _table(*(column.upper() for column in columns))
     for name, measured in rows.items():
         values = measured[split][candidates]

@@ -21,15 +21,16 @@ from sasrec.config.fields import (
     KeepsWeights,
     MayChangeOnResume,
     OnlyWith,
+    default_of,
     setting,
     settings_with,
     violations,
 )
-from sasrec.config.split_rule import split_rule
+from sasrec.config.split_rule import FILES, split_rule
 from sasrec.errors import ConfigError
 from sasrec.files import write_whole
 
-TimeUnit: TypeAlias = Literal["auto", "s", "ms", "us", "ns"]
+TimeUnit: TypeAlias = Literal["auto", "s", "ms", "us", "ns", "iso"]
 Duplicates: TypeAlias = Literal["keep", "drop_exact", "first", "last"]
 
 
@@ -52,8 +53,20 @@ class DataConfig:
     """Column of the item ids. Default: recognised by its name (item, item_id, movieId, …)."""
     time_column: str | None = None
     """Column of the times. Default: recognised by its name. Without times, events keep the order of the file."""
+    columns: str = ""
+    """Roles of the columns in order, such as user,item,-,time; or pairs such as session_id:user,0:item."""
     time_unit: TimeUnit = "auto"
-    """Unit of numeric times. auto chooses the unit by the size of the numbers and prints the choice."""
+    """Unit of the times. auto chooses by the size of the numbers; for a given unit, years are not checked."""
+    time_format: str = ""
+    """Format of the times for dates that are not ISO 8601, such as %d.%m.%Y %H:%M (as in strptime)."""
+    encoding: str | None = None
+    """Encoding of text files, such as cp1252. Default: UTF-8, or UTF-16 where a byte order mark says so."""
+    query: str = ""
+    """Query in SQL, if the data is the URL of a database, such as sqlite:///events.db."""
+    where: str = ""
+    """Keep only the rows that fulfil this condition in SQL, such as: event = 'purchase' AND rating >= 4."""
+    missing: str = r"NA,N/A,NULL,\N,None,NaN"
+    """Values that mean a missing user or item, in any case of letters; an empty value is always missing."""
     max_rejects: int = setting(0, Ge(-1), Le(_MOST))
     """Number of bad rows to tolerate before the data is refused; -1 tolerates any number."""
     duplicates: Duplicates = "keep"
@@ -192,7 +205,7 @@ class EvaluationConfig:
     """Which events are held out from training for evaluation."""
 
     split: str = "leave-one-out"
-    """leave-one-out, last-N (last-2), temporal:WHEN or temporal:T1,T2; docs/evaluation.md compares them."""
+    """leave-one-out, last-N (last-2), temporal:WHEN, temporal:T1,T2 or files (own); see docs/evaluation.md."""
 
 
 PARTS = [DataConfig, ModelConfig, LossConfig, TrainingConfig, EvaluationConfig]
@@ -289,6 +302,20 @@ KEEP_WEIGHTS = settings_with(PARTS, KeepsWeights)
 """Settings that decide no weight: runs that differ only in these and the random seed are seeds of one model."""
 MAY_CHANGE_ON_RESUME = settings_with(PARTS, MayChangeOnResume)
 """Settings that a resumed run may change."""
+
+
+def split_of_files(config: RunConfig) -> RunConfig:
+    """Return the settings for data with own validation or test files, whose split is "files".
+
+    Raises: ConfigError if the settings ask for another split than the default. Remedy: remove one of the two.
+    """
+    split = config.evaluation.split
+    if split not in (default_of(config.evaluation, "split"), FILES):
+        raise ConfigError(
+            f"split={split} and own validation or test files both say which events are held out. Remove `split`, "
+            "or use data without `valid` and `test`."
+        )
+    return config.replace(split=FILES)
 
 
 def _relations(config: RunConfig) -> list[tuple[bool, str]]:

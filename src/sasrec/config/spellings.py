@@ -1,10 +1,11 @@
-"""Options of the published SASRec code for PyTorch that do not exist here, and their replacements."""
+"""Options that do not exist here, and their replacements: those of the published SASRec code, and --train."""
 
 PUBLISHED_SPELLINGS: dict[str, tuple[str, ...]] = {
     "--norm_first": ("--norm", "pre"),
     "--no_norm_first": ("--norm", "post"),
     "--use_amp": ("--precision", "bf16"),
     "--multi_gpu": (),
+    "--train": ("--dataset",),
 }
 
 PUBLISHED_FLAGS = frozenset({"--inference_only", "--norm_first", "--use_amp", "--multi_gpu"})

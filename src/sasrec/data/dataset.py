@@ -21,15 +21,25 @@ import numpy.typing as npt
 import polars as pl
 
 from sasrec.config.settings import DataConfig
-from sasrec.data.items import Items
+from sasrec.data.items import Items, look_up
+from sasrec.data.parts import PART, described
 from sasrec.errors import DataError
 from sasrec.events.events import Events
-from sasrec.events.report import describe, summary
+from sasrec.events.report import describe, dominant, summary
 from sasrec.files import file_digest, write_whole
 
 FORMAT = 1
 _ARRAYS = {"items": "<i4", "times": "<i8", "offsets": "<i8"}
-_HASHED = {"items.bin", "times.bin", "offsets.bin", "users.parquet", "items.parquet", "report.json"}
+_PARTS = "|i1"  # the type of parts.bin, which exists only for data with own validation or test files
+_HASHED = {
+    "items.bin",
+    "times.bin",
+    "offsets.bin",
+    "parts.bin",
+    "users.parquet",
+    "items.parquet",
+    "report.json",
+}
 _WRITTEN = {*_HASHED, "manifest.json", "rejects.csv"}
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
@@ -51,6 +61,9 @@ class Dataset:
     name: str = "events"
     report: dict[str, Any] = field(default_factory=dict)
     """Statistics of the data, such as the numbers of rows read and events; `sasrec prepare` prints this report."""
+    parts: npt.NDArray[np.int8] | None = None
+    """(events,) the file that each event came from: 0 training, 1 validation, 2 test (data/parts.py). None unless
+    the source had own validation or test files."""
 
     @property
     def num_users(self) -> int:
@@ -76,6 +89,8 @@ class Dataset:
             digest.update(name.encode() + (b"none" if array is None else np.asarray(array, kind).tobytes()))
         for ids in (self.user_ids, self.catalogue.ids):
             digest.update("\n".join(ids.cast(pl.String)).encode())
+        if self.parts is not None:  # without own files, the hash is that of earlier versions
+            digest.update(b"parts" + np.asarray(self.parts, _PARTS).tobytes())
         return digest.hexdigest()
 
     def item_numbers_of(self, user: int) -> npt.NDArray[np.int32]:
@@ -104,12 +119,12 @@ class Dataset:
 
         Raises: DataError if the id is not in the data set. Remedy: pass a history of item ids to `recommend`.
         """
-        try:
-            return self._user_numbers[str(user_id)]
-        except KeyError:
+        number = look_up(self._user_numbers, user_id)
+        if number is None:
             raise DataError(
                 f"user {str(user_id)!r} is not in the data set. For a new user, give a history of item ids."
-            ) from None
+            )
+        return number
 
     @cached_property
     def _user_numbers(self) -> dict[str, int]:
@@ -136,7 +151,7 @@ class Dataset:
         for name in unfinished:
             (folder / name).unlink()
         manifest.unlink(missing_ok=True)  # a save that is interrupted must not pass as a data set
-        for name, kind in _ARRAYS.items():
+        for name, kind in {**_ARRAYS, "parts": _PARTS}.items():
             (folder / f"{name}.bin").unlink(missing_ok=True)
             if getattr(self, name) is not None:
                 (folder / f"{name}.bin").write_bytes(np.asarray(getattr(self, name), kind).tobytes())
@@ -162,48 +177,65 @@ def build(
     config: DataConfig,
     *,
     name: str = "events",
-    titles: dict[str, str] | None = None,
-    groups: dict[str, str] | None = None,
 ) -> Dataset:
     """Filter and sort checked events, and number their users and items.
 
     The filters run in this order: duplicates; minimum events, counted once for users and items before either is
-    removed; then k-core, repeated until it removes nothing. `titles` and `groups` map item ids to text.
+    removed; then k-core, repeated until it removes nothing. A column `part` of the events (data/parts.py) becomes
+    `Dataset.parts`.
 
     Raises: DataError if no event passes the filters. Remedy: lower the limits that the message names.
     """
-    frame = _filtered(events.frame, config)
+    frame = _filtered(events.coded, config)
     if frame.is_empty():
         raise DataError(
             f"the filters min_user_events={config.min_user_events}, min_item_events={config.min_item_events} and "
-            f"k_core={config.k_core} remove all {events.frame.height} events. Lower these limits."
+            f"k_core={config.k_core} remove all {events.coded.height} events. Lower these limits."
         )
     has_times = "time" in frame.columns
-    user_ids = frame["user"].unique().sort()
-    item_ids = frame["item"].unique().sort()
+    user_numbers, user_ids = _numbered(frame["user"], events.user_ids)
+    item_numbers, item_ids = _numbered(frame["item"], events.item_ids)
     numbered = frame.select(
-        pl.col("user").replace_strict(user_ids, pl.int_range(len(user_ids), eager=True), return_dtype=pl.Int64),
-        pl.col("item").replace_strict(
-            item_ids, pl.int_range(1, len(item_ids) + 1, eager=True), return_dtype=pl.Int32
-        ),
-        *(["time"] if has_times else []),
+        user_numbers.cast(pl.Int64).alias("user"),
+        (item_numbers + 1).cast(pl.Int32).alias("item"),
+        *(name for name in ("time", PART) if name in frame.columns),
     )
     # The stable sort keeps events with equal times in the order of the file.
     ordered = numbered.sort(["user", "time"] if has_times else "user", maintain_order=True)
     lengths = np.bincount(ordered["user"].to_numpy(), minlength=len(user_ids))
+    report = describe(events, numbered.drop(PART, strict=False), ordered, lengths, item_ids, config)
+    report["warnings"] += dominant(user_ids, lengths)
+    if PART in ordered.columns:
+        report["parts"], notes = described(ordered)
+        # The suspicion about short histories concerns leave-one-out, which own files replace.
+        report["warnings"] = [note for note in report["warnings"] if "leave-one-out" not in note] + notes
     return Dataset(
         items=ordered["item"].to_numpy(),
         times=ordered["time"].to_numpy() if has_times else None,
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        user_ids=user_ids.cast(pl.Int64) if events.integer_users else user_ids,
-        catalogue=Items(
-            item_ids.cast(pl.Int64) if events.integer_items else item_ids,
-            None if titles is None else pl.Series([titles.get(i) for i in item_ids], dtype=pl.String),
-            None if groups is None else pl.Series([groups.get(i) for i in item_ids], dtype=pl.String),
-        ),
+        user_ids=_typed(user_ids) if events.integer_users else user_ids,
+        catalogue=Items(_typed(item_ids) if events.integer_items else item_ids),
         name=name if _NAME.fullmatch(name) else "events",
-        report=describe(events, numbered, lengths, item_ids, config),
+        report=report,
+        parts=ordered[PART].to_numpy() if PART in ordered.columns else None,
     )
+
+
+def _numbered(codes: pl.Series, ids: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """Return the numbers from 0 of the ids that occur, in the order of `ids`, and these ids."""
+    occurs = np.zeros(len(ids), bool)
+    occurs[codes.to_numpy()] = True
+    numbers = np.cumsum(occurs, dtype=np.int64) - 1
+    return pl.Series(numbers[codes.to_numpy()]), ids.filter(pl.Series(occurs))
+
+
+def _typed(ids: pl.Series) -> pl.Series:
+    """Return the text of integers as Int64, or as UInt64 or text where they are larger."""
+    for kind in (pl.Int64, pl.UInt64):
+        integers = ids.cast(kind, strict=False)
+        if not integers.null_count():
+            return integers
+    return ids
 
 
 def open_dataset(folder: str | Path, *, verify: bool = True) -> Dataset:
@@ -237,12 +269,12 @@ def open_dataset(folder: str | Path, *, verify: bool = True) -> Dataset:
             raise DataError(f"{path} is missing or has the wrong size. Prepare the data set again.")
         if verify and file_digest(path) != expected["sha256"]:
             raise DataError(f"{path} has changed since it was written. Prepare the data set again.")
-    lengths = {"items": manifest["events"], "times": manifest["events"], "offsets": users + 1}
+    lengths = dict.fromkeys(("items", "times", "parts"), manifest["events"]) | {"offsets": users + 1}
     arrays = {
         name: np.memmap(folder / f"{name}.bin", dtype=kind, mode="r", shape=(lengths[name],))
         if lengths[name]  # np.memmap refuses an empty file
         else np.zeros(0, kind)
-        for name, kind in _ARRAYS.items()
+        for name, kind in {**_ARRAYS, "parts": _PARTS}.items()
         if f"{name}.bin" in files
     }
     return Dataset(
@@ -253,13 +285,14 @@ def open_dataset(folder: str | Path, *, verify: bool = True) -> Dataset:
         catalogue=Items.read(folder / "items.parquet"),
         name=manifest["name"],
         report=json.loads((folder / "report.json").read_text(encoding="utf-8")),
+        parts=arrays.get("parts"),
     )
 
 
 def _filtered(frame: pl.DataFrame, config: DataConfig) -> pl.DataFrame:
     """Apply the filters of `build`, in the order given there."""
     if config.duplicates == "drop_exact":
-        frame = frame.unique(maintain_order=True)
+        frame = frame.unique([name for name in frame.columns if name != PART], keep="first", maintain_order=True)
     elif config.duplicates != "keep":
         # "first" and "last" mean in order of time. The stable sort keeps equal times in the order of the file.
         if "time" in frame.columns:

@@ -38,13 +38,17 @@ class Items:
     def numbers(self, ids: Iterable[object]) -> tuple[npt.NDArray[np.int64], list[str]]:
         """Return the item numbers of the known `ids`, in the given order, and the unknown `ids` as text."""
         known, unknown = [], []
-        for item_id in map(str, ids):
-            number = self._number_of.get(item_id)
+        for item_id in ids:
+            number = self.number_of(item_id)
             if number is None:
-                unknown.append(item_id)
+                unknown.append(str(item_id))
             else:
                 known.append(number)
         return np.asarray(known, np.int64), unknown
+
+    def number_of(self, item_id: object) -> int | None:
+        """Return the item number of an id, or None if the item is unknown. A float such as 1.0 is the id 1 too."""
+        return look_up(self._number_of, item_id)
 
     def id_of(self, number: int) -> str | int:
         """Return the id of an item number (1 or more)."""
@@ -53,7 +57,7 @@ class Items:
 
     def title(self, item_id: object) -> str | None:
         """Return the title of an item id, or None if the item is unknown or has no title."""
-        number = self._number_of.get(str(item_id))
+        number = self.number_of(item_id)
         return None if self.titles is None or number is None else self.titles[number - 1]
 
     def extended(self, other: Items) -> Items:
@@ -100,3 +104,23 @@ class Items:
     @cached_property
     def _number_of(self) -> dict[str, int]:
         return {item_id: number for number, item_id in enumerate(self.ids.cast(pl.String), start=1)}
+
+
+def look_up(numbers: dict[str, int], any_id: object) -> int | None:
+    """Return the number of an id of any type (text, integer, float, a NumPy scalar), or None if it is unknown.
+
+    pandas turns integers into floats when a value is missing, so 1.0 also finds the id 1. Floats too large to hold
+    every integer find nothing, because they can stand for another id.
+    """
+    number = numbers.get(str(any_id))
+    if number is None and isinstance(any_id, float | np.floating) and float(any_id).is_integer():
+        exact = 2 ** (np.finfo(type(any_id)).nmant + 1)
+        return numbers.get(str(int(any_id))) if abs(any_id) < exact else None
+    return number
+
+
+def shown(any_id: object) -> str:
+    """Return an id for messages: quoted, with escapes, if it has blanks, commas or invisible characters."""
+    text = str(any_id)
+    plain = text.isprintable() and not any(letter.isspace() or letter in ",'\"" for letter in text)
+    return text if plain and text else repr(text)

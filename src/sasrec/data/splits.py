@@ -3,13 +3,13 @@
 `leave-one-out` (Kang & McAuley 2018) takes a user's last event as test target and the second-last as validation
 target; all earlier events are training events. `last-N` takes N test and N validation targets per user. `temporal`
 cuts the events of all users at the same two moments, so the model never learns from events later than a target.
-docs/evaluation.md compares the three.
+`files` takes the events of own validation and test files as targets. docs/evaluation.md compares the four.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TypeAlias
 
@@ -17,10 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sasrec.config.choices import SplitName as SplitName
-from sasrec.config.split_rule import EPOCH, split_rule
+from sasrec.config.split_rule import EPOCH, FILES, split_rule
 from sasrec.data.dataset import Dataset
 from sasrec.data.histories import Histories, exclusive_counts
-from sasrec.errors import DataError
+from sasrec.data.parts import TEST, TRAIN, VALID
+from sasrec.data.split_by_file import targets_of_file
+from sasrec.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,22 @@ class TrainingPart:
     until: int | None = None
     """Start of the held-out events, in microseconds since 1970 UTC; None unless the split is temporal."""
 
-    def ends(self, times: npt.NDArray[np.int64] | None, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def ends(
+        self,
+        times: npt.NDArray[np.int64] | None,
+        offsets: npt.NDArray[np.int64],
+        parts: npt.NDArray[np.int8] | None = None,
+    ) -> npt.NDArray[np.int64]:
         """Return the exclusive end of each user's training part, (users,), as an index into the events.
 
         User u owns the events offsets[u]:offsets[u + 1]. Only a temporal split reads `times` (microseconds).
+        With `parts` (data/parts.py), the training part ends before the user's first event of another part.
         """
         starts, ends = offsets[:-1], offsets[1:]
+        if parts is not None:
+            held_out = np.append(np.flatnonzero(parts != TRAIN), len(parts))
+            first: npt.NDArray[np.int64] = np.minimum(ends, held_out[np.searchsorted(held_out, starts)])
+            return first
         if self.until is None:
             return np.where(ends - starts > self.held_out, ends - self.held_out, ends)
         assert times is not None, "a temporal split needs times"
@@ -68,6 +80,8 @@ class EvaluationSplit:
     """The number of events removed from histories because the item of the event is unknown, summed over rows."""
     repeats_left_out: int
     """The number of events left out of the targets because the user had already seen the item of the event."""
+    targets_left_out: dict[str, int] = field(default_factory=dict)
+    """Maps each other reason for leaving out a target to the number of targets; only for the split `files`."""
 
     @property
     def why_skipped(self) -> str:
@@ -89,7 +103,8 @@ class Split:
     known_V: npt.NDArray[np.bool_]
     """(V,) true for known items, which are candidates and may be drawn as negatives; false for padding.
 
-    A temporal split knows the items that have a training event. Other splits know all items, as in the papers."""
+    The splits `temporal` and `files` know the items that have a training event. Other splits know all items, as in
+    the papers."""
     training_part: TrainingPart
     """The rule that decides where the training part of a history ends."""
     event_times: npt.NDArray[np.int64] | None
@@ -98,6 +113,11 @@ class Split:
     Under a temporal split, `event_times` and `training.items` both omit events of unknown items."""
     boundaries: tuple[int, int] | None
     """Start of validation and of test, in microseconds since 1970 UTC; None unless the split is temporal."""
+    training_events: npt.NDArray[np.int64] | None = None
+    """(events,) index in the data set of each event of `training.items`. None if `training` shares its items with
+    the other histories, as in all splits except `files`."""
+    other_file: dict[str, str] | None = None
+    """The name and hash of a file whose events are the test targets, if this file is not in the run's data."""
 
 
 # User numbers and target events, both (rows,); and the number of skipped users by reason.
@@ -105,13 +125,16 @@ _Rows: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], dict[str,
 
 
 def split_events(data: Dataset, how: str = "leave-one-out") -> Split:
-    """Split a data set by the rule `how`: leave-one-out, last-N, or temporal:WHEN.
+    """Split a data set by the rule `how`: leave-one-out, last-N, temporal:WHEN, or files.
 
-    Raises: ConfigError if `how` is malformed. Remedy: use a form that the message lists. DataError if no history
-    is long enough for last-N, or if a temporal split finds no times or leaves a part without events. Remedy: as
-    the message says.
+    Raises: ConfigError if `how` is malformed, or if the data has own validation or test files and `how` is not
+    files, or the reverse. Remedy: use a form that the message names. DataError if no history is long enough for
+    last-N, or if a temporal split finds no times or leaves a part without events. Remedy: as the message says.
     """
     rule = split_rule(how)
+    check_files(data, how)
+    if rule.files:
+        return split_by_parts(data)
     starts, ends = data.offsets[:-1], data.offsets[1:]
     boundaries: tuple[int, int] | None = None
     if rule.boundaries:
@@ -148,6 +171,52 @@ def split_events(data: Dataset, how: str = "leave-one-out") -> Split:
         training_part=part,
         event_times=None if data.times is None else data.times[known_V[data.items]],
         boundaries=boundaries,
+    )
+
+
+def check_files(data: Dataset, how: str) -> None:
+    """Raise ConfigError if the split is `files` and the data has no own held-out file, or the reverse."""
+    if split_rule(how).files and data.parts is None:
+        raise ConfigError(
+            "split=files needs data with own validation or test files. Give the files as `valid` and `test`, or "
+            "use another `split`."
+        )
+    if data.parts is not None and not split_rule(how).files:
+        raise ConfigError(
+            f"the data has own validation or test files, so split={how} would mix their events with training. "
+            "Remove `split`, or prepare the data without `valid` and `test`."
+        )
+
+
+def split_by_parts(data: Dataset, known_V: npt.NDArray[np.bool_] | None = None) -> Split:
+    """Split a data set by its parts (data/parts.py): the rule `files`.
+
+    `known_V`: the items that are candidates; the default is those with a training event. Histories are in order of
+    time, so a training event can follow a target of the same user. It is then not in the history of this target.
+    """
+    assert data.parts is not None, "data of the split files has parts"
+    training_events = np.flatnonzero(data.parts == TRAIN)
+    if known_V is None:
+        known_V = np.zeros(data.num_items + 1, bool)
+        known_V[data.items[training_events]] = True
+    offsets = exclusive_counts(data.parts == TRAIN)[data.offsets]
+    views, new_E = _views(data, known_V), _new_to_user(data)
+    parts: list[EvaluationSplit] = []
+    named: list[tuple[SplitName, int]] = [("valid", VALID), ("test", TEST)]
+    for name, part in named:
+        users, events, skipped, left_out = targets_of_file(data, part, known_V)
+        found = _evaluation_split(name, data, (users, events, skipped), new_E, known_V, views)
+        parts.append(replace(found, targets_left_out=left_out))
+    return Split(
+        how=FILES,
+        training=Histories(data.items[training_events], None, offsets[:-1], offsets[1:]),
+        valid=parts[0],
+        test=parts[1],
+        known_V=known_V,
+        training_part=TrainingPart(),
+        event_times=None if data.times is None else data.times[training_events],
+        boundaries=None,
+        training_events=training_events,
     )
 
 
@@ -280,7 +349,8 @@ def _boundaries(times: npt.NDArray[np.int64], wanted: tuple[int | float, ...], h
     if not 0 < at_valid < at_test < total:
         raise DataError(
             f"split {how} leaves a part without events: training has {at_valid}, validation {at_test - at_valid}, "
-            f"test {total - at_test}. The times run from {iso(ordered[0])} to {iso(ordered[-1])}. "
+            f"test {total - at_test}. Validation begins at {iso(valid)} and test at {iso(test)}; the times run "
+            f"from {iso(ordered[0])} to {iso(ordered[-1])}. "
             "Use other moments, or a fraction such as temporal:0.9."
         )
     return valid, test

@@ -10,7 +10,7 @@ import hashlib
 from importlib.metadata import version
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -54,6 +54,8 @@ class Rows(TypedDict):
     """Events that histories omit because the item of the event does not occur in training, summed over targets."""
     repeats_left_out: int
     """The number of events left out of the targets because the user had already seen the item."""
+    targets_left_out: NotRequired[dict[str, int]]
+    """Other reason for leaving out a target -> number of targets. Only for own validation and test files."""
 
 
 class Card(TypedDict):
@@ -86,27 +88,30 @@ class Card(TypedDict):
     """Users without a test target."""
     items: int
     items_not_candidates: int
-    """Items that are never candidates, because they do not occur in training. 0 unless the split is temporal."""
+    """Items that are never candidates, because they do not occur in training. 0 for leave-one-out and last-N."""
     data: str
     data_hash: str
     sasrec: str
     """Version of the sasrec code that measured the metrics (`code_version`)."""
+    test_file: NotRequired[dict[str, str]]
+    """The name and hash of the file that the test targets come from, if it is not in the run's data; and as "leak"
+    a sentence, if some of them precede training events of their user."""
     must_agree: dict[Candidates, list[str]]
     """Full or sampled metrics -> the fields that must be equal in two results to compare them."""
 
 
-def card(data: Dataset, split: Split) -> Card:
-    """Describe the protocol of metrics that are measured on this split of the data."""
-    whole = split.boundaries is None
+def card(data: Dataset, split: Split, cutoffs: tuple[int, ...] = CUTOFFS) -> Card:
+    """Describe the protocol of metrics that are measured on this split of the data, at these cut-offs."""
+    whole = split_rule(split.how).last > 0
     catalogue = "items of the catalogue" if whole else "items that occur in training"
     valid, test = _rows(split.valid), _rows(split.test)
-    return {
+    described: Card = {
         "card": CARD,
         "split": _description(split),
         "boundaries": None
         if split.boundaries is None
         else {"valid": iso(split.boundaries[0]), "test": iso(split.boundaries[1])},
-        "cutoffs": list(CUTOFFS),
+        "cutoffs": list(cutoffs),
         "full": f"all {catalogue}",
         "sampled": f"the target and {catalogue} drawn uniformly with replacement, a draw for each target",
         "sampled_negatives": SAMPLED_NEGATIVES,
@@ -126,6 +131,9 @@ def card(data: Dataset, split: Split) -> Card:
         "sasrec": code_version(),
         "must_agree": {name: list(fields) for name, fields in MUST_AGREE.items()},
     }
+    if split.other_file is not None:
+        described["test_file"] = split.other_file
+    return described
 
 
 def source_hash(package: Path) -> str:
@@ -174,23 +182,38 @@ def _excerpt(text: str, start: int) -> str:
 
 
 def _rows(part: EvaluationSplit) -> Rows:
-    return {
+    rows: Rows = {
         "targets": len(part.targets),
         "users": len(np.unique(part.users)),
         "skipped": part.skipped,
         "history_events_left_out": part.events_left_out,
         "repeats_left_out": part.repeats_left_out,
     }
+    if part.targets_left_out:  # own files only: the cards of other splits stay as they were
+        rows["targets_left_out"] = part.targets_left_out
+    return rows
 
 
 def _description(split: Split) -> str:
+    if split.other_file is not None:
+        name, data_hash = split.other_file["name"], split.other_file["data_hash"][:12]
+        return (
+            f"other file: trained under {split.how}; each event of {name} ({data_hash}) is a test target; a "
+            "history has the user's events before the target, in the run's data and in the file"
+        )
     if split.boundaries is not None:
         valid, test = map(iso, split.boundaries)
         return (
             f"temporal: trained on what is before {valid}; a user's first event from there on, and before "
             f"{test}, is validation, the first from {test} on test; new users and new items are skipped"
         )
-    last = split_rule(split.how).last
+    rule = split_rule(split.how)
+    if rule.files:
+        return (
+            "files: trained on the training file; each event of the validation and the test file is a target; a "
+            "history has the user's events before the target, in all files; new users and new items are skipped"
+        )
+    last = rule.last
     if last == 1:
         return "leave-one-out: last event test, last but one validation; test history includes validation"
     return (

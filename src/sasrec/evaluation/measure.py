@@ -14,7 +14,7 @@ from sasrec.errors import EvaluationError
 from sasrec.evaluation.baselines import baselines
 from sasrec.evaluation.card import SAMPLED_NEGATIVES, SAMPLED_SEED, card
 from sasrec.evaluation.lists import details_on_test
-from sasrec.evaluation.metrics import metrics_from_ranks
+from sasrec.evaluation.metrics import CUTOFFS, metrics_from_ranks
 from sasrec.evaluation.target_ranks import TargetRanks, sampled_negatives, target_ranks
 from sasrec.ranking.scorers import Scorer
 from sasrec.runtime.log import RunLog
@@ -43,7 +43,13 @@ class Measured:
 
 
 def evaluate_scorer(
-    scorer: Scorer, data: Dataset, split: Split, *, log: RunLog, details: bool = False
+    scorer: Scorer,
+    data: Dataset,
+    split: Split,
+    *,
+    log: RunLog,
+    details: bool = False,
+    cutoffs: tuple[int, ...] = CUTOFFS,
 ) -> Measured:
     """Rank the validation and test targets by a scorer and by all baselines; omit a split without targets.
 
@@ -54,13 +60,20 @@ def evaluate_scorer(
     setting `split`. The errors of `target_ranks`.
     """
     parts = [part for part in (split.valid, split.test) if len(part.targets)]
+    if not parts and split.other_file is not None:
+        reasons = split.test.targets_left_out | {"the user has the item already": split.test.repeats_left_out}
+        counts = "; ".join(f"{reason}: {events:,}" for reason, events in reasons.items() if events)
+        raise EvaluationError(
+            f"no event of the file {split.other_file['name']} can be a test target ({counts}). Use a file with "
+            "events of the run's users and items, written with the same ids."
+        )
     if not parts:
         raise EvaluationError(
             f"no metrics can be measured, because {nobody(split.valid)} and {nobody(split.test)}. "
             "Train with another `split`."
         )
     for part in (split.valid, split.test):
-        if part not in parts:
+        if part not in parts and split.other_file is None:
             log.say(f"note: {nobody(part)}; only the {_IN_WORDS[parts[0].name]} metrics are measured")
     simple = baselines(split.training, data.num_items, split.event_times)
     scorers: dict[str, Scorer] = {"model": scorer, **simple}
@@ -72,10 +85,10 @@ def evaluate_scorer(
             with log.bar(f"{name}, {part.name}", len(part.targets)) as bar:
                 ranks = target_ranks(one, part, negatives=negatives, advance=bar)
             all_ranks[name, part.name] = ranks
-            measured[name][part.name] = {"full": metrics_from_ranks(ranks.full)}
+            measured[name][part.name] = {"full": metrics_from_ranks(ranks.full, cutoffs)}
             if ranks.sampled is not None:
-                measured[name][part.name]["sampled"] = metrics_from_ranks(ranks.sampled)
-    metrics = {**measured.pop("model"), "baselines": measured, "protocol": card(data, split)}
+                measured[name][part.name]["sampled"] = metrics_from_ranks(ranks.sampled, cutoffs)
+    metrics = {**measured.pop("model"), "baselines": measured, "protocol": card(data, split, cutoffs)}
     if details and split.test not in parts:
         log.say(
             "note: without test targets, no details are measured (coverage, novelty and other measures of the "

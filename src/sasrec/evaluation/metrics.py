@@ -7,12 +7,15 @@ so that a model that scores all items equally gets the middle rank, not the firs
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+
+from sasrec.errors import ConfigError
 
 CUTOFFS = (1, 5, 10, 20, 50)
 # The protocol card contains these texts.
@@ -84,6 +87,24 @@ class Metrics(dict[str, Any]):
         if "data" in card:
             told.append(f"{str(card['split']).partition(':')[0]}, data {card['data']}")
         return "; ".join(told)
+
+
+def metric_named(text: str) -> str:
+    """Return the name of a metric at any cut-off, such as ndcg@3, as metrics.json spells it. recall@k means hr@k.
+
+    Each target is ranked alone, so the recall of a target is 1 or 0 and equals HR.
+
+    Raises: ConfigError if the name is unknown. Remedy: use a name that the message lists.
+    """
+    found = re.fullmatch(r"(ndcg|hr|mrr|recall)@([1-9][0-9]{0,8})", text.lower())
+    if found:
+        return f"{'hr' if found[1] == 'recall' else found[1]}@{found[2]}"
+    if text.lower() == "mrr":
+        return "mrr"
+    raise ConfigError(
+        f"unknown metric {text!r}. Choose one of: ndcg@K, hr@K, recall@K (equal to hr@K) and mrr@K, where K is a "
+        "whole number such as 10; or mrr."
+    )
 
 
 def metrics_from_ranks(ranks: npt.NDArray[np.float64], cutoffs: tuple[int, ...] = CUTOFFS) -> dict[str, float]:

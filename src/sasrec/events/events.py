@@ -6,8 +6,7 @@ of accepted rows plus the number of rejects.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,23 +16,31 @@ import polars as pl
 from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
 from sasrec.events import times
-from sasrec.events.readers import REJECTS, Piece, read_file, read_frame
+from sasrec.events.explain import RolesError
+from sasrec.events.ids import IdCodes
+from sasrec.events.inputs import Input, inputs_of
+from sasrec.events.lines import NOT_UTF8
+from sasrec.events.pieces import REJECTS, ColumnFacts, Piece
+from sasrec.events.readers import read_input
+from sasrec.events.rejected import with_rows
 
-_LONGEST_ID = 512
 _RAW_SHOWN = 200
-_CONTROL = r"[\x00-\x1f\x7f]"
-_INTEGER = r"(?-u)^-?\d+$"
-_FRACTION = r"(?-u)^-?\d+\.\d+([eE][+-]?\d+)?$"
+_LOCATED = {"file": pl.Int32, **REJECTS}
 
 
 @dataclass(frozen=True, eq=False)
 class Events:
     """Checked events and rejected rows, both in the order of the source."""
 
-    frame: pl.DataFrame
-    """Columns user and item (String) and, if the source has times, time (Int64, microseconds since 1970 UTC)."""
+    coded: pl.DataFrame
+    """Columns user and item (UInt32, places in `user_ids` and `item_ids`) and, if the source has times, time
+    (Int64, microseconds since 1970 UTC)."""
+    user_ids: pl.Series
+    """The text of the ids of the users that occur, in order of text."""
+    item_ids: pl.Series
+    """The text of the ids of the items that occur, in order of text."""
     rejects: pl.DataFrame
-    """Rejected rows: file, line, column, reason and raw text.
+    """Rejected rows: file, line, column, reason, raw text of the column, and `row`, the text of the whole row.
 
     Lines count from 1; for Parquet files and frames the line is the row number. The column is "" if the reason
     concerns the whole line.
@@ -51,6 +58,12 @@ class Events:
     sources: tuple[str, ...]
     """Names of the files that were read, without their folders; ("frame",) for a frame."""
 
+    @property
+    def frame(self) -> pl.DataFrame:
+        """The events with the text of the ids, which takes far more memory than `coded`."""
+        users, items = self.user_ids.gather(self.coded["user"]), self.item_ids.gather(self.coded["item"])
+        return self.coded.with_columns(users.alias("user"), items.alias("item"))
+
 
 def read_events(source: Any, config: DataConfig, rejects_path: Path | None = None) -> Events:
     """Read and check a file, a list of files (concatenated in this order), or a Polars or pandas frame.
@@ -60,41 +73,48 @@ def read_events(source: Any, config: DataConfig, rejects_path: Path | None = Non
     Raises: DataError for a missing file, an unknown format or column, more than `config.max_rejects` bad rows, or
         no usable row. Each message names the remedy.
     """
+    with inputs_of(source, config.query) as inputs:
+        return _read(inputs, config, rejects_path)
+
+
+def _read(inputs: list[Input], config: DataConfig, rejects_path: Path | None) -> Events:
     frames, rejects, names, notes = [], [], [], []
     integer_ids, has_time = [True, True], set()
-    for name, piece in _pieces(source, config):
+    codes = {"user": IdCodes(), "item": IdCodes()}
+    for name, piece in _pieces(inputs, config):
         if name not in names:
             names.append(name)
         file = pl.lit(len(names) - 1, pl.Int32).alias("file")
-        frames.append(_parsed(piece, config, file))
+        frames.append(_parsed(piece, config, file, codes))
         rejects.append(piece.rejects.select(file, pl.all()))
         notes += [note for note in piece.notes if note not in notes]
         integer_ids = [so_far and now for so_far, now in zip(integer_ids, piece.integer_ids, strict=True)]
         has_time.add(piece.has_time)
-    if has_time == {True, False}:
-        raise DataError(
-            f"some of the files have times and others do not: {', '.join(names)}. "
-            "Add times to all files, or remove the time columns."
-        )
-    timed = has_time == {True}
-    rows = pl.concat(frames)
-    for role in ("user", "item"):
-        rows, bad = _set_aside(rows.with_columns(reason=_id_fault(rows, role)), role, role)
+    timed = _all_timed(has_time, names)
+    rows = pl.concat(frames, how="diagonal")
+    frames.clear()
+    for role, found in codes.items():
+        rows, bad = _without_bad_ids(rows, role, found, config.missing)
         rejects.append(bad)
     unit = None
     if timed:
         # Rows with bad ids are already removed, so they cannot influence the choice of the time unit.
-        resolved, unit, time_notes = times.resolve(rows.select(times.PARSED.keys()), config.time_unit)
-        rows = rows.drop(times.PARSED.keys()).with_columns(resolved)
+        parsed = rows.select(name for name in rows.columns if name in times.PARSED)
+        resolved, unit, time_notes = times.resolve(parsed, config.time_unit)
+        rows = rows.drop(parsed.columns).with_columns(resolved)
         rows, bad = _set_aside(rows, "time", "raw_time")
         rejects.append(bad)
         notes += time_notes
     else:
         notes.append("the data has no time column; the order of the file is taken as the order in time")
+    users, user_ids = codes["user"].sorted(rows["user"])
+    items, item_ids = codes["item"].sorted(rows["item"])
     all_rejects = _with_file_names(pl.concat(rejects).sort("file", "line"), names)
     events = Events(
-        frame=rows.select("user", "item", *(["time"] if timed else [])),
-        rejects=all_rejects,
+        coded=rows.select(users.alias("user"), items.alias("item"), *(["time"] if timed else [])),
+        user_ids=user_ids,
+        item_ids=item_ids,
+        rejects=with_rows(all_rejects, inputs, config),
         read=rows.height + all_rejects.height,
         time_unit=unit,
         integer_users=integer_ids[0],
@@ -106,56 +126,73 @@ def read_events(source: Any, config: DataConfig, rejects_path: Path | None = Non
     return events
 
 
-def _pieces(source: Any, config: DataConfig) -> Iterator[tuple[str, Piece]]:
-    try:
-        if isinstance(source, pl.LazyFrame):
-            source = source.collect()
-        elif type(source).__module__.split(".")[0] == "pandas":
-            source = pl.from_pandas(source)
-    except ImportError as error:
-        raise DataError(f"this pandas frame needs pyarrow: {error}. Install pyarrow.") from None
-    # Polars passes on errors of pyarrow, which are subclasses of ValueError or TypeError.
-    except (OSError, ValueError, TypeError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"the frame cannot be read: {error}. Convert its ids to text or integers.") from None
-    if isinstance(source, pl.DataFrame):
-        yield "frame", read_frame(source, config, "the frame")
-        return
-    sources = [source] if isinstance(source, str | Path) else source
-    if not isinstance(sources, Sequence) or not sources or not all(isinstance(p, str | Path) for p in sources):
+def explain(source: Any, config: DataConfig) -> tuple[str, tuple[ColumnFacts, ...], list[str], str]:
+    """Read the first rows of a source. Return its name, facts on its columns, notes, and why it is refused, or "".
+
+    Raises: DataError if the columns are not even found. Remedy: the message names one.
+    """
+    with inputs_of(source, config.query) as inputs:
+        try:
+            name, piece = next(_pieces(inputs, config))
+        except RolesError as error:
+            return inputs[0].name, error.columns, [], str(error)
+    return name, piece.facts, list(piece.notes), ""
+
+
+def _pieces(inputs: list[Input], config: DataConfig) -> Iterator[tuple[str, Piece]]:
+    """Yield the pieces of all inputs with the name of each input.
+
+    Raises: DataError if the parts of a folder or pattern have different columns. Remedy: name the right files.
+    """
+    first: dict[str, tuple[str, tuple[str, ...]]] = {}
+    for each in inputs:
+        for piece in read_input(each, config):
+            columns = tuple(column.name for column in piece.facts)
+            name, names = first.setdefault(each.part_of, (each.name, columns))
+            if each.part_of and names != columns:
+                raise DataError(
+                    f"{each.part_of} has files with different columns: {name} has {', '.join(names)}, but "
+                    f"{each.name} has {', '.join(columns)}. Name the files of the events."
+                )
+            yield each.name, piece
+
+
+def _all_timed(has_time: set[bool], names: list[str]) -> bool:
+    """Return whether all inputs have times. Raises: DataError if only some have. Remedy: as the message says."""
+    if has_time == {True, False}:
         raise DataError(
-            f"events must be a file, a list of files or a frame; got {type(source).__name__}. Pass one of these."
+            f"some of the files have times and others do not: {', '.join(names)}. "
+            "Add times to all files, or remove the time columns."
         )
-    paths = [Path(path) for path in sources]
-    # Messages show the short name of a file, or the whole path if two files have the same name.
-    name_counts = Counter(path.name for path in set(paths))
-    for path in paths:
-        for piece in read_file(path, config):
-            yield path.name if name_counts[path.name] == 1 else str(path), piece
+    return has_time == {True}
 
 
-def _parsed(piece: Piece, config: DataConfig, file: pl.Expr) -> pl.DataFrame:
-    rows = piece.rows.select(file, "line", pl.col("user", "item").str.strip_chars(), "time")
+def _parsed(piece: Piece, config: DataConfig, file: pl.Expr, codes: dict[str, IdCodes]) -> pl.DataFrame:
+    """Return the rows of a piece with codes for ids, and parsed times."""
+    ids = [codes[role].encode(piece.rows[role]).alias(role) for role in codes]
+    rows = piece.rows.select(file, "line", *ids)
     if not piece.has_time:
-        return rows.drop("time")
+        return rows
     # Drop the text of the times here: the parsed numbers need a third of the memory.
-    parsed = times.parse(rows["time"])
-    return rows.drop("time").hstack(parsed)
+    parsed = times.parse(piece.rows["time"], config.time_format)
+    return rows.hstack(parsed if parsed["integer"].null_count() else parsed.select("integer"))
 
 
-def _id_fault(rows: pl.DataFrame, role: str) -> pl.Expr:
-    """Return an expression with the reason why each id is unusable, or null for a good id."""
-    text = pl.col(role)
-    # Spreadsheets turn long integers into 1.2E+9. If most ids are integers, reject such numbers and fractions;
-    # in a column of text ids, accept them.
-    integers, non_empty = rows.select(text.str.contains(_INTEGER).sum(), filled=(text != "").sum()).row(0)
-    broken = text.str.contains(_FRACTION) if 2 * integers > non_empty else pl.lit(False)
-    return (
-        pl.when(text.fill_null("") == "").then(pl.lit(f"the {role} is empty"))
-        .when(text.str.contains(_CONTROL)).then(pl.lit(f"the {role} has a control character"))
-        .when(text.str.len_chars() > _LONGEST_ID)
-        .then(pl.lit(f"the {role} is longer than {_LONGEST_ID} characters"))
-        .when(broken).then(pl.lit(f"the {role} is not an integer, unlike most others"))
-    )  # fmt: skip
+def _without_bad_ids(
+    rows: pl.DataFrame, role: str, codes: IdCodes, missing: str
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Split rows into those with a usable id, and rejects."""
+    faults = codes.faults(rows[role], role, missing)
+    if not faults.count():
+        return rows, pl.DataFrame(schema=_LOCATED)
+    bad = faults.is_not_null().gather(rows[role])
+    found = rows.filter(bad)
+    rejects = found.select("file", "line").with_columns(
+        pl.lit(role).alias("column"),
+        faults.gather(found[role]).alias("reason"),
+        codes.ids.gather(found[role]).alias("raw"),
+    )
+    return rows.filter(~bad), rejects
 
 
 def _set_aside(rows: pl.DataFrame, role: str, raw: str) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -175,6 +212,18 @@ def _with_file_names(rejects: pl.DataFrame, names: list[str]) -> pl.DataFrame:
     )
 
 
+def _remedy(events: Events) -> str:
+    """Return what to do about bad rows. If most are bad, the way of reading is wrong, so none is to be skipped."""
+    count = events.rejects.height
+    undecodable = int((events.rejects["reason"] == NOT_UTF8).sum())
+    if 2 * count > events.read:
+        if 2 * undecodable > count:
+            return "Set the encoding, for example encoding=cp1252 for a file that Excel wrote on Windows."
+        return "Correct the file, or how it is read: `columns`, `time_format`, `time_unit`, `encoding`."
+    other = "set `encoding` if the text is not UTF-8, " if undecodable else ""
+    return f"Fix these rows, {other}or skip them with max_rejects={count} (-1 skips any number of bad rows)."
+
+
 def _refuse_or_write(events: Events, config: DataConfig, rejects_path: Path | None) -> None:
     rejects = events.rejects
     listed = ""
@@ -190,14 +239,11 @@ def _refuse_or_write(events: Events, config: DataConfig, rejects_path: Path | No
         listed = f" (all are listed in {rejects_path})"
     first = "".join(
         f"\n  {file}:{line}{' ' + column if column else ''}: {reason}"
-        for file, line, column, reason, _ in rejects.head(5).iter_rows()
+        for file, line, column, reason, *_ in rejects.head(5).iter_rows()
     )
     if rejects.height > config.max_rejects >= 0:
-        raise DataError(
-            f"{rejects.height} of {events.read} rows are bad{listed}:{first}\n"
-            f"Fix these rows, or skip them with max_rejects={rejects.height} (-1 skips any number of bad rows)."
-        )
-    if events.frame.is_empty():
+        raise DataError(f"{rejects.height} of {events.read} rows are bad{listed}:{first}\n{_remedy(events)}")
+    if events.coded.is_empty():
         raise DataError(
             f"{', '.join(events.sources)}: no usable row among {events.read} read{listed}{first}\n"
             "Fix the file, or name other columns."

@@ -11,17 +11,21 @@ import polars as pl
 from sasrec.config.settings import DataConfig
 from sasrec.events.events import Events
 
+_MANY_USERS, _MUCH = 20, 0.03
+
 
 def describe(
     events: Events,
     numbered: pl.DataFrame,
+    ordered: pl.DataFrame,
     lengths: npt.NDArray[np.int64],
     item_ids: pl.Series,
     config: DataConfig,
 ) -> dict[str, Any]:
     """Compute the statistics of a data set as a dictionary for JSON.
 
-    `numbered` contains the events after filtering (user, item[, time]) in file order; `lengths` is the number of
+    `numbered` contains the events after filtering (user, item[, time]) in file order, `ordered` in
+    order of user and time; `lengths` is the number of
     events of each user. Three entries are fractions of events:
 
     - `tied`: another event has the same user and time.
@@ -32,7 +36,7 @@ def describe(
         "sources": list(events.sources),
         "rows_read": events.read,
         "rows_rejected": events.rejects.height,
-        "rows_filtered": events.frame.height - numbered.height,
+        "rows_filtered": events.coded.height - numbered.height,
         "users": len(lengths),
         "items": len(item_ids),
         "events": numbered.height,
@@ -42,7 +46,7 @@ def describe(
         "length_max": int(lengths.max()),
         "users_below_3_events": int((lengths < 3).sum()),
         "density": numbered.height / (len(lengths) * len(item_ids)),
-        "repeated": float(numbered.select((~pl.struct("user", "item").is_first_distinct()).mean()).item()),
+        "repeated": _repeated(numbered, len(item_ids)),
         "duplicates": config.duplicates,
         "time_unit": events.time_unit,
     }
@@ -51,16 +55,49 @@ def describe(
             pl.col("time").min().cast(pl.Datetime("us")).dt.to_string("%Y-%m-%d %H:%M:%S").alias("first"),
             pl.col("time").max().cast(pl.Datetime("us")).dt.to_string("%Y-%m-%d %H:%M:%S").alias("last"),
         ).row(0)
-        # Rows are in file order, so shift(1) is the user's previous row in the file.
-        runs_back = pl.col("time") < pl.col("time").shift(1).over("user")
+        user, time = numbered["user"].to_numpy(), numbered["time"].to_numpy()
         report |= {
             "first_event": first,
             "last_event": last,
-            "tied": float(numbered.select(pl.struct("user", "time").is_duplicated().mean()).item()),
-            "unsorted": float(numbered.select(runs_back.fill_null(False).mean()).item()),
+            "tied": _tied(ordered["user"].to_numpy(), ordered["time"].to_numpy()),
+            "unsorted": _unsorted(user, time),
         }
     report["warnings"] = [*events.warnings, *_suspicions(report)]
     return report
+
+
+def dominant(user_ids: pl.Series, lengths: npt.NDArray[np.int64]) -> list[str]:
+    """Return a note if one of many users has more than a few per cent of all events. `lengths`: events of each."""
+    most, share = int(lengths.argmax()), float(lengths.max() / lengths.sum())
+    if len(lengths) < _MANY_USERS or share < _MUCH or lengths.max() < 10 * np.median(lengths):
+        return []
+    return [
+        f"user {user_ids[most]!r} has {share:.0%} of all events. If this id stands for unknown users, add it to "
+        "`missing`; if it is a robot, remove it"
+    ]
+
+
+def _repeated(numbered: pl.DataFrame, items: int) -> float:
+    """Return the share of events with an earlier event of the same user and item."""
+    pairs = numbered["user"].cast(pl.Int64) * (items + 1) + numbered["item"]
+    return (len(pairs) - pairs.n_unique()) / len(pairs)
+
+
+def _unsorted(user: npt.NDArray[np.int64], time: npt.NDArray[np.int64]) -> float:
+    """Return the share of rows whose time is before that of the user's previous row. Rows are in file order."""
+    if (np.diff(user) < 0).any():
+        order = np.argsort(user, kind="stable")
+        user, time = user[order], time[order]
+    return float(((np.diff(time) < 0) & (np.diff(user) == 0)).sum() / len(user))
+
+
+def _tied(user: npt.NDArray[np.int64], time: npt.NDArray[np.int64]) -> float:
+    """Return the share of events with the same user and time as another event. Events are in order of both."""
+    same = (np.diff(time) == 0) & (np.diff(user) == 0)
+    tied = np.zeros(len(user), bool)
+    tied[1:] |= same
+    tied[:-1] |= same
+    return float(tied.sum() / len(user))
 
 
 def summary(report: dict[str, Any]) -> list[str]:

@@ -17,14 +17,18 @@ import torch
 from sasrec.batches.ticks import personal_times, user_ticks
 from sasrec.data.dataset import Dataset
 from sasrec.data.histories import Histories
-from sasrec.data.items import Items
+from sasrec.data.items import Items, shown
 from sasrec.data.splits import TrainingPart
-from sasrec.errors import ConfigError, DataError
+from sasrec.errors import ConfigError, DataError, SasrecWarning
 from sasrec.models import SequenceModel
 from sasrec.ranking.candidates import candidate_scores, own_blocks, summed
 from sasrec.ranking.scorers import ModelScorer, Scorer
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import rank
+
+
+class NothingLeft(SasrecWarning):
+    """No item is left to recommend, because of the allow list, the deny list or the seen items."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +80,10 @@ class Recommender:
     ) -> list[tuple[str | int, float]]:
         """Return the k best items for a history of item ids (oldest first), as (item id, score), best first.
 
-        The list is shorter than k if fewer candidates remain. `exclude_seen` removes the items of the history. If
-        the model was trained with skip_own_items, seen items get high scores, so keep `exclude_seen` on.
+        `history`, `allow` and `deny` are lists, arrays or Series of ids; 1.0 finds the id 1.
+        The list is shorter than k if fewer candidates remain; a warning says why it is empty. `exclude_seen`
+        removes the items of the history. If the model was trained with skip_own_items, seen items get high scores,
+        so keep `exclude_seen` on.
         `allow` restricts the candidates to these ids; `deny` removes ids. Unknown ids are ignored with a warning.
         Under a temporal split, an item without a training event is unknown, too.
 
@@ -88,6 +94,9 @@ class Recommender:
         Raises: DataError if no item of the history is known, or if times are missing or invalid. Remedy: give a
         known item, or valid times. ConfigError if k < 1. Remedy: use a larger k.
         """
+        if isinstance(history, set | frozenset):
+            raise DataError("the history is a set, which has no order. Give a list, oldest first.")
+        history = _listed(history, "history")
         numbers = self._known(history, "history")
         if not len(numbers):
             source = "the data set" if self.known_items is None else "the training part of the data"
@@ -155,6 +164,9 @@ class Recommender:
                 bar(len(rows))
         items, scores = summed(items), summed(scores)  # each process fills its own rows, the others are 0
         user_E, place_E = np.nonzero(np.isfinite(scores))  # -inf marks places without a candidate
+        if without := len(histories) - len(np.unique(user_E)):
+            some = f"for {without:,} of {len(histories):,} users " if without < len(histories) else ""
+            self._warn_nothing_left(allowed_V, allow is not None, some)
         return pl.DataFrame(
             {
                 "user": data.user_ids.gather(users[user_E]),
@@ -205,6 +217,7 @@ class Recommender:
             note = f"; {without:,} users have only such events and get no recommendations" if without else ""
             warnings.warn(
                 f"histories omit {removed:,} events with items that are not in training{note}",
+                SasrecWarning,
                 stacklevel=3,
             )
         ticks = None if ticks is None else ticks[known_E]
@@ -226,7 +239,10 @@ class Recommender:
         one = [(np.zeros(1, np.int64), ModelScorer(self.model))]
         ((_, item_BK, score_BK),) = self._best(histories, one, k, exclude_seen, allowed_V)
         pairs = zip(item_BK[0].tolist(), score_BK[0].tolist(), strict=True)
-        return [(self.items.id_of(item), score) for item, score in pairs if np.isfinite(score)]
+        best = [(self.items.id_of(item), score) for item, score in pairs if np.isfinite(score)]
+        if not best:
+            self._warn_nothing_left(allowed_V, allow is not None)
+        return best
 
     def _clock(
         self, history: Sequence[object], times: Sequence[float] | None, assume_regular: bool
@@ -290,24 +306,36 @@ class Recommender:
 
     def _known(self, item_ids: Iterable[object], where: str) -> npt.NDArray[np.int64]:
         """Return the item numbers of the known ids, and warn about the other ids, which were given in `where`."""
-        if isinstance(item_ids, str) or not isinstance(item_ids, Iterable):
-            raise DataError(
-                f"{where}: give a list of item ids, not {item_ids!r}. Use [{item_ids!r}] for one item."
-            )
-        numbers, unknown = self._numbers(item_ids)
+        numbers, unknown = self._numbers(_listed(item_ids, where))
         _warn(unknown, where)
         return numbers
 
     def _numbers(self, item_ids: Iterable[object]) -> tuple[npt.NDArray[np.int64], list[str]]:
-        """Return the numbers of the known items, in the order of `item_ids`, and the other ids as text."""
+        """Return the numbers of the known items, in the order of `item_ids`, and the other ids as `shown`."""
         numbers, unknown = self.items.numbers(item_ids)
+        unknown = [shown(item_id) for item_id in unknown]
         if self.known_items is None:
             return numbers, unknown
         known = self.known_items[numbers]
         return numbers[known], [*unknown, *(self._not_in_training(item) for item in numbers[~known].tolist())]
 
     def _not_in_training(self, item: int) -> str:
-        return f"{self.items.id_of(item)} (not in training)"
+        return f"{shown(self.items.id_of(item))} (not in training)"
+
+    def _warn_nothing_left(self, allowed_V: torch.Tensor | None, allow: bool, some: str = "") -> None:
+        """Warn that nothing is left to recommend, and why. `allow`: whether there is an allow list.
+
+        `some`: words for the users concerned, if other users get recommendations.
+        """
+        if allowed_V is None or bool(allowed_V[1:].any()):
+            reason = "the history has every item that may be recommended"
+        elif allow:
+            reason = "the allow list has no known item that is not in the deny list too"
+        else:
+            reason = "the deny list has every item"
+        if rank() == 0:  # one warning, not one per process
+            category = SasrecWarning if some else NothingLeft
+            warnings.warn(f"nothing is left to recommend {some}because {reason}", category, stacklevel=4)
 
 
 def _count(k: object) -> int:
@@ -321,9 +349,20 @@ def _count(k: object) -> int:
     return count
 
 
+def _listed(item_ids: object, where: str) -> list[object]:
+    """Return item ids as a list. Raises: DataError for a text, one id, a table. Remedy: use a list or a column."""
+    if hasattr(item_ids, "columns") or getattr(item_ids, "ndim", 1) > 1:
+        raise DataError(
+            f"{where}: give a list of item ids, not a {type(item_ids).__name__}. Use one of its columns."
+        )
+    if isinstance(item_ids, str | bytes) or not isinstance(item_ids, Iterable):
+        raise DataError(f"{where}: give a list of item ids, not {item_ids!r}. Use [{item_ids!r}] for one item.")
+    return list(item_ids)
+
+
 def _warn(unknown: list[str], where: str) -> None:
     """Give one warning that lists the unknown ids, without repeats and at most ten."""
     if unknown:
         names = list(dict.fromkeys(unknown))
         shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-        warnings.warn(f"{where}: unknown items are ignored: {shown}", stacklevel=5)
+        warnings.warn(f"{where}: unknown items are ignored: {shown}", SasrecWarning, stacklevel=5)

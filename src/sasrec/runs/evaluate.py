@@ -5,19 +5,24 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sasrec.batches.ticks import with_ticks
 from sasrec.checkpoint import store
 from sasrec.checkpoint.restore import check_data, checkpoint_at, config_of, known_items, model_of, training_part
+from sasrec.config.settings import DataConfig
 from sasrec.data.dataset import Dataset, open_dataset
 from sasrec.data.items import Items
+from sasrec.data.other_file import with_test_file
 from sasrec.data.splits import Split, split_events
 from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationError
 from sasrec.evaluation.measure import evaluate_scorer
-from sasrec.evaluation.metrics import Metrics
+from sasrec.evaluation.metrics import CUTOFFS, Metrics
+from sasrec.events.report import summary
 from sasrec.files import file_digest, write_whole
 from sasrec.models import SequenceModel
 from sasrec.ranking.recommender import Recommender
@@ -26,6 +31,7 @@ from sasrec.runs.folder import RunFolder
 from sasrec.runtime.device import pick_device
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import joined, rank
+from sasrec.sources.resolve import prepared_folder, resolve
 
 ITEMS_DIGEST = "items_sha256"  # key in state.json of an export: the hash of items.parquet
 
@@ -99,7 +105,9 @@ def evaluate(
     device: str = "auto",
     dataset: Dataset | str | Path | None = None,
     checkpoint: str | Path | None = None,
+    test: Any = None,
     details: bool = False,
+    k: Sequence[int] = (),
     log: RunLog | None = None,
 ) -> Metrics:
     """Measure a run's best checkpoint, or the one that `checkpoint` names, on validation and test.
@@ -107,35 +115,75 @@ def evaluate(
     For the best checkpoint, also write RUN/metrics.json and RUN/ranks.parquet (for `compare`), and add the metrics
     to RUN/log.jsonl.
 
+    `test`: measure on the events of this file, frame or prepared folder instead. A target's history has the user's
+    earlier events in the run's data and in the file. The metrics are returned and not written to RUN.
+
     `details`: on test, also measure coverage, novelty and diversity of the top-10 lists, and the metrics by slices
-    of the targets. `dataset`: see `load`.
+    of the targets. `k`: more cut-offs, such as [3, 100], for NDCG, HR and MRR. `dataset`: see `load`.
 
     Returns {SPLIT: {"full": {"ndcg@10": …}, "sampled": {…}}, "baselines": {NAME: {SPLIT: …}}, "protocol": see
     evaluation/card.py}, where SPLIT is "valid" or "test". A split without targets is omitted. With `details`,
     "details" is added (evaluation/lists.py).
 
     Raises: EvaluationError for an export, or if neither validation nor test has a target. Remedy: measure the
-    original run, or train with another value of the setting `split`. The errors of `load`.
+    original run, or train with another value of the setting `split`. ConfigError if `dataset` is a file. Remedy:
+    name it as `test`. The errors of `load`.
     """
     folder = RunFolder(run)
+    _refuse_to_evaluate(folder, dataset, k)
+    only_returned = checkpoint is not None or test is not None
+    _refuse_to_write(folder, only_returned)
+    with joined(pick_device(device).type):
+        # A named checkpoint may not be the run's best, so its metrics stay out of the run's files. A file is not
+        # the run's test.
+        log = RunLog.of_run(None if only_returned else folder.log_file, log or RunLog(None))
+        recommender, how = _loaded(folder, device, dataset, checkpoint)
+        run_data = recommender.data
+        assert run_data is not None, "only an export has no data"
+        data, split = run_data, split_events(run_data, how)
+        if test is not None:
+            data, split = with_test_file(run_data, split, _test_data(test, folder, log))
+        split = with_ticks(split, data, recommender.model.config)
+        written = None if only_returned else folder
+        cutoffs = tuple(sorted({*CUTOFFS, *k}))
+        metrics = measure(recommender.model, data, split, written, log, details=details, cutoffs=cutoffs)
+        # With a file, the card still names the data that the run was trained on.
+        metrics["protocol"]["data_hash"] = run_data.data_hash
+        return metrics
+
+
+def _test_data(test: Any, folder: RunFolder, log: RunLog) -> Dataset:
+    """Read a file of test events, from the columns that the settings of the run name, and log what was read."""
+    if isinstance(test, Dataset) or (isinstance(test, str | Path) and prepared_folder(test)):
+        return resolve(test, DataConfig())[0]
+    # Filters would drop targets: they count the events of the file alone.
+    used = ("user_column", "item_column", "time_column", "time_unit", "max_rejects")
+    settings = folder.config().data
+    data = resolve(test, DataConfig(**{name: getattr(settings, name) for name in used}))[0]
+    rows, *_ = summary(data.report)
+    for sentence in (rows, *(f"note: {note}" for note in data.report["warnings"] if "leave-one-out" not in note)):
+        log.say(sentence)
+    return data
+
+
+def _refuse_to_evaluate(folder: RunFolder, dataset: Dataset | str | Path | None, k: Sequence[int]) -> None:
+    """Raise the errors of `evaluate` that need no model and no data."""
     if folder.items_file.exists():
         raise EvaluationError(
-            f"{run} is an export, which has no events. Evaluate the run that the export came from."
+            f"{folder.path} is an export, which has no events. Evaluate the run that the export came from."
         )
-    _refuse_to_write(folder, checkpoint)
-    with joined(pick_device(device).type):
-        # A named checkpoint may not be the run's best, so its metrics stay out of the run's files.
-        log = RunLog.of_run(None if checkpoint else folder.log_file, log or RunLog(None))
-        recommender, how = _loaded(folder, device, dataset, checkpoint)
-        data = recommender.data
-        assert data is not None, "only an export has no data"
-        split = with_ticks(split_events(data, how), data, recommender.model.config)
-        return measure(recommender.model, data, split, None if checkpoint else folder, log, details=details)
+    if isinstance(dataset, str | Path) and Path(dataset).is_file():
+        raise ConfigError(
+            f"`dataset` must be the prepared folder of the run's own data, but {dataset} is a file. To measure "
+            "the run on the events of this file, name it as `test`."
+        )
+    if wrong := [each for each in k if isinstance(each, bool) or not isinstance(each, int) or each < 1]:
+        raise ConfigError(f"`k` must have whole numbers of at least 1, not {wrong[0]!r}. Use numbers such as 3.")
 
 
-def _refuse_to_write(folder: RunFolder, checkpoint: str | Path | None) -> None:
+def _refuse_to_write(folder: RunFolder, only_returned: bool) -> None:
     """Raise ConfigError if the metrics could not be saved, before they are measured for minutes."""
-    if checkpoint is None and folder.path.is_dir() and not os.access(folder.path, os.W_OK):
+    if not only_returned and folder.path.is_dir() and not os.access(folder.path, os.W_OK):
         raise ConfigError(
             f"{folder.path} cannot be written, so its metrics could not be saved. Copy the run to a folder of "
             "your own, or name a `checkpoint`, whose metrics are only returned."
@@ -150,9 +198,10 @@ def measure(
     log: RunLog,
     *,
     details: bool = False,
+    cutoffs: tuple[int, ...] = CUTOFFS,
 ) -> Metrics:
     """Measure a model on a split, and log its metrics. With `folder`, write its metrics.json and ranks.parquet."""
-    measured = evaluate_scorer(ModelScorer(model), data, split, log=log, details=details)
+    measured = evaluate_scorer(ModelScorer(model), data, split, log=log, details=details, cutoffs=cutoffs)
     metrics = Metrics(measured.metrics)
     if rank() == 0 and folder is not None:
         ranks = io.BytesIO()

@@ -22,13 +22,14 @@ from sasrec.checkpoint.restore import (
     serving_state,
 )
 from sasrec.config.fields import default_of
-from sasrec.config.settings import MAY_CHANGE_ON_RESUME, ModelConfig, RunConfig
+from sasrec.config.settings import MAY_CHANGE_ON_RESUME, ModelConfig, RunConfig, split_of_files
 from sasrec.data.dataset import Dataset
-from sasrec.data.splits import Split, split_events
+from sasrec.data.splits import Split, check_files, split_events
 from sasrec.errors import CheckpointError, ConfigError, DataError
 from sasrec.evaluation.measure import nobody
 from sasrec.evaluation.metrics import metrics_from_ranks
 from sasrec.evaluation.target_ranks import target_ranks
+from sasrec.events.inputs import without_password
 from sasrec.events.report import summary
 from sasrec.models import SequenceModel, build_model
 from sasrec.ranking.recommender import Recommender
@@ -47,6 +48,8 @@ def train(
     data: Dataset | str | Path | Any,
     train_dir: str | Path,
     *,
+    valid: Any = None,
+    test: Any = None,
     recipe: str | Path | RunConfig | None = None,
     log: RunLog | None = None,
     local_copy: Path | None = None,
@@ -58,6 +61,8 @@ def train(
     Also measure this checkpoint and write the metrics to `train_dir`.
 
     `data`: a Dataset, the name of a public data set, a prepared folder, a file, several files, or a frame.
+    `valid`, `test`: files or frames of own validation and test events (split "files"); `data` then has only the
+    training events. Without `valid`, the last weights are kept.
     `settings`: fields of RunConfig, such as `maxlen=50`; they override `recipe`.
     `start_from`: a checkpoint, or a run, whose best weights become the initial weights (warm start). Its data,
     split and model settings (except dropout_rate, mhc_sinkhorn_iter, mhc_init_gate) must be those of this run.
@@ -69,12 +74,7 @@ def train(
     if the loss is not finite. Each message names the remedy. KeyboardInterrupt after Ctrl-C, once the weights are
     saved; `resume` continues such a run.
     """
-    config = recipe if isinstance(recipe, RunConfig) else RunConfig.load(recipe) if recipe else RunConfig()
-    if "dataset" in settings:
-        raise ConfigError("the first argument of train is already the data; remove the setting dataset")
-    # A recipe can be the config.toml of another run; never train on the data that it names.
-    config = config.replace(**settings, dataset=str(data) if isinstance(data, str | Path) else "")
-    _refuse_to_train(config, new=True)
+    config = _asked(data, recipe, settings, own_files=valid is not None or test is not None)
     folder = RunFolder(train_dir)
     device = pick_device(config.training.device)
     with joined(device.type):
@@ -85,7 +85,7 @@ def train(
                 f"{folder.path} already holds a run. Continue it with `resume`, or name another `train_dir`."
             )
         log = folder.log(log)
-        dataset, config = _prepared(data, config, folder, log, local_copy)
+        dataset, config = _prepared((data, valid, test), config, folder, log, local_copy)
         start = None if start_from is None else checkpoint_at(Path(start_from))
         log.event(
             "start",
@@ -102,6 +102,24 @@ def train(
             if start is not None:
                 _start_from(start, model, dataset, config)
             return _fitted(model.to(device), dataset, config, folder, log)
+
+
+def _asked(
+    data: Any, recipe: str | Path | RunConfig | None, settings: dict[str, Any], *, own_files: bool
+) -> RunConfig:
+    """Return the settings of a new run. `own_files`: there are own validation or test events.
+
+    Raises: ConfigError if a setting is wrong. Remedy: as the message says.
+    """
+    config = recipe if isinstance(recipe, RunConfig) else RunConfig.load(recipe) if recipe else RunConfig()
+    if "dataset" in settings:
+        raise ConfigError("the first argument of train is already the data; remove the setting dataset")
+    # A recipe can be the config.toml of another run; never train on the data that it names.
+    config = config.replace(
+        **settings, dataset=without_password(str(data)) if isinstance(data, str | Path) else ""
+    )
+    _refuse_to_train(config, new=True)
+    return split_of_files(config) if own_files else config
 
 
 def resume(
@@ -240,27 +258,36 @@ def _resumed_config(began: RunConfig, recipe: RunConfig | None, settings: dict[s
 
 
 def _prepared(
-    source: Any, config: RunConfig, folder: RunFolder, log: RunLog, local_copy: Path | None
+    sources: tuple[Any, Any, Any], config: RunConfig, folder: RunFolder, log: RunLog, local_copy: Path | None
 ) -> tuple[Dataset, RunConfig]:
     """Prepare the data of a new run and write it, with the settings, to the run folder; return data and settings.
 
-    Only rank 0 prepares and writes; every rank returns both. The data is written to RUN/dataset, unless the
-    source is a prepared folder.
+    `sources`: the data, and own validation and test events or None. Only rank 0 prepares and writes; every rank
+    returns both. The data is written to RUN/dataset, unless the source is a prepared folder.
     """
     if folder.path.is_file():
         raise ConfigError(f"{folder.path} is a file. Name a folder for the run as `train_dir`.")
     own: list[Dataset] = []
+    source, valid, test = sources
 
     def write() -> str:
         data, prepared = resolve(
-            source, config.data, local_copy=local_copy, rejects_path=folder.path / "rejects.csv", say=log.say
+            source,
+            config.data,
+            valid=valid,
+            test=test,
+            local_copy=local_copy,
+            rejects_path=folder.path / "rejects.csv",
+            say=log.say,
         )
+        used = config if data.parts is None else split_of_files(config)
+        check_files(data, used.evaluation.split)
         for sentence in summary(data.report):
             log.say(sentence)
         folder.path.mkdir(parents=True, exist_ok=True)
         if prepared is None:
             data.save(folder.path / "dataset")
-        (config.replace(dataset=str(prepared)) if prepared else config).save(folder.config_file)
+        (used.replace(dataset=str(prepared)) if prepared else used).save(folder.config_file)
         own.append(data)
         return ""
 

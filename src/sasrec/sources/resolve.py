@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from sasrec.config.settings import DataConfig, RunConfig
 from sasrec.data.dataset import Dataset, build, open_dataset
-from sasrec.errors import ConfigError, DataError
+from sasrec.data.parts import TRAIN, joined
+from sasrec.errors import ConfigError, DataError, SasrecWarning
 from sasrec.events.events import read_events
+from sasrec.events.inputs import STDIN, is_database
 from sasrec.sources import public
 from sasrec.sources.registry import CATALOG, DOWNLOADED, find
+from sasrec.sources.tables import open_table
+from sasrec.sources.titles import Wanted, titled
 
 
 def resolve(
     source: Any,
     config: DataConfig,
     *,
+    valid: Any = None,
+    test: Any = None,
     local_copy: Path | None = None,
     rejects_path: Path | None = None,
     say: Callable[[str], None] = lambda sentence: None,
@@ -30,7 +35,8 @@ def resolve(
 
     `source`: a Dataset, a Polars or pandas frame, a list of files, or a text. A text names a public data set, a
     prepared folder (memory-mapped) or a file of events. A public data set is downloaded once, or read from
-    `local_copy`. `say` receives progress messages.
+    `local_copy`. `valid` and `test`: files, lists of files or frames with validation and test events; `source`
+    then has the training events. `say` receives progress messages.
 
     Raises: DataError or DownloadError if the source cannot be read. Remedy: the message names one. ConfigError if
     a setting would have no effect. Remedy: remove the setting.
@@ -40,11 +46,12 @@ def resolve(
             "`local_copy` only replaces the download of a public data set, but the data is a Dataset, a frame or "
             "a list of files. Pass the name of a public data set as the data, or remove `local_copy`."
         )
+    own_files = {"valid": valid, "test": test}
     if isinstance(source, Dataset):
-        _refuse_reading_options(config)
+        _refuse_reading_options(config, own_files)
         return source, None
     if not isinstance(source, str | Path):
-        return from_source(source, config, rejects_path=rejects_path), None
+        return from_source(source, config, **own_files, rejects_path=rejects_path), None
     if not str(source):
         raise DataError(
             "no data set was named. Set `dataset` to a public data set (by name), a prepared folder or a file."
@@ -59,17 +66,18 @@ def resolve(
             f"`local_copy` is only for public data sets, and {path} is a local path. Remove `local_copy`."
         )
     if public_name:
+        _refuse_own_files(f"{name} is a public data set", own_files)
         return _public(name, config, local_copy, say), None
     if (prepared := prepared_folder(path)) is not None:
-        _refuse_reading_options(config)
+        _refuse_reading_options(config, own_files)
         return open_dataset(prepared), prepared
-    if not path.exists():
+    if is_database(name):
+        return from_source(name, config, **own_files, rejects_path=rejects_path), None
+    if not path.exists() and name != STDIN and not any(sign in name for sign in "*?["):
         raise DataError(
-            f"{path} does not exist. Name a file, a prepared folder or a public data set ({', '.join(CATALOG)})."
+            f"{path} does not exist. Name a file, a folder or a public data set ({', '.join(CATALOG)})."
         )
-    if path.is_dir():
-        raise DataError(f"{path} is a folder without a manifest.json. Name a file, or run `sasrec prepare` first.")
-    return from_source(path, config, rejects_path=rejects_path), None
+    return from_source(path, config, **own_files, rejects_path=rejects_path), None
 
 
 def prepared_folder(source: str | Path) -> Path | None:
@@ -78,12 +86,22 @@ def prepared_folder(source: str | Path) -> Path | None:
     return Path(source).absolute() if prepared else None
 
 
-def _refuse_reading_options(config: DataConfig) -> None:
+def _refuse_reading_options(config: DataConfig, own_files: dict[str, Any]) -> None:
     """Refuse settings that only apply while data is read. Raises: ConfigError. Remedy: give them to `prepare`."""
+    _refuse_own_files("the data is already prepared", own_files)
     if late := _given(config):
         raise ConfigError(
             f"the data is already prepared, so {_named(late)} would do nothing. "
             "Give such settings to `sasrec prepare`."
+        )
+
+
+def _refuse_own_files(because: str, own_files: dict[str, Any]) -> None:
+    """Refuse own validation and test files for data that is not read from a file of training events now."""
+    if given := [name for name, source in own_files.items() if source is not None]:
+        raise ConfigError(
+            f"{because}, so {_named(given)} cannot be added to it. Give the file of training events as the data, "
+            "or name the files to `sasrec prepare`."
         )
 
 
@@ -101,48 +119,21 @@ def from_source(
     source: Any,
     config: DataConfig,
     *,
-    titles: dict[str, str] | None = None,
-    groups: dict[str, str] | None = None,
+    valid: Any = None,
+    test: Any = None,
     name: str | None = None,
     rejects_path: Path | None = None,
 ) -> Dataset:
     """Read and check the events of a file, several files or a frame, and number their users and items.
 
-    `titles` and `groups` map item ids to text; bad rows are written to `rejects_path`.
+    `valid` and `test`: files or frames with validation and test events, which are read like `source`. Bad rows are
+    written to `rejects_path`.
     """
-    events = read_events(source, config, rejects_path)
+    sources = {part: each for part, each in enumerate((source, valid, test)) if part == TRAIN or each is not None}
+    read = {part: read_events(each, config, rejects_path) for part, each in sources.items()}
+    events = read[TRAIN] if len(read) == 1 else joined(read, config, rejects_path)
     stem = events.sources[0].split(".")[0].lower() if events.sources else "events"
-    return build(events, config, name=name or stem, titles=titles, groups=groups)
-
-
-def item_texts(path: Path, id_column: str | None, text_column: str | None) -> dict[str, str]:
-    """Read a map from item id to title (or another text) from a tab- or comma-separated file with a header.
-
-    The default columns are the first two. Rows with an empty id or text are ignored.
-
-    Raises: DataError if the file cannot be read, or has no such column. Remedy: give a CSV or TSV file with a
-    header, or name a column that the message lists.
-    """
-    try:
-        with path.open(encoding="utf-8") as stream:
-            separator = "\t" if "\t" in stream.readline() else ","
-        quote = '"' if separator == "," else None
-        frame = pl.read_csv(path, separator=separator, infer_schema=False, quote_char=quote, glob=False)
-    except (OSError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
-        raise DataError(
-            f"the items file {path} cannot be read ({error}). Give a CSV or TSV file with a header."
-        ) from None
-    # Some public files name columns with a type, such as item_id:token.
-    columns = [column.split(":")[0] for column in frame.columns]
-    wanted = [id_column or columns[0], text_column or columns[min(1, len(columns) - 1)]]
-    for column in wanted:
-        if column not in columns:
-            raise DataError(
-                f"{path} has no column {column!r}; its columns are: {', '.join(columns)}. "
-                "Name one of these with `items_id`, `items_title` or `items_group`."
-            )
-    ids, texts = (frame.to_series(columns.index(column)) for column in wanted)
-    return {str(i): t for i, t in zip(ids, texts, strict=True) if i is not None and t is not None}
+    return build(events, config, name=name or stem)
 
 
 def _public(name: str, config: DataConfig, local_copy: Path | None, say: Callable[[str], None]) -> Dataset:
@@ -155,10 +146,12 @@ def _public(name: str, config: DataConfig, local_copy: Path | None, say: Callabl
         _refuse_other(name, DOWNLOADED, config)  # fail before the download, not after
     located = public.locate(name, cache=public.cache_root(), local_copy=local_copy)
     say(f"{name}: {located.source}")
-    titles = item_texts(located.items, located.item_column, located.title_column) if located.items else None
     _refuse_other(name, located.data_config_overrides, config)
     options = replace(config, **located.data_config_overrides)
-    data = from_source(located.events, options, titles=titles, name=name)
+    data = from_source(located.events, options, name=name)
+    if located.items:
+        wanted = Wanted(located.item_column, located.title_column)
+        data = titled(data, open_table(located.items), wanted, partial=True)
     if plain and local_copy is None:
         data.save(prepared)
     return data
@@ -182,6 +175,8 @@ def prepare(
     user: str | None = None,
     item: str | None = None,
     time: str | None = None,
+    valid: Any = None,
+    test: Any = None,
     output: str | Path | None = None,
     items: str | Path | None = None,
     items_id: str | None = None,
@@ -194,20 +189,37 @@ def prepare(
     With `output`, also write the data set to this folder.
 
     `source`: a file (CSV, TSV, Parquet, JSON Lines or text without header, also as .gz), a list of files, or a
-    Polars or pandas frame. `user`, `item` and `time` name its columns. `items` is a file with item
-    titles or groups; `items_id`, `items_title` and `items_group` name its columns. A group is, for example, a
-    genre; `evaluate(…, details=True)` needs groups to measure diversity.
+    Polars or pandas frame. `user`, `item` and `time` name its columns. `valid` and `test` are sources of
+    validation and test events; `source` then has the training events. `items` is a file with item titles or
+    groups: CSV, TSV, other separated text, JSON Lines or Parquet. `items_id`, `items_title` and `items_group` name
+    its columns, or number them from 0 if it has no header. A group is, for example, a genre;
+    `evaluate(…, details=True)` needs groups to measure diversity.
     `**options`: fields of DataConfig, such as k_core=5.
 
     Raises: DataError if rows are bad. Remedy: fix these rows (the message lists the first five), or skip them with
     max_rejects. ConfigError if an option is unknown or invalid. Remedy: use an option or value that the message
-    names.
+    names. What was assumed while reading, and what looks odd, is in `report["warnings"]` of the data set, and is
+    given as warnings of the category SasrecWarning.
     """
     if items is None and (items_id or items_title or items_group):
         raise ConfigError(
             "`items_id`, `items_title` and `items_group` name columns of the items file. Pass the file as `items`."
         )
-    config = DataConfig(user_column=user, item_column=item, time_column=time)
+    config = _reading(DataConfig(user_column=user, item_column=item, time_column=time), options)
+    rejects = None if output is None else Path(output) / "rejects.csv"
+    table = None if items is None else open_table(Path(items))  # before the events, which can take minutes
+    data = from_source(source, config, valid=valid, test=test, rejects_path=rejects)
+    if table is not None:
+        data = titled(data, table, Wanted(items_id, items_title, items_group))
+    if output is not None:
+        data.save(output)
+    for note in data.report["warnings"]:
+        warnings.warn(note, SasrecWarning, stacklevel=2)
+    return data
+
+
+def _reading(config: DataConfig, options: dict[str, Any]) -> DataConfig:
+    """Return the settings of `prepare` with these options. Raises: ConfigError if an option is unknown."""
     allowed = {f.name for f in dataclasses.fields(DataConfig)} - {
         "dataset",
         "user_column",
@@ -215,14 +227,18 @@ def prepare(
         "time_column",
     }
     if wrong := sorted(options.keys() - allowed):
-        columns = ["user", "item", "time", "output", "items", "items_id", "items_title", "items_group"]
+        columns = [
+            "user",
+            "item",
+            "time",
+            "valid",
+            "test",
+            "output",
+            "items",
+            "items_id",
+            "items_title",
+            "items_group",
+        ]
         known = ", ".join([*columns, *sorted(allowed)])
         raise ConfigError(f"prepare has no option {', '.join(wrong)}. Its options are: {known}.")
-    config = RunConfig(data=config).replace(**options).data
-    rejects = None if output is None else Path(output) / "rejects.csv"
-    titles = None if items is None else item_texts(Path(items), items_id, items_title)
-    groups = None if items is None or items_group is None else item_texts(Path(items), items_id, items_group)
-    data = from_source(source, config, titles=titles, groups=groups, rejects_path=rejects)
-    if output is not None:
-        data.save(output)
-    return data
+    return RunConfig(data=config).replace(**options).data

@@ -16,7 +16,7 @@ import numpy as np
 from sasrec.data.splits import SplitName
 from sasrec.errors import ConfigError
 from sasrec.evaluation.card import Candidates
-from sasrec.evaluation.metrics import METRICS
+from sasrec.evaluation.metrics import metric_named
 from sasrec.evaluation.significance import Difference, holm, paired_bootstrap, seed_noise
 from sasrec.studies.scored import (
     LEVEL,
@@ -52,14 +52,15 @@ def compare(
     `runs`: run folders, or "RUN:BASELINE" for a baseline that was measured with the run, for example
     "runs/a:popularity". The baseline's name may be shortened to an unambiguous prefix.
 
+    `metric`: ndcg@K, hr@K, recall@K (equal to hr@K) or mrr@K for any K, or mrr.
+
     Raises:
         ConfigError: fewer than two runs, a run that is named twice, an unknown run, baseline or metric, or too few
             resamples.
         EvaluationError: the runs have different protocols or targets, or a run's ranks are missing, damaged or out
             of date. The message names the fields that differ, or says to measure the run again.
     """
-    if metric not in METRICS:
-        raise ConfigError(f"unknown metric {metric!r}. Choose one of: {', '.join(METRICS)}")
+    metric = metric_named(metric)
     for name, value, words in (("candidates", candidates, Candidates), ("split", split, SplitName)):
         if value not in get_args(words):
             raise ConfigError(f"unknown `{name}` {value!r}. Choose one of: {', '.join(get_args(words))}")

@@ -7,8 +7,9 @@ import dataclasses
 import pytest
 
 from sasrec.cli.arguments import as_options, misspelt, published_spellings, recipe_named_in
-from sasrec.cli.commands import Compare, Evaluate, Export, Recommend, Reproduce, Train
+from sasrec.cli.commands import Evaluate, Export, Recommend, Train
 from sasrec.cli.data_commands import Prepare
+from sasrec.cli.study_commands import Compare, Reproduce
 from sasrec.config.settings import RunConfig
 from sasrec.errors import ConfigError
 
@@ -66,6 +67,8 @@ def test_options_of_the_published_code_are_translated() -> None:
     given = ["train", "--norm-first", "--use_amp", "--maxlen", "5"]
     assert published_spellings(given) == ["train", "--norm", "pre", "--precision", "bf16", "--maxlen", "5"]
     assert published_spellings(["--no_norm_first"]) == ["--norm", "post"]
+    assert published_spellings(["--train", "a.csv"]) == ["--dataset", "a.csv"]
+    assert published_spellings(["--train=a.csv"]) == ["--dataset=a.csv"]
 
 
 @pytest.mark.parametrize(

@@ -80,19 +80,21 @@ def test_prepare_writes_a_data_set_with_titles_and_prints_the_report(
     chain_frame().rename({"user": "who", "item": "what", "time": "when"}).write_csv(
         tmp_path / "events.tsv", separator="\t"
     )
-    (tmp_path / "items.csv").write_text("id,name\nitem-05,The Fifth\n")
+    titles = [f"item-{number:02d},The {number}th\n" for number in range(1, 20)]
+    (tmp_path / "items.csv").write_text("id,name\n" + "".join(titles))
     columns = ["--user", "who", "--item", "what", "--time", "when", "--items", tmp_path / "items.csv"]
     data = tmp_path / "data"
     status, out, err = run(capsys, "prepare", tmp_path / "events.tsv", "--output", data, *columns)
     assert status == 0
     assert "events" in out
     assert "density" in out
+    assert "note: 19 of 25 items have a title in items.csv" in out
     assert "from 2020-09-13" in out
     assert "sasrec train --dataset" in err
     assert run(capsys, "train", "--dataset", data, "--train_dir", tmp_path / "run", *SMALL)[0] == 0
     asked = ["--user", "u001", "--allow", "item-05"]
     _, out, err = run(capsys, "recommend", tmp_path / "run", *asked, "--include_seen")
-    assert "The Fifth" in out
+    assert "The 5th" in out
     assert "train it with --no_skip_own_items" in err
     repeats = ["--train_dir", tmp_path / "repeats", "--no_skip_own_items"]
     assert run(capsys, "train", "--dataset", data, *repeats, *SMALL)[0] == 0

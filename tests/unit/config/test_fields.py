@@ -20,11 +20,13 @@ from sasrec.errors import ConfigError
 RECIPES = sorted((Path(__file__).parents[3] / "recipes").glob("*.toml"))
 # Another valid value of each setting whose type alone does not give one.
 OTHER = {
+    "encoding": "cp1252", "where": "rating > 3", "query": "SELECT 1",
     "user_column": "who", "item_column": "what", "time_column": "when", "dataset": "other", "split": "last-2",
     "num_heads": 1, "dropout_rate": 0.3, "gbce_t": 0.25, "label_smoothing": 0.05, "gamma": 0.9, "device": "cpu",
     "duplicates": "first", "time_unit": "ms", "norm": "post", "interval_unit": "history", "step_unit": "steps",
     "mhc_projection": "birkhoff", "loss": "bce", "negatives": "popularity", "windows": "random",
-    "optimizer": "adamw", "schedule": "cosine", "precision": "bf16", "hidden_units": 32,
+    "optimizer": "adamw", "columns": "user,item,-,time", "time_format": "%d.%m.%Y", "missing": "?",
+    "schedule": "cosine", "precision": "bf16", "hidden_units": 32,
 }  # fmt: skip
 
 
@@ -35,7 +37,7 @@ def names() -> Iterator[str]:
 
 def with_default(name: str, value: object) -> types.ModuleType:
     """The module of settings, made again from its source with another default of one setting."""
-    pattern = rf"(^    {name}: [^=\n]+ = (?!field)(?:setting\()?)[^,\n)]+"
+    pattern = rf"(^    {name}: [^=\n]+ = (?!field)(?:setting\()?)(?:r\x22[^\x22]*\x22|[^,\n)]+)"
     changed, count = re.subn(
         pattern, lambda match: match[1] + repr(value), inspect.getsource(settings), flags=re.M
     )

@@ -22,7 +22,7 @@ def small(**options) -> sasrec.Dataset:
             "time": [30, 5, 10, 5, 10, 20, 1],
         }
     )
-    return sasrec.prepare(frame, **options)
+    return sasrec.prepare(frame, time_unit="s", **options)
 
 
 def ids(data: sasrec.Dataset, user: str) -> list[str]:
@@ -59,16 +59,16 @@ def test_filters_keep_what_they_say(option: dict[str, object], left: list[str]) 
 
 def test_exact_duplicates_are_dropped_only_where_the_time_is_equal_too() -> None:
     frame = pl.DataFrame({"user": ["a"] * 3, "item": ["x"] * 3, "time": [1, 1, 2]})
-    assert sasrec.prepare(frame, duplicates="drop_exact").num_events == 2
+    assert sasrec.prepare(frame, duplicates="drop_exact", time_unit="s").num_events == 2
 
 
 def test_a_k_core_repeats_until_nothing_is_left_to_drop_and_minimum_events_count_once() -> None:
     # Dropping item z leaves user b with one event; dropping b leaves item y with one.
     frame = pl.DataFrame({"user": ["a", "a", "a", "b", "b"], "item": ["x", "x", "y", "y", "z"], "time": range(5)})
-    core = sasrec.prepare(frame, k_core=2)
+    core = sasrec.prepare(frame, k_core=2, time_unit="s")
     assert core.user_ids.to_list() == ["a"]
     assert core.catalogue.ids.to_list() == ["x"]
-    once = sasrec.prepare(frame, min_user_events=2, min_item_events=2)
+    once = sasrec.prepare(frame, min_user_events=2, min_item_events=2, time_unit="s")
     assert once.user_ids.to_list() == ["a", "b"]
     assert once.catalogue.ids.to_list() == ["x", "y"]
 
@@ -162,7 +162,7 @@ def test_the_same_rows_give_the_same_hash_however_they_arrive(tmp_path: Path) ->
 
 
 def test_integer_columns_come_back_as_integers_and_are_found_as_text_too() -> None:
-    data = sasrec.prepare(pl.DataFrame({"user": [7, 7], "item": [30, 4], "time": [1, 2]}))
+    data = sasrec.prepare(pl.DataFrame({"user": [7, 7], "item": [30, 4]}))
     assert data.user_ids.to_list() == [7]
     assert sorted(data.catalogue.ids.to_list()) == [4, 30]
     assert data.user_number("7") == data.user_number(7) == 0
@@ -179,7 +179,7 @@ def test_an_unknown_user_and_a_wrong_option_are_named() -> None:
 
 
 def test_titles_name_their_columns_when_one_is_missing(tmp_path: Path) -> None:
-    (tmp_path / "items.csv").write_text('id,"name"\nx,"The, X"\n')
+    (tmp_path / "items.csv").write_text('id,"name"\nx,"The, X"\nz,The Z\n')
     assert small(items=tmp_path / "items.csv").catalogue.titles.to_list()[0] == "The, X"
     with pytest.raises(DataError, match="id, name"):
         small(items=tmp_path / "items.csv", items_title="title")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 
-from sasrec.data.items import Items
+from sasrec.data.items import Items, shown
 from sasrec.errors import DataError
 
 
@@ -48,3 +50,35 @@ def test_titles_of_any_text_type_are_joined() -> None:
     after = before.extended(Items(pl.Series(["b"]), pl.Series(["B"], dtype=pl.Categorical)))
     assert after.titles is not None
     assert after.titles.to_list() == [None, "B"]
+
+
+@pytest.mark.parametrize("ids", [[1, 2, 30], ["1", "2", "30"]])
+def test_an_id_is_found_whatever_the_type_of_its_number(ids: list[int] | list[str]) -> None:
+    items = Items(pl.Series(ids), pl.Series(["A", "B", "C"]))
+    for known in (
+        30,
+        30.0,
+        "30",
+        np.int8(30),
+        np.float32(30),
+        np.float16(30),
+        np.str_("30"),
+        pd.Series([30.0])[0],
+    ):
+        assert items.number_of(known) == 3, type(known)
+        assert items.title(known) == "C"
+    for unknown in (30.5, float("nan"), float("inf"), None, "30.0", "030", True):
+        assert items.number_of(unknown) is None, unknown
+
+
+def test_a_float_too_large_to_be_exact_finds_nothing() -> None:
+    items = Items(pl.Series([2**24, 2**24 - 1, 2**53, 2**53 - 1]))
+    found = [np.float32(2**24), np.float32(2**24 - 1), float(2**24), float(2**53), float(2**53 - 1)]
+    assert [items.number_of(number) for number in found] == [None, 2, 1, None, 4]
+
+
+def test_ids_with_invisible_characters_are_shown_with_escapes() -> None:
+    for plain in ("item-07", "ü", "映画", "7", "a;b"):
+        assert shown(plain) == plain
+    for hidden in ("7 ", "\ufeff7", "7\u200b", "7\u00a0", "a\tb", "a,b", "", "it's"):
+        assert shown(hidden) == repr(hidden) != hidden

@@ -14,6 +14,7 @@ import sasrec
 from sasrec.batches.ticks import with_ticks
 from sasrec.cli.main import main
 from sasrec.config.settings import ModelConfig, RunConfig
+from sasrec.config.split_rule import split_rule
 from sasrec.data.dataset import Dataset
 from sasrec.data.histories import Histories
 from sasrec.data.splits import EvaluationSplit, iso, split_events
@@ -45,6 +46,9 @@ def rows(part: EvaluationSplit) -> list[tuple[int, list[int], int]]:
         *((wrong, "unknown split .*Use leave-one-out, last-N") for wrong in ("", "loo", "last", "last-")),
         *((wrong, "unknown split") for wrong in ("last-0", "last--1", "last-01", "last-1.5", "last-x", "Last-1")),
         *((f"temporal:{wrong}", "not a fraction between 0 and 1") for wrong in ("0", "1", "-0.1", "1.5", "nan", "inf", "2015")),
+        ("temporal:20240131", "could be a date or a number.*Write 2024-01-31T00:00:00 for the date, or 1970-08-23T06:15:31"),
+        ("temporal:20240131120000", "could be a date or a number"),
+        ("temporal:1700000000,1699999999000", "must begin before test"),
         *((f"temporal:{wrong}", "neither an ISO date nor a fraction") for wrong in ("", "soon", "2015-13-01", "0.5,", "1/2/2015")),
         ("temporal", "neither an ISO date nor a fraction"),
         ("temporal:0.5,0.6,0.7", "more than two boundaries"),
@@ -56,6 +60,14 @@ def rows(part: EvaluationSplit) -> list[tuple[int, list[int], int]]:
 def test_a_malformed_split_is_refused_before_any_data_is_read(split: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         RunConfig().replace(split=split)
+
+
+@pytest.mark.parametrize(
+    "number", ["1700000000", "1700000000000", "1700000000.0", "1700000000000000", "1700000000000000000"]
+)
+def test_a_moment_is_a_date_or_a_number_in_the_unit_that_its_size_shows(number: str) -> None:
+    assert split_rule(f"temporal:{number}") == split_rule("temporal:2023-11-14T22:13:20")
+    assert split_rule(f"temporal:1500000000,{number}").boundaries == (1_500_000_000_000_000, 1_700_000_000_000_000)
 
 
 def test_a_split_that_this_data_cannot_have_is_refused_with_the_remedy() -> None:
@@ -146,6 +158,7 @@ def test_a_fraction_becomes_the_nearest_moment_that_parts_no_equal_times() -> No
         "temporal:0.3,0.6": (4, 6),
         "temporal:0.3,1970-01-09": (4, 8),
         "temporal:1970-01-05T00:00,1970-01-09T02:00+02:00": (4, 8),
+        "temporal:345600,691200.0": (4, 8),
     }.items():
         assert tuple(moment // DAY for moment in split_events(data, how).boundaries) == expected, how
 

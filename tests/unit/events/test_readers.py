@@ -13,7 +13,7 @@ import pytest
 
 from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
-from sasrec.events import readers
+from sasrec.events import lines as text_lines
 from sasrec.events.events import read_events
 
 ROWS = [
@@ -83,33 +83,36 @@ def test_every_other_format_gives_the_same_rows(tmp_path: Path) -> None:
 
 def test_the_papers_text_without_a_header(tmp_path: Path) -> None:
     for separator in (" ", "   ", "\t", "::"):
-        path = written(tmp_path / "a.txt", separator, [(1, 5, 10), (1, 6, 20)], header=None)
-        assert rows_of(read(path)) == [("1", "5", 10), ("1", "6", 20)]
+        rows = [(1, 5, 1_600_000_010), (1, 6, 1_600_000_020)]
+        path = written(tmp_path / "a.txt", separator, rows, header=None)
+        columns = "" if separator == "::" else "user,item,time"
+        assert rows_of(read(path, columns=columns)) == [("1", "5", 1_600_000_010), ("1", "6", 1_600_000_020)]
     events = read(written(tmp_path / "b.txt", " ", [(1, 5), (1, 6)], header=None))
     assert events.frame.columns == ["user", "item"]
     assert events.time_unit is None
     assert any("order of the file" in warning for warning in events.warnings)
-    events = read(written(tmp_path / "ratings.dat", "::", [(1, 5, 4, 10)], header=None))
-    assert rows_of(events) == [("1", "5", 10)]
-    assert any("user item rating time" in warning for warning in events.warnings)
-    assert rows_of(read(written(tmp_path / "c.txt", " ", [*PLAIN, PLAIN[0]], header=None))) == [*PLAIN, PLAIN[0]]
+    events = read(written(tmp_path / "ratings.dat", "::", [(1, 5, 4, 1_600_000_010)], header=None))
+    assert rows_of(events) == [("1", "5", 1_600_000_010)]
+    assert any("user = 0, item = 1, time = 3" in warning for warning in events.warnings)
+    path = written(tmp_path / "c.txt", " ", [*PLAIN, PLAIN[0]], header=None)
+    assert rows_of(read(path, columns="user,item,time")) == [*PLAIN, PLAIN[0]]
 
 
 def test_line_ends_byte_order_marks_and_blanks_do_not_matter(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    path.write_bytes(b'\xef\xbb\xbf user , item ,time\r\na , x,10\r\n b,"y", 20 \r\n')
-    assert rows_of(read(path)) == [("a", "x", 10), ("b", "y", 20)]
+    path.write_bytes(b'\xef\xbb\xbf user , item ,time\r\na , x,1600000010\r\n b,"y", 1600000020 \r\n')
+    assert rows_of(read(path)) == [("a", "x", 1_600_000_010), ("b", "y", 1_600_000_020)]
 
 
 def test_files_larger_than_a_block_keep_their_line_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readers, "_BLOCK", 50)
+    monkeypatch.setattr(text_lines, "_BLOCK", 50)
     lines = [f"u{i},i{i},{i}" for i in range(100)]
     lines[70] = "broken"
     lines[80] = "x" * 120 + ",y,5"
     (tmp_path / "a.csv").write_text("user,item,time\n" + "\n".join(lines) + "\n")
-    events = read(tmp_path / "a.csv", max_rejects=1)
+    events = read(tmp_path / "a.csv", max_rejects=1, time_unit="s")
     assert events.rejects["line"].to_list() == [72]
     assert events.frame.height == 99
 
@@ -123,7 +126,6 @@ def test_files_larger_than_a_block_keep_their_line_numbers(
         ("1600000000123", "ms", 1600000000_123000),
         ("1600000000123456", "us", 1600000000_123456),
         ("1600000000123456789", "ns", 1600000000_123456),
-        ("-5", "s", -5_000000),
         ("2020-09-13", "iso", 1599955200_000000),
         ("2020-09-13T12:26", "iso", 1600000000_000000 - 40_000000),
         ("2020-09-13 12:26:40", "iso", 1600000000_000000),
@@ -172,10 +174,10 @@ def test_typed_time_columns_of_frames() -> None:
 
 def test_a_key_that_the_first_json_object_lacks_is_still_a_column(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_text('{"user": "a", "item": "x"}\n{"user": "a", "item": "y", "time": 7}\n')
+    path.write_text('{"user": "a", "item": "x"}\n{"user": "a", "item": "y", "time": 1600000007}\n')
     with pytest.raises(DataError, match=r"a\.jsonl:1 time: the key is missing"):
         read(path)
-    assert rows_of(read(path, max_rejects=1)) == [("a", "y", 7)]
+    assert rows_of(read(path, max_rejects=1)) == [("a", "y", 1_600_000_007)]
 
 
 def test_integer_columns_are_remembered_as_such(tmp_path: Path) -> None:
@@ -186,7 +188,7 @@ def test_integer_columns_are_remembered_as_such(tmp_path: Path) -> None:
     events = read(tmp_path / "a.jsonl")
     assert (events.integer_users, events.integer_items) == (True, False)
     assert events.frame["user"].to_list() == ["1", "2"]
-    assert not read(written(tmp_path / "a.csv", ",", [(1, 2, 3)])).integer_users
+    assert not read(written(tmp_path / "a.csv", ",", [(1, 2, 1_600_000_000)])).integer_users
 
 
 def test_pandas_integers_with_a_hole_are_integers_and_the_hole_is_a_bad_row() -> None:
@@ -205,15 +207,15 @@ def test_columns_are_found_by_name_or_named(tmp_path: Path) -> None:
     assert any("user = User-ID" in warning for warning in events.warnings)
     path = written(tmp_path / "b.csv", ",", ROWS, header="who,what,when")
     assert rows_of(read(path, user_column="who", item_column="what", time_column="when")) == ROWS
-    swapped = written(tmp_path / "c.csv", ",", [("x", "a", 5)], header="item,user,time")
-    assert rows_of(read(swapped, user_column="item", item_column="user")) == [("x", "a", 5)]
+    swapped = written(tmp_path / "c.csv", ",", [("x", "a", 1_600_000_000)], header="item,user,time")
+    assert rows_of(read(swapped, user_column="item", item_column="user")) == [("x", "a", 1_600_000_000)]
 
 
 @pytest.mark.parametrize(
     ("header", "options", "message"),
     [
         ("who,what,time", {}, "no column looks like the user; its columns are: who, what, time"),
-        ("who,what,when", {}, "neither a header with known names"),
+        ("who,what,which", {}, "no header with known names"),
         ("user,item,time", {"user_column": "usr"}, "no column 'usr'.*user, item, time"),
         ("user_id,uid,item", {}, r"more than one column could be the user \(user_id, uid\)"),
         ("user,item,item", {"item_column": "item"}, "more than one column is named item"),
@@ -231,7 +233,7 @@ def test_sources_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         read(tmp_path / "gone.csv")
     (tmp_path / "a.xlsx").write_bytes(b"PK")
-    with pytest.raises(DataError, match="unknown file format"):
+    with pytest.raises(DataError, match="a format that cannot be read"):
         read(tmp_path / "a.xlsx")
     (tmp_path / "a.csv").write_bytes(b"")
     with pytest.raises(DataError, match="is empty"):
@@ -239,26 +241,29 @@ def test_sources_that_are_none_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"\n \n")
     with pytest.raises(DataError, match="has no rows"):
         read(tmp_path / "a.csv")
-    (tmp_path / "a.csv.gz").write_bytes(b"user,item\n")
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"user,item\n")[:10] + b"\xff" * 20)
     with pytest.raises(DataError, match="not a valid gzip file"):
         read(tmp_path / "a.csv.gz")
     (tmp_path / "latin.csv").write_bytes(b"user,item,\xfcber\na,b,c\n")
     with pytest.raises(DataError, match="first line is not valid UTF-8"):
         read(tmp_path / "latin.csv", max_rejects=-1)
     for frame in (pd.DataFrame({"user": [1, "a"], "item": ["x", "y"]}), pl.scan_csv(tmp_path / "gone.csv")):
-        with pytest.raises(DataError, match="the frame cannot be read"):
+        with pytest.raises(DataError, match="cannot be read"):
             read(frame)
     for source in (5, [], None):
-        with pytest.raises(DataError, match="a file, a list of files or a frame"):
+        with pytest.raises(
+            DataError, match=r"a file, a folder, a frame or a list of these|the list of files is empty"
+        ):
             read(source)
-    for column in (pl.Series([True]), pl.Series([[1]])):
+    for column in (pl.Series([True]), pl.Series([[[1]]])):
         with pytest.raises(DataError, match="ids must be text or integers"):
             read(pl.DataFrame({"user": column, "item": ["x"]}))
+    for column in (pl.Series([True]), pl.Series([[[1]]])):
         with pytest.raises(DataError, match="which cannot be a time"):
             read(pl.DataFrame({"user": ["a"], "item": ["x"], "time": column}))
     timed, untimed = (
         written(tmp_path / "b.csv", ",", ROWS),
-        written(tmp_path / "c.txt", " ", [(1, 2)], header=None),
+        written(tmp_path / "c.txt", " ", [(1, 2), (1, 3)], header=None),
     )
     with pytest.raises(DataError, match="some of the files have times"):
         read([timed, untimed])

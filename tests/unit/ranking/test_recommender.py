@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 
 import sasrec
 from sasrec.checkpoint import store
-from sasrec.errors import CheckpointError, ConfigError, DataError
-from sasrec.ranking.recommender import Recommender
+from sasrec.errors import CheckpointError, ConfigError, DataError, SasrecWarning
+from sasrec.ranking.recommender import NothingLeft, Recommender
 from tests.synthetic import chain_frame, late_frame, small
 
 SMALL = small(num_epochs=2)
@@ -79,7 +80,10 @@ def test_items_that_are_not_in_training_leave_histories_and_lists_with_a_warning
     with pytest.warns(UserWarning, match=r"ignored: ghost, late \(not in training\)$"):
         found = recommender.recommend(["item-01", "late", "ghost", "item-03", "item-04"], times=[0, 1, 6, 10, 12])
     assert found == recommender.recommend(["item-01", "item-03", "item-04"], times=[0, 10, 12])
-    with pytest.warns(UserWarning, match=r"allow list: unknown items are ignored: late \(not in training\)"):
+    with (
+        pytest.warns(UserWarning, match=r"allow list: unknown items are ignored: late \(not in training\)"),
+        pytest.warns(NothingLeft, match="because the allow list has no known item"),
+    ):
         assert served(recommender, ["item-01"], allow=["late"]) == []
     with (
         pytest.warns(UserWarning, match=LATE),
@@ -160,3 +164,62 @@ def test_k_is_a_whole_number_from_one(k: Any, words: str, run: Path) -> None:
         with pytest.raises(ConfigError, match=words), warnings.catch_warnings(action="ignore"):
             each(k)
     assert len(recommend(np.int64(3))) == 3
+
+
+@pytest.fixture(scope="module")
+def integers(tmp_path_factory: pytest.TempPathFactory) -> Recommender:
+    """A recommender on integer ids."""
+    number = pl.col("item").str.slice(5).cast(pl.Int64)
+    user = pl.col("user").str.slice(1).cast(pl.Int64)
+    data = sasrec.prepare(chain_frame().with_columns(item=number, user=user))
+    return sasrec.train(data, tmp_path_factory.mktemp("integers") / "run", **small(num_epochs=1))
+
+
+def test_lists_of_ids_are_of_any_type(integers: Recommender) -> None:
+    expected = integers.recommend([3, 4], 5, allow=[5, 6, 7, 8], deny=[8])
+    assert [type(item) for item, _ in expected] == [int] * 3
+    for kind in (list, tuple, iter, np.array, pl.Series, pd.Series, lambda ids: pd.Index(ids, dtype="float64")):
+        for number in (int, float, str):
+            lists = [kind(list(map(number, ids))) for ids in ([3, 4], [5, 6, 7, 8], [8])]
+            assert integers.recommend(lists[0], 5, allow=lists[1], deny=lists[2]) == expected, (kind, number)
+    late = pd.Series([3, 4], index=[7, 1])
+    assert integers.recommend(late, 5, times=pd.Series([0.0, 9.0]), allow={5, 6, 7}) == expected
+    assert integers.recommend_user(1.0) == integers.recommend_user(np.float32(1)) == integers.recommend_user("1")
+    assert integers.title(3.0) is None
+
+
+@pytest.mark.parametrize(
+    ("history", "words"),
+    [
+        ("3", r"not '3'. Use \['3'\]"),
+        (3, r"not 3. Use \[3\]"),
+        (np.int64(3), r"Use \[.*3.*\] for one item"),
+        (None, "not None"),
+        (pl.DataFrame({"item": [3]}), "not a DataFrame. Use one of its columns"),
+        (pd.DataFrame({"item": [3]}), "not a DataFrame. Use one of its columns"),
+        (np.array([[3, 4]]), "not a ndarray"),
+        ({3, 4}, "a set, which has no order"),
+    ],
+)
+def test_a_history_that_is_not_a_list_is_refused(history: Any, words: str, integers: Recommender) -> None:
+    with pytest.raises(DataError, match=words):
+        integers.recommend(history)
+
+
+def test_nothing_left_to_recommend_is_said(integers: Recommender) -> None:
+    every = list(range(25))
+    for options, reason in (
+        ({"allow": []}, "the allow list has no known item"),
+        ({"allow": [5], "deny": [5]}, "the allow list has no known item that is not in the deny list too"),
+        ({"deny": every}, "the deny list has every item"),
+        ({"allow": [3]}, "the history has every item that may be recommended"),
+    ):
+        with pytest.warns(NothingLeft, match=f"nothing is left to recommend because {reason}") as said:
+            assert integers.recommend([3], **options) == []
+        assert said[0].filename == __file__
+    with pytest.warns(NothingLeft, match="the deny list has every item"):
+        assert integers.recommend_all(deny=every).is_empty()
+    with pytest.warns(UserWarning, match=r"for \d+ of 60 users because the history has every item") as said:
+        some = integers.recommend_all(allow=[3])
+    assert said[0].category is SasrecWarning
+    assert 0 < some.height < 60

@@ -243,7 +243,8 @@ def test_what_cannot_be_asked_is_told(runs: Path, tmp_path: Path) -> None:
     for asked, options, message in (
         ([a], {}, "at least two different runs"),
         ([a, a], {}, "Name each run once"),
-        ([a, b], {"metric": "ndcg@11"}, "unknown metric 'ndcg@11'. Choose one of: ndcg@1, "),
+        ([a, b], {"metric": "ndcg@0"}, "unknown metric 'ndcg@0'. Choose one of: ndcg@K, "),
+        ([a, b], {"metric": "auc"}, "unknown metric 'auc'. Choose one of: ndcg@K, "),
         ([a, b], {"candidates": "nope"}, "unknown `candidates` 'nope'. Choose one of: full, sampled"),
         ([a, b], {"split": "train"}, "unknown `split` 'train'. Choose one of: valid, test"),
         ([a, b], {"resamples": 10}, "at least 100"),

@@ -1,0 +1,106 @@
+"""The commands on several runs: `sasrec compare` and `sasrec reproduce`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from sasrec.cli.arguments import OptionalPath
+from sasrec.cli.commands import with_options
+from sasrec.cli.console import err, out, say
+from sasrec.config.choices import Candidates, SplitName
+
+_AGAIN = "interrupted; run the same command again to continue"
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Test whether runs differ from the first run by more than chance, on the same targets.
+
+    RUN is the folder of a run, or RUN:BASELINE for a baseline that was measured with it (popularity,
+    recent-7-days, item-to-item, markov). Runs that differ only in the seed count as one model: give several, so
+    that the interval covers the seed too. Runs measured under different protocols are refused.
+
+    Prints a table, then a sentence for each model or baseline except the first: its difference from the first, the
+    95 % interval of this difference, and p.
+
+    Example: sasrec compare runs/a runs/b
+
+    Example: sasrec compare runs/a:item-to-item runs/a
+
+    Example: sasrec compare runs/plain-* runs/time-* --metric hr@20
+    """
+
+    runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN ...", help_behavior_hint="")]
+    """Two or more runs or baselines (RUN or RUN:BASELINE); each of the others is compared with the first."""
+    metric: str = "ndcg@10"
+    """Metric to compare: ndcg@K, hr@K, recall@K (equal to hr@K) or mrr@K, for any K; or mrr, without a cut-off."""
+    candidates: Candidates = "full"
+    """Candidates that the target is ranked among: the whole catalogue (full), or 100 negatives (sampled)."""
+    split: SplitName = "test"
+    """Compare on the targets of this split: test or valid."""
+    resamples: int = 10_000
+    """Number of bootstrap resamples of the users, for the interval and p."""
+
+    def run(self) -> None:
+        """Compare, and print the table and the sentences."""
+        from sasrec.cli.tables import print_comparison
+        from sasrec.studies.compare import compare
+
+        options: dict[str, Any] = {"candidates": self.candidates, "split": self.split}
+        print_comparison(compare(self.runs, metric=self.metric, resamples=self.resamples, **options))
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Train a recipe with each of its seeds, and compare the figures with those that the recipe states.
+
+    The exit status is 1 if a mean is outside its band, the range that the recipe accepts. A mean without a band is
+    not checked. After an interruption, run the same command again to continue.
+
+    Example: sasrec reproduce ml-100k
+
+    Example: sasrec reproduce ml-1m --dataset ml-1m.txt --seeds 0
+    """
+
+    recipe: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE", help_behavior_hint="")] = ""
+    """Name of a recipe, or a .toml file; without it, the names are listed."""
+    dataset: OptionalPath = None
+    """The data, where the recipe names none or the download fails."""
+    seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT ...", help_behavior_hint="")] = ()
+    """Seeds. Default: the recipe's."""
+    train_dir: Path = Path("runs/reproduce")
+    """Folder of the runs, which are named RECIPE-SEED."""
+
+    def run(self) -> None:
+        """Reproduce the recipe and print the table of its metrics; without a recipe, list the recipe names.
+
+        Raises: ReproductionError if a mean is outside its band. Remedy: compare the PyTorch version and the device
+        with those in the comment at the top of the recipe.
+        """
+        from sasrec.config.recipe import recipe_names
+
+        if not self.recipe:
+            out.print("\n".join(recipe_names()))
+            return
+        from sasrec.cli.tables import print_outcome
+        from sasrec.runtime.log import RunLog
+        from sasrec.studies.reproduce import ReproductionError, reproduce
+
+        seeds, log = list(self.seeds) or None, RunLog(None, err, with_options)
+        try:
+            outcome = reproduce(self.recipe, self.train_dir, dataset=self.dataset, seeds=seeds, log=log)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_AGAIN) from None
+        except SystemExit:  # SIGTERM
+            say(err, _AGAIN)
+            raise
+        print_outcome(outcome)
+        if outside := outcome.outside():
+            raise ReproductionError(
+                f"{'; '.join(outside)}. Compare your PyTorch version and device with those in the comment at the "
+                "top of the recipe."
+            )

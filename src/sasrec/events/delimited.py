@@ -1,0 +1,176 @@
+"""Read text files with delimiters: CSV, TSV, `::` and blanks, with or without a header.
+
+A record is one line, so an unclosed quote damages only one line; where the lines that follow close it and give a
+sound record, it is one record, as in RFC 4180. Blanks around a field are ignored.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from sasrec.config.settings import DataConfig
+from sasrec.errors import DataError
+from sasrec.events.explain import chosen
+from sasrec.events.inputs import Input
+from sasrec.events.lines import Block, blocks_of, lines_of
+from sasrec.events.pieces import REJECTS, ColumnFacts, Piece
+from sasrec.events.plan import Plan, plan_of
+from sasrec.events.records import Splitter
+from sasrec.events.roles import Columns, by_content, choose, given, is_known, unlike_the_first
+from sasrec.events.sequences import is_one_line_a_user
+
+_SAMPLE = 10_000  # lines in which to look for evidence of the roles
+
+
+@dataclass(frozen=True, eq=False)
+class _Dialect:
+    plan: Plan
+    splitter: Splitter
+    header: str | None
+    """The whole header line, or None without a header."""
+    facts: tuple[ColumnFacts, ...]
+
+
+def read_delimited(
+    path: Path, config: DataConfig, separator: str | None, each: Input, encoding: str
+) -> Iterator[Piece]:
+    """Yield the blocks of a file. `separator`: the usual one for the ending of the file; None for no usual one.
+
+    Raises: DataError if the file has no rows, or its columns are not recognised. Remedy: the message names one.
+    """
+    dialect: _Dialect | None = None
+    carried = Block(1, b"")
+    for block in blocks_of(path, each.name, encoding):
+        notes: tuple[str, ...] = ()
+        if dialect is None:
+            dialect, block = _begun(block, config, separator, each)
+            notes = dialect.plan.notes
+        block = carried.joined(block)
+        frame = dialect.splitter.fast(block, dialect.plan.needed, dialect.header)
+        rejects = pl.DataFrame(schema=REJECTS)
+        carried = Block(block.end, b"")
+        if frame is None:
+            lines, undecodable = lines_of(block)
+            frame, bad, rest = dialect.splitter.split(lines, dialect.plan.needed, dialect.header, last=block.last)
+            if rest is not None:  # the next block has these lines again
+                undecodable = undecodable.filter(pl.col("line") < rest)
+            rejects = pl.concat([undecodable, bad])
+            carried = block.tail(rest)
+        rows, unlike = dialect.plan.rows(frame)
+        rejects = pl.concat([rejects, unlike]).sort("line")
+        notes = (*notes, *block.notes(each.name))
+        yield Piece(rows, rejects, dialect.plan.columns.time is not None, notes=notes, facts=dialect.facts)
+
+
+def _begun(block: Block, config: DataConfig, separator: str | None, each: Input) -> tuple[_Dialect, Block]:
+    """Return the dialect that the first block shows, and the block without its header."""
+    lines, rejects = lines_of(block.head(_SAMPLE))
+    if rejects.height and rejects["line"][0] == 1:
+        raise DataError(
+            f"{each.name}: the first line is not valid UTF-8. Set `encoding`, for example encoding=cp1252."
+        )
+    filled = lines.filter(pl.col("text").str.strip_chars() != "")
+    if not filled.height:
+        raise DataError(f"{each.name} has no rows. Check that the file is complete.")
+    dialect = _dialect(filled["text"], config, separator, each)
+    return dialect, block if dialect.header is None else block.after(filled["line"][0])
+
+
+def _dialect(lines: pl.Series, config: DataConfig, separator: str | None, each: Input) -> _Dialect:
+    """Find the separator, the header if there is one, and the roles of the columns."""
+    first, file = lines[0], each.name
+    if "\r" in first:
+        raise DataError(
+            f"{file}: lines end with a carriage return only. Save the file with line ends \\n or \\r\\n."
+        )
+    if separator is None or separator not in first:
+        separator = next((s for s in ("\t", "::", ",", ";", "|") if s in first), " ")
+    splitter = Splitter(separator, ())
+    names = splitter.fields(first)
+    if names is None:
+        raise DataError(f"{file}: the first line cannot be split. Fix its quotes.")
+    names = [name.strip() for name in names]
+    if ".inter" in Path(file.lower()).suffixes:
+        names = [name.split(":")[0] for name in names]  # RecBole's headers contain name:type
+    rows = [fields for fields in map(splitter.fields, lines) if fields is not None]
+    sample = _columns(rows[1:], len(names))
+    if _is_header(names, sample, config):
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise DataError(
+                f"{file}: more than one column is named {', '.join(twice)}. Rename one of the columns: "
+                f"{', '.join(names)}"
+            )
+        sampled = _with_constants(dict(zip(names, sample, strict=True)), each)
+        columns, notes, facts = chosen(lambda: choose(sampled, config, file), sampled, config)
+        plan = plan_of(columns, notes, sampled, config, file, each.constants)
+        return _Dialect(plan, Splitter(separator, tuple(names)), first, facts)
+    if _is_sequence(rows, names, config):
+        sampled = {
+            "0": pl.Series([row[0] for row in rows]),
+            "1": pl.Series([separator.join(row[1:]) for row in rows]),
+        }
+        note = "the file has no header, and each line is a user followed by the user's items"
+        columns, notes, facts = chosen(lambda: (Columns("0", "1", None, lists=True), [note]), sampled, config)
+        plan = plan_of(columns, notes, sampled, config, file, {})
+        return _Dialect(plan, Splitter(separator, ("0", "1"), rest_is_list=True), None, facts)
+    places = [str(place) for place in range(len(names))]
+    sampled = _with_constants(dict(zip(places, _columns(rows, len(names)), strict=True)), each)
+
+    def roles() -> tuple[Columns, list[str]]:
+        if config.columns:
+            return given(config, list(sampled), file), []
+        return by_content(sampled, separator, config, file)
+
+    columns, notes, facts = chosen(roles, sampled, config)
+    plan = plan_of(columns, notes, sampled, config, file, each.constants)
+    return _Dialect(plan, Splitter(separator, tuple(places)), None, facts)
+
+
+def _is_header(names: list[str], sample: list[pl.Series], config: DataConfig) -> bool:
+    """Whether the first line contains names.
+
+    A header has a name that is given, or no number and either a known name or a word above a column of numbers or
+    times. `sample`: the values of each column below the first line.
+    """
+    requested = {config.user_column, config.item_column, config.time_column}
+    requested |= {pair.rpartition(":")[0] for pair in config.columns.split(",")}
+    # A number is never the name of a column here: it is the place of a column in a file without a header.
+    if any(name and name in names and not name.isdecimal() for name in requested):
+        return True
+    if any(map(_is_number, names)):
+        return False
+    return any(map(is_known, names)) or any(
+        unlike_the_first(name, values) for name, values in zip(names, sample, strict=True)
+    )
+
+
+def _is_sequence(rows: list[list[str]], names: list[str], config: DataConfig) -> bool:
+    """Whether each line is a user followed by items: the settings say so, or the content shows it."""
+    if config.columns:
+        return config.columns.replace(" ", "") == "user,items" and len(names) > 2
+    named = (config.user_column, config.item_column, config.time_column)
+    return named in ((None, None, None), (None, None, "none")) and is_one_line_a_user(rows)
+
+
+def _columns(rows: list[list[str]], width: int) -> list[pl.Series]:
+    """Return the columns of the rows that have this width, as text."""
+    whole = [row for row in rows if len(row) == width]
+    return [pl.Series([row[place].strip() for row in whole], dtype=pl.String) for place in range(width)]
+
+
+def _with_constants(sample: Mapping[str, pl.Series], each: Input) -> dict[str, pl.Series]:
+    rows = max((len(values) for values in sample.values()), default=0)
+    constants = {name: pl.Series([value] * rows, dtype=pl.String) for name, value in each.constants.items()}
+    return {**sample, **constants}
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

@@ -1,0 +1,54 @@
+"""Say what each column of a source looks like, which role it has, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import polars as pl
+
+from sasrec.config.settings import DataConfig
+from sasrec.errors import DataError
+from sasrec.events.pieces import ColumnFacts
+from sasrec.events.profile import profile
+from sasrec.events.roles import Columns, is_known
+
+
+class RolesError(DataError):
+    """The roles of the columns are not clear."""
+
+    def __init__(self, message: str, columns: tuple[ColumnFacts, ...]) -> None:
+        super().__init__(message)
+        self.columns = columns
+
+
+def chosen(
+    choose: Callable[[], tuple[Columns, list[str]]], sample: Mapping[str, pl.Series], config: DataConfig
+) -> tuple[Columns, list[str], tuple[ColumnFacts, ...]]:
+    """Return the roles that `choose` finds, its notes, and the facts about each column.
+
+    Raises: RolesError, which has the facts, if `choose` raises DataError. Remedy: as its message says.
+    """
+    try:
+        columns, notes = choose()
+    except DataError as error:
+        raise RolesError(str(error), _facts(sample, None, config)) from None
+    return columns, notes, _facts(sample, columns, config)
+
+
+def _facts(
+    sample: Mapping[str, pl.Series], columns: Columns | None, config: DataConfig
+) -> tuple[ColumnFacts, ...]:
+    roles = {} if columns is None else {columns.user: "user", columns.item: "item", columns.time: "time"}
+    named = {config.user_column, config.item_column, config.time_column}
+    facts = []
+    for name, values in sample.items():
+        seen, role = profile(name, values), roles.get(name, "")
+        why = (
+            "named in the settings"
+            if config.columns or name in named
+            else "its name"
+            if is_known(name)
+            else "its values"
+        )
+        facts.append(ColumnFacts(name, f"{seen.looks_like} ({seen.example})", role, why if role else ""))
+    return tuple(facts)

@@ -1,0 +1,190 @@
+"""Read tables whose columns have types: frames, Parquet and Arrow files."""
+
+from __future__ import annotations
+
+import io
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+
+from sasrec.config.settings import DataConfig
+from sasrec.errors import DataError
+from sasrec.events import times
+from sasrec.events.explain import chosen
+from sasrec.events.inputs import Input
+from sasrec.events.kinds import mixed_kinds
+from sasrec.events.pieces import REJECTS, Piece
+from sasrec.events.roles import Columns, choose, is_item_name
+from sasrec.events.sequences import exploded
+from sasrec.events.streams import opened
+from sasrec.events.where import condition
+
+_SAMPLE = 10_000  # rows in which to look for evidence of the roles
+_AT_ONCE = 2_000_000  # rows that become text at once
+
+
+def read_table_file(path: Path, kind: str, config: DataConfig, each: Input) -> Iterator[Piece]:
+    """Yield the rows of a Parquet or Arrow (Feather) file; `kind`: "parquet" or "arrow".
+
+    Raises: as `read_frame`, and DataError for a damaged file. Remedy: replace the file.
+    """
+    try:
+        with path.open("rb") as raw:
+            packed = raw.read(4) not in (b"PAR1", b"ARRO")
+        if kind == "parquet" and not packed:
+            table = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+            table.collect_schema()
+        else:
+            with opened(path, each.name) as stream:
+                content = io.BytesIO(stream.read())
+            if kind == "parquet":
+                table = pl.read_parquet(content).lazy()
+            elif content.getvalue().startswith(b"ARROW1"):
+                table = pl.read_ipc(content).lazy()
+            else:
+                table = pl.read_ipc_stream(content).lazy()
+        yield from read_frame(table, config, each.name, each)
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        reason = str(error).splitlines()[0]
+        words = {"parquet": "Parquet", "arrow": "Arrow"}[kind]
+        raise DataError(f"{each.name} is not a valid {words} file: {reason}. Replace the file.") from None
+
+
+def read_frame(table: pl.LazyFrame, config: DataConfig, name: str, each: Input) -> Iterator[Piece]:
+    """Yield the rows of a Polars frame; row numbers from 1 serve as line numbers.
+
+    A list in the column of the items gives one event for each element. `name`: for messages.
+
+    Raises: DataError for a column that cannot be used. Remedy: the message names one.
+    """
+    constants = [pl.lit(value, pl.String).alias(key) for key, value in each.constants.items()]
+    table = _flat(table.with_row_index("line", offset=1) if "line" not in table.collect_schema() else table)
+    table = table.with_columns(constants)
+    sample = table.head(_SAMPLE).collect().drop("line", strict=False)
+    texts = {column: _sample(sample[column]) for column in sample.columns}
+    columns, notes, facts = chosen(lambda: choose(texts, config, name), texts, config)
+    if not config.where:
+        notes += mixed_kinds(texts, columns)
+    kept = condition(config.where, {each: sample[each] for each in sample.columns}, name)
+    names = dict.fromkeys([columns.user, columns.item, *([columns.time] if columns.time else []), *kept.columns])
+    frame = kept.keep(table.select(pl.col("line").cast(pl.Int64), *names).collect())
+    _refuse_short_floats(frame, columns, name)
+    for start in range(0, max(1, frame.height), _AT_ONCE):
+        part, unlike = exploded(frame.slice(start, _AT_ONCE), columns.item, columns.time)
+        rows, faults, integer = _rows(part, columns, name)
+        rejects = pl.concat([unlike, faults]).sort("line")
+        said = tuple(notes) if start == 0 else ()
+        yield Piece(rows, rejects, columns.time is not None, integer, said, facts)
+
+
+def _flat(table: pl.LazyFrame) -> pl.LazyFrame:
+    """Unpack a list of structs, such as the events of a session; its fields become columns."""
+    schema = table.collect_schema()
+    packed = [
+        name for name, kind in schema.items() if isinstance(kind, pl.List) and isinstance(kind.inner, pl.Struct)
+    ]
+    if len(packed) != 1 or any(map(is_item_name, schema.names())):
+        return table
+    return table.explode(packed[0]).unnest(packed[0])
+
+
+def _rows(
+    frame: pl.DataFrame, columns: Columns, name: str
+) -> tuple[pl.DataFrame, pl.DataFrame, tuple[bool, bool]]:
+    """Return rows and rejects as in pieces.py, and whether user and item are of an integer type."""
+    roles = {"user": columns.user, "item": columns.item, "time": columns.time}
+    good = pl.repeat(True, frame.height, eager=True)
+    rejects = [pl.DataFrame(schema=REJECTS)]
+    for role, column in roles.items():
+        if column is None:
+            continue
+        bad, reason = _typed_faults(frame[column], role)
+        bad &= good
+        if bad.any():
+            good &= ~bad
+            raw = frame[column].filter(bad).to_physical().cast(pl.String)
+            rejects.append(
+                pl.DataFrame({"line": frame["line"].filter(bad), "raw": raw}).select(
+                    "line", pl.lit(role).alias("column"), pl.lit(reason).alias("reason"), "raw"
+                )
+            )
+    frame = frame if good.all() else frame.filter(good)
+    user, item = (id_text(frame[column], name) for column in (columns.user, columns.item))
+    time = times.as_text(frame[columns.time], name) if columns.time else pl.lit(None, pl.String)
+    rows = pl.select(frame["line"], user=user, item=item, time=time)
+    integer = (frame[columns.user].dtype.is_integer(), frame[columns.item].dtype.is_integer())
+    return rows, pl.concat(rejects), integer
+
+
+def _sample(series: pl.Series) -> pl.Series:
+    """Return the first values of a column as text, by which roles are decided; of a list, its first elements.
+
+    Structs and objects give nothing.
+    """
+    series = series.head(_SAMPLE)
+    if isinstance(series.dtype, pl.List | pl.Array):
+        series = series.cast(pl.List(series.dtype.inner)).list.first()
+    if series.dtype.is_nested() or series.dtype in (pl.Object, pl.Binary):
+        return pl.Series([], dtype=pl.String)
+    if series.dtype.is_temporal() and series.dtype not in (pl.Duration, pl.Time):
+        return times.as_text(series.filter(~times.outside_calendar(series)), "")
+    return times.float_text(series) if series.dtype.is_float() else series.cast(pl.String)
+
+
+def _typed_faults(series: pl.Series, role: str) -> tuple[pl.Series, str]:
+    """Return which values of a column cannot be used, and why: inexact floats as ids, or times out of range."""
+    if role == "time":
+        return times.outside_calendar(series), "the time is out of range: it must be in the years 1 to 9999"
+    if series.dtype.is_float():
+        exact = 2 ** (24 if series.dtype == pl.Float32 else 53)
+        bad = series.abs().fill_nan(None).fill_null(0) >= exact
+        return bad, f"the {role} is a float too large to be exact. Write ids as integers or text."
+    return pl.repeat(False, len(series), eager=True), ""
+
+
+def _refuse_short_floats(frame: pl.DataFrame, columns: Columns, name: str) -> None:
+    """Raise DataError if times are 32-bit floats that are too large to be exact. Remedy: integers."""
+    if columns.time is None or frame.schema[columns.time] != pl.Float32:
+        return
+    largest = frame[columns.time].abs().max()
+    if isinstance(largest, float) and largest >= 2**24:
+        raise DataError(
+            f"{name}: column {columns.time!r} is of type Float32, which rounds times such as {largest:.0f} to "
+            "minutes. Read the times as integers or 64-bit floats from where they come."
+        )
+
+
+def _binary_text(series: pl.Series) -> pl.Series | None:
+    """Return the text of bytes: UUIDs of 16 bytes, or UTF-8; None for other bytes."""
+    values = series.to_list()
+    if all(value is None or len(value) == 16 for value in values):
+        return pl.Series(
+            [None if value is None else str(uuid.UUID(bytes=value)) for value in values], dtype=pl.String
+        )
+    try:
+        return series.cast(pl.String)
+    except pl.exceptions.PolarsError:
+        return None
+
+
+def id_text(series: pl.Series, file: str) -> pl.Series:
+    """Convert an id column of any type to text.
+
+    Raises: DataError for a type that cannot be an id. Remedy: convert the ids to text or integers.
+    """
+    if series.dtype.is_float():
+        # pandas turns integers into floats when a value is missing, so write 3.0 as "3" again.
+        return times.float_text(series.fill_nan(None))
+    if series.dtype == pl.Object:
+        return pl.Series([None if value is None else str(value) for value in series], dtype=pl.String)
+    if series.dtype.is_decimal():
+        return series.cast(pl.String).str.replace(r"\.0*$", "")
+    if series.dtype.is_integer() or series.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null):
+        return series.cast(pl.String)
+    if series.dtype == pl.Binary and (text := _binary_text(series)) is not None:
+        return text
+    raise DataError(
+        f"{file}: column {series.name!r} is of type {series.dtype}. Convert it; ids must be text or integers."
+    )

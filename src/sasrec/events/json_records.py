@@ -1,0 +1,234 @@
+"""Read JSON Lines (one object on each line) and JSON arrays of objects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from sasrec.config.settings import DataConfig
+from sasrec.errors import DataError
+from sasrec.events.explain import chosen
+from sasrec.events.inputs import Input
+from sasrec.events.lines import Block, blocks_of, lines_of
+from sasrec.events.pieces import REJECTS, ColumnFacts, Piece
+from sasrec.events.plan import Plan, plan_of
+from sasrec.events.roles import Columns, choose, is_item_name
+
+_SAMPLE = 1000  # number of objects searched for keys, which become the columns
+_SCALAR = str | int | float
+_Record = tuple[int, dict[str, Any], str]
+"""The line or place, the object, and its text (empty in an array)."""
+
+
+def read_json(path: Path, config: DataConfig, each: Input, encoding: str, *, whole: bool) -> Iterator[Piece]:
+    """Yield the records of a file. `whole`: it is one JSON array, so places in it replace line numbers.
+
+    An object that holds the events of a user as a list, such as a session, gives one event for each element. So
+    does an object whose item is a list.
+
+    Raises: DataError if no line is an object. Remedy: write one object per line.
+    """
+    if whole:
+        text = b"".join(block.text for block in blocks_of(path, each.name, encoding))
+        yield from _pieces([(_array(text, each.name), pl.DataFrame(schema=REJECTS), ())], config, each)
+    else:
+        yield from _pieces(_lines(path, each.name, encoding), config, each)
+
+
+_Part = tuple[list[_Record], pl.DataFrame, tuple[str, ...]]
+
+
+def _lines(path: Path, name: str, encoding: str) -> Iterator[_Part]:
+    """Yield the objects, rejects and notes of each block of lines."""
+    for block in blocks_of(path, name, encoding):
+        lines, rejects = lines_of(block)
+        records: list[_Record] = []
+        bad: list[tuple[int, str, str, str]] = []
+        for line, text in lines.iter_rows():
+            record, reason = _json_object(text)
+            if record is None:
+                bad.append((line, "", reason, text))
+            else:
+                records.append((line, record, text))
+        if not records and block.number == 1:
+            records, bad = _one_object(block, name), []
+        yield records, pl.concat([rejects, pl.DataFrame(bad, REJECTS, orient="row")]), block.notes(name)
+
+
+def _one_object(block: Block, name: str) -> list[_Record]:
+    """Return the objects of a file that is one object on several lines."""
+    try:
+        found = json.loads(block.text, object_pairs_hook=_distinct) if block.last else None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise DataError(f"{name}: no line is a non-empty JSON object. Write one object on each line.")
+    return [(1, found, "")]
+
+
+def _array(text: bytes, name: str) -> list[_Record]:
+    try:
+        found = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_distinct)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{name} is not a valid JSON array: {error}. Correct it, or write JSON Lines.") from None
+    if not found or not all(isinstance(each, dict) for each in found):
+        raise DataError(f"{name} is no JSON array of objects. Write one object for each event.")
+    return [(place, record, "") for place, record in enumerate(found, start=1)]
+
+
+def _pieces(parts: Iterable[_Part], config: DataConfig, each: Input) -> Iterator[Piece]:
+    plan: Plan | None = None
+    packed: str | None = None
+    for records, rejects, notes in parts:
+        if plan is None:
+            packed = _packed_key([record for _, record, _ in records[:_SAMPLE]])
+            sample = _json_sample(_unpacked(records[:_SAMPLE], packed), each.name)
+            for name, value in each.constants.items():
+                sample[name] = pl.Series([value] * _SAMPLE, dtype=pl.String)
+            columns, column_notes, facts = _chosen(sample, config, each.name)
+            plan = plan_of(columns, column_notes, sample, config, each.name, each.constants)
+            notes = (*plan.notes, *notes)
+            found = [isinstance(record.get(columns.item), list) for _, record, _ in records[:_SAMPLE]]
+            listed = 2 * sum(found) > len(found)  # otherwise a list is a bad row
+        rows, bad = [], []
+        integers = {plan.columns.user: True, plan.columns.item: True}
+        for line, record, text in _unpacked(records, packed):
+            for event in _events(record, plan) if listed else [record]:
+                column, reason = _fault(event, plan)
+                if reason:
+                    bad.append((line, column, reason, text or json.dumps(record)))
+                    continue
+                for name in integers:
+                    integers[name] &= isinstance(event.get(name), int)
+                rows.append((line, *(_text(event.get(name)) for name in plan.needed)))
+        frame = pl.DataFrame(rows, {"line": pl.Int64, **dict.fromkeys(plan.needed, pl.String)}, orient="row")
+        chosen, unlike = plan.rows(frame)
+        rejects = pl.concat([rejects, pl.DataFrame(bad, REJECTS, orient="row"), unlike]).sort("line")
+        yield Piece(
+            chosen, rejects, plan.columns.time is not None,
+            (integers[plan.columns.user], integers[plan.columns.item]), tuple(notes), facts,
+        )  # fmt: skip
+
+
+def _chosen(
+    sample: dict[str, pl.Series], config: DataConfig, file: str
+) -> tuple[Columns, list[str], tuple[ColumnFacts, ...]]:
+    return chosen(lambda: choose(sample, config, file), sample, config)
+
+
+def _packed_key(records: list[dict[str, Any]]) -> str | None:
+    """Return the key whose value is a list of objects, the events; None if the objects themselves are events."""
+    keys = {key for record in records for key in record}
+    if any(is_item_name(key) for key in keys):
+        return None
+    packed = [
+        key
+        for key in keys
+        if all(isinstance(record.get(key, []), list) for record in records)
+        and any(record.get(key) and isinstance(record[key][0], dict) for record in records)
+    ]
+    return packed[0] if len(packed) == 1 else None
+
+
+def _unpacked(records: list[_Record], packed: str | None) -> Iterator[_Record]:
+    for line, record, text in records:
+        if packed is None:
+            yield line, record, text
+            continue
+        outer = {key: value for key, value in record.items() if key != packed}
+        for event in record.get(packed, []):
+            yield line, {**outer, **(event if isinstance(event, dict) else {})}, text
+
+
+def _events(record: dict[str, Any], plan: Plan) -> list[dict[str, Any]]:
+    """Return the events of a record: one for each element of its item, and of its time, if these are lists."""
+    items = record.get(plan.columns.item)
+    if not isinstance(items, list):
+        return [record]
+    times = record.get(plan.columns.time) if plan.columns.time else None
+    if not isinstance(times, list):
+        return [{**record, plan.columns.item: item} for item in items]
+    if len(times) != len(items):
+        return [{**record, plan.columns.time or "": times}]
+    pairs = zip(items, times, strict=True)
+    return [{**record, plan.columns.item: item, plan.columns.time or "": time} for item, time in pairs]
+
+
+def _json_sample(records: Iterable[_Record], name: str) -> dict[str, pl.Series]:
+    """Return the values of each key in the first objects, as text. The first object may lack a key."""
+    objects = list(islice((record for _, record, _ in records if record), _SAMPLE))
+    if not objects:
+        raise DataError(f"{name}: no line is a non-empty JSON object. Write one object on each line.")
+    keys = dict.fromkeys(key for record in objects for key in record)
+    return {
+        key.encode(errors="backslashreplace").decode(): pl.Series(
+            [_sampled(record.get(key)) for record in objects], dtype=pl.String
+        )
+        for key in keys
+    }
+
+
+def _sampled(value: Any) -> str | None:
+    value = value[0] if isinstance(value, list) and value else value
+    return _text(value) if isinstance(value, _SCALAR) and not _has_surrogate(value) else None
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _json_object(text: str) -> tuple[dict[str, Any] | None, str]:
+    if not text.strip():
+        return None, "the line is blank"
+    try:
+        record = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_distinct)
+    except (ValueError, RecursionError) as error:
+        return None, f"not JSON: {error}"
+    return (record, "") if isinstance(record, dict) else (None, "not a JSON object")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"the value {name} is not a JSON number")
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        duplicate = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
+        raise ValueError(f"the key {duplicate!r} occurs twice")
+    return record
+
+
+def _fault(record: dict[str, Any], plan: Plan) -> tuple[str, str]:
+    columns = plan.columns
+    for name in (columns.user, columns.item):
+        if name in plan.constants:
+            continue
+        value = record.get(name)
+        if name not in record:
+            return name, "the key is missing"
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            return name, "the id is neither text nor an integer"
+        if _has_surrogate(value):
+            return name, "the id contains an invalid character (a lone surrogate)"
+    if columns.time is not None and columns.time not in plan.constants:
+        value = record.get(columns.time)
+        if columns.time not in record:
+            return columns.time, "the key is missing"
+        if isinstance(value, list):
+            return columns.time, "the times are not as many as the items"
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            return columns.time, "the time is neither a number nor text"
+        if _has_surrogate(value):
+            return columns.time, "the time contains an invalid character (a lone surrogate)"
+    return "", ""
+
+
+def _has_surrogate(value: object) -> bool:
+    # JSON can escape half of a UTF-16 pair (D800), which UTF-8 cannot encode.
+    return isinstance(value, str) and not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value)

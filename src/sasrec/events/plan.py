@@ -1,0 +1,90 @@
+"""Decide once per source how its columns become rows of events: roles, lists, a condition, constant columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from sasrec.config.settings import DataConfig
+from sasrec.errors import DataError
+from sasrec.events.kinds import mixed_kinds
+from sasrec.events.pieces import REJECTS
+from sasrec.events.roles import Columns
+from sasrec.events.sequences import BRACKETED, list_form, split_lists
+from sasrec.events.where import Condition, condition
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How the columns of a source become events."""
+
+    columns: Columns
+    condition: Condition
+    constants: Mapping[str, str | None]
+    """Columns with one value, which the names of the folders give."""
+    item_form: str | None
+    """How the texts of the item column write lists (`list_form`); None if each is one item."""
+    time_form: str | None
+    notes: tuple[str, ...]
+
+    @property
+    def needed(self) -> list[str]:
+        """The columns to read from the source."""
+        roles = [self.columns.user, self.columns.item, self.columns.time]
+        names = [name for name in (*roles, *self.condition.columns) if name is not None]
+        return [name for name in dict.fromkeys(names) if name not in self.constants]
+
+    def rows(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return rows and rejects (as in pieces.py) from the text of the columns `needed`, and `line`."""
+        constants = [pl.lit(value, pl.String).alias(name) for name, value in self.constants.items()]
+        frame = self.condition.keep(frame.with_columns(constants))
+        time = pl.lit(None, pl.String) if self.columns.time is None else pl.col(self.columns.time)
+        rows = frame.select("line", user=pl.col(self.columns.user), item=pl.col(self.columns.item), time=time)
+        if self.item_form is None:
+            return rows, pl.DataFrame(schema=REJECTS)
+        return split_lists(rows, self.item_form, self.time_form)
+
+
+def plan_of(
+    columns: Columns,
+    notes: list[str],
+    sample: Mapping[str, pl.Series],
+    config: DataConfig,
+    file: str,
+    constants: Mapping[str, str | None],
+) -> Plan:
+    """Complete the roles of the columns to a plan. `sample`: text of some rows of each column.
+
+    Raises: ConfigError or DataError if the condition `where` does not fit. DataError if `columns` says that a
+    column holds lists, and it does not. Remedy: correct the setting.
+    """
+    if not config.where:
+        notes = [*notes, *mixed_kinds(sample, columns)]
+    items = sample[columns.item]
+    form = list_form(items, named=columns.lists)
+    if columns.lists and form is None:
+        raise DataError(
+            f"{file}: columns={config.columns} says that {columns.item} holds lists of items, but its values, "
+            f"such as {next(iter(items), '(none)')}, are not lists. Use the role item."
+        )
+    time_form = None
+    if form is not None:
+        time_form = None if columns.time is None else _form_of_times(items, sample[columns.time], form)
+        shared = "" if columns.time is None or time_form else "; the items of a list share its time"
+        example = next(iter(items.drop_nulls()), "")[:30]
+        notes = [
+            *notes,
+            f"{columns.item} holds lists of items, such as {example}: each element is an event{shared}",
+        ]
+    return Plan(columns, condition(config.where, dict(sample), file), constants, form, time_form, tuple(notes))
+
+
+def _form_of_times(items: pl.Series, times: pl.Series, form: str) -> str | None:
+    """Return the form of lists of times: that of the items, if nearly all have as many elements; else None."""
+    if form == BRACKETED:
+        return list_form(times) if list_form(times) == BRACKETED else None
+    counts = [texts.str.count_matches(form, literal=True) for texts in (items, times)]
+    equal = (counts[0] == counts[1]) & (counts[0] > 0)
+    return form if int(equal.sum()) > 0.9 * int((counts[0] > 0).sum()) else None

@@ -1,0 +1,101 @@
+"""Profile a column from a sample of its values: what the values can be, and how they repeat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from sasrec.events.times import ISO, calendar_form, plausible
+
+_UNITS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
+_NUMBER = r"(?-u)^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+_INTEGER = r"(?-u)^[+-]?\d+$"
+_DATE = (
+    r"(?-u)^(\d{1,4}[/.-]\d{1,2}[/.-]\d{1,4}|\d{1,2}[ -][A-Za-z]{3,9}[ -]\d{2,4}|"
+    r"[A-Za-z]{3},? \d{1,2} [A-Za-z]{3})"
+)
+_MOST_GRADES = 12
+"""At most this many distinct numbers in a small range can be ratings, counts or flags, so cannot prove an id."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a sample of a column looks like. Shares are fractions of the values that are not empty."""
+
+    name: str
+    rows: int
+    distinct: int
+    share_integer: float
+    share_number: float
+    time: str
+    """How nearly all values can be read as times: "dates", "dates in another format", a form of calendar numbers
+    such as "yyyymmdd", or "s since 1970" (also ms, us, ns); "" if they cannot."""
+    few: bool
+    """Whether the values are few distinct numbers or short words, such as ratings, flags or categories."""
+    example: str
+
+    @property
+    def may_be_id(self) -> bool:
+        """Whether the values can be ids: text or integers, no times and not a few grades."""
+        fractions = self.share_number - self.share_integer
+        return not self.time and not self.few and fractions < 0.05
+
+    @property
+    def looks_like(self) -> str:
+        """A few words for a person."""
+        if self.time:
+            return self.time
+        if self.few:
+            return f"{self.distinct} distinct values, such as ratings or categories"
+        if self.share_number - self.share_integer >= 0.05:
+            return "numbers with fractions"
+        return f"{'integers' if self.share_integer > 0.95 else 'text'}, {self.distinct:,} distinct"
+
+
+def profile(name: str, values: pl.Series) -> Profile:
+    """Profile the text values of a column; empty values are ignored."""
+    text = values.cast(pl.String).str.strip_chars()
+    text = text.filter((text != "").fill_null(False))
+    rows = len(text)
+    integer, number = _share(text, _INTEGER), _share(text, _NUMBER)
+    distinct = text.n_unique()
+    return Profile(
+        name=name,
+        rows=rows,
+        distinct=distinct,
+        share_integer=integer,
+        share_number=number,
+        time=_time_kind(text, number) if rows else "",
+        few=_is_few(text, distinct, number),
+        example=str(text[0]) if rows else "",
+    )
+
+
+def _share(text: pl.Series, pattern: str) -> float:
+    return int(text.str.contains(pattern).sum()) / max(1, len(text))
+
+
+def _time_kind(text: pl.Series, number: float) -> str:
+    if _share(text, ISO) > 0.95:
+        return "dates"
+    if _share(text, _DATE) > 0.95:
+        return "dates in another format"
+    if number <= 0.95:
+        return ""
+    size = text.cast(pl.Float64, strict=False).drop_nulls()
+    low, high = plausible()
+    for unit, microseconds in _UNITS.items():
+        if int((size * microseconds).is_between(low, high).sum()) > 0.95 * len(size):
+            return f"{unit} since 1970"
+    form = calendar_form(text)
+    return "" if form in ("", "mmdd", "excel") else form
+
+
+def _is_few(text: pl.Series, distinct: int, number: float) -> bool:
+    if not len(text) or distinct > _MOST_GRADES or 3 * distinct > len(text):
+        return False
+    if number > 0.95:
+        size = text.cast(pl.Float64, strict=False).drop_nulls().abs()
+        return bool(size.max() <= 100)  # type: ignore[operator]
+    return bool(text.str.len_chars().max() <= 20)  # type: ignore[operator]

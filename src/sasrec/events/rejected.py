@@ -1,0 +1,65 @@
+"""Find the whole rows behind rejects, so that people can see what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from sasrec.config.settings import DataConfig
+from sasrec.events.inputs import Input
+from sasrec.events.lines import blocks_of, lines_of
+from sasrec.events.streams import sniffed
+
+_LONGEST = 2000  # characters of a row that are kept
+
+
+def with_rows(rejects: pl.DataFrame, inputs: Sequence[Input], config: DataConfig) -> pl.DataFrame:
+    """Return rejects with the column `row`, the text of the whole row; the inputs are read again for it."""
+    found = []
+    for each in {each.name: each for each in inputs}.values():
+        lines = rejects.filter(pl.col("file") == each.name)["line"].unique()
+        if len(lines):
+            rows = _rows(each, lines, config)
+            found.append(rows.with_columns(pl.lit(each.name).alias("file"), pl.col("row").str.slice(0, _LONGEST)))
+    empty = pl.DataFrame(schema={"line": pl.Int64, "row": pl.String, "file": pl.String})
+    return rejects.join(pl.concat([empty, *found]), on=["file", "line"], how="left", maintain_order="left")
+
+
+def _rows(each: Input, lines: pl.Series, config: DataConfig) -> pl.DataFrame:
+    """Return the columns line and row of the lines of one input."""
+    if each.frame is not None:
+        return _of_table(each.frame.lazy(), lines)
+    assert each.path is not None
+    kind, encoding = sniffed(each.path, each.name, config.encoding)
+    if kind == "parquet":
+        return _of_table(pl.scan_parquet(each.path, glob=False, hive_partitioning=False), lines)
+    if kind == "arrow":
+        return pl.DataFrame(schema={"line": pl.Int64, "row": pl.String})
+    if kind == "json":
+        return _of_array(each.path, each.name, encoding, lines)
+    found = []
+    for block in blocks_of(each.path, each.name, encoding):
+        wanted = lines.filter(lines.is_between(block.number, block.end, closed="left"))
+        if len(wanted):
+            texts, undecodable = lines_of(block)
+            both = pl.concat([texts, undecodable.select("line", text="raw")])
+            found.append(both.filter(pl.col("line").is_in(wanted.implode())).rename({"text": "row"}))
+    return pl.concat(found)
+
+
+def _of_table(table: pl.LazyFrame, lines: pl.Series) -> pl.DataFrame:
+    numbered = table.with_row_index("row number", offset=1).filter(pl.col("row number").is_in(lines.implode()))
+    frame = numbered.collect()
+    texts = [
+        json.dumps(row, default=str, ensure_ascii=False) for row in frame.drop("row number").iter_rows(named=True)
+    ]
+    return pl.DataFrame({"line": frame["row number"].cast(pl.Int64), "row": pl.Series(texts, dtype=pl.String)})
+
+
+def _of_array(path: Path, name: str, encoding: str, lines: pl.Series) -> pl.DataFrame:
+    found = json.loads(b"".join(block.text for block in blocks_of(path, name, encoding)))
+    texts = [json.dumps(found[line - 1], ensure_ascii=False) for line in lines]
+    return pl.DataFrame({"line": lines, "row": pl.Series(texts, dtype=pl.String)})

@@ -1,0 +1,359 @@
+"""Decide which column is the user, the item and the time, from names and from evidence in the values.
+
+A column gets a role only if one reading fits. Otherwise the data is refused with what each column looks like and
+with the setting that names the roles. Names decide ids; for times, the values must agree with the name. Without
+a header, only the content decides: the place of a column is not evidence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from sasrec.config.settings import DataConfig
+from sasrec.errors import DataError
+from sasrec.events.profile import Profile, profile
+from sasrec.events.sequences import list_form
+from sasrec.events.times import parse
+
+# Recognised names, normalised by `_normalised`: lower case, without blanks, hyphens and underscores.
+_KNOWN = {
+    "user": "user userid uid customer customerid visitor visitorid reviewerid member memberid session sessionid "
+    "clientid accountid playerid profileid",
+    "item": "item itemid iid movie movieid product productid asin parentasin sku article articleid track trackid "
+    "song songid book bookid aid video videoid game gameid app appid business businessid recipe recipeid "
+    "news newsid job jobid poi poiid venue venueid items itemids itemlist itemsequence",
+    "time": "time timestamp ts date datetime unixreviewtime reviewtime eventtime createdat unixtime",
+}
+_ROLES = {name: role for role, names in _KNOWN.items() for name in names.split()}
+# Words that mark a time inside a longer name, such as invoice_date, TRANSACTION_DT, clickTime or 时间.
+_TIME_WORDS = frozenset(
+    [
+        "time",
+        "timestamp",
+        "ts",
+        "date",
+        "datetime",
+        "dt",
+        "day",
+        "when",
+        "at",
+        "zeit",
+        "datum",
+        "fecha",
+        "fecha_hora",
+        "heure",
+    ]
+)
+_TIME_SIGNS = re.compile("时间|日期|時間|日付|시간|날짜|дата|время|timestamp|datetime", re.IGNORECASE)
+_TIME_ENDS = re.compile(r"([a-z](date|time)|(^|[^a-z])dat)$", re.IGNORECASE)  # eventdate, clicktime, t_dat
+_USER_WORDS = r"(?-u)(?i)^(u|usr|user|cust|customer|visitor|member|client|session)[-_ ]?\d+$"
+_ITEM_WORDS = r"(?-u)(?i)^(i|itm|item|p|prod|product|m|movie|sku|article|track|song|video|book)[-_ ]?\d+$"
+_ASIN, _REVIEWER = r"(?-u)^(B0[0-9A-Z]{8}|\d{9}[\dX])$", r"(?-u)^A[0-9A-Z]{8,}$"
+NO_TIME = "none"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the three columns; `time` is None if events are in order of the rows."""
+
+    user: str
+    item: str
+    time: str | None
+    lists: bool = False
+    """Whether the caller says that the item column holds lists of items (the role `items`)."""
+
+
+def is_known(name: str) -> bool:
+    """Return whether a text is a recognised column name, such as "user_id" or "timestamp"."""
+    return _normalised(name) in _ROLES
+
+
+def is_item_name(name: str) -> bool:
+    """Return whether a text is a recognised name of an item column, such as "item_id"."""
+    return _ROLES.get(_normalised(name)) == "item"
+
+
+def unlike_the_first(first: str, values: pl.Series) -> bool:
+    """Return whether a first value, itself not a number, is text above numbers or times, as a name is."""
+    rest, own = profile("", values), profile("", pl.Series([first]))
+    return rest.rows > 0 and not own.time and (bool(rest.time) or rest.share_number > 0.95)
+
+
+def choose(sample: Mapping[str, pl.Series], config: DataConfig, file: str) -> tuple[Columns, list[str]]:
+    """Choose the column of each role in data whose columns have names.
+
+    `sample`: some values of each column. Returns the columns, and notes on what was chosen and why.
+
+    Raises: DataError if no column, or more than one, fits a role. Remedy: name the column.
+    """
+    names = list(sample)
+    if config.columns:
+        return given(config, names, file), []
+    requested = {"user": config.user_column, "item": config.item_column, "time": config.time_column}
+    _check_requested(requested, names, file)
+    chosen: dict[str, str | None] = {}
+    for role in ("user", "item"):
+        # A column that the settings request for another role must not also be chosen by its name.
+        matches = [n for n in names if _ROLES.get(_normalised(n)) == role and n not in requested.values()]
+        if requested[role] is None and len(matches) > 1:
+            raise DataError(
+                f"{file}: more than one column could be the {role} ({', '.join(matches)}). {_remedy(role)}"
+            )
+        if requested[role] is None and not matches:
+            raise DataError(
+                f"{file}: no column looks like the {role}; its columns are: {', '.join(names)}. {_remedy(role)}"
+            )
+        chosen[role] = requested[role] or matches[0]
+    chosen["time"] = config.time_column
+    notes: list[str] = []
+    if config.time_column is None:
+        rest = {name: values for name, values in sample.items() if name not in chosen.values()}
+        chosen["time"], notes = _time_column(rest, file)
+    elif config.time_column == NO_TIME and NO_TIME not in names:
+        chosen["time"] = None
+    guessed = [f"{role} = {chosen[role]}" for role in requested if requested[role] is None and chosen[role]]
+    if guessed:
+        notes.insert(0, f"columns recognised by their names: {', '.join(guessed)}")
+    return Columns(str(chosen["user"]), str(chosen["item"]), chosen["time"]), notes
+
+
+def _check_requested(requested: Mapping[str, str | None], names: Sequence[str], file: str) -> None:
+    listed = ", ".join(names)
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise DataError(
+            f"{file}: more than one column is named {', '.join(twice)}. Rename one of the columns: {listed}"
+        )
+    for role, name in requested.items():
+        if name is not None and list(requested.values()).count(name) > 1:
+            raise DataError(
+                f"{file}: column {name!r} is named for more than one role. Choose different columns from: {listed}"
+            )
+        if name is not None and name not in names and not (role == "time" and name == NO_TIME):
+            raise DataError(
+                f"{file} has no column {name!r} to use as the {role} column. Choose one of its columns: {listed}"
+            )
+
+
+def _time_column(rest: Mapping[str, pl.Series], file: str) -> tuple[str | None, list[str]]:
+    """Choose the time among the columns that are neither user nor item.
+
+    A column with a recognised name is chosen if its values are times or cannot be judged. It must also be the
+    finest: a date beside a time of day would lose the order within a day.
+    """
+    profiles = {name: profile(name, values) for name, values in rest.items()}
+    known = [name for name in rest if _ROLES.get(_normalised(name)) == "time"]
+    named = [name for name in rest if name in known or _names_time(name)]
+    readable = [name for name in named if profiles[name].time]
+    if len(named) > 1:
+        finest = max(profiles[name].distinct for name in readable) if readable else 0
+        best = [name for name in readable if profiles[name].distinct == finest]
+        if len(best) == 1 and (best[0] in known or not known):
+            others = ", ".join(name for name in named if name != best[0])
+            return best[0], [f"{best[0]} is used as the time, not {others}, because its times are the finest"]
+        raise DataError(
+            f"{file}: more than one column could be the time ({', '.join(named)}). {_time_remedy(best or named)}"
+        )
+    if named:
+        return named[0], []
+    unnamed = [name for name in rest if profiles[name].time and not _names_id(name)]
+    if unnamed:
+        raise DataError(
+            f"{file}: the column {unnamed[0]} looks like times ({profiles[unnamed[0]].time}, such as "
+            f"{profiles[unnamed[0]].example}), but its name is not a usual one. {_time_remedy(unnamed)}"
+        )
+    return None, []
+
+
+def by_content(
+    sample: Mapping[str, pl.Series], separator: str, config: DataConfig, file: str
+) -> tuple[Columns, list[str]]:
+    """Choose the roles in a file without a header, whose columns are numbered from 0.
+
+    `sample`: some values of each column, by its number or, if the names of folders give it, its name.
+
+    Raises: DataError if the content does not decide. Remedy: name the roles with the setting `columns`.
+    """
+    names = list(sample)
+    requested = {"user": config.user_column, "item": config.item_column, "time": config.time_column}
+    _check_requested(requested, names, file)
+    if config.user_column and config.item_column:
+        if config.time_column:
+            chosen = None if config.time_column == NO_TIME else config.time_column
+            return Columns(config.user_column, config.item_column, chosen), []
+        rest = [name for name in names if name not in requested.values()]
+        times_left = [name for name in rest if profile(name, sample[name]).time]
+        if len(times_left) > 1:
+            found_times = f"more than one column could be the time ({', '.join(times_left)})"
+            raise DataError(f"{file}: {found_times}. {_time_remedy(times_left)}")
+        notes = [f"column {times_left[0]} is used as the time, because its values are times"] if times_left else []
+        return Columns(config.user_column, config.item_column, times_left[0] if times_left else None), notes
+    if config.user_column or config.item_column or config.time_column not in (None, NO_TIME):
+        raise DataError(f"{file} has no header with known names. Name both user and item by their numbers from 0.")
+    if (lists := _lists_by_content(sample)) is not None:
+        return lists, []
+    profiles = [profile(name, values) for name, values in sample.items()]
+    times = [each.name for each in profiles if each.time and config.time_column != NO_TIME]
+    ids = [each.name for each in profiles if each.may_be_id]
+    found: set[tuple[str, str, str]] = set()
+    if separator == "::" and ids[:2] == ["0", "1"]:  # only MovieLens writes files like this
+        ids = ids[:2]
+        found.add(("0", "1", "MovieLens files begin with user::item"))
+    if len(ids) == 2 and len(times) <= 1:
+        time = times[0] if times else None
+        if time is None and len(sample) == 2 and _is_grouped(sample["0"]) and not _is_grouped(sample["1"]):
+            found.add(("0", "1", "two columns, grouped by the first, as in the SASRec paper's files"))
+        found |= {
+            (user, item, why)
+            for user, item in (ids, ids[::-1])
+            for why in _evidence(sample[user], sample[item], None if time is None else _moments(sample[time]))
+        }
+        if len({(user, item) for user, item, _ in found}) == 1:
+            user, item, why = min(found)
+            roles = f"user = {user}, item = {item}" + ("" if time is None else f", time = {time}")
+            note = f"the file has no header; columns by number from 0: {roles} ({why})"
+            return Columns(user, item, time), [note]
+    described = "; ".join(f"{each.name}: {each.looks_like} ({each.example})" for each in profiles)
+    raise DataError(
+        f"{file} has no header with known names, and the content does not show which column is which. Its columns "
+        f"are {described}. Name them in order, for example columns={_suggested(profiles)}"
+    )
+
+
+def _lists_by_content(sample: Mapping[str, pl.Series]) -> Columns | None:
+    """Return the roles where a column of distinct ids stands beside one of lists, and perhaps lists of times."""
+    lists = [name for name, values in sample.items() if list_form(values)]
+    users = [
+        name
+        for name, values in sample.items()
+        if name not in lists and profile(name, values).may_be_id and values.n_unique() == len(values) > 1
+    ]
+    times = [name for name in lists if profile(name, _elements_of(sample[name])).time]
+    items = [name for name in lists if name not in times]
+    if len(users) == 1 and len(items) == 1 and len(times) <= 1:
+        return Columns(users[0], items[0], times[0] if times else None)
+    return None
+
+
+def _elements_of(values: pl.Series) -> pl.Series:
+    return values.str.extract_all(r"\d+").explode()
+
+
+def _evidence(user: pl.Series, item: pl.Series, time: pl.Series | None) -> list[str]:
+    """Return reasons why the first column is the user and the second the item."""
+    reasons = []
+    if item.str.contains(_ASIN).all() and user.str.contains(_REVIEWER).all():
+        reasons.append("ids as Amazon's")
+    user_words = user.str.contains(_USER_WORDS).all() and not item.str.contains(_USER_WORDS).any()
+    item_words = item.str.contains(_ITEM_WORDS).all() and not user.str.contains(_ITEM_WORDS).any()
+    if user_words or item_words:
+        reasons.append("ids that begin as users or items do")
+    if time is not None and _is_grouped(user) and not _is_grouped(item) and _in_bursts(user, item, time):
+        reasons.append("rows are grouped by user, in order of time, and the events of a user are close in time")
+    return reasons
+
+
+def _is_grouped(ids: pl.Series) -> bool:
+    """Whether the rows of each id are together, and some id has several rows."""
+    distinct = ids.n_unique()
+    return distinct < len(ids) and int((ids != ids.shift(1)).fill_null(True).sum()) == distinct
+
+
+def _in_bursts(user: pl.Series, item: pl.Series, time: pl.Series) -> bool:
+    """Whether times never fall within a user, and a user's events are much closer in time than an item's.
+
+    A file grouped by item is in order of time, too, but people act in sessions and items are met by many people.
+    The margins were measured on MovieLens and Amazon ratings, sorted by user and by item.
+    """
+    rows = pl.DataFrame({"user": user, "item": item, "time": time})
+    gap = pl.col("time") - pl.col("time").shift(1)
+    own = rows.select(gap.over("user"))["time"].drop_nulls()
+    others = rows.sort("time").select(gap.over("item"))["time"].drop_nulls()
+    if not len(own) or not len(others) or own.min() < 0:  # type: ignore[operator]
+        return False
+    sizes = [(float(gaps.median() or 0), float(gaps.mean() or 0)) for gaps in (own, others)]  # type: ignore[arg-type]
+    (typical, mean), (typical_other, mean_other) = sizes
+    return typical * 3.5 < typical_other and typical * mean_other * 1.8 < typical_other * mean
+
+
+def _moments(text: pl.Series) -> pl.Series:
+    """Return times as numbers that order as the times do; null where a text is not a time."""
+    return parse(text).select(pl.coalesce(pl.col("integer").cast(pl.Float64), "decimal", "iso")).to_series()
+
+
+def given(config: DataConfig, names: Sequence[str], file: str) -> Columns:
+    """Read the setting `columns`: roles in order (user,item,-,time), or pairs such as session_id:user or 2:item.
+
+    Raises: DataError or ConfigError if it does not fit the columns. Remedy: correct `columns`.
+    """
+    parts = [part.strip() for part in config.columns.split(",")]
+    if any(":" in part for part in parts):
+        pairs = [part.rpartition(":")[::2] for part in parts]
+    else:
+        if len(parts) != len(names):
+            raise DataError(
+                f"{file} has {len(names)} columns ({', '.join(names)}), but columns={config.columns} names "
+                f"{len(parts)}. Write one role for each column, and - for a column to ignore."
+            )
+        pairs = list(zip(names, parts, strict=True))
+    roles: dict[str, str] = {}
+    lists = False
+    for name, role in pairs:
+        if role in ("-", ""):
+            continue
+        column = (
+            name if name in names else names[int(name)] if name.isdecimal() and int(name) < len(names) else None
+        )
+        if column is None:
+            raise DataError(
+                f"{file} has no column {name!r}, which columns={config.columns} names. Choose one of its columns: "
+                f"{', '.join(names)}, or a number from 0."
+            )
+        lists |= role in ("items", "times")
+        role = {"items": "item", "times": "time"}.get(role, role)
+        if role not in ("user", "item", "time") or role in roles:
+            raise DataError(
+                f"columns={config.columns} gives the role {role!r}, which is unknown or given twice. Use user, "
+                "item (items for lists) and time (times for lists) once each, and - for a column to ignore."
+            )
+        roles[role] = column
+    if missing := [role for role in ("user", "item") if role not in roles]:
+        raise DataError(f"columns={config.columns} names no {' and no '.join(missing)}. Add this role.")
+    return Columns(roles["user"], roles["item"], roles.get("time"), lists)
+
+
+def _suggested(profiles: Sequence[Profile]) -> str:
+    """Return a value for the setting `columns`, in which the order of user and item is a guess to be checked."""
+    rest = iter(("user", "item"))
+    return ",".join("time" if each.time else next(rest, "-") if each.may_be_id else "-" for each in profiles)
+
+
+def _remedy(role: str) -> str:
+    return f"Name it with `{role}_column` (in `prepare`: `{role}`)."
+
+
+def _time_remedy(names: Sequence[str]) -> str:
+    return (
+        f"Name it with time_column={names[0]} (in `prepare`: `time`), or use time_column=none for the order of "
+        "the rows."
+    )
+
+
+def _names_time(name: str) -> bool:
+    """Whether a part of a name, such as `date` in invoice_date, says that the column is a time."""
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)
+    whole = bool(
+        _TIME_SIGNS.search(name) or _TIME_ENDS.search(name) or re.search("time|date", name, re.IGNORECASE)
+    )
+    return whole or any(word.lower() in _TIME_WORDS for word in words)
+
+
+def _names_id(name: str) -> bool:
+    return bool(re.search(r"(?i)(^|[^a-z])(id|ids|no|nr|number|code|sku|price|amount)$|[a-z]Id$", name))
+
+
+def _normalised(name: str) -> str:
+    return name.strip().lower().replace("_", "").replace("-", "").replace(" ", "")

@@ -1,0 +1,95 @@
+"""Lists of items: one row a user, or a basket, becomes one row an event."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from sasrec.events.pieces import REJECTS
+
+_BRACKETS = r"^\s*[\[(].*[\])]\s*$"
+_ELEMENT = r"""\"(?:[^\"\\]|\\.)*\"|'[^']*'|[^,\s\[\]()]+"""
+_SEPARATORS = {",": r",\s*", "|": r"\|", ";": r";\s*", " ": r"\s+"}
+BRACKETED = "[]"
+
+
+def list_form(values: pl.Series, *, named: bool = False) -> str | None:
+    """Return how a column of text writes lists: BRACKETED, or the separator; None if it holds no lists.
+
+    A list has brackets, or consists of integers, and some have three or more. `named`: the caller says that the
+    values are lists, so their elements may be text.
+    """
+    text = values.str.strip_chars()
+    text = text.filter((text != "").fill_null(False))
+    if not len(text):
+        return None
+    if text.str.contains(_BRACKETS).mean() > 0.95:  # type: ignore[operator]
+        return BRACKETED
+    element = r"[^,|;\s]+" if named else r"-?\d+"
+    for separator, pattern in _SEPARATORS.items():
+        whole = text.str.contains(f"^{element}({pattern}{element})*$").mean()
+        longest = text.str.count_matches(pattern).max()
+        if whole > 0.95 and longest >= (1 if named else 2):  # type: ignore[operator]
+            return separator
+    return None
+
+
+def split_lists(rows: pl.DataFrame, item_form: str, time_form: str | None) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Split the texts of `item`, and of `time` if `time_form` is given, and return rows of events, and rejects.
+
+    `rows`: as ROWS in pieces.py.
+    """
+    lists = [_elements("item", item_form)] + ([] if time_form is None else [_elements("time", time_form)])
+    return exploded(rows.with_columns(lists), "item", "time")
+
+
+def exploded(frame: pl.DataFrame, item: str, time: str | None) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return one row for each element of the lists in the column `item`, and rejects for rows that do not fit.
+
+    If `time` has lists too, they must be as long; otherwise all elements of a row share its time. A row with an
+    empty list gives no event. Returns the frame as it is if `item` holds no lists.
+    """
+    none = pl.DataFrame(schema=REJECTS)
+    if not isinstance(frame.schema[item], pl.List | pl.Array):
+        return frame, none
+    kind = frame.schema[item]
+    assert isinstance(kind, pl.List | pl.Array)
+    frame = frame.with_columns(pl.col(item).cast(pl.List(kind.inner)))
+    both = time is not None and isinstance(frame.schema[time], pl.List | pl.Array)
+    if not both:
+        return frame.filter(pl.col(item).list.len().fill_null(1) > 0).explode(item), none
+    lengths = [pl.col(name).list.len() for name in (item, str(time))]
+    fits = frame.select((lengths[0] == lengths[1]).fill_null(False)).to_series()
+    reason = pl.format("{} items but {} times", *(each.fill_null(0) for each in lengths))
+    rejects = frame.filter(~fits).select(
+        "line", pl.lit("").alias("column"), reason.alias("reason"), raw=pl.lit("")
+    )
+    frame = frame.filter(fits & (frame[item].list.len() > 0))
+    return frame.explode([item, str(time)]), rejects
+
+
+def is_one_line_a_user(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether lines without a header are a user followed by the items: `1 13 14 2`, of equal or various lengths.
+
+    The first fields must be distinct, and the others integers that occur in several places, as items do.
+    """
+    if len(rows) < 2 or len({row[0] for row in rows}) < len(rows) or min(map(len, rows)) < 2:
+        return False
+    various = len({len(row) for row in rows}) > 1
+    if not various and len(rows[0]) < 5:
+        return False  # user, item, rating, time
+    places: dict[str, set[int]] = {}
+    for row in rows:
+        for place, text in enumerate(row[1:]):
+            if not text.isdecimal() or len(text) > 8:  # a longer number can be a time
+                return False
+            places.setdefault(text, set()).add(place)
+    return 2 * sum(len(found) > 1 for found in places.values()) > len(places)
+
+
+def _elements(name: str, form: str) -> pl.Expr:
+    text = pl.col(name).str.strip_chars()
+    if form == BRACKETED:
+        return text.str.extract_all(_ELEMENT).list.eval(pl.element().str.strip_chars("\"'")).alias(name)
+    return text.str.replace_all(_SEPARATORS[form], "\x1f").str.split("\x1f").alias(name)

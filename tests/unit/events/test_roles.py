@@ -1,0 +1,135 @@
+"""Which column is the user, the item and the time: read right, or refused with the setting that says it."""
+
+from __future__ import annotations
+
+import random
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+
+from sasrec.config.settings import DataConfig
+from sasrec.errors import DataError
+from sasrec.events.events import Events, read_events
+
+START = 1_600_000_000
+NAMES = ("user", "item", "rating", "time")
+Row = tuple[str, str, str, str]
+
+
+def sessions() -> list[Row]:
+    """Rows grouped by user in order of time: everybody comes for some minutes, and again a month later."""
+    chance = random.Random(3)
+    starts = chance.sample(range(0, 10**7, 1000), 40)
+    return [
+        (
+            str(user + 100),
+            str(item + 500),
+            str(1 + item % 5),
+            str(START + start + 20 * place + 2_600_000 * (place > 5)),
+        )
+        for user, start in enumerate(starts)
+        for place, item in enumerate(chance.sample(range(25), 12))
+    ]
+
+
+def read(path: Path, rows: list[tuple[str, ...]], header: str | None = None, **options: object) -> Events:
+    lines = [*([header] if header else []), *(",".join(row) for row in rows)]
+    path.write_text("\n".join(lines) + "\n")
+    return read_events(path, DataConfig(**options))
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+@pytest.mark.parametrize("sorted_by", ["user", "item", "time"])
+def test_any_order_of_columns_and_rows_is_read_right_or_refused(
+    order: tuple[int, ...], sorted_by: str, tmp_path: Path
+) -> None:
+    rows = sorted(sessions(), key=lambda row: (row[NAMES.index(sorted_by)], row[3]))
+    mixed = [tuple(row[place] for place in order) for row in rows]
+    header = ",".join(NAMES[place] for place in order)
+    expected = [(user, item, int(time) * 10**6) for user, item, _, time in rows]
+    assert read(tmp_path / "a.csv", mixed, header).frame.rows() == expected
+    columns = ",".join("-" if NAMES[place] == "rating" else NAMES[place] for place in order)
+    assert read(tmp_path / "b.csv", mixed, columns=columns).frame.rows() == expected
+    if sorted_by == "user":
+        assert read(tmp_path / "c.csv", mixed).frame.rows() == expected
+    else:
+        with pytest.raises(DataError, match=r"the content does not show which column is which.*columns="):
+            read(tmp_path / "c.csv", mixed)
+
+
+def test_columns_of_a_file_without_a_header_are_named_by_number(tmp_path: Path) -> None:
+    rows = [("0", "7", str(START)), ("1", "7", str(START + 1))]
+    expected = [("7", "0", START * 10**6), ("7", "1", (START + 1) * 10**6)]
+    named = {"user_column": "1", "item_column": "0"}
+    assert read(tmp_path / "a.csv", rows, **named).frame.rows() == expected
+    assert read(tmp_path / "a.csv", rows, **named, time_column="2").frame.rows() == expected
+    assert read(tmp_path / "a.csv", rows, columns="0:item,1:user,2:time").frame.rows() == expected
+    assert read(tmp_path / "a.csv", rows, **named, time_column="none").time_unit is None
+
+
+@pytest.mark.parametrize(
+    "name", ["invoice_date", "TRANSACTION_DT", "clickTime", "eventdate", "t_dat", "unix_ts", "时间", "Datum"]
+)
+def test_a_time_is_known_by_a_part_of_its_name(name: str, tmp_path: Path) -> None:
+    events = read(tmp_path / "a.csv", [("a", "x", "2020-09-14")], f"user,item,{name}")
+    assert events.time_unit == "iso"
+
+
+def test_a_column_that_may_be_the_time_is_never_passed_over(tmp_path: Path) -> None:
+    rows = [("a", "x", "2020-09-14", str(START * 1000 + place)) for place in range(3)]
+    with pytest.raises(DataError, match=r"the column seen looks like times .*time_column=seen"):
+        read(tmp_path / "a.csv", [row[:3] for row in rows], "user,item,seen")
+    with pytest.raises(DataError, match=r"could be the time \(date, time_ms\).*time_column=time_ms"):
+        read(tmp_path / "b.csv", rows, "user,item,date,time_ms")
+    assert read(tmp_path / "b.csv", rows, "user,item,date,time_ms", time_column="none").time_unit is None
+
+
+@pytest.mark.parametrize(
+    ("texts", "unit"),
+    [
+        (["20200914", "20201231"], "yyyymmdd"),
+        (["20200914004552", "20200914004553"], "yyyymmddhhmmss"),
+        (["44088", "44089.5"], "excel"),
+        (["0914", "1231"], "mmdd"),
+    ],
+)
+def test_calendar_numbers_are_read_as_such_and_said(texts: list[str], unit: str, tmp_path: Path) -> None:
+    events = read(tmp_path / "a.csv", [("a", "x", text) for text in texts], "user,item,time")
+    assert events.time_unit == unit
+    assert events.frame["time"].is_sorted()
+    assert any("times are read as" in note for note in events.warnings)
+
+
+@pytest.mark.parametrize("odd", ["0", "-1", str(START * 1000), "9999999999"])
+def test_times_that_cannot_be_are_bad_rows_by_name(odd: str, tmp_path: Path) -> None:
+    rows = [("a", "x", str(START + place)) for place in range(5)]
+    with pytest.raises(
+        DataError, match=r"1 of 6 rows are bad:\n  a\.csv:7 time: the time (is before|seems|is out of range)"
+    ):
+        read(tmp_path / "a.csv", [*rows, ("a", "y", odd)], "user,item,time")
+    assert read(tmp_path / "a.csv", [("a", "x", "5"), ("a", "y", "7")], "user,item,time", time_unit="s").read == 2
+    with pytest.raises(DataError, match=r"would be around 1970-01-01.*time_unit=s"):
+        read(tmp_path / "a.csv", [("a", "x", "5"), ("a", "y", "7")], "user,item,time")
+
+
+def test_a_usual_format_of_dates_is_recognised_if_only_one_fits(tmp_path: Path) -> None:
+    rows = [("a", "x", "9/14/2020"), ("a", "y", "10/2/2020")]
+    events = read(tmp_path / "a.csv", rows, "user,item,time")
+    assert any("%m/%d/%Y" in note for note in events.warnings)
+    rows = [("a", "x", "9/4/2020"), ("a", "y", "10/2/2020")]
+    with pytest.raises(DataError, match="time_format='%m/%d/%Y' or time_format='%d/%m/%Y'"):
+        read(tmp_path / "a.csv", rows, "user,item,time")
+    days = read(tmp_path / "a.csv", rows, "user,item,time", time_format="%d/%m/%Y").frame["time"]
+    assert days[0] > days[1]
+
+
+@pytest.mark.parametrize("value", ["NA", "n/a", "NULL", "\\N", "none", "NaN", ""])
+@pytest.mark.parametrize("role", ["user", "item"])
+def test_values_that_stand_for_none_are_missing_ids(value: str, role: str, tmp_path: Path) -> None:
+    row = (value, "y", str(START)) if role == "user" else ("b", value, str(START))
+    rows = [("a", "x", str(START)), row]
+    with pytest.raises(DataError, match=rf"a\.csv:3 {role}: the {role} is (missing|empty)"):
+        read(tmp_path / "a.csv", rows, "user,item,time")
+    kept = read(tmp_path / "a.csv", rows, "user,item,time", missing="?", max_rejects=1).frame.height
+    assert kept == (2 if value else 1)
