@@ -15,7 +15,7 @@ from sasrec.events import times
 from sasrec.events.explain import chosen
 from sasrec.events.inputs import Input
 from sasrec.events.kinds import mixed_kinds
-from sasrec.events.pieces import REJECTS, Piece
+from sasrec.events.pieces import LINE, REJECTS, Piece
 from sasrec.events.roles import Columns, choose, is_item_name
 from sasrec.events.sequences import exploded
 from sasrec.events.streams import opened
@@ -60,21 +60,21 @@ def read_frame(table: pl.LazyFrame, config: DataConfig, name: str, each: Input) 
     Raises: DataError for a column that cannot be used. Remedy: the message names one.
     """
     constants = [pl.lit(value, pl.String).alias(key) for key, value in each.constants.items()]
-    table = _flat(table.with_row_index("line", offset=1) if "line" not in table.collect_schema() else table)
+    table = _flat(table.with_row_index(LINE, offset=1))
     table = table.with_columns(constants)
-    sample = table.head(_SAMPLE).collect().drop("line", strict=False)
+    sample = table.head(_SAMPLE).collect().drop(LINE)
     texts = {column: _sample(sample[column]) for column in sample.columns}
     columns, notes, facts = chosen(lambda: choose(texts, config, name), texts, config)
     if not config.where:
         notes += mixed_kinds(texts, columns)
     kept = condition(config.where, {each: sample[each] for each in sample.columns}, name)
     names = dict.fromkeys([columns.user, columns.item, *([columns.time] if columns.time else []), *kept.columns])
-    frame = kept.keep(table.select(pl.col("line").cast(pl.Int64), *names).collect())
+    frame, unlike = kept.keep(table.select(pl.col(LINE).cast(pl.Int64), *names).collect())
     _refuse_short_floats(frame, columns, name)
     for start in range(0, max(1, frame.height), _AT_ONCE):
-        part, unlike = exploded(frame.slice(start, _AT_ONCE), columns.item, columns.time)
+        part, unfit = exploded(frame.slice(start, _AT_ONCE), columns.item, columns.time)
         rows, faults, integer = _rows(part, columns, name)
-        rejects = pl.concat([unlike, faults]).sort("line")
+        rejects = pl.concat([unlike, unfit, faults] if start == 0 else [unfit, faults]).sort("line")
         said = tuple(notes) if start == 0 else ()
         yield Piece(rows, rejects, columns.time is not None, integer, said, facts)
 
@@ -106,14 +106,14 @@ def _rows(
             good &= ~bad
             raw = frame[column].filter(bad).to_physical().cast(pl.String)
             rejects.append(
-                pl.DataFrame({"line": frame["line"].filter(bad), "raw": raw}).select(
+                pl.DataFrame({"line": frame[LINE].filter(bad), "raw": raw}).select(
                     "line", pl.lit(role).alias("column"), pl.lit(reason).alias("reason"), "raw"
                 )
             )
     frame = frame if good.all() else frame.filter(good)
     user, item = (id_text(frame[column], name) for column in (columns.user, columns.item))
     time = times.as_text(frame[columns.time], name) if columns.time else pl.lit(None, pl.String)
-    rows = pl.select(frame["line"], user=user, item=item, time=time)
+    rows = pl.select(frame[LINE].alias("line"), user=user, item=item, time=time)
     integer = (frame[columns.user].dtype.is_integer(), frame[columns.item].dtype.is_integer())
     return rows, pl.concat(rejects), integer
 
@@ -128,7 +128,9 @@ def _sample(series: pl.Series) -> pl.Series:
         series = series.cast(pl.List(series.dtype.inner)).list.first()
     if series.dtype.is_nested() or series.dtype in (pl.Object, pl.Binary):
         return pl.Series([], dtype=pl.String)
-    if series.dtype.is_temporal() and series.dtype not in (pl.Duration, pl.Time):
+    if series.dtype in (pl.Duration, pl.Time):
+        return pl.Series([], dtype=pl.String)
+    if series.dtype.is_temporal():
         return times.as_text(series.filter(~times.outside_calendar(series)), "")
     return times.float_text(series) if series.dtype.is_float() else series.cast(pl.String)
 

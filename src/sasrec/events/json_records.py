@@ -15,7 +15,7 @@ from sasrec.errors import DataError
 from sasrec.events.explain import chosen
 from sasrec.events.inputs import Input
 from sasrec.events.lines import Block, blocks_of, lines_of
-from sasrec.events.pieces import REJECTS, ColumnFacts, Piece
+from sasrec.events.pieces import LINE, REJECTS, ColumnFacts, Piece
 from sasrec.events.plan import Plan, plan_of
 from sasrec.events.roles import Columns, choose, is_item_name
 
@@ -106,7 +106,7 @@ def _pieces(parts: Iterable[_Part], config: DataConfig, each: Input) -> Iterator
                 for name in integers:
                     integers[name] &= isinstance(event.get(name), int)
                 rows.append((line, *(_text(event.get(name)) for name in plan.needed)))
-        frame = pl.DataFrame(rows, {"line": pl.Int64, **dict.fromkeys(plan.needed, pl.String)}, orient="row")
+        frame = pl.DataFrame(rows, {LINE: pl.Int64, **dict.fromkeys(plan.needed, pl.String)}, orient="row")
         chosen, unlike = plan.rows(frame)
         rejects = pl.concat([rejects, pl.DataFrame(bad, REJECTS, orient="row"), unlike]).sort("line")
         yield Piece(
@@ -141,7 +141,7 @@ def _unpacked(records: list[_Record], packed: str | None) -> Iterator[_Record]:
             yield line, record, text
             continue
         outer = {key: value for key, value in record.items() if key != packed}
-        for event in record.get(packed, []):
+        for event in record.get(packed) or []:
             yield line, {**outer, **(event if isinstance(event, dict) else {})}, text
 
 
@@ -179,7 +179,7 @@ def _sampled(value: Any) -> str | None:
 
 
 def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
+    return None if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _json_object(text: str) -> tuple[dict[str, Any] | None, str]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import polars as pl
 
 ROWS = {"line": pl.Int64, "user": pl.String, "item": pl.String, "time": pl.String}
+LINE = "\x1fline"
+"""The column of line numbers beside the columns of a source, which may have one that is called line."""
 REJECTS = {"line": pl.Int64, "column": pl.String, "reason": pl.String, "raw": pl.String}
 
 

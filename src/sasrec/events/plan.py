@@ -10,7 +10,7 @@ import polars as pl
 from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
 from sasrec.events.kinds import mixed_kinds
-from sasrec.events.pieces import REJECTS
+from sasrec.events.pieces import LINE
 from sasrec.events.roles import Columns
 from sasrec.events.sequences import BRACKETED, list_form, split_lists
 from sasrec.events.where import Condition, condition
@@ -37,14 +37,17 @@ class Plan:
         return [name for name in dict.fromkeys(names) if name not in self.constants]
 
     def rows(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Return rows and rejects (as in pieces.py) from the text of the columns `needed`, and `line`."""
+        """Return rows and rejects (as in pieces.py) from the text of the columns `needed`, and LINE."""
         constants = [pl.lit(value, pl.String).alias(name) for name, value in self.constants.items()]
-        frame = self.condition.keep(frame.with_columns(constants))
+        frame, unlike = self.condition.keep(frame.with_columns(constants))
         time = pl.lit(None, pl.String) if self.columns.time is None else pl.col(self.columns.time)
-        rows = frame.select("line", user=pl.col(self.columns.user), item=pl.col(self.columns.item), time=time)
+        rows = frame.select(
+            pl.col(LINE).alias("line"), user=pl.col(self.columns.user), item=pl.col(self.columns.item), time=time
+        )
         if self.item_form is None:
-            return rows, pl.DataFrame(schema=REJECTS)
-        return split_lists(rows, self.item_form, self.time_form)
+            return rows, unlike
+        rows, unfit = split_lists(rows, self.item_form, self.time_form)
+        return rows, pl.concat([unlike, unfit])
 
 
 def plan_of(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from sasrec.events.lines import Block
-from sasrec.events.pieces import REJECTS
+from sasrec.events.pieces import LINE, REJECTS
 
 _LONGEST_RECORD = 1000  # lines; an unclosed quote must not swallow a file
 _CSV_ERRORS = {
@@ -37,7 +37,7 @@ class Splitter:
         return self.separator in ",;\t|"
 
     def fast(self, block: Block, needed: Sequence[str], header: str | None) -> pl.DataFrame | None:
-        """Return the columns `needed` and `line` of a block of plain lines, or None if a line needs more care.
+        """Return the columns `needed` and LINE of a block of plain lines, or None if a line needs more care.
 
         Polars accepts lines with too few fields; the total of separators shows them.
         """
@@ -65,13 +65,13 @@ class Splitter:
         if frame.height != rows:
             return None
         frame.columns = [self.names[place] for place in places]
-        line = pl.int_range(block.number, block.number + rows, dtype=pl.Int64, eager=True).alias("line")
+        line = pl.int_range(block.number, block.number + rows, dtype=pl.Int64, eager=True).alias(LINE)
         return frame.with_columns(pl.all().fill_null("")).insert_column(0, line)
 
     def split(
         self, lines: pl.DataFrame, needed: Sequence[str], header: str | None, *, last: bool
     ) -> tuple[pl.DataFrame, pl.DataFrame, int | None]:
-        """Return the columns `needed` and `line`, rejects, and where a record begins that the block cuts off.
+        """Return the columns `needed` and LINE, rejects, and where a record begins that the block cuts off.
 
         `lines`: columns line and text. `last`: no block follows, so no record is cut off.
         """
@@ -100,10 +100,12 @@ class Splitter:
         )
         good = plain.filter(pl.col("reason").is_null())
         parts = good.select("line", parts=pl.col("text").str.splitn(self.separator, width)).unnest("parts")
-        frame = parts.select("line", *(pl.col(f"field_{self.names.index(name)}").alias(name) for name in needed))
+        frame = parts.select(
+            pl.col("line").alias(LINE), *(pl.col(f"field_{self.names.index(name)}").alias(name) for name in needed)
+        )
         if rows:
-            schema = {"line": pl.Int64, **dict.fromkeys(needed, pl.String)}
-            frame = pl.concat([frame, pl.DataFrame(rows, schema, orient="row")]).sort("line")
+            schema = {LINE: pl.Int64, **dict.fromkeys(needed, pl.String)}
+            frame = pl.concat([frame, pl.DataFrame(rows, schema, orient="row")]).sort(LINE)
         return frame, pl.concat([bad, pl.DataFrame(rejects, REJECTS, orient="row")]), rest
 
     def fields(self, text: str) -> list[str] | None:

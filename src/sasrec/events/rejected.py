@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from sasrec.config.settings import DataConfig
+from sasrec.events import times
 from sasrec.events.inputs import Input
 from sasrec.events.lines import blocks_of, lines_of
 from sasrec.events.streams import sniffed
@@ -53,6 +54,9 @@ def _rows(each: Input, lines: pl.Series, config: DataConfig) -> pl.DataFrame:
 def _of_table(table: pl.LazyFrame, lines: pl.Series) -> pl.DataFrame:
     numbered = table.with_row_index("row number", offset=1).filter(pl.col("row number").is_in(lines.implode()))
     frame = numbered.collect()
+    # Python has no dates outside the years 1 to 9999, and some rows are rejected for just that.
+    outside = [name for name in frame.columns if times.outside_calendar(frame[name]).any()]
+    frame = frame.with_columns(pl.col(outside).to_physical())
     texts = [
         json.dumps(row, default=str, ensure_ascii=False) for row in frame.drop("row number").iter_rows(named=True)
     ]

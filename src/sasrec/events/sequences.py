@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from sasrec.events.pieces import REJECTS
+from sasrec.events.pieces import LINE, REJECTS
 
 _BRACKETS = r"^\s*[\[(].*[\])]\s*$"
 _ELEMENT = r"""\"(?:[^\"\\]|\\.)*\"|'[^']*'|[^,\s\[\]()]+"""
@@ -41,7 +41,8 @@ def split_lists(rows: pl.DataFrame, item_form: str, time_form: str | None) -> tu
     `rows`: as ROWS in pieces.py.
     """
     lists = [_elements("item", item_form)] + ([] if time_form is None else [_elements("time", time_form)])
-    return exploded(rows.with_columns(lists), "item", "time")
+    events, rejects = exploded(rows.with_columns(lists).rename({"line": LINE}), "item", "time")
+    return events.rename({LINE: "line"}), rejects
 
 
 def exploded(frame: pl.DataFrame, item: str, time: str | None) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -63,7 +64,7 @@ def exploded(frame: pl.DataFrame, item: str, time: str | None) -> tuple[pl.DataF
     fits = frame.select((lengths[0] == lengths[1]).fill_null(False)).to_series()
     reason = pl.format("{} items but {} times", *(each.fill_null(0) for each in lengths))
     rejects = frame.filter(~fits).select(
-        "line", pl.lit("").alias("column"), reason.alias("reason"), raw=pl.lit("")
+        pl.col(LINE).alias("line"), pl.lit("").alias("column"), reason.alias("reason"), raw=pl.lit("")
     )
     frame = frame.filter(fits & (frame[item].list.len() > 0))
     return frame.explode([item, str(time)]), rejects

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import product
 
 import polars as pl
 
 from sasrec.errors import ConfigError, DataError
+from sasrec.events.pieces import LINE, REJECTS
 
-_NUMBER = r"(?-u)^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
+_NUMBER = r"(?-u)^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$"
+_INTEGER = r"(?-u)^\s*[+-]?\d{1,18}\s*$"
+_PROBE = 1000  # rows on which a condition is tried
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,33 +23,39 @@ class Condition:
     text: str
     columns: tuple[str, ...]
     """The columns that the condition names."""
-    numeric: frozenset[str] = frozenset()
-    """Those whose text is compared as a number."""
+    types: Mapping[str, pl.DataType] = field(default_factory=dict)
+    """The type that a column of text gets, as the condition compares it with a number or a truth value."""
 
-    def keep(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Return the rows that fulfil the condition. `frame` has its columns.
+    def keep(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return the rows that fulfil the condition, and rejects. `frame` has its columns, and LINE.
 
-        Raises: DataError if the condition cannot be applied to their types. Remedy: correct `where`.
+        A text that is not of the type that the condition needs makes a reject; an empty text fulfils no condition.
         """
+        rejects = pl.DataFrame(schema=REJECTS)
         if not self.text:
-            return frame
-        casts = [pl.col(name).cast(pl.Float64, strict=False) for name in self.numeric]
-        try:
-            mask = (
-                frame.select(pl.col(self.columns)).with_columns(casts).select(pl.sql_expr(self.text)).to_series()
-            )
-            return frame.filter(mask)
-        except (pl.exceptions.PolarsError, TypeError) as error:
-            raise DataError(f"where={self.text!r} cannot be applied: {error}. Correct the condition.") from None
+            return frame, rejects
+        typed = frame.select(
+            _cast(name, self.types[name]) if name in self.types else name for name in self.columns
+        )
+        for name in self.types:
+            text = frame[name].str.strip_chars()
+            bad = typed[name].is_null() & (text != "").fill_null(False)
+            if bad.any():
+                kind = "truth value" if self.types[name] == pl.Boolean else "number"
+                reason = f"{name} is not a {kind}, which the condition `where` needs"
+                found = pl.DataFrame({"line": frame[LINE].filter(bad), "raw": text.filter(bad)})
+                found = found.select("line", pl.lit(name).alias("column"), pl.lit(reason).alias("reason"), "raw")
+                rejects = pl.concat([rejects, found])
+        return frame.filter(typed.select(pl.sql_expr(self.text)).to_series()), rejects
 
 
-def condition(text: str, sample: dict[str, pl.Series], file: str) -> Condition:
+def condition(text: str, sample: Mapping[str, pl.Series], file: str) -> Condition:
     """Parse the setting `where`. `sample`: some values of each column of the source, as text or typed.
 
-    A column of text in which every value of the sample is a number is compared as a number.
+    A column of text stays text if the condition compares it with text; else it becomes what it is compared with.
 
-    Raises: ConfigError if the condition is no SQL, DataError if it names a column that is not there. Remedy:
-    correct `where`.
+    Raises: ConfigError if the condition is no SQL, DataError if it names a column that is not there, or fits no
+    type. Remedy: correct `where`.
     """
     if not text:
         return Condition("", ())
@@ -60,11 +71,40 @@ def condition(text: str, sample: dict[str, pl.Series], file: str) -> Condition:
         raise DataError(
             f"{file} has no column {missing[0]!r}, which `where` names. Its columns are: {', '.join(sample)}"
         )
-    numeric = [
-        name
-        for name in columns
-        if sample[name].dtype == pl.String
-        and len(sample[name])
-        and sample[name].str.contains(_NUMBER).fill_null(False).all()
-    ]
-    return Condition(text, columns, frozenset(numeric))
+    texts = [name for name in columns if sample[name].dtype == pl.String]
+    kinds = {name: _kinds(sample[name]) for name in texts}
+    tries = sorted(product(*kinds.values()), key=lambda types: sum(kind is not None for kind in types))
+    reason = ""
+    for types in tries:
+        chosen = {name: kind for name, kind in zip(texts, types, strict=True) if kind is not None}
+        probe = pl.DataFrame({name: sample[name].head(_PROBE) for name in columns})
+        try:
+            result = probe.with_columns(_cast(name, kind) for name, kind in chosen.items()).select(
+                pl.sql_expr(text)
+            )
+        except (pl.exceptions.PolarsError, TypeError) as error:
+            reason = reason or str(error).splitlines()[0]
+            continue
+        if result.to_series().dtype == pl.Boolean:
+            return Condition(text, columns, chosen)
+    raise DataError(f"where={text!r} cannot be applied ({reason or 'it gives no truth value'}). Correct it.")
+
+
+def _kinds(values: pl.Series) -> list[pl.DataType | None]:
+    """Return the types that a column of text can get; None is text. Integers keep all their digits."""
+    text = values.drop_nulls().str.strip_chars().str.to_lowercase()
+    text = text.filter(text != "")
+    if len(text) and text.is_in(["true", "false"]).all():
+        return [None, pl.Boolean()]
+    numbers = text.filter(text.str.contains(_NUMBER))
+    if not len(numbers):
+        return [None]
+    return [None, pl.Int64() if numbers.str.contains(_INTEGER).all() else pl.Float64()]
+
+
+def _cast(name: str, kind: pl.DataType) -> pl.Expr:
+    text = pl.col(name).str.strip_chars()
+    if kind == pl.Boolean:
+        lower = text.str.to_lowercase()
+        return pl.when(lower.is_in(["true", "false"])).then(lower == "true").alias(name)
+    return text.cast(kind, strict=False).alias(name)

@@ -233,6 +233,7 @@ def test_a_condition_keeps_rows(form: str, tmp_path: Path) -> None:
     assert histories(path, where="event = 'view' AND rating > 9") == {"b": ["x", "z"]}
     with pytest.warns(SasrecWarning, match="event has several kinds of events, and all are read alike: view"):
         sasrec.prepare(path)
+    assert histories(path, where="event = 'view' AND rating = 8") == {"a": ["x"]}
     with pytest.raises(DataError, match="has no column 'kind', which `where` names"):
         sasrec.prepare(path, where="kind = 1")
     with pytest.raises(ConfigError, match="is not a condition in SQL"):
@@ -317,3 +318,30 @@ def test_a_reject_has_its_whole_row(form: str, tmp_path: Path) -> None:
     assert (reject["column"], reject["reason"]) == ("user", "the user is missing (N/A)")
     assert all(value in reject["row"] for value in ("N/A", "y", "1600000002", "seen"))
     assert "1600000003" not in reject["row"]
+
+
+def test_a_condition_compares_text_as_text_and_numbers_with_all_digits(tmp_path: Path) -> None:
+    lines = ["user,item,store,order_id,ok", "a,x,007,9007199254740993,true", "a,y,7,9007199254740992,false"]
+    (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
+    for where in ("store = '007'", "store LIKE '00%'", "order_id = 9007199254740993", "ok = true", "ok"):
+        assert histories(tmp_path / "a.csv", where=where) == {"a": ["x"]}
+    (tmp_path / "a.csv").write_text("\n".join([*lines, "a,z,7,,true", "a,w,7,many,true"]) + "\n")
+    with pytest.raises(DataError, match=r"a\.csv:5 order_id: order_id is not a number, which the condition"):
+        sasrec.prepare(tmp_path / "a.csv", where="order_id > 5")
+    assert histories(tmp_path / "a.csv", where="order_id > 5", max_rejects=1) == {"a": ["x", "y"]}
+    with pytest.raises(DataError, match="cannot be applied"):
+        sasrec.prepare(tmp_path / "a.csv", where="order_id > 5 AND order_id = 'many'")
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "json", "parquet"])
+def test_a_column_may_be_called_line(form: str, tmp_path: Path) -> None:
+    frame, path = FRAME.rename({"item": "line"}), tmp_path / f"a.{form}"
+    {
+        "csv": frame.write_csv,
+        "jsonl": frame.write_ndjson,
+        "json": frame.write_json,
+        "parquet": frame.write_parquet,
+    }[form](path)
+    assert histories(path, item="line") == HISTORIES
+    assert histories(path, item="line", where="line = 'x'") == {"a": ["x"], "b": ["x"]}
+    assert histories(frame, item="line") == HISTORIES
