@@ -185,7 +185,16 @@ def _as_frame(source: Any) -> pl.DataFrame:
 
 
 def _from_pandas(frame: Any) -> pl.DataFrame:
-    """Convert a pandas frame. Objects of one type that Arrow does not have, such as UUIDs, become text."""
+    """Convert a pandas frame. Objects of one type that Arrow does not have, such as UUIDs, become text.
+
+    An index with names becomes columns, too.
+
+    Raises: DataError if two columns have one name. Remedy: rename one.
+    """
+    if any(name is not None for name in frame.index.names):
+        frame = frame.reset_index()
+    if twice := sorted({str(name) for name in frame.columns[frame.columns.duplicated()]}):
+        raise DataError(f"more than one column of the frame is named {', '.join(twice)}. Rename one of them.")
     try:
         return pl.from_pandas(frame)
     except (TypeError, ValueError, pl.exceptions.PolarsError):

@@ -124,6 +124,8 @@ def sniffed(path: Path, name: str, encoding: str | None) -> tuple[Kind, str]:
         guess = "utf-16-le" if head[1:2] == b"\x00" else "utf-16-be"
         raise DataError(f"{name} seems to be UTF-16 without a byte order mark. Set encoding={guess}.")
     try:
+        if not codecs.lookup(found)._is_text_encoding:
+            raise LookupError
         text = codecs.getincrementaldecoder(found)("replace").decode(head).lstrip("\ufeff \t\r\n")
     except LookupError:
         raise DataError(

@@ -71,6 +71,8 @@ def resolve(
     if (prepared := prepared_folder(path)) is not None:
         _refuse_reading_options(config, own_files)
         return open_dataset(prepared), prepared
+    if name.startswith(("http:/", "https:/", "s3:/", "gs:/", "hdfs:/")):
+        raise DataError(f"{name} is not on this machine. Download the file, and name its path.")
     if is_database(name):
         return from_source(name, config, **own_files, rejects_path=rejects_path), None
     if not path.exists() and name != STDIN and not any(sign in name for sign in "*?["):

@@ -16,6 +16,7 @@ import polars as pl
 from sasrec.data.dataset import Dataset
 from sasrec.data.items import shown
 from sasrec.errors import DataError
+from sasrec.events.roles import is_item_name
 from sasrec.sources.tables import SAMPLE, Reading, Record, TableFile
 
 _EXAMPLES = 3
@@ -173,7 +174,8 @@ def _layout(table: TableFile, reading: Reading, first: Record, wanted: Wanted, k
             "Name one of these with `items_id`, `items_title` or `items_group`."
         )
 
-    item_id = 0 if wanted.id is None else place(wanted.id)
+    named_ids = [number for number, name in enumerate(names) if is_item_name(name)]
+    item_id = place(wanted.id) if wanted.id is not None else named_ids[0] if len(named_ids) == 1 else 0
     title = _title_column(names, item_id) if wanted.title is None else place(wanted.title)
     header = reading.names is None and not row
     return _Layout(reading, names, header, item_id, title, None if wanted.group is None else place(wanted.group))

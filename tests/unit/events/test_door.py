@@ -345,3 +345,12 @@ def test_a_column_may_be_called_line(form: str, tmp_path: Path) -> None:
     assert histories(path, item="line") == HISTORIES
     assert histories(path, item="line", where="line = 'x'") == {"a": ["x"], "b": ["x"]}
     assert histories(frame, item="line") == HISTORIES
+
+
+def test_the_index_of_a_pandas_frame_is_read_if_it_has_a_name() -> None:
+    frame = FRAME.to_pandas()
+    assert histories(frame.set_index("time")) == histories(frame.set_index(["user", "time"])) == HISTORIES
+    dated = frame.assign(time=pd.to_datetime(frame["time"], unit="s")).set_index("time")
+    assert histories(dated) == HISTORIES
+    with pytest.raises(DataError, match="more than one column of the frame is named item"):
+        sasrec.prepare(pd.concat([frame, frame[["item"]]], axis=1))

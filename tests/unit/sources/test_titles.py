@@ -161,16 +161,16 @@ def test_ids_that_match_only_without_zeros_are_refused_with_the_reason(
 
 
 def test_another_column_of_ids_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [{"category": "c", "title": title, "parent_asin": i} for i, title in TITLES.items()]
+    rows = [{"category": "c", "title": title, "code": i} for i, title in TITLES.items()]
     path = written(tmp_path / "meta.jsonl", "\n".join(map(json.dumps, rows)))
-    with pytest.raises(DataError, match=r"Column parent_asin has 12 of them\. Use items_id='parent_asin'"):
+    with pytest.raises(DataError, match=r"Column code has 12 of them\. Use items_id='code'"):
         prepared(path)
-    assert titles(prepared(path, items_id="parent_asin")) == TITLES
+    assert titles(prepared(path, items_id="code")) == TITLES
     events().write_csv(tmp_path / "e.csv")
     command = ["prepare", str(tmp_path / "e.csv"), "--output", str(tmp_path / "d"), "--items", str(path)]
     assert main(command) == 1
-    assert "Use --items_id parent_asin." in capsys.readouterr().err
-    assert main([*command, "--items_id", "parent_asin"]) == 0
+    assert "Use --items_id code." in capsys.readouterr().err
+    assert main([*command, "--items_id", "code"]) == 0
     assert "note: titles are the column title of meta.jsonl" in capsys.readouterr().out
     numbered = written(tmp_path / "n.dat", "".join(f"c::{title}::{i}\n" for i, title in TITLES.items()))
     with pytest.raises(DataError, match="Use items_id='2'"):
@@ -288,3 +288,12 @@ def test_items_of_own_validation_and_test_files_get_titles_and_count_as_items(tm
     few = written(tmp_path / "few.csv", "id,title\n" + "".join(f"{i},t\n" for i in IDS[8:]))
     with pytest.raises(DataError, match="only 4 of 12 items have a row"):
         sasrec.prepare(frame[:8], **others, items=few)
+
+
+@pytest.mark.parametrize("first", ["", "rank", "index"])
+def test_a_column_named_as_an_item_has_the_ids_even_if_numbers_come_first(first: str, tmp_path: Path) -> None:
+    frame = pl.DataFrame({"user": ["a", "a", "b"], "item": [1, 2, 3]})
+    path = tmp_path / "titles.csv"
+    path.write_text(f"{first},item_id,title\n0,3,C\n1,2,B\n2,1,A\n3,4,D\n")
+    data = sasrec.prepare(frame, items=path)
+    assert [data.catalogue.title(item) for item in (1, 2, 3)] == ["A", "B", "C"]
