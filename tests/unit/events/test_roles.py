@@ -91,7 +91,6 @@ def test_a_column_that_may_be_the_time_is_never_passed_over(tmp_path: Path) -> N
         (["20200914", "20201231"], "yyyymmdd"),
         (["20200914004552", "20200914004553"], "yyyymmddhhmmss"),
         (["44088", "44089.5"], "excel"),
-        (["0914", "1231"], "mmdd"),
     ],
 )
 def test_calendar_numbers_are_read_as_such_and_said(texts: list[str], unit: str, tmp_path: Path) -> None:
@@ -99,6 +98,14 @@ def test_calendar_numbers_are_read_as_such_and_said(texts: list[str], unit: str,
     assert events.time_unit == unit
     assert events.frame["time"].is_sorted()
     assert any("times are read as" in note for note in events.warnings)
+
+
+def test_months_and_days_have_no_year_unless_their_format_is_given(tmp_path: Path) -> None:
+    rows = [("a", "x", "1231"), ("a", "y", "104")]
+    with pytest.raises(DataError, match=r"months and days \(mmdd\): add the year, or use time_format=%m%d"):
+        read(tmp_path / "a.csv", rows, "user,item,date")
+    days = read(tmp_path / "a.csv", rows, "user,item,date", time_format="%m%d").frame["time"]
+    assert days.cast(pl.Datetime("us")).dt.to_string("%m-%d").to_list() == ["12-31", "01-04"]
 
 
 @pytest.mark.parametrize("odd", ["0", "-1", str(START * 1000), "9999999999"])
