@@ -217,7 +217,7 @@ def _remedy(events: Events) -> str:
         return "Correct the file, or how it is read: `columns`, `time_format`, `time_unit`, `encoding`."
     units = rejects.filter(pl.col("reason").str.starts_with(times.ANOTHER_UNIT)).height
     if 2 * units > count:
-        return f"Convert the times of these {units} rows to the unit of the others, or give all as dates."
+        return f"Convert these times to the unit of the others, or skip the rows with max_rejects={count}."
     other = "set `encoding` if the text is not UTF-8, " if undecodable else ""
     return f"Fix these rows, {other}or skip them with max_rejects={count} (-1 skips any number of bad rows)."
 

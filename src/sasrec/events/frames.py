@@ -157,16 +157,17 @@ def _refuse_short_floats(frame: pl.DataFrame, columns: Columns, name: str) -> No
 
 
 def _binary_text(series: pl.Series) -> pl.Series | None:
-    """Return the text of bytes: UUIDs of 16 bytes, or UTF-8; None for other bytes."""
-    values = series.to_list()
-    if all(value is None or len(value) == 16 for value in values):
-        return pl.Series(
-            [None if value is None else str(uuid.UUID(bytes=value)) for value in values], dtype=pl.String
-        )
+    """Return the text of bytes: UTF-8, or else UUIDs of 16 bytes; None for other bytes."""
     try:
-        return series.cast(pl.String)
+        text = series.cast(pl.String)
+        if not text.str.contains(r"[\x00-\x1f\x7f]").any():
+            return text
     except pl.exceptions.PolarsError:
+        pass
+    values = series.to_list()
+    if any(value is not None and len(value) != 16 for value in values):
         return None
+    return pl.Series([None if value is None else str(uuid.UUID(bytes=value)) for value in values], dtype=pl.String)
 
 
 def id_text(series: pl.Series, file: str) -> pl.Series:

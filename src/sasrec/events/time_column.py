@@ -19,8 +19,8 @@ from sasrec.events.times import calendar_form
 # Words that mark a time inside a longer name, such as invoice_date, TRANSACTION_DT, clickTime or 时间.
 _DATES = "date dates dt dat day datum fecha jour dato tarih"
 _TIMES = (
-    "time times timestamp timestamps ts datetime when at zeit uhrzeit zeitpunkt zeitstempel heure hora tiempo tijd "
-    "tijdstip tidspunkt czas zaman year month week hour minute hourmin hhmm yyyymmdd jahr monat mois mes año"
+    "time times timestamp timestamps ts datetime when at zeit uhrzeit zeitpunkt zeitstempel heure hora tiempo "
+    "tijd tijdstip tidspunkt czas zaman year month week hour minute hourmin hhmm yyyymmdd jahr monat mois mes año"
 )
 _DATE_WORDS = frozenset(_DATES.split())
 _TIME_WORDS = _DATE_WORDS | frozenset(_TIMES.split())
@@ -50,7 +50,7 @@ def time_column(rest: Mapping[str, pl.Series], known: Sequence[str], file: str) 
     strange = [name for name in named if not kinds[name]]
     if readable:
         best = _finest(readable, profiles, kinds, known, file)
-        _refuse_rivals(best, unnamed, values, profiles, kinds, file)
+        _refuse_rivals(best, unnamed, values, profiles, kinds, known, file)
         passed = [name for name in (*named, *unnamed) if name != best]
         return best, [_preferred(best, passed, readable)] if passed else []
     if unnamed:
@@ -95,10 +95,11 @@ def _refuse_rivals(
     values: Mapping[str, pl.Series],
     profiles: Mapping[str, Profile],
     kinds: Mapping[str, str],
+    known: Sequence[str],
     file: str,
 ) -> None:
     """Raise DataError if another column has finer times, or the times of day. Remedy: name one, or join."""
-    finer = [name for name in unnamed if profiles[name].distinct > profiles[best].distinct]
+    finer = [name for name in unnamed if best not in known or profiles[name].distinct > profiles[best].distinct]
     if finer:
         both = ", ".join([best, *finer])
         raise DataError(f"{file}: more than one column could be the time ({both}). {time_remedy([best])}")

@@ -6,6 +6,7 @@ import random
 from itertools import permutations
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from sasrec.config.settings import DataConfig
