@@ -146,10 +146,12 @@ def _typed_faults(series: pl.Series, role: str) -> tuple[pl.Series, str]:
 
 def _refuse_short_floats(frame: pl.DataFrame, columns: Columns, name: str) -> None:
     """Raise DataError if times are 32-bit floats that are too large to be exact. Remedy: integers."""
-    if columns.time is None or frame.schema[columns.time] != pl.Float32:
+    if columns.time is None or frame.schema[columns.time] not in (pl.Float32, pl.List(pl.Float32)):
         return
-    largest = frame[columns.time].abs().max()
-    if isinstance(largest, float) and largest >= 2**24:
+    values = frame[columns.time] if frame.schema[columns.time] == pl.Float32 else frame[columns.time].explode()
+    largest = values.abs().max()
+    fractions = (values.is_finite() & (values != values.round())).any()
+    if isinstance(largest, float) and (largest >= 2**24 or (largest >= 2**13 and fractions)):
         raise DataError(
             f"{name}: column {columns.time!r} is of type Float32, which rounds times such as {largest:.0f} to "
             "minutes. Read the times as integers or 64-bit floats from where they come."

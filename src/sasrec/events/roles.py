@@ -92,7 +92,7 @@ def choose(sample: Mapping[str, pl.Series], config: DataConfig, file: str) -> tu
     if config.time_column is None:
         rest = {name: values for name, values in sample.items() if name not in chosen.values()}
         known = [name for name in rest if _ROLES.get(_normalised(name)) == "time"]
-        chosen["time"], notes = time_column(rest, known, file)
+        chosen["time"], notes = time_column(rest, known, sample[str(chosen["item"])], file)
     elif config.time_column == NO_TIME and NO_TIME not in names:
         chosen["time"] = None
     guessed = [f"{role} = {chosen[role]}" for role in requested if requested[role] is None and chosen[role]]

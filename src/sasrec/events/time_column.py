@@ -24,7 +24,9 @@ _TIMES = (
 )
 _DATE_WORDS = frozenset(_DATES.split())
 _TIME_WORDS = _DATE_WORDS | frozenset(_TIMES.split())
-_SIGNS = re.compile("时间|日期|時間|日付|時刻|시간|날짜|дата|время|timestamp|datetime", re.IGNORECASE)
+_SIGNS = re.compile(
+    "时间|日期|時間|日付|時刻|시간|날짜|дата|время|timestamp|datetime|[a-z](datum|zeit)$", re.IGNORECASE
+)
 _ENDS = re.compile(r"([a-z](date|time)|(^|[^a-z])dat)$", re.IGNORECASE)  # eventdate, clicktime, t_dat
 _DURATION = re.compile(
     r"(?i)(duration|length|elapsed|time[_ ]?(spent|on|diff|delta|gap)|"
@@ -34,8 +36,11 @@ _ID = re.compile(r"(?i)(^|[^a-z])(id|ids|no|nr|number|code|sku|price|amount)$|[a
 _COUNTER_ROWS = 10
 
 
-def time_column(rest: Mapping[str, pl.Series], known: Sequence[str], file: str) -> tuple[str | None, list[str]]:
-    """Choose the time, and say why. `rest`: some values of each column; `known`: those with a usual name.
+def time_column(
+    rest: Mapping[str, pl.Series], known: Sequence[str], items: pl.Series, file: str
+) -> tuple[str | None, list[str]]:
+    """Choose the time, and say why. `rest`: some values of each column; `known`: those with a usual name; `items`: the column
+    of the items.
 
     Raises: DataError if several columns, or one whose name or values are not clear, could be the time. Remedy:
         name it.
@@ -48,6 +53,13 @@ def time_column(rest: Mapping[str, pl.Series], known: Sequence[str], file: str) 
     readable = [name for name in named if kinds[name]]
     unnamed = [name for name in rest if name not in named and profiles[name].time and not _ID.search(name)]
     strange = [name for name in named if not kinds[name]]
+    of_items = [name for name in readable if _is_of_items(rest[name], items)]
+    if of_items and len(of_items) == len(readable):
+        raise DataError(
+            f"{file}: the column {of_items[0]} has one time for each item, as a date of release has. "
+            f"{time_remedy(of_items)}"
+        )
+    readable = [name for name in readable if name not in of_items]
     if readable:
         best = _finest(readable, profiles, kinds, known, file)
         _refuse_rivals(best, unnamed, values, profiles, kinds, known, file)
@@ -114,6 +126,16 @@ def _refuse_rivals(
         )
 
 
+def _is_of_items(values: pl.Series, items: pl.Series) -> bool:
+    """Whether different times belong to the items, which occur several times each, and not to the events."""
+    if len(values) != len(items) or list_form(items):
+        return False
+    pairs = pl.DataFrame({"item": items, "time": values}).drop_nulls()
+    distinct = pairs["item"].n_unique()
+    several = 2 * distinct <= pairs.height and pairs.height >= _COUNTER_ROWS
+    return several and pairs["time"].n_unique() > 1 and pairs.n_unique() == distinct
+
+
 def _preferred(best: str, passed: Sequence[str], readable: Sequence[str]) -> str:
     others = ", ".join(passed)
     if len(readable) == 1 and not set(passed) - set(readable):
@@ -131,7 +153,7 @@ def _strange(
 ) -> tuple[str | None, list[str]]:
     """Decide where no column has clear times, but some names say so."""
     if not strange:
-        return None, []
+        return None, [f"the time is none of the columns {', '.join(values)}"] if values else []
     usual = [name for name in strange if name in known]
     empty = [name for name in strange if not profiles[name].rows]
     for name in [*usual, *strange]:
