@@ -8,6 +8,7 @@ import re
 import uuid
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -355,8 +356,9 @@ def odd_times(rng: random.Random, path: Path) -> Case:
         source = rng.choice([source, source.to_pandas()])
     else:
         source = written(rng, columns | {name: texts}, path)
-    # Where 1/2/2020 can be two days and all other rows decide, the note on the format is all there can be.
-    named = [name, "check that this is right", *(["read by the format"] if which == 8 else [])]
+    # Where 1/2/2020 can be two days and the other rows decide, the note on the format is all there can be; so is
+    # that on Excel's days where the name says date and the numbers repeat as dates do.
+    named = [name, "check that this is right", *{0: ["Excel's days"], 8: ["read by the format"]}.get(which, [])]
     return Case(f"{name}: {said}, {len(bad)} odd", source, options, truth, times, named, rejected)
 
 
@@ -589,7 +591,11 @@ def titles(rng: random.Random, path: Path, data: pl.DataFrame) -> tuple[str, str
     text = "\n".join(map(separator.join, fields)) + "\n"
     said = f"{len(rows)} rows for {len(items)} items, {separator!r}, {way}, header {header}, quoted {quoted}, twice {twice}"
     path.write_bytes(text.encode(way, errors="replace"))
-    changed = text.encode(way, errors="replace").decode(way) != text
+    # Bytes that lost letters, or are valid UTF-8 of another text, cannot be told from others.
+    data_bytes = path.read_bytes()
+    changed = data_bytes.decode(way) != text
+    with suppress(UnicodeDecodeError):
+        changed |= way in ("gbk", "cp1251", "cp1252", "latin-1") and data_bytes.decode() != text
     try:
         done = sasrec.prepare(data, items=path)
     except (DataError, ConfigError) as error:

@@ -99,9 +99,10 @@ def _refuse_several(text: str, is_item: Callable[[str], bool], place: str, remed
         return
     quoted = [part.replace('""', '"') for part in _QUOTED.findall(text)]
     fields = [_clean(part).strip("\"'") for part in _SEPARATORS.split(text)]
+    fields += map(_clean, _SEPARATORS.split(text))
     words = [_clean(part).strip("\"'") for part in text.split()]
     parts = [part for part in (*quoted, *fields) if is_item(part)]
-    if not parts and 2 * sum(map(is_item, words)) > len(words) > 1:
+    if not parts and 2 * sum(map(is_item, words)) >= len(words) > 1:
         parts = [part for part in words if is_item(part)]
     if parts:
         part = parts[0]

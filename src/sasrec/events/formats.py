@@ -65,13 +65,13 @@ def parsed_by(time_format: str, text: pl.Series) -> pl.DataFrame:
     )  # fmt: skip
 
 
-def by_usual_format(parsed: pl.DataFrame) -> tuple[pl.DataFrame, str]:
-    """Parse times of which none is a number or ISO 8601 date, if one usual format alone fits nearly all.
+def by_usual_format(parsed: pl.DataFrame, typical: pl.Series) -> tuple[pl.DataFrame, str]:
+    """Parse times if one usual format alone fits nearly all of the `typical` ones, neither numbers nor ISO 8601.
 
     Raises: DataError if no format or several fit, so that day and month cannot be distinguished. Remedy: give one.
     """
     text = parsed["raw_time"]
-    filled = text.filter((text != "").fill_null(False))
+    filled = typical.filter((typical != "").fill_null(False))
     if not len(filled):
         return parsed, "no row has a time"
     sample = filled.head(_SAMPLE)

@@ -39,8 +39,9 @@ _COUNTER_ROWS = 10
 def time_column(
     rest: Mapping[str, pl.Series], known: Sequence[str], items: pl.Series, file: str
 ) -> tuple[str | None, list[str]]:
-    """Choose the time, and say why. `rest`: some values of each column; `known`: those with a usual name; `items`: the column
-    of the items.
+    """Choose the time, and say why.
+
+    `rest`: some values of each column; `known`: those with a usual name; `items`: the values of the items.
 
     Raises: DataError if several columns, or one whose name or values are not clear, could be the time. Remedy:
         name it.
@@ -54,7 +55,7 @@ def time_column(
     unnamed = [name for name in rest if name not in named and profiles[name].time and not _ID.search(name)]
     strange = [name for name in named if not kinds[name]]
     of_items = [name for name in readable if _is_of_items(rest[name], items)]
-    if of_items and len(of_items) == len(readable):
+    if of_items and len(of_items) == len(readable) and not unnamed:
         raise DataError(
             f"{file}: the column {of_items[0]} has one time for each item, as a date of release has. "
             f"{time_remedy(of_items)}"

@@ -127,11 +127,10 @@ def resolve(parsed: pl.DataFrame, unit: TimeUnit) -> tuple[pl.DataFrame, str, li
     parsed = parsed.with_columns(
         pl.lit(None, kind).alias(name) for name, kind in PARSED.items() if name not in parsed
     )
-    numbers = parsed.filter(pl.col("iso").is_null() & pl.col("time_reason").is_null())
     warnings = []
-    if parsed.height and not numbers.height and not parsed["iso"].count() and unit in ("auto", "iso"):
-        parsed, note = by_usual_format(parsed)
-        warnings += [note]
+    parsed, notes = _with_usual_format(parsed, unit)
+    warnings += notes
+    numbers = parsed.filter(pl.col("iso").is_null() & pl.col("time_reason").is_null())
     dates = parsed["iso"].count()
     if dates and dates >= numbers.height:
         if unit not in ("auto", "iso"):
@@ -163,6 +162,31 @@ def resolve(parsed: pl.DataFrame, unit: TimeUnit) -> tuple[pl.DataFrame, str, li
     if resolved_unit == "iso" and not parsed["zoned"].all():
         warnings.append("dates without a time zone are read as UTC")
     return resolved, resolved_unit, [*warnings, *_notes(resolved["time"], resolved_unit)]
+
+
+def _with_usual_format(parsed: pl.DataFrame, unit: TimeUnit) -> tuple[pl.DataFrame, list[str]]:
+    """Parse dates in a usual format, if most times are neither numbers nor ISO 8601 dates. Returns notes, too.
+
+    Raises: DataError if no format fits and all times are such. Remedy: give the format.
+    """
+    read = pl.coalesce(pl.col("integer").cast(pl.Float64), "decimal", pl.col("iso").cast(pl.Float64)).is_not_null()
+    readable = parsed.select(read.sum()).item()
+    filled = parsed.select(((pl.col("raw_time") != "").fill_null(False) & ~read).sum()).item()
+    if not parsed.height or unit not in ("auto", "iso") or (readable and readable >= filled):
+        return parsed, []
+    try:
+        found, note = by_usual_format(
+            parsed.with_columns(_raw_time()), parsed["raw_time"].filter(parsed.select(~read).to_series())
+        )
+    except DataError:
+        if readable:  # the bad rows are listed
+            return parsed, []
+        raise
+    return found, [note]
+
+
+def _raw_time() -> pl.Expr:
+    return pl.coalesce("raw_time", pl.col("integer").cast(pl.String)).alias("raw_time")
 
 
 def _resolved_integers(parsed: pl.DataFrame, unit: TimeUnit) -> tuple[pl.DataFrame, str, list[str]]:
