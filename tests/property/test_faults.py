@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import sys
 import uuid
 from collections import Counter
 from collections.abc import Callable
@@ -21,7 +22,6 @@ import pytest
 
 import sasrec
 from sasrec.cli.lists import ids
-from sasrec.data.dataset import Dataset
 from sasrec.errors import ConfigError, DataError
 from tests.synthetic import chain_frame
 
@@ -148,8 +148,11 @@ FOREIGN += [
     "Uhrzeit",
     "klockslag",
 ]
-FIRST = "event click order invoice review visit purchase rating transaction created watched unix last local server".split()
-LAST = "time date ts timestamp dt datetime at day when epoch utc".split()
+_FIRST = (
+    "event click order invoice review visit purchase rating transaction created watched unix last local server"
+)
+_LAST = "time date ts timestamp dt datetime at day when epoch utc"
+FIRST, LAST = _FIRST.split(), _LAST.split()
 
 
 def time_name(rng: random.Random) -> str:
@@ -394,16 +397,19 @@ def missing_ids(rng: random.Random, path: Path) -> Case:
     return Case(f"{role} {word!r} as {way}", source, {}, histories(rows), None, [word])
 
 
+ID_FORMS = (
+    "rounded|some rounded|comma rounded|short rounded|java|huge text|huge json|uint64|beyond 64 bits|uuid text|"
+    "uuid objects|uuid bytes|bytes|raw bytes|decimal|decimal fraction|categories|floats|float text|float and integer|"
+    "zeros|negative|float32|enum|bool|int8|invisible|mixed objects|currency"
+)
+
+
 def kinds_of_ids(rng: random.Random, path: Path) -> Case:
     """Kind 5: ids of every type; in = out."""
     rows = rows_of(rng)
     role = rng.choice(["user", "item"])
     old = sorted({getattr(row, role) for row in rows})
-    form = rng.choice(
-        "rounded|some rounded|comma rounded|short rounded|java|huge text|huge json|uint64|beyond 64 bits|uuid text|uuid objects|"
-        "uuid bytes|bytes|raw bytes|decimal|decimal fraction|categories|floats|float text|float and integer|zeros|negative|"
-        "float32|enum|bool|int8|invisible|mixed objects|currency".split("|")
-    )
+    form = rng.choice(ID_FORMS.split("|"))
     base = rng.randrange(10**11, 10**12)
     numbers = [base + rng.randrange(1000) * 1000 + place for place in range(len(old))]
     new: list[Any] = [str(number) for number in numbers]
@@ -561,8 +567,8 @@ def lists(rng: random.Random, path: Path) -> tuple[str, str, str]:
     unknown = [each for each in found if each not in known]
     if found == wanted:
         return said, "right", ""
-    # The command says which ids are unknown.
-    return said, "noted" if len(found) == len(wanted) and unknown else "", f"{found}"
+    # The command names the ids that are unknown.
+    return said, "noted" if unknown and set(found) - set(unknown) <= set(wanted) else "", f"{found}"
 
 
 def titles(rng: random.Random, path: Path, data: pl.DataFrame) -> tuple[str, str, str]:
@@ -657,4 +663,5 @@ def test_a_thousand_faulty_files_are_right_refused_or_noted(
     counts = check(200, tmp_path)
     with capsys.disabled():
         for kind, count in counts.items():
-            print(f"\n{kind}: {count['right']} right, {count['refused']} refused, {count['noted']} noted", end="")
+            counted = f"{count['right']} right, {count['refused']} refused, {count['noted']} noted"
+            sys.stdout.write(f"\n{kind}: {counted}")

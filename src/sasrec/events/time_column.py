@@ -34,6 +34,7 @@ _DURATION = re.compile(
 )
 _ID = re.compile(r"(?i)(^|[^a-z])(id|ids|no|nr|number|code|sku|price|amount)$|[a-z]Id$")
 _COUNTER_ROWS = 10
+_REPEATED = 6  # so many more rows of known items would hardly have the same times by chance
 
 
 def time_column(
@@ -133,7 +134,7 @@ def _is_of_items(values: pl.Series, items: pl.Series) -> bool:
         return False
     pairs = pl.DataFrame({"item": items, "time": values}).drop_nulls()
     distinct = pairs["item"].n_unique()
-    several = 2 * distinct <= pairs.height and pairs.height >= _COUNTER_ROWS
+    several = pairs.height - distinct >= _REPEATED
     return several and pairs["time"].n_unique() > 1 and pairs.n_unique() == distinct
 
 
