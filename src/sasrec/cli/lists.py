@@ -11,6 +11,7 @@ from sasrec.errors import ConfigError
 from sasrec.files import unicode_text
 
 _SEPARATORS = re.compile(r"[,;\t|]|::")
+_QUOTED = re.compile(r'"((?:[^"]|"")*)"')
 _LONGEST_JOIN = 6  # how many neighbours can be parts of one id with commas
 
 
@@ -55,7 +56,7 @@ def _ids_of_file(option: str, path: Path, is_item: Callable[[str], bool]) -> lis
     for number, line in enumerate(_lines(option, path), start=1):
         item_id = _clean(line)
         if item_id.startswith('"'):
-            item_id = _unquoted(item_id, f"{path}, line {number}")
+            item_id = _unquoted(item_id, f"{path}, line {number}", is_item)
         elif item_id:
             _refuse_several(item_id, is_item, f"{path}, line {number}", "Write one id a line and nothing else")
         if item_id:
@@ -80,11 +81,12 @@ def _lines(option: str, path: Path) -> list[str]:
     return re.split(r"\r\n|\r|\n", text)
 
 
-def _unquoted(line: str, place: str) -> str:
+def _unquoted(line: str, place: str, is_item: Callable[[str], bool]) -> str:
     """Return the id of a line that begins with a quote; the whole line if its quotes are not those of CSV."""
     try:
         fields = next(csv.reader([line], skipinitialspace=True, strict=True), [])
     except csv.Error:
+        _refuse_several(line, is_item, place, "Write one id a line and nothing else")
         return line
     if len(fields) > 1:
         raise ConfigError(f"{place}: {line!r} has several fields. Write one id a line and nothing else.")
@@ -95,10 +97,15 @@ def _refuse_several(text: str, is_item: Callable[[str], bool], place: str, remed
     """Raise ConfigError if `text` is not an item but its parts are, so that it would be ignored as unknown."""
     if is_item(text):
         return
-    fields = [_clean(part).strip('"') for part in _SEPARATORS.split(text)]
-    words = text.split()
-    if (len(fields) > 1 and is_item(fields[0])) or (len(words) > 1 and all(map(is_item, words))):
-        part = fields[0] if len(fields) > 1 else words[0]
+    quoted = [part.replace('""', '"') for part in _QUOTED.findall(text)]
+    fields = [_clean(part).strip("\"'") for part in _SEPARATORS.split(text)]
+    fields += map(_clean, _SEPARATORS.split(text))
+    words = [_clean(part).strip("\"'") for part in text.split()]
+    parts = [part for part in (*quoted, *fields) if is_item(part)]
+    if not parts and 2 * sum(map(is_item, words)) >= len(words) > 1:
+        parts = [part for part in words if is_item(part)]
+    if parts:
+        part = parts[0]
         raise ConfigError(
             f"{place}: {text!r} is not the id of an item, but {part!r} is. {remedy}; if {text!r} is one id, "
             "put it between double quotes."

@@ -65,7 +65,7 @@ class DataConfig:
     """Query in SQL, if the data is the URL of a database, such as sqlite:///events.db."""
     where: str = ""
     """Keep only the rows that fulfil this condition in SQL, such as: event = 'purchase' AND rating >= 4."""
-    missing: str = r"NA,N/A,NULL,\N,None,NaN"
+    missing: str = r"NA,N/A,NULL,\N,None,NaN,<NA>,#N/A"
     """Values that mean a missing user or item, in any case of letters; an empty value is always missing."""
     max_rejects: int = setting(0, Ge(-1), Le(_MOST))
     """Number of bad rows to tolerate before the data is refused; -1 tolerates any number."""

@@ -214,12 +214,15 @@ def _with_file_names(rejects: pl.DataFrame, names: list[str]) -> pl.DataFrame:
 
 def _remedy(events: Events) -> str:
     """Return what to do about bad rows. If most are bad, the way of reading is wrong, so none is to be skipped."""
-    count = events.rejects.height
+    rejects, count = events.rejects, events.rejects.height
     undecodable = int((events.rejects["reason"] == NOT_UTF8).sum())
     if 2 * count > events.read:
         if 2 * undecodable > count:
             return "Set the encoding, for example encoding=cp1252 for a file that Excel wrote on Windows."
         return "Correct the file, or how it is read: `columns`, `time_format`, `time_unit`, `encoding`."
+    units = rejects.filter(pl.col("reason").str.starts_with(times.ANOTHER_UNIT)).height
+    if 2 * units > count:
+        return f"Convert these times to the unit of the others, or skip the rows with max_rejects={count}."
     other = "set `encoding` if the text is not UTF-8, " if undecodable else ""
     return f"Fix these rows, {other}or skip them with max_rejects={count} (-1 skips any number of bad rows)."
 

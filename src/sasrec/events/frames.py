@@ -148,10 +148,12 @@ def _typed_faults(series: pl.Series, role: str) -> tuple[pl.Series, str]:
 
 def _refuse_short_floats(frame: pl.DataFrame, columns: Columns, name: str) -> None:
     """Raise DataError if times are 32-bit floats that are too large to be exact. Remedy: integers."""
-    if columns.time is None or frame.schema[columns.time] != pl.Float32:
+    if columns.time is None or frame.schema[columns.time] not in (pl.Float32, pl.List(pl.Float32)):
         return
-    largest = frame[columns.time].abs().max()
-    if isinstance(largest, float) and largest >= 2**24:
+    values = frame[columns.time] if frame.schema[columns.time] == pl.Float32 else frame[columns.time].explode()
+    largest = values.abs().max()
+    fractions = (values.is_finite() & (values != values.round())).any()
+    if isinstance(largest, float) and (largest >= 2**24 or (largest >= 2**13 and fractions)):
         raise DataError(
             f"{name}: column {columns.time!r} is of type Float32, which rounds times such as {largest:.0f} to "
             "minutes. Read the times as integers or 64-bit floats from where they come."
@@ -159,16 +161,17 @@ def _refuse_short_floats(frame: pl.DataFrame, columns: Columns, name: str) -> No
 
 
 def _binary_text(series: pl.Series) -> pl.Series | None:
-    """Return the text of bytes: UUIDs of 16 bytes, or UTF-8; None for other bytes."""
-    values = series.to_list()
-    if all(value is None or len(value) == 16 for value in values):
-        return pl.Series(
-            [None if value is None else str(uuid.UUID(bytes=value)) for value in values], dtype=pl.String
-        )
+    """Return the text of bytes: UTF-8, or else UUIDs of 16 bytes; None for other bytes."""
     try:
-        return series.cast(pl.String)
+        text = series.cast(pl.String)
+        if not text.str.contains(r"[\x00-\x1f\x7f]").any():
+            return text
     except pl.exceptions.PolarsError:
+        pass
+    values = series.to_list()
+    if any(value is not None and len(value) != 16 for value in values):
         return None
+    return pl.Series([None if value is None else str(uuid.UUID(bytes=value)) for value in values], dtype=pl.String)
 
 
 def id_text(series: pl.Series, file: str) -> pl.Series:

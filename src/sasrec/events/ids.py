@@ -11,9 +11,10 @@ import polars as pl
 
 _LONGEST_ID = 512
 _CONTROL = r"[\x00-\x1f\x7f]"
+_NOTHING = r"^[\s\p{Cf}\"'`]*$"  # quotes and invisible characters are no id
 _INTEGER = r"(?-u)^-?\d+$"
 _FRACTION = r"(?-u)^-?\d+(\.\d+([eE][+-]?\d+)?|[eE][+-]?\d+)$"
-_ROUNDED = r"(?-u)^-?\d+(\.\d+)?[eE]\+\d+$"
+_ROUNDED = r"(?-u)^-?(\d+([.,]\d+)?[eE]\+|\d[.,]\d+[eE])\d+$"  # 1.2E+12 of Excel, 1.2E12 of Java
 
 
 class IdCodes:
@@ -52,14 +53,18 @@ class IdCodes:
             pl.col("count").filter(text != "").sum().alias("all"),
         ).row(0)
         broken = text.str.contains(_FRACTION) if 2 * integers > filled else pl.lit(False)
+        # 7 and 7.0 are one id that a program wrote in two ways.
+        bare = text.str.replace(r"\.0+$", "")
+        twofold = text.str.contains(r"(?-u)^-?\d+(\.0+)?$") & bare.is_duplicated()
         words = [word.strip().lower() for word in missing.split(",")]
         reason = (
-            pl.when(text == "").then(pl.lit(f"the {role} is empty"))
+            pl.when(text.str.contains(_NOTHING)).then(pl.lit(f"the {role} is empty"))
             .when(text.str.to_lowercase().is_in(words)).then(pl.format(f"the {role} is missing ({{}})", text))
             .when(text.str.contains(_CONTROL)).then(pl.lit(f"the {role} has a control character"))
             .when(text.str.len_chars() > _LONGEST_ID)
             .then(pl.lit(f"the {role} is longer than {_LONGEST_ID} characters"))
             .when(broken).then(pl.lit(f"the {role} is not an integer, unlike most others"))
+            .when(twofold).then(pl.format(f"the {role} {{}} is also written as a fraction or as an integer", bare))
             .when(text.str.contains(_ROUNDED)).then(pl.lit(f"the {role} is a rounded number, which merges ids"))
         )  # fmt: skip
         return frame.select(reason.alias("reason")).to_series()

@@ -6,15 +6,23 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from sasrec.events.times import ISO, calendar_form, plausible
+from sasrec.events.formats import plausible
+from sasrec.events.times import ISO, calendar_form
 
 _UNITS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 _NUMBER = r"(?-u)^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _INTEGER = r"(?-u)^[+-]?\d+$"
+_MONTH = "(?:jan|feb|mar|mär|apr|may|mai|jun|jul|aug|sep|oct|okt|nov|dec|dez)"
 _DATE = (
-    r"(?-u)^(\d{1,4}[/.-]\d{1,2}[/.-]\d{1,4}|\d{1,2}[ -][A-Za-z]{3,9}[ -]\d{2,4}|"
-    r"[A-Za-z]{3},? \d{1,2} [A-Za-z]{3})"
+    r"(?i)^(?:[a-z]{2,9}[,.]? )?(?:\d{1,4}[/.\-年]\s?\d{1,2}[/.\-月]\s?\d{1,4}|\d{1,2}[.,]?[ -/]"
+    + _MONTH
+    + r"[a-zä]*[., -/]*\d{2,4}|"
+    + _MONTH
+    + r"[a-zä]*\.? \d{1,2}(?:,| \d\d:).*\d{4}$|\d{1,2} \d{1,2}, \d{4}$|\d{8}T\d{4,6})"
 )
+_CLOCK = r"(?i)^\d{1,2}:\d\d(?::\d\d(?:\.\d+)?)?\s?(?:[ap]m)?$"
+_STAND_INS = ["0", "-1", "9999999999", "9999999999999", "0001-01-01", "1970-01-01", "9999-12-31", "0000-00-00"]
+DATES, OTHER_DATES, EXCEL = "dates", "dates in another format", "excel"
 _MOST_GRADES = 12
 """At most this many distinct numbers in a small range can be ratings, counts or flags, so cannot prove an id."""
 
@@ -30,7 +38,8 @@ class Profile:
     share_number: float
     time: str
     """How nearly all values can be read as times: "dates", "dates in another format", a form of calendar numbers
-    such as "yyyymmdd", or "s since 1970" (also ms, us, ns); "" if they cannot."""
+    such as "yyyymmdd", or "s since 1970" (also ms, us, ns); "" if they cannot. Values such as 0, which stand for
+    a missing time, do not count."""
     few: bool
     """Whether the values are few distinct numbers or short words, such as ratings, flags or categories."""
     example: str
@@ -66,7 +75,7 @@ def profile(name: str, values: pl.Series) -> Profile:
         distinct=distinct,
         share_integer=integer,
         share_number=number,
-        time=_time_kind(text, number) if rows else "",
+        time=time_kind(text, 0.95),
         few=_is_few(text, distinct, number),
         example=str(text[0]) if rows else "",
     )
@@ -76,20 +85,34 @@ def _share(text: pl.Series, pattern: str) -> float:
     return int(text.str.contains(pattern).sum()) / max(1, len(text))
 
 
-def _time_kind(text: pl.Series, number: float) -> str:
-    if _share(text, ISO) > 0.95:
-        return "dates"
-    if _share(text, _DATE) > 0.95:
-        return "dates in another format"
-    if number <= 0.95:
+def time_kind(values: pl.Series, least: float) -> str:
+    """Return how more than the share `least` of the values can be read as times, as in Profile; or ""."""
+    text = values.cast(pl.String).str.strip_chars()
+    text = text.filter((text != "").fill_null(False) & ~text.is_in(_STAND_INS))
+    if not len(text):
+        return ""
+    if _share(text, ISO) > least:
+        return DATES
+    if _share(text, _DATE) > least:
+        return OTHER_DATES
+    if _share(text, _NUMBER) <= least:
         return ""
     size = text.cast(pl.Float64, strict=False).drop_nulls()
     low, high = plausible()
-    for unit, microseconds in _UNITS.items():
-        if int((size * microseconds).is_between(low, high).sum()) > 0.95 * len(size):
+    fitting = {unit: int((size * factor).is_between(low, high).sum()) for unit, factor in _UNITS.items()}
+    for unit, count in fitting.items():
+        if count > least * len(text):
             return f"{unit} since 1970"
-    form = calendar_form(text)
-    return "" if form in ("", "mmdd", "excel") else form
+    if sum(fitting.values()) > least * len(text):
+        return "times since 1970 in several units"
+    form = calendar_form(text, least)
+    return "" if form == EXCEL else form
+
+
+def is_clock(values: pl.Series) -> bool:
+    """Return whether nearly all values are times of day without a date, such as 20:45."""
+    text = values.drop_nulls()
+    return len(text) > 0 and _share(text, _CLOCK) > 0.95
 
 
 def _is_few(text: pl.Series, distinct: int, number: float) -> bool:

@@ -7,7 +7,6 @@ a header, only the content decides: the place of a column is not evidence.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
 from sasrec.events.profile import Profile, profile
 from sasrec.events.sequences import list_form
+from sasrec.events.time_column import time_column, time_remedy
 from sasrec.events.times import parse
 
 # Recognised names, normalised by `_normalised`: lower case, without blanks, hyphens and underscores.
@@ -29,27 +29,6 @@ _KNOWN = {
     "time": "time timestamp ts date datetime unixreviewtime reviewtime eventtime createdat unixtime",
 }
 _ROLES = {name: role for role, names in _KNOWN.items() for name in names.split()}
-# Words that mark a time inside a longer name, such as invoice_date, TRANSACTION_DT, clickTime or 时间.
-_TIME_WORDS = frozenset(
-    [
-        "time",
-        "timestamp",
-        "ts",
-        "date",
-        "datetime",
-        "dt",
-        "day",
-        "when",
-        "at",
-        "zeit",
-        "datum",
-        "fecha",
-        "fecha_hora",
-        "heure",
-    ]
-)
-_TIME_SIGNS = re.compile("时间|日期|時間|日付|시간|날짜|дата|время|timestamp|datetime", re.IGNORECASE)
-_TIME_ENDS = re.compile(r"([a-z](date|time)|(^|[^a-z])dat)$", re.IGNORECASE)  # eventdate, clicktime, t_dat
 _USER_WORDS = r"(?-u)(?i)^(u|usr|user|cust|customer|visitor|member|client|session)[-_ ]?\d+$"
 _ITEM_WORDS = r"(?-u)(?i)^(i|itm|item|p|prod|product|m|movie|sku|article|track|song|video|book)[-_ ]?\d+$"
 _ASIN, _REVIEWER = r"(?-u)^(B0[0-9A-Z]{8}|\d{9}[\dX])$", r"(?-u)^A[0-9A-Z]{8,}$"
@@ -112,7 +91,8 @@ def choose(sample: Mapping[str, pl.Series], config: DataConfig, file: str) -> tu
     notes: list[str] = []
     if config.time_column is None:
         rest = {name: values for name, values in sample.items() if name not in chosen.values()}
-        chosen["time"], notes = _time_column(rest, file)
+        known = [name for name in rest if _ROLES.get(_normalised(name)) == "time"]
+        chosen["time"], notes = time_column(rest, known, sample[str(chosen["item"])], file)
     elif config.time_column == NO_TIME and NO_TIME not in names:
         chosen["time"] = None
     guessed = [f"{role} = {chosen[role]}" for role in requested if requested[role] is None and chosen[role]]
@@ -138,36 +118,6 @@ def _check_requested(requested: Mapping[str, str | None], names: Sequence[str], 
             )
 
 
-def _time_column(rest: Mapping[str, pl.Series], file: str) -> tuple[str | None, list[str]]:
-    """Choose the time among the columns that are neither user nor item.
-
-    A column with a recognised name is chosen if its values are times or cannot be judged. It must also be the
-    finest: a date beside a time of day would lose the order within a day.
-    """
-    profiles = {name: profile(name, values) for name, values in rest.items()}
-    known = [name for name in rest if _ROLES.get(_normalised(name)) == "time"]
-    named = [name for name in rest if name in known or _names_time(name)]
-    readable = [name for name in named if profiles[name].time]
-    if len(named) > 1:
-        finest = max(profiles[name].distinct for name in readable) if readable else 0
-        best = [name for name in readable if profiles[name].distinct == finest]
-        if len(best) == 1 and (best[0] in known or not known):
-            others = ", ".join(name for name in named if name != best[0])
-            return best[0], [f"{best[0]} is used as the time, not {others}, because its times are the finest"]
-        raise DataError(
-            f"{file}: more than one column could be the time ({', '.join(named)}). {_time_remedy(best or named)}"
-        )
-    if named:
-        return named[0], []
-    unnamed = [name for name in rest if profiles[name].time and not _names_id(name)]
-    if unnamed:
-        raise DataError(
-            f"{file}: the column {unnamed[0]} looks like times ({profiles[unnamed[0]].time}, such as "
-            f"{profiles[unnamed[0]].example}), but its name is not a usual one. {_time_remedy(unnamed)}"
-        )
-    return None, []
-
-
 def by_content(
     sample: Mapping[str, pl.Series], separator: str, config: DataConfig, file: str
 ) -> tuple[Columns, list[str]]:
@@ -188,7 +138,7 @@ def by_content(
         times_left = [name for name in rest if profile(name, sample[name]).time]
         if len(times_left) > 1:
             found_times = f"more than one column could be the time ({', '.join(times_left)})"
-            raise DataError(f"{file}: {found_times}. {_time_remedy(times_left)}")
+            raise DataError(f"{file}: {found_times}. {time_remedy(times_left)}")
         notes = [f"column {times_left[0]} is used as the time, because its values are times"] if times_left else []
         return Columns(config.user_column, config.item_column, times_left[0] if times_left else None), notes
     if config.user_column or config.item_column or config.time_column not in (None, NO_TIME):
@@ -333,26 +283,6 @@ def _suggested(profiles: Sequence[Profile]) -> str:
 
 def _remedy(role: str) -> str:
     return f"Name it with `{role}_column` (in `prepare`: `{role}`)."
-
-
-def _time_remedy(names: Sequence[str]) -> str:
-    return (
-        f"Name it with time_column={names[0]} (in `prepare`: `time`), or use time_column=none for the order of "
-        "the rows."
-    )
-
-
-def _names_time(name: str) -> bool:
-    """Whether a part of a name, such as `date` in invoice_date, says that the column is a time."""
-    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)
-    whole = bool(
-        _TIME_SIGNS.search(name) or _TIME_ENDS.search(name) or re.search("time|date", name, re.IGNORECASE)
-    )
-    return whole or any(word.lower() in _TIME_WORDS for word in words)
-
-
-def _names_id(name: str) -> bool:
-    return bool(re.search(r"(?i)(^|[^a-z])(id|ids|no|nr|number|code|sku|price|amount)$|[a-z]Id$", name))
 
 
 def _normalised(name: str) -> str:

@@ -6,32 +6,27 @@ numbers and dates, and decide the unit. Splitting the rows over several files th
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 import polars as pl
 
 from sasrec.config.settings import TimeUnit
 from sasrec.errors import DataError
+from sasrec.events.formats import by_usual_format, parsed_by, plausible
 
 _MICROSECONDS = {"s": 10**6, "ms": 10**3, "us": 1}
 # A unit is chosen if the median absolute number is below its limit. 1e11 s is the year 5138; 1e11 ms is 1973.
 _LARGEST = {"s": 1e11, "ms": 1e14, "us": 1e17}
+_FACTORS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
+_FIRST_PLAUSIBLE = plausible()[0]
+_RECENT = 788_918_400 * 10**6  # 1995: counts from 2001, or of 100 ns since year 1, look like times before it
+ANOTHER_UNIT = "the time seems to be in another unit"
+_SCIENTIFIC = r"^[+-]?\d+[.]?(\d*)[eE]\+?\d+$"
+_ROUNDED_DIGITS = 5  # 1.60004E+09: a time has more digits behind the point
 _FIRST, _END = -62_135_596_800, 253_402_300_800  # in seconds: the start of year 1 and the end of year 9999
 ISO = (
     r"(?-u)^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?)?"
     r"\s?(?:(Z|z|UTC)|([+-])([01]\d|2[0-3]):?([0-5]\d)?)?$"
 )
-_FORMAT_SAMPLE = 100_000
 _AT_ONCE = 2_000_000  # rows converted at once
-_DAYS = ["%m/%d/%Y", "%d/%m/%Y", "%m/%d/%y", "%d/%m/%y", "%Y/%m/%d", "%d.%m.%Y", "%d.%m.%y"]
-_DAYS += ["%m-%d-%Y", "%d-%m-%Y", "%Y-%m-%d"]
-_USUAL = [
-    *(day + time for day in _DAYS for time in ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")),
-    *("%Y%m%dT%H%M%S", "%Y%m%dT%H%M%SZ", "%a %b %d %H:%M:%S %z %Y", "%a %b %d %H:%M:%S %Y"),
-    *("%a, %d %b %Y %H:%M:%S GMT", "%a, %d %b %Y %H:%M:%S %z", "%d/%b/%Y:%H:%M:%S %z"),
-    *("%B %d, %Y", "%b %d, %Y", "%m %d, %Y", "%d %b %Y", "%d %B %Y", "%d-%b-%Y", "%d %b %Y %H:%M:%S"),
-]
-_EARLIEST = 631_152_000  # 1990-01-01 in seconds since 1970
 PARSED = {
     "integer": pl.Int64,
     "decimal": pl.Float64,
@@ -51,7 +46,7 @@ def parse(text: pl.Series, time_format: str = "") -> pl.DataFrame:
     """
     text = text.str.strip_chars()
     if time_format:
-        return _parsed_by(time_format, text)
+        return parsed_by(time_format, text)
     integer = text.cast(pl.Int64, strict=False)
     frame = pl.DataFrame({"text": text, "integer": integer})
     if integer.null_count() == 0:  # fast path: most files have integer times only
@@ -78,51 +73,6 @@ def parse(text: pl.Series, time_format: str = "") -> pl.DataFrame:
         # An integer can be turned back into its text, so storing the text would waste memory.
         pl.when(pl.col("integer").is_null()).then("text").alias("raw_time"),
     )  # fmt: skip
-
-
-def _parsed_by(time_format: str, text: pl.Series) -> pl.DataFrame:
-    """Parse text by a format of strptime. Times without a time zone are UTC."""
-    try:
-        time = text.str.to_datetime(time_format, strict=False, time_unit="us")
-    except pl.exceptions.PolarsError as error:
-        raise DataError(f"time_format={time_format} cannot be used ({error}). Write it as for strptime.") from None
-    frame = pl.DataFrame({"text": text, "iso": time.cast(pl.Int64)})
-    zoned = "%z" in time_format.lower() or time_format.endswith(("Z", "GMT"))
-    fault = pl.when(pl.col("iso").is_null()).then(pl.lit(f"the time does not have the format {time_format}"))
-    return frame.select(
-        integer=pl.lit(None, pl.Int64), decimal=pl.lit(None, pl.Float64), iso="iso",
-        zoned=pl.when(pl.col("iso").is_not_null()).then(pl.lit(zoned)),
-        time_reason=pl.when(pl.col("text").fill_null("") == "").then(pl.lit("the time is empty")).otherwise(fault),
-        raw_time="text",
-    )  # fmt: skip
-
-
-def _by_usual_format(parsed: pl.DataFrame) -> tuple[pl.DataFrame, str]:
-    """Parse times of which none is a number or ISO 8601 date, if one usual format alone fits nearly all.
-
-    Raises: DataError if no format or several fit, so that day and month cannot be distinguished. Remedy: give one.
-    """
-    text = parsed["raw_time"]
-    filled = text.filter((text != "").fill_null(False))
-    if not len(filled):
-        return parsed, "no row has a time"
-    sample = filled.head(_FORMAT_SAMPLE)
-    low, high = plausible()
-    share = {}
-    for each in _USUAL:
-        times = sample.str.to_datetime(each, strict=False, time_unit="us").to_physical()
-        share[each] = int(times.is_between(low, high).sum()) / len(sample)
-    fitting = [each for each, parts in share.items() if parts > 0.95]
-    if not fitting and int(sample.str.contains(r"^\d+,\d+$").sum()) > 0.95 * len(sample):
-        raise DataError(f"the times, such as {filled[0]}, have a decimal comma. Write them with a point.")
-    if len(fitting) != 1:
-        suggested = " or ".join(f"time_format='{each}'" for each in fitting or ["%d.%m.%Y %H:%M"])
-        found = "several formats fit" if fitting else "no usual format fits"
-        raise DataError(
-            f"the times, such as {filled[0]}, are neither numbers nor ISO 8601 dates, and {found}. Use {suggested}"
-            f"{'' if fitting else ', with the parts of your times (as in strptime)'}."
-        )
-    return _parsed_by(fitting[0], text), f"times are read by the format {fitting[0]}"
 
 
 def outside_calendar(series: pl.Series) -> pl.Series:
@@ -177,11 +127,10 @@ def resolve(parsed: pl.DataFrame, unit: TimeUnit) -> tuple[pl.DataFrame, str, li
     parsed = parsed.with_columns(
         pl.lit(None, kind).alias(name) for name, kind in PARSED.items() if name not in parsed
     )
-    numbers = parsed.filter(pl.col("iso").is_null() & pl.col("time_reason").is_null())
     warnings = []
-    if parsed.height and not numbers.height and not parsed["iso"].count() and unit in ("auto", "iso"):
-        parsed, note = _by_usual_format(parsed)
-        warnings += [note]
+    parsed, notes = _with_usual_format(parsed, unit)
+    warnings += notes
+    numbers = parsed.filter(pl.col("iso").is_null() & pl.col("time_reason").is_null())
     dates = parsed["iso"].count()
     if dates and dates >= numbers.height:
         if unit not in ("auto", "iso"):
@@ -198,24 +147,46 @@ def resolve(parsed: pl.DataFrame, unit: TimeUnit) -> tuple[pl.DataFrame, str, li
         reason = pl.lit("the time is a date, but most others are numbers")
     parsed = parsed.with_columns(time=pl.when(odd.not_()).then(time))
     if unit == "auto":
+        _refuse_rounded(numbers)
         _refuse_implausible(parsed, resolved_unit)
     outside = pl.col("time").is_null() & pl.col("time_reason").is_null()
     unlikely = pl.lit(unit == "auto") & pl.col("time").is_between(*plausible()).not_()
     resolved = parsed.select(
         pl.when(unlikely.not_()).then("time").alias("time"),
         pl.when(odd).then(reason)
-        .when(outside)
-        .then(pl.lit(f"the time is out of range for {resolved_unit}: it must be in the years 1 to 9999"))
-        .when(unlikely).then(_why_unlikely(resolved_unit))
+        .when(outside | unlikely).then(_why_unlikely(resolved_unit, guessed=unit == "auto"))
         .otherwise("time_reason").alias("reason"),
         pl.when(odd | outside | unlikely | pl.col("time_reason").is_not_null())
         .then(pl.coalesce("raw_time", pl.col("integer").cast(pl.String))).alias("raw_time"),
     )  # fmt: skip
     if resolved_unit == "iso" and not parsed["zoned"].all():
         warnings.append("dates without a time zone are read as UTC")
-    if resolved_unit in _FORMS:
-        warnings.append(f"times are read as {_MEANINGS[resolved_unit]}")
-    return resolved, resolved_unit, warnings
+    return resolved, resolved_unit, [*warnings, *_notes(resolved["time"], resolved_unit)]
+
+
+def _with_usual_format(parsed: pl.DataFrame, unit: TimeUnit) -> tuple[pl.DataFrame, list[str]]:
+    """Parse dates in a usual format, if most times are neither numbers nor ISO 8601 dates. Returns notes, too.
+
+    Raises: DataError if no format fits and all times are such. Remedy: give the format.
+    """
+    read = pl.coalesce(pl.col("integer").cast(pl.Float64), "decimal", pl.col("iso").cast(pl.Float64)).is_not_null()
+    readable = parsed.select(read.sum()).item()
+    filled = parsed.select(((pl.col("raw_time") != "").fill_null(False) & ~read).sum()).item()
+    if not parsed.height or unit not in ("auto", "iso") or (readable and readable >= filled):
+        return parsed, []
+    try:
+        found, note = by_usual_format(
+            parsed.with_columns(_raw_time()), parsed["raw_time"].filter(parsed.select(~read).to_series())
+        )
+    except DataError:
+        if readable:  # the bad rows are listed
+            return parsed, []
+        raise
+    return found, [note]
+
+
+def _raw_time() -> pl.Expr:
+    return pl.coalesce("raw_time", pl.col("integer").cast(pl.String)).alias("raw_time")
 
 
 def _resolved_integers(parsed: pl.DataFrame, unit: TimeUnit) -> tuple[pl.DataFrame, str, list[str]]:
@@ -228,25 +199,26 @@ def _resolved_integers(parsed: pl.DataFrame, unit: TimeUnit) -> tuple[pl.DataFra
     for start in range(0, max(1, parsed.height), _AT_ONCE):
         part = parsed.slice(start, _AT_ONCE).with_columns(empty).with_columns(time=time)
         converted.append(part.select("time", "integer"))
-    times = pl.concat(converted)
+    times = pl.concat(converted).with_columns(decimal=pl.lit(None, pl.Float64), raw_time=pl.lit(None, pl.String))
     if unit == "auto":
-        _refuse_implausible(times.with_columns(raw_time=pl.lit(None, pl.String)), known)
+        _refuse_implausible(times, known)
     outside = pl.col("time").is_null()
     unlikely = pl.lit(unit == "auto") & pl.col("time").is_between(*plausible()).not_()
     resolved = times.select(
         pl.when(unlikely.not_()).then("time").alias("time"),
-        pl.when(outside)
-        .then(pl.lit(f"the time is out of range for {known}: it must be in the years 1 to 9999"))
-        .when(unlikely).then(_why_unlikely(known)).alias("reason"),
+        pl.when(outside | unlikely).then(_why_unlikely(known, guessed=unit == "auto")).alias("reason"),
         pl.when(outside | unlikely).then(pl.col("integer").cast(pl.String)).alias("raw_time"),
     )  # fmt: skip
-    return resolved, known, [f"times are read as {_MEANINGS[known]}"] if known in _FORMS else []
+    return resolved, known, _notes(resolved["time"], known)
 
 
-def plausible() -> tuple[int, int]:
-    """Return the range of plausible times in microseconds: 1990 to a year after tomorrow."""
-    end = datetime.now(UTC) + timedelta(days=367)
-    return _EARLIEST * 10**6, int(end.timestamp() * 10**6)
+def _notes(times: pl.Series, unit: str) -> list[str]:
+    notes = [f"times are read as {_MEANINGS[unit]}"] if unit in _FORMS else []
+    median = times.median()
+    if unit in _FACTORS and isinstance(median, float) and _FIRST_PLAUSIBLE <= median < _RECENT:
+        year = pl.select(pl.lit(int(median)).cast(pl.Datetime("us")).dt.year()).item()
+        notes.append(f"most times are around the year {year}, read as {unit} since 1970; check that this is right")
+    return notes
 
 
 def _refuse_implausible(parsed: pl.DataFrame, unit: str) -> None:
@@ -257,36 +229,69 @@ def _refuse_implausible(parsed: pl.DataFrame, unit: str) -> None:
     example = parsed.filter(pl.col("time").is_not_null()).select(
         pl.coalesce("raw_time", pl.col("integer").cast(pl.String)).first()
     )
+    hint = ""
+    if form := _form_of(parsed, 0.5):
+        hint = f"Most look like {_MEANINGS[form]}, but not all: correct the others"
+        hint += f", or use time_format='{_FORMATS[form]}'. " if form in _FORMATS else ". "
+    elif parsed.select(_MONTH_AND_DAY.is_between(*plausible()).fill_null(False).all()).item():
+        hint = (
+            "They may be months and days (mmdd): add the year, or use time_format=%m%d if it is always the same. "
+        )
     raise DataError(
         f"the times, such as {example.item()}, would be around {shown} if they were read as {unit}, which is not "
-        f"a plausible date. If it is right, use time_unit={unit}; otherwise give another time_unit or "
+        f"a plausible date. {hint}If it is right, use time_unit={unit}; otherwise give another time_unit or "
         "a time_format, or use time_column=none for the order of the rows."
     )
 
 
-def _why_unlikely(unit: str) -> pl.Expr:
-    low, high = plausible()
-    finer, coarser = (pl.col("time") / 1000).is_between(low, high), (pl.col("time") * 1000.0).is_between(low, high)
+def _refuse_rounded(numbers: pl.DataFrame) -> None:
+    """Raise DataError if most times are rounded, such as 1.60004E+09 by a spreadsheet. Remedy: all digits."""
+    digits = numbers["raw_time"].str.extract(_SCIENTIFIC).str.len_chars().drop_nulls()
+    if 2 * len(digits) > numbers.height and digits.max() <= _ROUNDED_DIGITS:  # type: ignore[operator]
+        raise DataError(
+            f"the times, such as {numbers['raw_time'].drop_nulls()[0]}, are rounded, so their order is lost. "
+            "Export them again with all digits, or use time_column=none for the order of the rows."
+        )
+
+
+def _why_unlikely(unit: str, *, guessed: bool) -> pl.Expr:
+    """Return why a time is outside the calendar or, if the unit is `guessed`, not plausible."""
+    value = pl.coalesce(pl.col("integer").cast(pl.Float64), "decimal")
+    other = [(value * factor).is_between(*plausible()) for name, factor in _FACTORS.items() if name != unit]
     return (
-        pl.when(finer | coarser)
-        .then(pl.lit(f"the time seems to be in another unit than {unit}, unlike most others"))
+        pl.when(pl.lit(guessed and unit in _FACTORS) & pl.any_horizontal(other))
+        .then(pl.lit(f"{ANOTHER_UNIT} than {unit}, unlike most others"))
+        .when(pl.col("time").is_null())
+        .then(pl.lit(f"the time is out of range for {unit}: it must be in the years 1 to 9999"))
         .otherwise(pl.lit("the time is before 1990 or in the future, unlike most others"))
     )  # fmt: skip
 
 
-def calendar_form(text: pl.Series) -> str:
-    """Return the calendar form that all numbers have, such as "yyyymmdd"; "" if they have none."""
-    unit = _unit_of(parse(text))
-    return unit if unit in _FORMS else ""
+def calendar_form(text: pl.Series, least: float) -> str:
+    """Return the calendar form that more than the share `least` of numbers have, such as "yyyymmdd"; else ""."""
+    return _form_of(parse(text), least)
+
+
+def _form_of(numbers: pl.DataFrame, least: float) -> str:
+    value = (
+        pl.coalesce(pl.col("integer").cast(pl.Float64), "decimal") if "decimal" in numbers else pl.col("integer")
+    )
+    numbers = numbers if "decimal" in numbers else numbers.with_columns(decimal=pl.lit(None, pl.Float64))
+    for name, form in _FORMS.items():
+        # A cheap look at the range first.
+        in_range = numbers.select(value.is_between(*_RANGES[name]).sum()).item()
+        if numbers.height and in_range > least * numbers.height:
+            fitting = numbers.select(form.is_between(*plausible()).fill_null(False).sum()).item()
+            if fitting > least * numbers.height:
+                return name
+    return ""
 
 
 def _unit_of(numbers: pl.DataFrame) -> str:
+    """Return the calendar form that all numbers have; else the unit in which most are plausible."""
+    if form := _form_of(numbers, 1 - 0.5 / max(1, numbers.height)):
+        return form
     value = pl.coalesce(pl.col("integer").cast(pl.Float64), "decimal")
-    for name, form in _FORMS.items():
-        # A cheap look at the range first: all digits count, so one other number decides against the form.
-        in_range = numbers.height and numbers.select(value.is_between(*_RANGES[name]).all()).item()
-        if in_range and numbers.select(form.is_between(*plausible()).fill_null(False).all()).item():
-            return name
     size = numbers.select(value.abs().median()).item()
     return next((unit for unit, largest in _LARGEST.items() if (size or 0) < largest), "ns")
 
@@ -337,19 +342,18 @@ _FORMS = {
     "yyyymmddhhmm": _digits("%Y%m%d%H%M"),
     "yyyymmddhhmmss": _digits("%Y%m%d%H%M%S"),
     "excel": _EXCEL_DAYS,
-    "mmdd": _digits("%Y%m%d", "2000"),
 }
 _RANGES = {
     "yyyymmdd": (19_900_101, 21_001_231),
     "yyyymmddhhmm": (199_001_010_000, 210_012_312_359),
     "yyyymmddhhmmss": (19_900_101_000_000, 21_001_231_235_959),
     "excel": (32_874, 60_000),
-    "mmdd": (101, 1_231),
 }
 _MEANINGS = {
     "yyyymmdd": "calendar dates (yyyymmdd)",
     "yyyymmddhhmm": "calendar dates with times of day (yyyymmddhhmm)",
     "yyyymmddhhmmss": "calendar dates with times of day (yyyymmddhhmmss)",
     "excel": "Excel's days since 1900",
-    "mmdd": "months and days (mmdd) of one year, for which 2000 is taken",
 }
+_FORMATS = {"yyyymmdd": "%Y%m%d", "yyyymmddhhmm": "%Y%m%d%H%M", "yyyymmddhhmmss": "%Y%m%d%H%M%S"}
+_MONTH_AND_DAY = _digits("%Y%m%d", "2000")

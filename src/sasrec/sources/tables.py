@@ -110,7 +110,7 @@ def _delimited(text: str, separator: str) -> Reading:
     def plain() -> Iterator[tuple[int, Record | None]]:
         for number, line in enumerate(_lines(text), start=1):
             if line.strip():
-                yield number, [_clean(field) for field in line.split(separator)]
+                yield number, [_clean(_unquoted(field.strip())) for field in line.split(separator)]
 
     def with_quotes() -> Iterator[tuple[int, Record | None]]:
         reader = csv.reader(_lines(text), delimiter=separator, strict=True, skipinitialspace=True)
@@ -128,6 +128,12 @@ def _delimited(text: str, separator: str) -> Reading:
 
     named = {"\t": "tabs", ",": "commas", ";": "semicolons"}.get(separator, separator)
     return Reading(f"separated by {named}", None, with_quotes if quoted else plain)
+
+
+def _unquoted(field: str) -> str:
+    """Return a field without quotes that some program added, as the doubled ones inside show."""
+    sure = '""' in field[1:-1] and re.fullmatch('"(?:[^"]|"")*"', field)
+    return field[1:-1].replace('""', '"') if sure else field
 
 
 def _lines(text: str) -> Iterator[str]:

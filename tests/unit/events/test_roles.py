@@ -6,6 +6,7 @@ import random
 from itertools import permutations
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from sasrec.config.settings import DataConfig
@@ -91,7 +92,6 @@ def test_a_column_that_may_be_the_time_is_never_passed_over(tmp_path: Path) -> N
         (["20200914", "20201231"], "yyyymmdd"),
         (["20200914004552", "20200914004553"], "yyyymmddhhmmss"),
         (["44088", "44089.5"], "excel"),
-        (["0914", "1231"], "mmdd"),
     ],
 )
 def test_calendar_numbers_are_read_as_such_and_said(texts: list[str], unit: str, tmp_path: Path) -> None:
@@ -99,6 +99,14 @@ def test_calendar_numbers_are_read_as_such_and_said(texts: list[str], unit: str,
     assert events.time_unit == unit
     assert events.frame["time"].is_sorted()
     assert any("times are read as" in note for note in events.warnings)
+
+
+def test_months_and_days_have_no_year_unless_their_format_is_given(tmp_path: Path) -> None:
+    rows = [("a", "x", "1231"), ("a", "y", "104")]
+    with pytest.raises(DataError, match=r"months and days \(mmdd\): add the year, or use time_format=%m%d"):
+        read(tmp_path / "a.csv", rows, "user,item,date")
+    days = read(tmp_path / "a.csv", rows, "user,item,date", time_format="%m%d").frame["time"]
+    assert days.cast(pl.Datetime("us")).dt.to_string("%m-%d").to_list() == ["12-31", "01-04"]
 
 
 @pytest.mark.parametrize("odd", ["0", "-1", str(START * 1000), "9999999999"])
@@ -133,3 +141,73 @@ def test_values_that_stand_for_none_are_missing_ids(value: str, role: str, tmp_p
         read(tmp_path / "a.csv", rows, "user,item,time")
     kept = read(tmp_path / "a.csv", rows, "user,item,time", missing="?", max_rejects=1).frame.height
     assert kept == (2 if value else 1)
+
+
+@pytest.mark.parametrize(
+    ("header", "values", "message"),
+    [
+        ("user,item,ts", [40_000 + n for n in range(12)], r"days of Excel or a counter.*time_column=ts"),
+        ("user,item,date", [40_000 + n for n in range(12)], r"days of Excel or a counter.*time_column=date"),
+        ("user,item,event_day", [101 + n for n in range(12)], r"event_day says time.*time_column=event_day"),
+        ("user,item,year", [1990 + n for n in range(12)], r"year says time.*time_column=none"),
+        ("user,item,time", [101 + n for n in range(12)], r"would be around 1970.*time_column=none"),
+    ],
+)
+def test_numbers_that_may_be_a_counter_are_no_times(
+    header: str, values: list[int], message: str, tmp_path: Path
+) -> None:
+    rows = [("a", "x", str(value)) for value in values]
+    with pytest.raises(DataError, match=message):
+        read(tmp_path / "a.csv", rows, header)
+
+
+def test_days_of_excel_are_read_where_the_name_says_date_and_days_repeat(tmp_path: Path) -> None:
+    rows = [("a", "x", str(44_000 + n // 2)) for n in range(12)]
+    assert read(tmp_path / "a.csv", rows, "user,item,date").time_unit == "excel"
+
+
+def test_durations_are_noted_and_never_times(tmp_path: Path) -> None:
+    events = read(tmp_path / "a.csv", [("a", "x", str(n)) for n in range(12)], "user,item,watch_time")
+    assert events.time_unit is None
+    assert any("no time is read from watch_time" in note for note in events.warnings)
+
+
+def test_a_time_that_belongs_to_the_item_or_lacks_its_time_of_day_is_refused(tmp_path: Path) -> None:
+    rows = [(f"u{n}", f"i{n % 3}", f"2020-01-0{1 + n % 3}") for n in range(12)]
+    with pytest.raises(DataError, match="release_date has one time for each item"):
+        read(tmp_path / "a.csv", rows, "user,item,release_date")
+    rows = [("a", f"i{n}", "2020-01-01", f"12:{n:02d}") for n in range(12)]
+    with pytest.raises(DataError, match=r"date has dates, and time has times of day.*Join both"):
+        read(tmp_path / "a.csv", rows, "user,item,date,time")
+
+
+def test_a_finer_column_under_another_name_is_not_passed_over(tmp_path: Path) -> None:
+    rows = [("a", f"i{n}", "2020-01-01", str(START + n)) for n in range(12)]
+    with pytest.raises(DataError, match=r"more than one column could be the time \(date, seen\)"):
+        read(tmp_path / "a.csv", rows, "user,item,date,seen")
+
+
+@pytest.mark.parametrize("odd", ["0", "0001-01-01", "2020-09-14"])
+def test_one_odd_time_among_dates_in_a_usual_format_is_a_bad_row(odd: str, tmp_path: Path) -> None:
+    rows = [("a", f"i{n}", f"{13 + n}.09.2020") for n in range(12)]
+    with pytest.raises(
+        DataError, match=r"1 of 13 rows are bad:\n  a\.csv:14 time: the time does not have the format"
+    ):
+        read(tmp_path / "a.csv", [*rows, ("a", "x", odd)], "user,item,time")
+
+
+def test_times_rounded_by_a_spreadsheet_are_refused(tmp_path: Path) -> None:
+    rows = [("a", f"i{n}", f"{START + n * 10_000:.4E}") for n in range(12)]
+    with pytest.raises(DataError, match="are rounded, so their order is lost"):
+        read(tmp_path / "a.csv", rows, "user,item,time")
+    rows = [("a", f"i{n}", f"{START + n * 10_000:.9E}") for n in range(12)]
+    assert read(tmp_path / "a.csv", rows, "user,item,time").frame["time"][1] == (START + 10_000) * 10**6
+
+
+@pytest.mark.parametrize(
+    "ids", [["7", "8", "7.0", "9.0", "8.0"], ["1.2E9", "1.3E9"], ["1,20000E+09"], ["\u200b"], ["<NA>"], ["#N/A"]]
+)
+def test_ids_that_a_program_spoilt_are_refused(ids: list[str], tmp_path: Path) -> None:
+    rows = [(text, "x", str(START)) for text in ids]
+    with pytest.raises(DataError, match="rows are bad"):
+        read(tmp_path / "a.tsv", [*rows, ("other", "x", str(START))], "user,item,time")
