@@ -64,7 +64,7 @@ class Prepare:
     columns: str = ""
     """Roles of the columns in order, such as user,item,-,time; or pairs such as session_id:user,0:item."""
     time_format: str = ""
-    """Format of times that are not ISO 8601, such as %%d.%%m.%%Y %%H:%%M (as in strptime)."""
+    """Format of times that are not ISO 8601, such as %d.%m.%Y %H:%M (as in strptime)."""
     encoding: OptionalText = None
     """Encoding of text files, such as cp1252. Default: UTF-8, or UTF-16 where a byte order mark says so."""
     query: str = ""

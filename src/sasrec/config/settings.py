@@ -321,7 +321,17 @@ def split_of_files(config: RunConfig) -> RunConfig:
 def _relations(config: RunConfig) -> list[tuple[bool, str]]:
     """Rules between two settings. For each rule: whether the settings break it, and the error message."""
     model, loss, training = config.model, config.loss, config.training
+    data = config.data
+    columns = [name for name in ("user_column", "item_column", "time_column") if getattr(data, name) is not None]
     return [
+        (
+            bool(data.columns and columns),
+            f"columns={data.columns} names all roles, so `{''.join(columns[:1])}` would do nothing. Remove one",
+        ),
+        (
+            bool(data.time_format) and data.time_unit not in ("auto", "iso"),
+            f"time_format={data.time_format} is for dates, and time_unit={data.time_unit} for numbers. Remove one",
+        ),
         (
             model.num_heads > 0 and model.hidden_units % model.num_heads != 0,
             f"`num_heads` ({model.num_heads}) must divide `hidden_units` ({model.hidden_units}); change one",

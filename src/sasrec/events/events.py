@@ -100,7 +100,7 @@ def _read(inputs: list[Input], config: DataConfig, rejects_path: Path | None) ->
     if timed:
         # Rows with bad ids are already removed, so they cannot influence the choice of the time unit.
         parsed = rows.select(name for name in rows.columns if name in times.PARSED)
-        resolved, unit, time_notes = times.resolve(parsed, config.time_unit)
+        resolved, unit, time_notes = times.resolve(parsed, config.time_unit, by_format=bool(config.time_format))
         rows = rows.drop(parsed.columns).with_columns(resolved)
         rows, bad = _set_aside(rows, "time", "raw_time")
         rejects.append(bad)

@@ -113,26 +113,30 @@ def float_text(series: pl.Series) -> pl.Series:
     return pl.select(pl.when(series == series.floor()).then(pl.coalesce(whole, text)).otherwise(text)).to_series()
 
 
-def resolve(parsed: pl.DataFrame, unit: TimeUnit) -> tuple[pl.DataFrame, str, list[str]]:
+def resolve(
+    parsed: pl.DataFrame, unit: TimeUnit, *, by_format: bool = False
+) -> tuple[pl.DataFrame, str, list[str]]:
     """Decide the unit from the `parse` results of all rows and convert all times.
 
     Returns a frame with `time` (microseconds, null if rejected), `reason` and `raw_time`; the unit, which is "iso"
     for dates; and warnings. In a mixture of numbers and dates, the rarer kind is rejected; on a tie, the numbers.
     Unless a unit is given, a time before 1990 or in the future is rejected, too, if most times are plausible.
+    `by_format`: the times were parsed by a format that the caller gave, so nothing is guessed.
 
     Raises: DataError if most times are not plausible, or do not fit the given unit. Remedy: a unit or a format.
     """
+    unit = "iso" if by_format else unit
     if parsed.columns == ["integer"] and unit != "iso":
         return _resolved_integers(parsed, unit)
     parsed = parsed.with_columns(
         pl.lit(None, kind).alias(name) for name, kind in PARSED.items() if name not in parsed
     )
-    warnings = []
-    parsed, notes = _with_usual_format(parsed, unit)
-    warnings += notes
+    warnings: list[str] = []
+    if not by_format:
+        parsed, warnings = _with_usual_format(parsed, unit)
     numbers = parsed.filter(pl.col("iso").is_null() & pl.col("time_reason").is_null())
     dates = parsed["iso"].count()
-    if dates and dates >= numbers.height:
+    if by_format or (dates and dates >= numbers.height):
         if unit not in ("auto", "iso"):
             raise DataError(f"the times are dates, not numbers in {unit}. Use time_unit=auto.")
         odd = pl.col("iso").is_null() & pl.col("time_reason").is_null()

@@ -8,8 +8,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from sasrec.config.settings import DataConfig
-from sasrec.errors import DataError
+from sasrec.config.settings import DataConfig, RunConfig
+from sasrec.errors import ConfigError, DataError
 from sasrec.events.events import Events, read_events
 
 ANY = DataConfig(max_rejects=-1)
@@ -182,3 +182,16 @@ def test_rows_refused_for_their_ids_have_no_say_in_what_the_times_are(tmp_path: 
     events = read_events(path, ANY)
     assert events.frame.rows() == [("u", "i", 1_600_000_000_000_000)]
     assert events.rejects.select("line", "column").rows() == [(3, "user"), (4, "item")]
+
+
+def test_a_format_that_is_given_is_taken_and_nothing_else() -> None:
+    frame = pl.DataFrame({"user": ["a", "a"], "item": ["x", "y"], "time": ["12/25/1985", "12/24/1985"]})
+    events = read_events(frame, DataConfig(time_format="%m/%d/%Y"))
+    assert [row[-1] for row in events.frame.iter_rows()] == [504_316_800_000_000, 504_230_400_000_000]
+    recent = frame.with_columns(time=pl.Series(["9/14/2020", "9/15/2020"]))
+    with pytest.raises(DataError, match="the time does not have the format %Y-%d-%m"):
+        read_events(recent, DataConfig(time_format="%Y-%d-%m"))
+    with pytest.raises(ConfigError, match="time_format=%Y is for dates, and time_unit=ms for numbers"):
+        RunConfig().replace(time_format="%Y", time_unit="ms")
+    with pytest.raises(ConfigError, match="columns=user,item names all roles, so `time_column` would do nothing"):
+        RunConfig().replace(columns="user,item", time_column="t")
