@@ -48,7 +48,7 @@ def recipe_named_in(arguments: list[str]) -> RunConfig:
 
 def published_spellings(arguments: list[str]) -> list[str]:
     """Return `arguments` with options of the published SASRec code for PyTorch replaced by options of sasrec."""
-    if arguments[:1] != ["train"]:
+    if arguments[:1] == ["prepare"]:
         return arguments
     arguments = _flags_without_values(arguments)
     _refuse_two_spellings([_spelled(word.partition("=")[0]) for word in arguments])
