@@ -134,7 +134,7 @@ def _records(chance: random.Random) -> list[dict[str, Any]]:
     tiny = chance.random() < 0.1
     users, items = (chance.randint(2, 6), chance.randint(4, 12)) if tiny else (chance.randint(30, 60), 0)
     items = items or chance.choice([15, 40, 100, 300])
-    pace = chance.choice(["sessions", "spread", "all at once"])
+    pace = chance.choice(["sessions", "sessions", "spread", "all at once", "news"])
     kinds = chance.choice(_ID_KINDS), chance.choice([*_ID_KINDS, "like dates"])
     names = [_ids(role, kind, count, chance) for role, kind, count in zip("ui", kinds, (users, items), strict=True)]
     if chance.random() < 0.5:  # ids in no order
@@ -143,10 +143,15 @@ def _records(chance: random.Random) -> list[dict[str, Any]]:
     rated = chance.choice([range(1, 6), [x / 2 for x in range(1, 11)], range(1, 101), range(2)])
     records = []
     favourites = [1 / (n + 1) for n in range(items)]
+    launches = [_START + chance.randrange(900 * _DAY) for _ in range(items)]
+    skewed = chance.random() < 0.3
     for user in names[0]:
         moment = _START + chance.randrange(900 * _DAY)
-        for _ in range(chance.randint(2, 4) if tiny else chance.randint(3, 25)):
+        count = chance.randint(2, 4) if tiny else chance.randint(3, 25)
+        for _ in range(min(60, int(count * chance.lognormvariate(0, 1)) + 2) if skewed else count):
             item = chance.choices(range(items), favourites)[0] if chance.random() < 0.7 else chance.randrange(items)
+            if pace == "news":
+                moment = launches[item] + int(chance.expovariate(1) * 3600)
             records.append(
                 {
                     "user": user,

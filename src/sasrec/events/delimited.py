@@ -121,10 +121,9 @@ def _dialect(
         plan = plan_of(columns, notes, sampled, config, file, {})
         return _Dialect(plan, Splitter(separator, ("0", "1"), rest_is_list=True), None, facts)
     places = [str(place) for place in range(len(names))]
-    sample = _columns(rows, len(names))
-    if len(names) == 2:  # how often ids occur is the evidence, and it needs all of their rows
-        found = Splitter(separator, tuple(places)).split(lines_of(block)[0], places, None, last=False)[0]
-        sample = [found[name].str.strip_chars() for name in places]
+    # How often ids occur is evidence, and it needs all of their rows.
+    found = Splitter(separator, tuple(places)).split(lines_of(block)[0], places, None, last=False)[0]
+    sample = [found[name].str.strip_chars() for name in places]
     sampled = _with_constants(dict(zip(places, sample, strict=True)), each)
 
     def roles() -> tuple[Columns, list[str]]:

@@ -15,6 +15,7 @@ _DATE = (
     r"(?-u)^(\d{1,4}[/.-]\d{1,2}[/.-]\d{1,4}|\d{1,2}[ -][A-Za-z]{3,9}[ -]\d{2,4}|"
     r"[A-Za-z]{3},? \d{1,2} [A-Za-z]{3})"
 )
+_ENOUGH = 100
 _MOST_GRADES = 12
 """At most this many distinct numbers in a small range can be ratings, counts or flags, so cannot prove an id."""
 
@@ -89,13 +90,20 @@ def _time_kind(text: pl.Series, number: float) -> str:
         if int((size * microseconds).is_between(low, high).sum()) > 0.95 * len(size):
             return f"{unit} since 1970"
     form = calendar_form(text)
-    return "" if form in ("", "mmdd", "excel") else form
+    if form == "excel" and _share(text, _INTEGER) < 0.5:
+        return "Excel's days since 1900"
+    return "" if form in ("mmdd", "excel") else form
 
 
 def _is_few(text: pl.Series, distinct: int, number: float) -> bool:
-    if not len(text) or distinct > _MOST_GRADES or 3 * distinct > len(text):
+    """Whether the values can only be grades or categories.
+
+    Ids of a few users have digits or lie together, and in few rows nothing shows that a value is not an id.
+    """
+    runs = int((text != text.shift(1)).sum())
+    if len(text) < _ENOUGH or distinct > _MOST_GRADES or 20 * distinct > len(text) or runs < 2 * distinct > 2:
         return False
     if number > 0.95:
         size = text.cast(pl.Float64, strict=False).drop_nulls().abs()
         return bool(size.max() <= 100)  # type: ignore[operator]
-    return bool(text.str.len_chars().max() <= 20)  # type: ignore[operator]
+    return bool(text.str.len_chars().max() <= 20) and _share(text, r"\d") == 0  # type: ignore[operator]

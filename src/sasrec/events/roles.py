@@ -75,9 +75,10 @@ def is_item_name(name: str) -> bool:
 
 
 def unlike_the_first(first: str, values: pl.Series) -> bool:
-    """Return whether a first value, itself not a number, is text above numbers or times, as a name is."""
+    """Return whether a first value, itself not a number, is text above numbers, lists or times, as a name is."""
     rest, own = profile("", values), profile("", pl.Series([first]))
-    return rest.rows > 0 and not own.time and (bool(rest.time) or rest.share_number > 0.95)
+    numbers = bool(rest.time) or rest.share_number > 0.95 or list_form(values) is not None
+    return rest.rows > 0 and not own.time and numbers
 
 
 def choose(sample: Mapping[str, pl.Series], config: DataConfig, file: str) -> tuple[Columns, list[str]]:
