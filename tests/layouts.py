@@ -120,9 +120,7 @@ def layout(seed: int, folder: Path) -> Layout:
     choice = _Choice(chance, records)
     kept = choice.columns
     form, step = _TIMES[choice.time_form]
-    rows = [
-        (row["user"], row["item"], row["time"] // step * step if "time" in kept else None) for row in records
-    ]
+    rows = [(row["user"], row["item"], row["time"] // step * step if "time" in kept else None) for row in records]
     table = [{**row, "time": form(row["time"])} for row in records]
     fields = [[row[name] for name in kept] for row in table]
     path = choice.write(folder, fields)
@@ -136,7 +134,9 @@ def _records(chance: random.Random) -> list[dict[str, Any]]:
     items = items or chance.choice([15, 40, 100, 300])
     pace = chance.choice(["sessions", "sessions", "spread", "all at once", "news"])
     kinds = chance.choice(_ID_KINDS), chance.choice([*_ID_KINDS, "like dates"])
-    names = [_ids(role, kind, count, chance) for role, kind, count in zip("ui", kinds, (users, items), strict=True)]
+    names = [
+        _ids(role, kind, count, chance) for role, kind, count in zip("ui", kinds, (users, items), strict=True)
+    ]
     if chance.random() < 0.5:  # ids in no order
         for each in names:
             chance.shuffle(each)
@@ -149,7 +149,9 @@ def _records(chance: random.Random) -> list[dict[str, Any]]:
         moment = _START + chance.randrange(900 * _DAY)
         count = chance.randint(2, 4) if tiny else chance.randint(3, 25)
         for _ in range(min(60, int(count * chance.lognormvariate(0, 1)) + 2) if skewed else count):
-            item = chance.choices(range(items), favourites)[0] if chance.random() < 0.7 else chance.randrange(items)
+            item = (
+                chance.choices(range(items), favourites)[0] if chance.random() < 0.7 else chance.randrange(items)
+            )
             if pace == "news":
                 moment = launches[item] + int(chance.expovariate(1) * 3600)
             records.append(
@@ -198,7 +200,9 @@ class _Choice:
             ["text", "json lines", "json array", "parquet", "sequences"], [12, 1, 1, 1, 2]
         )[0]
         self.time_form = chance.choice(["s", "s", "s", "ms", "iso T", "iso", *_TIMES])
-        extra = [name for name in ("time", "rating", "category") if chance.random() < {"time": 0.75}.get(name, 0.4)]
+        extra = [
+            name for name in ("time", "rating", "category") if chance.random() < {"time": 0.75}.get(name, 0.4)
+        ]
         self.columns = ["user", "item", *extra]
         if self.container == "sequences":
             self.columns = ["user", "item"]
@@ -206,7 +210,8 @@ class _Choice:
         self.usual = chance.random() < 0.6
         self.names = {
             role: chance.choice(
-                _NAMES.get(role) or (_KNOWN_NAMES[role] if self.usual or chance.random() < 0.4 else _OTHER_NAMES[role])
+                _NAMES.get(role)
+                or (_KNOWN_NAMES[role] if self.usual or chance.random() < 0.4 else _OTHER_NAMES[role])
             )
             for role in self.columns
         }
@@ -301,7 +306,9 @@ class _Choice:
         lists: dict[str, list[str]] = defaultdict(list)
         for row in fields:
             lists[row[user]].append(row[item])
-        outer, inner = self.chance.choice([("\t", ","), (" ", " "), ("\t", " "), (",", " "), ("\t", "\t"), (";", "|")])
+        outer, inner = self.chance.choice(
+            [("\t", ","), (" ", " "), ("\t", " "), (",", " "), ("\t", "\t"), (";", "|")]
+        )
         if any(" " in text for row in fields for text in row):
             outer, inner = "\t", ","
         rows = [[each, inner.join(items)] for each, items in lists.items()]

@@ -81,9 +81,7 @@ def _begun(block: Block, config: DataConfig, separator: str | None, each: Input)
     return dialect, block if dialect.header is None else block.after(filled["line"][0])
 
 
-def _dialect(
-    lines: pl.Series, config: DataConfig, separator: str | None, each: Input, block: Block
-) -> _Dialect:
+def _dialect(lines: pl.Series, config: DataConfig, separator: str | None, each: Input, block: Block) -> _Dialect:
     """Find the separator, the header if there is one, and the roles of the columns."""
     first, file = lines[0], each.name
     if "\r" in first:

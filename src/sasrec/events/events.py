@@ -153,8 +153,8 @@ def _pieces(source: Any, config: DataConfig) -> Iterator[tuple[str, Piece]]:
                     )
                 if each.part_of and roles != found:
                     raise DataError(
-                        f"{each.part_of}: the values of {name} show {', '.join(roles)}, but those of {each.name} show "
-                        f"{', '.join(found)}. Name the roles, for example columns=user,item,time."
+                        f"{each.part_of}: the values of {name} show {', '.join(roles)}, but those of {each.name} "
+                        f"show {', '.join(found)}. Name the roles, for example columns=user,item,time."
                     )
                 yield each.name, piece
 

@@ -14,23 +14,29 @@ _ASIN, _REVIEWER = r"(?-u)^(B0[0-9A-Z]{8}|\d{9}[\dX])$", r"(?-u)^A[0-9A-Z]{8,}$"
 _MANY = 500
 """From this many ids on, their counts show whether they are users or items."""
 _GAP = 0.05
-"""In five public data sets, the Gini coefficient of the popularity of items exceeds that of the activity of users by
-0.07 to 0.30."""
+"""In five public data sets, the Gini coefficient of the popularity of items exceeds that of the activity of users
+by 0.07 to 0.30."""
 
 
-def evidence(user: pl.Series, item: pl.Series, time: pl.Series | None) -> list[str]:
-    """Return reasons why the first column is the user and the second the item; `time`: text of the times."""
+def evidence(user: pl.Series, item: pl.Series, time: pl.Series | None, *, alone: bool) -> list[str]:
+    """Return reasons why the first column is the user and the second the item; `time`: text of the times.
+
+    `alone`: the source has no other columns, so that numbers up to 100 cannot be ratings.
+    """
     reasons = []
     if item.str.contains(_ASIN).all() and user.str.contains(_REVIEWER).all():
         reasons.append("ids as Amazon's")
     user_words = user.str.contains(_USER_WORDS).all() and not item.str.contains(_USER_WORDS).any()
     item_words = item.str.contains(_ITEM_WORDS).all() and not user.str.contains(_ITEM_WORDS).any()
-    if user_words or item_words:
+    other = item if user_words else user
+    if (user_words or item_words) and (alone or (user_words and item_words) or not _may_be_ratings(other)):
         reasons.append("ids that begin as users or items do")
     if time is not None and _is_grouped(user) and not _is_grouped(item) and _gini(item) - _gini(user) > _GAP:
         moments = _moments(time)
         if _in_order(user, moments) and _in_bursts(user, item, moments):
-            reasons.append("rows are grouped by user, in order of time, and the events of a user are close in time")
+            reasons.append(
+                "rows are grouped by user, in order of time, and the events of a user are close in time"
+            )
     return reasons
 
 
@@ -40,7 +46,7 @@ def by_custom(columns: Sequence[pl.Series], separator: str, time: str | None) ->
     The custom counts only if users are numbered 1, 2, 3, … in order of the rows, and nothing speaks against it.
     """
     user, item = columns[:2]
-    if not _is_numbered(user) or _is_grouped(item) and user.n_unique() > 1:
+    if not _is_numbered(user) or (_is_grouped(item) and user.n_unique() > 1):
         return ""
     if user.n_unique() == 1 and (separator == "::" or len(columns) == 2):
         return "one item would not make histories, so the first column is the user"
@@ -51,6 +57,11 @@ def by_custom(columns: Sequence[pl.Series], separator: str, time: str | None) ->
         moments = _moments(columns[int(time)])
         return "" if _in_bursts(item, user, moments) else "MovieLens files begin with user::item"
     return ""
+
+
+def _may_be_ratings(values: pl.Series) -> bool:
+    numbers = values.cast(pl.Float64, strict=False)
+    return not numbers.null_count() and bool((numbers <= 100).all())
 
 
 def _is_numbered(ids: pl.Series) -> bool:
@@ -67,10 +78,12 @@ def _is_grouped(ids: pl.Series) -> bool:
 
 
 def _gini(ids: pl.Series) -> float:
-    """Return how unequal the numbers of rows of the ids are: 0 if all are equal, nearly 1 if one has nearly all."""
+    """Return how unequal the numbers of rows of the ids are, from 0 (all equal) to 1 (one has nearly all)."""
     counts = ids.rename("id").value_counts()["count"].sort().cast(pl.Float64)
     places = pl.int_range(1, len(counts) + 1, eager=True)
-    return 2 * float((places * counts).sum()) / (len(counts) * float(counts.sum())) - (len(counts) + 1) / len(counts)
+    return 2 * float((places * counts).sum()) / (len(counts) * float(counts.sum())) - (len(counts) + 1) / len(
+        counts
+    )
 
 
 def _in_order(user: pl.Series, time: pl.Series) -> bool:
@@ -82,7 +95,7 @@ def _in_order(user: pl.Series, time: pl.Series) -> bool:
 def _in_bursts(user: pl.Series, item: pl.Series, time: pl.Series) -> bool:
     """Whether a user's events are much closer in time than an item's.
 
-    A file grouped by item can be in order of time, too, but people act in sessions and items are met by many people.
+    A file grouped by item can be in order of time, too, but people act in sessions, and many people meet an item.
     News come in bursts as well, but a few of them are far more popular, so the counts of ids must agree.
     The margins were measured on MovieLens and Amazon ratings, sorted by user and by item.
     """

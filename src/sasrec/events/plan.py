@@ -89,12 +89,12 @@ def _refuse_unclear_lists(columns: Columns, sample: Mapping[str, pl.Series], fil
     form = list_form(items, named=True)
     if form is None or len(users) < 2 or users.n_unique() < len(users):
         return
-    if int(items.str.count_matches(form, literal=True).max() or 0) < 2:  # type: ignore[call-overload]
+    if not (items.str.count_matches(form, literal=True) >= 2).any():
         return  # a name of two words
     rest = f",{columns.time}:time" if columns.time else ""
     raise DataError(
-        f"{file}: each user has one row, and {columns.item}, such as {str(items[0])[:40]}, may be a list of items. If "
-        f"it is, use columns={columns.user}:user,{columns.item}:items{rest}, otherwise "
+        f"{file}: each user has one row, and {columns.item}, such as {str(items[0])[:30]}, may be a list. "
+        f"If it is, use columns={columns.user}:user,{columns.item}:items{rest}, otherwise "
         f"columns={columns.user}:user,{columns.item}:item{rest}."
     )
 

@@ -206,7 +206,9 @@ def by_content(
         found |= {
             (user, item, why)
             for user, item in ((ids, ids[::-1]) if len(ids) == 2 else ())
-            for why in evidence(sample[user], sample[item], None if time is None else sample[time])
+            for why in evidence(
+                sample[user], sample[item], None if time is None else sample[time], alone=len(sample) == 2
+            )
         }
         if len({(user, item) for user, item, _ in found}) == 1:
             user, item, why = min(found)
