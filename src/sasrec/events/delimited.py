@@ -77,11 +77,11 @@ def _begun(block: Block, config: DataConfig, separator: str | None, each: Input)
     filled = lines.filter(pl.col("text").str.strip_chars() != "")
     if not filled.height:
         raise DataError(f"{each.name} has no rows. Check that the file is complete.")
-    dialect = _dialect(filled["text"], config, separator, each)
+    dialect = _dialect(filled["text"], config, separator, each, block)
     return dialect, block if dialect.header is None else block.after(filled["line"][0])
 
 
-def _dialect(lines: pl.Series, config: DataConfig, separator: str | None, each: Input) -> _Dialect:
+def _dialect(lines: pl.Series, config: DataConfig, separator: str | None, each: Input, block: Block) -> _Dialect:
     """Find the separator, the header if there is one, and the roles of the columns."""
     first, file = lines[0], each.name
     if "\r" in first:
@@ -119,7 +119,10 @@ def _dialect(lines: pl.Series, config: DataConfig, separator: str | None, each: 
         plan = plan_of(columns, notes, sampled, config, file, {})
         return _Dialect(plan, Splitter(separator, ("0", "1"), rest_is_list=True), None, facts)
     places = [str(place) for place in range(len(names))]
-    sampled = _with_constants(dict(zip(places, _columns(rows, len(names)), strict=True)), each)
+    # How often ids occur is evidence, and it needs all of their rows.
+    found = Splitter(separator, tuple(places)).split(lines_of(block)[0], places, None, last=False)[0]
+    sample = [found[name].str.strip_chars() for name in places]
+    sampled = _with_constants(dict(zip(places, sample, strict=True)), each)
 
     def roles() -> tuple[Columns, list[str]]:
         if config.columns:

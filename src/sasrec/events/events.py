@@ -142,17 +142,24 @@ def explain(source: Any, config: DataConfig) -> tuple[str, tuple[ColumnFacts, ..
 def _pieces(inputs: list[Input], config: DataConfig) -> Iterator[tuple[str, Piece]]:
     """Yield the pieces of all inputs with the name of each input.
 
-    Raises: DataError if the parts of a folder or pattern have different columns. Remedy: name the right files.
+    Raises: DataError if the parts of a folder or pattern have different columns, or the values of the parts show
+        different roles. Remedy: name the right files, or the roles.
     """
-    first: dict[str, tuple[str, tuple[str, ...]]] = {}
+    first: dict[str, tuple[str, tuple[str, ...], list[str]]] = {}
     for each in inputs:
         for piece in read_input(each, config):
             columns = tuple(column.name for column in piece.facts)
-            name, names = first.setdefault(each.part_of, (each.name, columns))
+            found = [f"{column.name} = {column.role}" for column in piece.facts if column.role]
+            name, names, roles = first.setdefault(each.part_of, (each.name, columns, found))
             if each.part_of and names != columns:
                 raise DataError(
                     f"{each.part_of} has files with different columns: {name} has {', '.join(names)}, but "
                     f"{each.name} has {', '.join(columns)}. Name the files of the events."
+                )
+            if each.part_of and roles != found:
+                raise DataError(
+                    f"{each.part_of}: the values of {name} show {', '.join(roles)}, but those of {each.name} "
+                    f"show {', '.join(found)}. Name the roles, for example columns=user,item,time."
                 )
             yield each.name, piece
 

@@ -67,6 +67,8 @@ def plan_of(
         notes = [*notes, *mixed_kinds(sample, columns)]
     items = sample[columns.item]
     form = list_form(items, named=columns.lists)
+    if form is None and not config.columns:
+        _refuse_unclear_lists(columns, sample, file)
     if columns.lists and form is None:
         raise DataError(
             f"{file}: columns={config.columns} says that {columns.item} holds lists of items, but its values, "
@@ -82,6 +84,22 @@ def plan_of(
             f"{columns.item} holds lists of items, such as {example}: each element is an event{shared}",
         ]
     return Plan(columns, condition(config.where, dict(sample), file), constants, form, time_form, tuple(notes))
+
+
+def _refuse_unclear_lists(columns: Columns, sample: Mapping[str, pl.Series], file: str) -> None:
+    """Raise DataError if no user has two rows, but items look like lists of words. Remedy: say what they are."""
+    users, items = sample[columns.user].drop_nulls(), sample[columns.item]
+    form = list_form(items, named=True)
+    if form is None or len(users) < 2 or users.n_unique() < len(users):
+        return
+    if not (items.str.count_matches(form, literal=True) >= 2).any():
+        return  # a name of two words
+    rest = f",{columns.time}:time" if columns.time else ""
+    raise DataError(
+        f"{file}: each user has one row, and {columns.item}, such as {str(items[0])[:30]}, may be a list. "
+        f"If it is, use columns={columns.user}:user,{columns.item}:items{rest}, otherwise "
+        f"columns={columns.user}:user,{columns.item}:item{rest}."
+    )
 
 
 def _form_of_times(items: pl.Series, times: pl.Series, form: str) -> str | None:

@@ -23,6 +23,7 @@ _DATE = (
 _CLOCK = r"(?i)^\d{1,2}:\d\d(?::\d\d(?:\.\d+)?)?\s?(?:[ap]m)?$"
 _STAND_INS = ["0", "-1", "9999999999", "9999999999999", "0001-01-01", "1970-01-01", "9999-12-31", "0000-00-00"]
 DATES, OTHER_DATES, EXCEL = "dates", "dates in another format", "excel"
+_ENOUGH = 100
 _MOST_GRADES = 12
 """At most this many distinct numbers in a small range can be ratings, counts or flags, so cannot prove an id."""
 
@@ -106,6 +107,8 @@ def time_kind(values: pl.Series, least: float) -> str:
     if sum(fitting.values()) > least * len(text):
         return "times since 1970 in several units"
     form = calendar_form(text, least)
+    if form == EXCEL and _share(text, _INTEGER) < 0.5:
+        return "Excel's days since 1900"
     return "" if form == EXCEL else form
 
 
@@ -116,9 +119,14 @@ def is_clock(values: pl.Series) -> bool:
 
 
 def _is_few(text: pl.Series, distinct: int, number: float) -> bool:
-    if not len(text) or distinct > _MOST_GRADES or 3 * distinct > len(text):
+    """Whether the values can only be grades or categories.
+
+    Ids of a few users have digits or lie together, and in few rows nothing shows that a value is not an id.
+    """
+    runs = int((text != text.shift(1)).sum())
+    if len(text) < _ENOUGH or distinct > _MOST_GRADES or 20 * distinct > len(text) or runs < 2 * distinct > 2:
         return False
     if number > 0.95:
         size = text.cast(pl.Float64, strict=False).drop_nulls().abs()
         return bool(size.max() <= 100)  # type: ignore[operator]
-    return bool(text.str.len_chars().max() <= 20)  # type: ignore[operator]
+    return bool(text.str.len_chars().max() <= 20) and _share(text, r"\d") == 0  # type: ignore[operator]

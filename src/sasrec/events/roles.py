@@ -14,10 +14,10 @@ import polars as pl
 
 from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
+from sasrec.events.evidence import by_custom, evidence
 from sasrec.events.profile import Profile, profile
 from sasrec.events.sequences import list_form
 from sasrec.events.time_column import time_column, time_remedy
-from sasrec.events.times import parse
 
 # Recognised names, normalised by `_normalised`: lower case, without blanks, hyphens and underscores.
 _KNOWN = {
@@ -29,9 +29,6 @@ _KNOWN = {
     "time": "time timestamp ts date datetime unixreviewtime reviewtime eventtime createdat unixtime",
 }
 _ROLES = {name: role for role, names in _KNOWN.items() for name in names.split()}
-_USER_WORDS = r"(?-u)(?i)^(u|usr|user|cust|customer|visitor|member|client|session)[-_ ]?\d+$"
-_ITEM_WORDS = r"(?-u)(?i)^(i|itm|item|p|prod|product|m|movie|sku|article|track|song|video|book)[-_ ]?\d+$"
-_ASIN, _REVIEWER = r"(?-u)^(B0[0-9A-Z]{8}|\d{9}[\dX])$", r"(?-u)^A[0-9A-Z]{8,}$"
 NO_TIME = "none"
 
 
@@ -57,9 +54,10 @@ def is_item_name(name: str) -> bool:
 
 
 def unlike_the_first(first: str, values: pl.Series) -> bool:
-    """Return whether a first value, itself not a number, is text above numbers or times, as a name is."""
+    """Return whether a first value, itself not a number, is text above numbers, lists or times, as a name is."""
     rest, own = profile("", values), profile("", pl.Series([first]))
-    return rest.rows > 0 and not own.time and (bool(rest.time) or rest.share_number > 0.95)
+    numbers = bool(rest.time) or rest.share_number > 0.95 or list_form(values) is not None
+    return rest.rows > 0 and not own.time and numbers
 
 
 def choose(sample: Mapping[str, pl.Series], config: DataConfig, file: str) -> tuple[Columns, list[str]]:
@@ -149,17 +147,18 @@ def by_content(
     times = [each.name for each in profiles if each.time and config.time_column != NO_TIME]
     ids = [each.name for each in profiles if each.may_be_id]
     found: set[tuple[str, str, str]] = set()
-    if separator == "::" and ids[:2] == ["0", "1"]:  # only MovieLens writes files like this
-        ids = ids[:2]
-        found.add(("0", "1", "MovieLens files begin with user::item"))
-    if len(ids) == 2 and len(times) <= 1:
+    if len(times) <= 1:
         time = times[0] if times else None
-        if time is None and len(sample) == 2 and _is_grouped(sample["0"]) and not _is_grouped(sample["1"]):
-            found.add(("0", "1", "two columns, grouped by the first, as in the SASRec paper's files"))
+        # In `::` files, ratings that are too few to be recognised may look like ids.
+        if ids == ["0", "1"] or (separator == "::" and ids[:2] == ["0", "1"]):
+            why = by_custom(list(sample.values()), separator, time)
+            found |= {("0", "1", why)} if why else set()
         found |= {
             (user, item, why)
-            for user, item in (ids, ids[::-1])
-            for why in _evidence(sample[user], sample[item], None if time is None else _moments(sample[time]))
+            for user, item in ((ids, ids[::-1]) if len(ids) == 2 else ())
+            for why in evidence(
+                sample[user], sample[item], None if time is None else sample[time], alone=len(sample) == 2
+            )
         }
         if len({(user, item) for user, item, _ in found}) == 1:
             user, item, why = min(found)
@@ -190,48 +189,6 @@ def _lists_by_content(sample: Mapping[str, pl.Series]) -> Columns | None:
 
 def _elements_of(values: pl.Series) -> pl.Series:
     return values.str.extract_all(r"\d+").explode()
-
-
-def _evidence(user: pl.Series, item: pl.Series, time: pl.Series | None) -> list[str]:
-    """Return reasons why the first column is the user and the second the item."""
-    reasons = []
-    if item.str.contains(_ASIN).all() and user.str.contains(_REVIEWER).all():
-        reasons.append("ids as Amazon's")
-    user_words = user.str.contains(_USER_WORDS).all() and not item.str.contains(_USER_WORDS).any()
-    item_words = item.str.contains(_ITEM_WORDS).all() and not user.str.contains(_ITEM_WORDS).any()
-    if user_words or item_words:
-        reasons.append("ids that begin as users or items do")
-    if time is not None and _is_grouped(user) and not _is_grouped(item) and _in_bursts(user, item, time):
-        reasons.append("rows are grouped by user, in order of time, and the events of a user are close in time")
-    return reasons
-
-
-def _is_grouped(ids: pl.Series) -> bool:
-    """Whether the rows of each id are together, and some id has several rows."""
-    distinct = ids.n_unique()
-    return distinct < len(ids) and int((ids != ids.shift(1)).fill_null(True).sum()) == distinct
-
-
-def _in_bursts(user: pl.Series, item: pl.Series, time: pl.Series) -> bool:
-    """Whether times never fall within a user, and a user's events are much closer in time than an item's.
-
-    A file grouped by item is in order of time, too, but people act in sessions and items are met by many people.
-    The margins were measured on MovieLens and Amazon ratings, sorted by user and by item.
-    """
-    rows = pl.DataFrame({"user": user, "item": item, "time": time})
-    gap = pl.col("time") - pl.col("time").shift(1)
-    own = rows.select(gap.over("user"))["time"].drop_nulls()
-    others = rows.sort("time").select(gap.over("item"))["time"].drop_nulls()
-    if not len(own) or not len(others) or own.min() < 0:  # type: ignore[operator]
-        return False
-    sizes = [(float(gaps.median() or 0), float(gaps.mean() or 0)) for gaps in (own, others)]  # type: ignore[arg-type]
-    (typical, mean), (typical_other, mean_other) = sizes
-    return typical * 3.5 < typical_other and typical * mean_other * 1.8 < typical_other * mean
-
-
-def _moments(text: pl.Series) -> pl.Series:
-    """Return times as numbers that order as the times do; null where a text is not a time."""
-    return parse(text).select(pl.coalesce(pl.col("integer").cast(pl.Float64), "decimal", "iso")).to_series()
 
 
 def given(config: DataConfig, names: Sequence[str], file: str) -> Columns:
