@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NoReturn
 
 import polars as pl
 
@@ -12,8 +14,11 @@ from sasrec.errors import DataError
 from sasrec.events.kinds import mixed_kinds
 from sasrec.events.pieces import LINE
 from sasrec.events.roles import Columns
-from sasrec.events.sequences import BRACKETED, list_form, split_lists
+from sasrec.events.sequences import BRACKETED, elements, list_form, split_lists
 from sasrec.events.where import Condition, condition
+
+_SEVERAL = re.compile(r"(?i)(s|list|seq|sequence|history)$")
+_FEW = 1000  # lists that are tried
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +71,13 @@ def plan_of(
     if not config.where:
         notes = [*notes, *mixed_kinds(sample, columns)]
     items = sample[columns.item]
-    form = list_form(items, named=columns.lists)
-    if form is None and not config.columns:
+    named_item = (config.columns and not columns.lists) or config.item_column == columns.item
+    form = None if named_item else list_form(items, named=columns.lists)
+    if form not in (None, BRACKETED) and not columns.lists and not _may_hold_lists(columns.item):
+        _refuse_as_unclear(columns, items, file)
+    if form == BRACKETED:
+        _refuse_unreadable(columns.item, items, file)
+    if form is None and not config.columns and not named_item:
         _refuse_unclear_lists(columns, sample, file)
     if columns.lists and form is None:
         raise DataError(
@@ -94,12 +104,32 @@ def _refuse_unclear_lists(columns: Columns, sample: Mapping[str, pl.Series], fil
         return
     if not (items.str.count_matches(form, literal=True) >= 2).any():
         return  # a name of two words
+    _refuse_as_unclear(columns, items, file)
+
+
+def _refuse_as_unclear(columns: Columns, items: pl.Series, file: str) -> NoReturn:
     rest = f",{columns.time}:time" if columns.time else ""
     raise DataError(
-        f"{file}: each user has one row, and {columns.item}, such as {str(items[0])[:30]}, may be a list. "
+        f"{file}: {columns.item}, such as {str(next(iter(items.drop_nulls()), ''))[:30]}, may be a list of items. "
         f"If it is, use columns={columns.user}:user,{columns.item}:items{rest}, otherwise "
         f"columns={columns.user}:user,{columns.item}:item{rest}."
     )
+
+
+def _may_hold_lists(name: str) -> bool:
+    """Whether the name of a column says that it holds several items, or is only a number."""
+    return name.isdecimal() or bool(_SEVERAL.search(name))
+
+
+def _refuse_unreadable(name: str, items: pl.Series, file: str) -> None:
+    """Raise DataError if many lists in brackets cannot be read. Remedy: write them as JSON."""
+    texts = items.drop_nulls().head(_FEW).to_list()
+    unreadable = [text for text in texts if elements(text) is None]
+    if 20 * len(unreadable) > len(texts):
+        raise DataError(
+            f"{file}: {name} holds lists that cannot be read, such as {unreadable[0][:40]}. Write the ids only, "
+            "as in [12, 13]."
+        )
 
 
 def _form_of_times(items: pl.Series, times: pl.Series, form: str) -> str | None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ast
+import json
+import re
 from collections.abc import Sequence
+from typing import Any
 
 import polars as pl
 
 from sasrec.events.pieces import LINE, REJECTS
 
 _BRACKETS = r"^\s*[\[(].*[\])]\s*$"
-_ELEMENT = r"""\"(?:[^\"\\]|\\.)*\"|'[^']*'|[^,\s\[\]()]+"""
+_NO_ELEMENT = re.compile(r"""[\[\]{}()'"\\:]|^\.*$""")
 _SEPARATORS = {",": r",\s*", "|": r"\|", ";": r";\s*", " ": r"\s+"}
 BRACKETED = "[]"
+_MANY = 7  # fields of equal lines that are rather items than columns
 
 
 def list_form(values: pl.Series, *, named: bool = False) -> str | None:
@@ -41,8 +46,39 @@ def split_lists(rows: pl.DataFrame, item_form: str, time_form: str | None) -> tu
     `rows`: as ROWS in pieces.py.
     """
     lists = [_elements("item", item_form)] + ([] if time_form is None else [_elements("time", time_form)])
-    events, rejects = exploded(rows.with_columns(lists).rename({"line": LINE}), "item", "time")
-    return events.rename({LINE: "line"}), rejects
+    split = rows.with_columns(lists)
+    unreadable = split["item"].is_null() & (rows["item"].str.strip_chars() != "").fill_null(False)
+    bad = rows.filter(unreadable).select(
+        "line", pl.lit("item").alias("column"), pl.lit("the list cannot be read").alias("reason"), raw="item"
+    )
+    events, rejects = exploded(split.filter(~unreadable).rename({"line": LINE}), "item", "time")
+    return events.rename({LINE: "line"}), pl.concat([bad, rejects])
+
+
+def elements(text: str) -> list[str] | None:
+    """Return the elements of a list in brackets, as JSON, Python or NumPy write it; None if it cannot be read.
+
+    Elements must be text or integers; an element in a list in a list, or of several parts, cannot be an id.
+    """
+    found: Any = None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(text)
+            break
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+    if found is None:
+        body = text.strip()[1:-1]
+        found = [part.strip() for part in body.split(",")] if "," in body else body.split()
+        if any(_NO_ELEMENT.search(part) for part in found):
+            return None
+        found = [part.removesuffix(".") for part in found]
+    if not isinstance(found, list | tuple):
+        return None
+    whole = [int(each) if isinstance(each, float) and each.is_integer() else each for each in found]
+    if not all(isinstance(each, str | int) and not isinstance(each, bool) for each in whole):
+        return None
+    return [str(each) for each in whole]
 
 
 def exploded(frame: pl.DataFrame, item: str, time: str | None) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -78,8 +114,8 @@ def is_one_line_a_user(rows: Sequence[Sequence[str]]) -> bool:
     if len(rows) < 2 or len({row[0] for row in rows}) < len(rows) or min(map(len, rows)) < 2:
         return False
     various = len({len(row) for row in rows}) > 1
-    if not various and len(rows[0]) < 5:
-        return False  # user, item, rating, time
+    if not various and (len(rows[0]) < _MANY or sum(len(set(row)) < len(row) for row in rows) > len(rows) / 10):
+        return False  # user, item, rating, time; or a matrix of ratings, which repeat in a row
     places: dict[str, set[int]] = {}
     for row in rows:
         for place, text in enumerate(row[1:]):
@@ -92,5 +128,5 @@ def is_one_line_a_user(rows: Sequence[Sequence[str]]) -> bool:
 def _elements(name: str, form: str) -> pl.Expr:
     text = pl.col(name).str.strip_chars()
     if form == BRACKETED:
-        return text.str.extract_all(_ELEMENT).list.eval(pl.element().str.strip_chars("\"'")).alias(name)
+        return text.map_elements(elements, return_dtype=pl.List(pl.String)).alias(name)
     return text.str.replace_all(_SEPARATORS[form], "\x1f").str.split("\x1f").alias(name)

@@ -37,6 +37,11 @@ def histories(source: Any, **options: Any) -> dict[Any, list[Any]]:
     return {user: data.history(user) for user in data.user_ids}
 
 
+def written(frame: pl.DataFrame, folder: Path) -> Path:
+    frame.write_csv(folder / "made.csv")
+    return folder / "made.csv"
+
+
 def zipped(data: bytes, *names: str) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
@@ -354,3 +359,35 @@ def test_the_index_of_a_pandas_frame_is_read_if_it_has_a_name() -> None:
     assert histories(dated) == HISTORIES
     with pytest.raises(DataError, match="more than one column of the frame is named item"):
         sasrec.prepare(pd.concat([frame, frame[["item"]]], axis=1))
+
+
+@pytest.mark.parametrize(
+    ("items", "read"),
+    [
+        ("[1. 2. 3.]", ["1", "2", "3"]),
+        ("[Dota 2, Team Fortress]", ["Dota 2", "Team Fortress"]),
+        ('["caf\\u00e9", "12"]', ["café", "12"]),
+        ("[1 2 ... 8 9]", None),
+        ("[[12, 1600000000], [13, 1600000001]]", None),
+        ("[{'item_id': '10', 'playtime': 6}]", None),
+    ],
+)
+def test_lists_in_brackets_are_read_as_ids_or_refused(items: str, read: list[str] | None, tmp_path: Path) -> None:
+    frame = pl.DataFrame({"user": ["a", "b"], "items": [items, items]})
+    if read is None:
+        with pytest.raises(DataError, match="holds lists that cannot be read"):
+            sasrec.prepare(written(frame, tmp_path))
+    else:
+        assert histories(written(frame, tmp_path)) == {"a": read, "b": read}
+
+
+@pytest.mark.parametrize("item", ["978 3 16 148410 0", "1,234,567"])
+def test_an_item_that_may_be_a_list_is_asked_about(item: str, tmp_path: Path) -> None:
+    frame = pl.DataFrame({"user": ["a", "b"], "item": [item, item], "time": [1_600_000_000, 1_600_000_001]})
+    path = written(frame, tmp_path)
+    with pytest.raises(
+        DataError, match=r"may be a list of items\. If it is, use columns=user:user,item:items,time:time"
+    ):
+        sasrec.prepare(path)
+    assert histories(path, columns="user,item,time")["a"] == [item]
+    assert len(histories(path, columns="user,items,time")["a"]) > 2
