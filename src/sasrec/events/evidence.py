@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from sasrec.events.times import parse
+from sasrec.errors import DataError
+from sasrec.events.times import parse, resolve
 
 _USER_WORDS = r"(?-u)(?i)^(u|usr|user|cust|customer|visitor|member|client|session)[-_ ]?\d+$"
 _ITEM_WORDS = r"(?-u)(?i)^(i|itm|item|p|prod|product|m|movie|sku|article|track|song|video|book)[-_ ]?\d+$"
@@ -106,12 +107,16 @@ def _in_bursts(user: pl.Series, item: pl.Series, time: pl.Series) -> bool:
         return False
     sizes = [(float(gaps.median() or 0), float(gaps.mean() or 0)) for gaps in (own, others)]  # type: ignore[arg-type]
     (typical, mean), (typical_other, mean_other) = sizes
-    whole = float(rows["time"][-1] - rows["time"][0])
+    known = rows["time"].drop_nulls()
+    whole = float(known[-1] - known[0])
     # Where most events of a user have the same time, as with days, nothing is known about sessions.
     close = 0 < typical * 1000 < whole and typical * 3.5 < typical_other
     return close and typical * mean_other * 1.8 < typical_other * mean
 
 
 def _moments(text: pl.Series) -> pl.Series:
-    """Return times as numbers that order as the times do; null where a text is not a time."""
-    return parse(text).select(pl.coalesce(pl.col("integer").cast(pl.Float64), "decimal", "iso")).to_series()
+    """Return times in microseconds; null where a text is not a time, or if day and month cannot be distinguished."""
+    try:
+        return resolve(parse(text), "auto")[0]["time"]
+    except DataError:
+        return pl.repeat(None, len(text), dtype=pl.Int64, eager=True)
