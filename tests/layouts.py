@@ -84,7 +84,13 @@ _OTHER_NAMES = {
     "item": ["Artikel", "producto", "商品", "what", "b", "Buch", "SKU", "Titel", "Produkt"],
     "time": ["Datum", "fecha", "时间", "when", "c", "invoice_date", "eventdate", "t_dat", "seen", "Zeitpunkt"],
 }
-_NAMES = {"rating": ["rating", "Rating", "stars", "score"], "category": ["category", "genre", "cat"]}
+_NAMES = {
+    "rating": ["rating", "Rating", "stars", "score"],
+    "category": ["category", "genre", "cat"],
+    "price": ["price", "amount"],
+    "title": ["title", "name"],
+    "row": ["", "Unnamed: 0", "index"],
+}
 
 
 @dataclass(frozen=True)
@@ -161,6 +167,9 @@ def _records(chance: random.Random) -> list[dict[str, Any]]:
                     "time": moment * 10**6 + chance.choice([0, 500_000]),
                     "rating": str(chance.choice(rated)),
                     "category": f"{'abcdefg'[item % 7]}ooks",
+                    "price": f"{3 + item * 37 % 500}.{item % 90 + 10}",
+                    "title": f"The Story of {item}",
+                    "row": "",
                 }
             )
             gap = {"sessions": 60 if chance.random() < 0.8 else 20 * _DAY, "spread": 30 * _DAY}.get(pace, 0)
@@ -179,6 +188,8 @@ def _records(chance: random.Random) -> list[dict[str, Any]]:
         if order in ("user", "item"):
             records.sort(key=lambda row: row["time"])
         records.sort(key=lambda row: row["time"] if key == "time" else places[str(row[key])])
+    for place, row in enumerate(records):
+        row["row"] = str(place)
     return records
 
 
@@ -197,15 +208,15 @@ class _Choice:
     def __init__(self, chance: random.Random, records: list[dict[str, Any]]) -> None:
         self.chance = chance
         self.container = chance.choices(
-            ["text", "json lines", "json array", "parquet", "sequences"], [12, 1, 1, 1, 2]
+            ["text", "json lines", "json array", "parquet", "sequences", "lists"], [12, 1, 1, 1, 2, 1]
         )[0]
         self.time_form = chance.choice(["s", "s", "s", "ms", "iso T", "iso", *_TIMES])
         extra = [
             name for name in ("time", "rating", "category") if chance.random() < {"time": 0.75}.get(name, 0.4)
         ]
         self.columns = ["user", "item", *extra]
-        if self.container == "sequences":
-            self.columns = ["user", "item"]
+        if self.container in ("sequences", "lists"):
+            self.columns = ["user", "item", *(["time"] if self.container == "lists" and "time" in extra else [])]
         chance.shuffle(self.columns)
         self.usual = chance.random() < 0.6
         self.names = {
@@ -243,10 +254,11 @@ class _Choice:
             "json array": (self._json_array, ".json"),
             "parquet": (self._parquet, ".parquet"),
             "sequences": (self._sequences, ".txt"),
+            "lists": (self._lists, ".data"),
         }[self.container]
         if self.container == "text" and self.chance.random() < 0.2:
             ending = ".txt"
-        if self.packing == "parts" and self.container != "sequences":
+        if self.packing == "parts" and self.container not in ("sequences", "lists"):
             size = max(1, len(fields) // 3)
             target = folder / "parts"
             target.mkdir()
@@ -255,10 +267,10 @@ class _Choice:
             return target
         content = write(fields)
         path = folder / f"a{ending}"
-        if self.packing == "gzip" and self.container != "parquet":
+        if self.packing == "gzip" and ending != ".parquet":
             path = folder / f"a{ending}.gz"
             content = gzip.compress(content, 1)
-        if self.packing == "zip" and self.container != "parquet":
+        if self.packing == "zip" and ending != ".parquet":
             packed = io.BytesIO()
             with zipfile.ZipFile(packed, "w") as archive:
                 archive.writestr(f"a{ending}", content)
@@ -299,6 +311,22 @@ class _Choice:
             for name, values in columns.items()
         ]
         pl.DataFrame(series).write_parquet(stream)
+        return stream.getvalue()
+
+    def _lists(self, fields: list[list[str]]) -> bytes:
+        """Return one row a user, with a list of items, and perhaps a list of times, as JSON Lines or Parquet."""
+        rows: dict[str, dict[str, Any]] = {}
+        user = self.columns.index("user")
+        others = [(place, self.names[role]) for place, role in enumerate(self.columns) if role != "user"]
+        for row in fields:
+            new = {self.names["user"]: row[user], **{name: [] for _, name in others}}
+            found = rows.setdefault(row[user], new)
+            for place, name in others:
+                found[name].append(row[place])
+        if self.chance.random() < 0.5:
+            return "".join(json.dumps(each) + "\n" for each in rows.values()).encode()
+        stream = io.BytesIO()
+        pl.DataFrame(list(rows.values())).write_parquet(stream)
         return stream.getvalue()
 
     def _sequences(self, fields: list[list[str]]) -> bytes:

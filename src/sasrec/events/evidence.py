@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from sasrec.events.times import parse
+from sasrec.errors import DataError
+from sasrec.events.times import parse, resolve
 
 _USER_WORDS = r"(?-u)(?i)^(u|usr|user|cust|customer|visitor|member|client|session)[-_ ]?\d+$"
 _ITEM_WORDS = r"(?-u)(?i)^(i|itm|item|p|prod|product|m|movie|sku|article|track|song|video|book)[-_ ]?\d+$"
@@ -31,7 +32,11 @@ def evidence(user: pl.Series, item: pl.Series, time: pl.Series | None, *, alone:
     other = item if user_words else user
     if (user_words or item_words) and (alone or (user_words and item_words) or not _may_be_ratings(other)):
         reasons.append("ids that begin as users or items do")
-    if time is not None and _is_grouped(user) and not _is_grouped(item) and _gini(item) - _gini(user) > _GAP:
+    if not _is_grouped(user) or _is_grouped(item) or _gini(item) - _gini(user) <= _GAP:
+        return reasons
+    if user.n_unique() >= _MANY and _is_numbered(user):
+        reasons.append("users are numbered 1, 2, 3, … in order of the rows, and few items are far more popular")
+    if time is not None:
         moments = _moments(time)
         if _in_order(user, moments) and _in_bursts(user, item, moments):
             reasons.append(
@@ -50,10 +55,7 @@ def by_custom(columns: Sequence[pl.Series], separator: str, time: str | None) ->
         return ""
     if user.n_unique() == 1 and (separator == "::" or len(columns) == 2):
         return "one item would not make histories, so the first column is the user"
-    gap = _gini(item) - _gini(user)
-    if user.n_unique() >= _MANY and gap > _GAP:
-        return "users are numbered in order, as in the SASRec paper's files, and a few items are far more popular"
-    if separator == "::" and time is not None and gap > 0:
+    if separator == "::" and time is not None and _gini(user) < _gini(item):
         moments = _moments(columns[int(time)])
         return "" if _in_bursts(item, user, moments) else "MovieLens files begin with user::item"
     return ""
@@ -93,7 +95,7 @@ def _in_order(user: pl.Series, time: pl.Series) -> bool:
 
 
 def _in_bursts(user: pl.Series, item: pl.Series, time: pl.Series) -> bool:
-    """Whether a user's events are much closer in time than an item's.
+    """Whether a user's events are much closer in time than an item's, and than a thousandth of the whole time.
 
     A file grouped by item can be in order of time, too, but people act in sessions, and many people meet an item.
     News come in bursts as well, but a few of them are far more popular, so the counts of ids must agree.
@@ -105,10 +107,16 @@ def _in_bursts(user: pl.Series, item: pl.Series, time: pl.Series) -> bool:
         return False
     sizes = [(float(gaps.median() or 0), float(gaps.mean() or 0)) for gaps in (own, others)]  # type: ignore[arg-type]
     (typical, mean), (typical_other, mean_other) = sizes
+    known = rows["time"].drop_nulls()
+    whole = float(known[-1] - known[0])
     # Where most events of a user have the same time, as with days, nothing is known about sessions.
-    return 0 < typical * 3.5 < typical_other and typical * mean_other * 1.8 < typical_other * mean
+    close = 0 < typical * 1000 < whole and typical * 3.5 < typical_other
+    return close and typical * mean_other * 1.8 < typical_other * mean
 
 
 def _moments(text: pl.Series) -> pl.Series:
-    """Return times as numbers that order as the times do; null where a text is not a time."""
-    return parse(text).select(pl.coalesce(pl.col("integer").cast(pl.Float64), "decimal", "iso")).to_series()
+    """Return times in microseconds; null where a text is not a time, or if day and month cannot be distinguished."""
+    try:
+        return resolve(parse(text), "auto")[0]["time"]
+    except DataError:
+        return pl.repeat(None, len(text), dtype=pl.Int64, eager=True)
