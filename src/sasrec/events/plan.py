@@ -89,8 +89,8 @@ def _refuse_unclear_lists(columns: Columns, sample: Mapping[str, pl.Series], fil
     form = list_form(items, named=True)
     if form is None or len(users) < 2 or users.n_unique() < len(users):
         return
-    if not (items.str.count_matches(form, literal=True) >= 2).any():
-        return  # a name of two words
+    if form == "," and items.str.contains(", ", literal=True).any():
+        return  # a name such as "Doe, John"
     rest = f",{columns.time}:time" if columns.time else ""
     raise DataError(
         f"{file}: each user has one row, and {columns.item}, such as {str(items[0])[:30]}, may be a list. "
