@@ -89,7 +89,7 @@ def _refuse_unclear_lists(columns: Columns, sample: Mapping[str, pl.Series], fil
     form = list_form(items, named=True)
     if form is None or len(users) < 2 or users.n_unique() < len(users):
         return
-    if form == "," and items.str.contains(", ", literal=True).any():
+    if form == "," and items.str.contains(", ", literal=True).any() and not items.str.contains(",.*,").any():
         return  # a name such as "Doe, John"
     rest = f",{columns.time}:time" if columns.time else ""
     raise DataError(
