@@ -115,7 +115,7 @@ def _in_bursts(user: pl.Series, item: pl.Series, time: pl.Series) -> bool:
 
 
 def _moments(text: pl.Series) -> pl.Series:
-    """Return times in microseconds; null where a text is not a time, or if its day and month are not clear."""
+    """Return times in microseconds; null where a text is not a time, or if several formats fit."""
     try:
         return resolve(parse(text), "auto")[0]["time"]
     except DataError:

@@ -102,8 +102,8 @@ def _refuse_unclear_lists(columns: Columns, sample: Mapping[str, pl.Series], fil
     form = list_form(items, named=True)
     if form is None or len(users) < 2 or users.n_unique() < len(users):
         return
-    if not (items.str.count_matches(form, literal=True) >= 2).any():
-        return  # a name of two words
+    if form == "," and items.str.contains(", ", literal=True).any() and not items.str.contains(",.*,").any():
+        return  # a name such as "Doe, John"
     _refuse_as_unclear(columns, items, file)
 
 
