@@ -316,8 +316,11 @@ def test_a_deletion_cut_short_leaves_no_checkpoint_in_parts(
 
 
 def test_ctrl_c_in_the_middle_of_a_save_waits_for_it_and_a_second_one_cuts_it_short(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
+    # Tests that a shell started in the background ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     original = os.fsync
 
     def hit(times: int) -> Callable[[int], None]:
