@@ -11,7 +11,7 @@ import polars as pl
 
 _LONGEST_ID = 512
 _CONTROL = r"[\x00-\x1f\x7f]"
-_NOTHING = r"^[\s\p{Cf}\"'`]*$"  # quotes and invisible characters are no id
+_NOTHING = r"^[\s\p{Cf}\"'`]*$"  # quotes and invisible characters do not make an id
 _INTEGER = r"(?-u)^-?\d+$"
 _FRACTION = r"(?-u)^-?\d+(\.\d+([eE][+-]?\d+)?|[eE][+-]?\d+)$"
 _ROUNDED = r"(?-u)^-?(\d+([.,]\d+)?[eE]\+|\d[.,]\d+[eE])\d+$"  # 1.2E+12 of Excel, 1.2E12 of Java

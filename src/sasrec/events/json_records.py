@@ -77,7 +77,7 @@ def _array(text: bytes, name: str) -> list[_Record]:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{name} is not a valid JSON array: {error}. Correct it, or write JSON Lines.") from None
     if not found or not all(isinstance(each, dict) for each in found):
-        raise DataError(f"{name} is no JSON array of objects. Write one object for each event.")
+        raise DataError(f"{name} is not a JSON array of objects. Write one object for each event.")
     return [(place, record, "") for place, record in enumerate(found, start=1)]
 
 

@@ -58,20 +58,26 @@ def opened(path: Path, name: str) -> Iterator[IO[bytes]]:
         raise DataError(f"the file {path} does not exist. Check the path.") from None
     except EOFError:
         raise DataError(f"the compressed file {name} is cut off. Copy or download it again.") from None
-    except (gzip.BadGzipFile, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
+    except _damage() as error:
         raise DataError(f"{name} is not a valid {method} file: {error}. Copy or download it again.") from None
-    except (OSError, RuntimeError, NotImplementedError) as error:  # RuntimeError: zip with a password
+    except OSError as error:
         raise DataError(f"{name} cannot be read: {error}. Check the disk and the permissions.") from None
-    except Exception as error:
-        if type(error).__name__ != "ZstdError":  # its module may not be installed
-            raise
-        raise DataError(f"{name} is not a valid zstd file: {error}. Copy or download it again.") from None
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    """Return the errors that a damaged compressed file raises; that of zstd only if its package is there."""
+    known: tuple[type[Exception], ...] = (gzip.BadGzipFile, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+    try:
+        from backports.zstd import ZstdError
+    except ImportError:
+        return known
+    return (*known, ZstdError)
 
 
 @contextmanager
 def _decompressed(raw: IO[bytes], method: str, name: str) -> Iterator[IO[bytes]]:
     if method == "zip":
-        with zipfile.ZipFile(raw) as archive, archive.open(_member(archive, name)) as member:
+        with zipfile.ZipFile(raw) as archive, _opened_member(archive, name) as member:
             yield member
     else:
         openers: dict[str, Any] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open, "zstd": _open_zstd}
@@ -87,6 +93,15 @@ def _open_zstd(raw: IO[bytes], mode: Literal["rb"]) -> Any:
             "the file is compressed with zstd. Run `pip install backports.zstd`, or unpack it."
         ) from None
     return zstd.open(raw, mode)
+
+
+def _opened_member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    """Open the one file of an archive. Raises: DataError for a password or an odd method. Remedy: unpack it."""
+    member = _member(archive, name)
+    try:
+        return archive.open(member)
+    except (RuntimeError, NotImplementedError) as error:  # zipfile has no classes of its own for these
+        raise DataError(f"{name} cannot be unpacked here: {error}. Unpack it, and name the file.") from None
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> str:

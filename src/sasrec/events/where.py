@@ -54,7 +54,7 @@ def condition(text: str, sample: Mapping[str, pl.Series], file: str) -> Conditio
 
     A column of text stays text if the condition compares it with text; else it becomes what it is compared with.
 
-    Raises: ConfigError if the condition is no SQL, DataError if it names a column that is not there, or fits no
+    Raises: ConfigError if the condition is not SQL, DataError if it names a column that is not there, or fits no
     type. Remedy: correct `where`.
     """
     if not text:

@@ -103,6 +103,15 @@ def test_what_is_not_a_table_is_called_what_it_is(content: bytes, said: str, tmp
         sasrec.prepare(tmp_path / "a.csv")
 
 
+def test_an_archive_with_a_password_is_refused(tmp_path: Path) -> None:
+    data = bytearray(zipped(CSV, "a.csv"))
+    for sign, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(sign) + place] |= 1  # the flag that says encrypted
+    (tmp_path / "a.zip").write_bytes(bytes(data))
+    with pytest.raises(DataError, match=r"cannot be unpacked here: .*password required.*Unpack it"):
+        sasrec.prepare(tmp_path / "a.zip")
+
+
 def test_a_folder_is_all_its_parts_in_order_of_numbers(tmp_path: Path) -> None:
     folder = tmp_path / "events"
     folder.mkdir()
