@@ -60,7 +60,7 @@ class Prepare:
     item: OptionalText = None
     """Column of item ids. Default: recognised by its name."""
     time: OptionalText = None
-    """Column of times: numbers or ISO 8601. Default: recognised by its name. Without times, file order is kept."""
+    """Column of times. Default: recognised by its name. With none, events keep the order of the file."""
     columns: str = ""
     """Roles of the columns in order, such as user,item,-,time; or pairs such as session_id:user,0:item."""
     time_format: str = ""
@@ -82,7 +82,7 @@ class Prepare:
     items: OptionalPath = None
     """File with item titles: text with any usual separator, JSON Lines or Parquet, by item id."""
     items_id: OptionalText = None
-    """Column of item ids in the --items file; its number from 0 if it has no header. Default: by name, else the first."""
+    """Column of item ids in the --items file; its number from 0 without a header. Default: by name, else the first."""
     items_title: OptionalText = None
     """Column of titles in the --items file. Default: the first whose name has title or name, else the second."""
     items_group: OptionalText = None
