@@ -82,7 +82,7 @@ class Prepare:
     items: OptionalPath = None
     """File with item titles: text with any usual separator, JSON Lines or Parquet, by item id."""
     items_id: OptionalText = None
-    """Column of item ids in the --items file; its number from 0 without a header. Default: by name, else the first."""
+    """Column of item ids in the --items file; its number from 0 without header. Default: by name, or the first."""
     items_title: OptionalText = None
     """Column of titles in the --items file. Default: the first whose name has title or name, else the second."""
     items_group: OptionalText = None
