@@ -45,7 +45,7 @@ def read(data: bytes, path: Path, **columns: str) -> Events | None:
 def test_read_is_kept_plus_rejected_for_any_lines(lines: list[str], good: int, end: bool, tmp_path: Path) -> None:
     text = "user,item,time\n" + "u,i,1600000000\n" * good + "\n".join(lines) + ("\n" if end else "")
     data = text.encode(errors="surrogatepass")
-    events = read(data, tmp_path / "a.csv")
+    events = read(data, tmp_path / "a.csv", columns="user:user,item:item,time:time")
     assert events is not None, "the good rows are usable whatever the others are"
     assert events.read == events.frame.height + events.rejects.height <= records(data)
     # A record with line breaks inside quotes has several lines.
@@ -53,6 +53,14 @@ def test_read_is_kept_plus_rejected_for_any_lines(lines: list[str], good: int, e
     assert events.rejects["line"].is_sorted()
     assert events.rejects["line"].n_unique() == events.rejects.height
     assert events.frame.null_count().sum_horizontal().item() == 0
+
+
+@FAST
+@given(lines=st.lists(LINE, max_size=12), good=st.integers(1, 3))
+def test_roles_that_are_not_told_never_crash_the_reader(lines: list[str], good: int, tmp_path: Path) -> None:
+    text = "user,item,time\n" + "u,i,1600000000\n" * good + "\n".join(lines)
+    events = read(text.encode(errors="surrogatepass"), tmp_path / "a.csv")
+    assert events is None or events.read == events.frame.height + events.rejects.height
 
 
 @FAST

@@ -98,7 +98,8 @@ def plan_of(
 
 def _refuse_unclear_lists(columns: Columns, sample: Mapping[str, pl.Series], file: str) -> None:
     """Raise DataError if no user has two rows, but items look like lists of words. Remedy: say what they are."""
-    users, items = sample[columns.user].drop_nulls(), sample[columns.item]
+    usable = (sample[columns.user].str.strip_chars() != "").fill_null(False)
+    users, items = sample[columns.user].filter(usable), sample[columns.item].filter(usable)
     form = list_form(items, named=True)
     if form is None or len(users) < 2 or users.n_unique() < len(users):
         return
@@ -109,8 +110,9 @@ def _refuse_unclear_lists(columns: Columns, sample: Mapping[str, pl.Series], fil
 
 def _refuse_as_unclear(columns: Columns, items: pl.Series, file: str) -> NoReturn:
     rest = f",{columns.time}:time" if columns.time else ""
+    example = max(items.drop_nulls().head(_FEW), key=len)[:30]
     raise DataError(
-        f"{file}: {columns.item}, such as {str(next(iter(items.drop_nulls()), ''))[:30]}, may be a list of items. "
+        f"{file}: {columns.item}, such as {example}, may be a list of items. "
         f"If it is, use columns={columns.user}:user,{columns.item}:items{rest}, otherwise "
         f"columns={columns.user}:user,{columns.item}:item{rest}."
     )
