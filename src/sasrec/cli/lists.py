@@ -12,6 +12,7 @@ from sasrec.files import unicode_text
 
 _SEPARATORS = re.compile(r"[,;\t|]|::")
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"')
+_MARKS = "\"'[](){} \ufeff"  # what stands around ids in other notations
 _LONGEST_JOIN = 6  # how many neighbours can be parts of one id with commas
 
 
@@ -98,9 +99,9 @@ def _refuse_several(text: str, is_item: Callable[[str], bool], place: str, remed
     if is_item(text):
         return
     quoted = [part.replace('""', '"') for part in _QUOTED.findall(text)]
-    fields = [_clean(part).strip("\"'") for part in _SEPARATORS.split(text)]
+    fields = [_clean(part.strip(_MARKS)) for part in _SEPARATORS.split(text)]
     fields += map(_clean, _SEPARATORS.split(text))
-    words = [_clean(part).strip("\"'") for part in text.split()]
+    words = [part.strip(_MARKS) for part in text.split()]
     parts = [part for part in (*quoted, *fields) if is_item(part)]
     if not parts and 2 * sum(map(is_item, words)) >= len(words) > 1:
         parts = [part for part in words if is_item(part)]

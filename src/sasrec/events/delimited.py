@@ -7,6 +7,7 @@ sound record, it is one record, as in RFC 4180. Blanks around a field are ignore
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,12 @@ from sasrec.events.inputs import Input
 from sasrec.events.lines import Block, blocks_of, lines_of
 from sasrec.events.pieces import REJECTS, ColumnFacts, Piece
 from sasrec.events.plan import Plan, plan_of
+from sasrec.events.preamble import what_precedes
 from sasrec.events.records import Splitter
 from sasrec.events.roles import Columns, by_content, choose, given, is_known, unlike_the_first
 from sasrec.events.sequences import is_one_line_a_user
 
+_SEP = re.compile(r'(?i)^"?sep=(.)"?$')  # how a file tells Excel its separator
 _SAMPLE = 10_000  # lines in which to look for evidence of the roles
 
 
@@ -61,10 +64,11 @@ def read_delimited(
                 undecodable = undecodable.filter(pl.col("line") < rest)
             rejects = pl.concat([undecodable, bad])
             carried = block.tail(rest)
-        rows, unlike = dialect.plan.rows(frame)
+        rows, unlike, left_out = dialect.plan.rows(frame)
         rejects = pl.concat([rejects, unlike]).sort("line")
         notes = (*notes, *block.notes(each.name))
-        yield Piece(rows, rejects, dialect.plan.columns.time is not None, notes=notes, facts=dialect.facts)
+        timed = dialect.plan.columns.time is not None
+        yield Piece(rows, rejects, timed, left_out=left_out, notes=notes, facts=dialect.facts)
 
 
 def _begun(block: Block, config: DataConfig, separator: str | None, each: Input) -> tuple[_Dialect, Block]:
@@ -75,9 +79,16 @@ def _begun(block: Block, config: DataConfig, separator: str | None, each: Input)
             f"{each.name}: the first line is not valid UTF-8. Set `encoding`, for example encoding=cp1252."
         )
     filled = lines.filter(pl.col("text").str.strip_chars() != "")
+    if filled.height and (said := _SEP.match(filled["text"][0])):
+        separator, block, filled = said[1], block.after(filled["line"][0]), filled.slice(1)
     if not filled.height:
         raise DataError(f"{each.name} has no rows. Check that the file is complete.")
-    dialect = _dialect(filled["text"], config, separator, each, block)
+    try:
+        dialect = _dialect(filled["text"], config, separator, each, block)
+    except DataError:
+        if preamble := what_precedes(filled["text"], each.name):
+            raise DataError(preamble) from None
+        raise
     return dialect, block if dialect.header is None else block.after(filled["line"][0])
 
 
@@ -100,6 +111,8 @@ def _dialect(lines: pl.Series, config: DataConfig, separator: str | None, each: 
     rows = [fields for fields in map(splitter.fields, lines) if fields is not None]
     sample = _columns(rows[1:], len(names))
     if _is_header(names, sample, config):
+        if names.count("") > 1:  # Excel writes empty columns, too
+            names = [name or str(place) for place, name in enumerate(names)]
         if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
             raise DataError(
                 f"{file}: more than one column is named {', '.join(twice)}. Rename one of the columns: "

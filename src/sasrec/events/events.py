@@ -23,6 +23,7 @@ from sasrec.events.lines import NOT_UTF8
 from sasrec.events.pieces import REJECTS, ColumnFacts, Piece
 from sasrec.events.readers import read_input
 from sasrec.events.rejected import with_rows
+from sasrec.events.streams import is_empty
 
 _RAW_SHOWN = 200
 _LOCATED = {"file": pl.Int32, **REJECTS}
@@ -78,8 +79,9 @@ def read_events(source: Any, config: DataConfig, rejects_path: Path | None = Non
 
 
 def _read(inputs: list[Input], config: DataConfig, rejects_path: Path | None) -> Events:
-    frames, rejects, names, notes = [], [], [], []
-    integer_ids, has_time = [True, True], set()
+    inputs, notes = _with_content(inputs)
+    frames, rejects, names = [], [], []
+    integer_ids, has_time, left_out = [True, True], set(), 0
     codes = {"user": IdCodes(), "item": IdCodes()}
     for name, piece in _pieces(inputs, config):
         if name not in names:
@@ -90,6 +92,7 @@ def _read(inputs: list[Input], config: DataConfig, rejects_path: Path | None) ->
         notes += [note for note in piece.notes if note not in notes]
         integer_ids = [so_far and now for so_far, now in zip(integer_ids, piece.integer_ids, strict=True)]
         has_time.add(piece.has_time)
+        left_out += piece.left_out
     timed = _all_timed(has_time, names)
     rows = pl.concat(frames, how="diagonal")
     frames.clear()
@@ -107,6 +110,8 @@ def _read(inputs: list[Input], config: DataConfig, rejects_path: Path | None) ->
         notes += time_notes
     else:
         notes.append("the data has no time column; the order of the file is taken as the order in time")
+    if config.where:
+        notes.append(f"`where` leaves out {left_out:,} rows; {rows.height:,} are kept")
     users, user_ids = codes["user"].sorted(rows["user"])
     items, item_ids = codes["item"].sorted(rows["item"])
     all_rejects = _with_file_names(pl.concat(rejects).sort("file", "line"), names)
@@ -133,7 +138,7 @@ def explain(source: Any, config: DataConfig) -> tuple[str, tuple[ColumnFacts, ..
     """
     with inputs_of(source, config.query) as inputs:
         try:
-            name, piece = next(_pieces(inputs, config))
+            name, piece = next(_pieces(_with_content(inputs)[0], config))
         except RolesError as error:
             return inputs[0].name, error.columns, [], str(error)
     return name, piece.facts, list(piece.notes), ""
@@ -162,6 +167,18 @@ def _pieces(inputs: list[Input], config: DataConfig) -> Iterator[tuple[str, Piec
                     f"show {', '.join(found)}. Name the roles, for example columns=user,item,time."
                 )
             yield each.name, piece
+
+
+def _with_content(inputs: list[Input]) -> tuple[list[Input], list[str]]:
+    """Return the inputs without the empty parts of a folder, which Spark writes, and a note on these.
+
+    If nothing is left, returns all inputs.
+    """
+    filled = [each for each in inputs if not (each.part_of and each.path and is_empty(each.path, each.name))]
+    empty = [each.name for each in inputs if each not in filled]
+    if not filled or not empty:
+        return inputs, []
+    return filled, [f"{len(empty):,} of {len(inputs):,} files are empty, such as {empty[0]}"]
 
 
 def _all_timed(has_time: set[bool], names: list[str]) -> bool:
@@ -253,6 +270,8 @@ def _refuse_or_write(events: Events, config: DataConfig, rejects_path: Path | No
     )
     if rejects.height > config.max_rejects >= 0:
         raise DataError(f"{rejects.height} of {events.read} rows are bad{listed}:{first}\n{_remedy(events)}")
+    if events.coded.is_empty() and config.where and not rejects.height:
+        raise DataError(f"{', '.join(events.sources)}: no row fulfils where={config.where!r}. Correct `where`.")
     if events.coded.is_empty():
         raise DataError(
             f"{', '.join(events.sources)}: no usable row among {events.read} read{listed}{first}\n"

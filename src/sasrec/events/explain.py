@@ -39,13 +39,13 @@ def _facts(
     sample: Mapping[str, pl.Series], columns: Columns | None, config: DataConfig
 ) -> tuple[ColumnFacts, ...]:
     roles = {} if columns is None else {columns.user: "user", columns.item: "item", columns.time: "time"}
-    named = {config.user_column, config.item_column, config.time_column}
+    named = {"user": config.user_column, "item": config.item_column, "time": config.time_column}
     facts = []
     for name, values in sample.items():
         seen, role = profile(name, values), roles.get(name, "")
         why = (
             "named in the settings"
-            if config.columns or name in named
+            if config.columns or named.get(role)
             else "its name"
             if is_known(name)
             else "its values"

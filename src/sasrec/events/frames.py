@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -14,12 +15,11 @@ from sasrec.errors import DataError
 from sasrec.events import times
 from sasrec.events.explain import chosen
 from sasrec.events.inputs import Input
-from sasrec.events.kinds import mixed_kinds
 from sasrec.events.pieces import LINE, REJECTS, Piece
+from sasrec.events.plan import plan_of, refuse_prefixes
 from sasrec.events.roles import Columns, choose, is_item_name
-from sasrec.events.sequences import exploded
+from sasrec.events.sequences import exploded, split_lists
 from sasrec.events.streams import opened
-from sasrec.events.where import condition
 
 _SAMPLE = 10_000  # rows in which to look for evidence of the roles
 _AT_ONCE = 2_000_000  # rows that become text at once
@@ -65,23 +65,41 @@ def read_frame(table: pl.LazyFrame, config: DataConfig, name: str, each: Input) 
     sample = table.head(_SAMPLE).collect().drop(LINE)
     texts = {column: _sample(sample[column]) for column in sample.columns}
     columns, notes, facts = chosen(lambda: choose(texts, config, name), texts, config)
-    if not config.where:
-        notes += mixed_kinds(texts, columns)
-    kept = condition(config.where, {each: sample[each] for each in sample.columns}, name)
-    names = dict.fromkeys([columns.user, columns.item, *([columns.time] if columns.time else []), *kept.columns])
-    frame, unlike = kept.keep(table.select(pl.col(LINE).cast(pl.Int64), *names).collect())
+    lists = {
+        key: sample[key].drop_nulls().head(1).to_list() for key, kind in sample.schema.items() if kind.is_nested()
+    }
+    refuse_prefixes(columns, lists, config, name)
+    if columns.item in lists:  # the type shows the lists, so their text need not
+        columns = replace(columns, lists=False)
+    plan = plan_of(
+        columns, notes, texts, config, name, each.constants, dict(zip(sample.columns, sample, strict=True))
+    )
+    names = [role for role in (columns.user, columns.item, columns.time) if role is not None]
+    needed = table.select(pl.col(LINE).cast(pl.Int64), *dict.fromkeys([*names, *plan.condition.columns])).collect()
+    frame, unlike, left_out = plan.condition.keep(needed)
     _refuse_short_floats(frame, columns, name)
     for start in range(0, max(1, frame.height), _AT_ONCE):
         part, unfit = exploded(frame.slice(start, _AT_ONCE), columns.item, columns.time)
         rows, faults, integer = _rows(part, columns, name)
-        rejects = pl.concat([unlike, unfit, faults] if start == 0 else [unfit, faults]).sort("line")
-        said = tuple(notes) if start == 0 else ()
-        yield Piece(rows, rejects, columns.time is not None, integer, said, facts)
+        found = [unfit, faults] if start else [unlike, unfit, faults]
+        if plan.item_form is not None:
+            rows, unfit = split_lists(rows, plan.item_form, plan.time_form)
+            found.append(unfit)
+        first = (0, ()) if start else (left_out, plan.notes)
+        yield Piece(rows, pl.concat(found).sort("line"), columns.time is not None, integer, *first, facts)
 
 
 def _flat(table: pl.LazyFrame) -> pl.LazyFrame:
-    """Unpack a list of structs, such as the events of a session; its fields become columns."""
+    """Unpack a list of structs, such as the events of a session, and structs; their fields become columns."""
     schema = table.collect_schema()
+    structs = {name: kind for name, kind in schema.items() if isinstance(kind, pl.Struct)}
+    if structs:
+        inner = [
+            pl.col(name).struct.field(field.name).alias(f"{name}.{field.name}")
+            for name, kind in structs.items()
+            for field in kind.fields
+        ]
+        return _flat(table.with_columns(inner).drop(structs))
     packed = [
         name for name, kind in schema.items() if isinstance(kind, pl.List) and isinstance(kind.inner, pl.Struct)
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
 from sasrec.events.explain import chosen
 from sasrec.events.inputs import Input
-from sasrec.events.lines import Block, blocks_of, lines_of
+from sasrec.events.lines import blocks_of, lines_of
 from sasrec.events.pieces import LINE, REJECTS, ColumnFacts, Piece
-from sasrec.events.plan import Plan, plan_of
+from sasrec.events.plan import Plan, plan_of, refuse_prefixes
 from sasrec.events.roles import Columns, choose, is_item_name
 
 _SAMPLE = 1000  # number of objects searched for keys, which become the columns
 _SCALAR = str | int | float
+_TYPED = ("$oid", "$date", "$numberLong", "$numberInt", "$numberDouble", "$uuid")
 _Record = tuple[int, dict[str, Any], str]
 """The line or place, the object, and its text (empty in an array)."""
 
@@ -45,7 +47,8 @@ _Part = tuple[list[_Record], pl.DataFrame, tuple[str, ...]]
 
 def _lines(path: Path, name: str, encoding: str) -> Iterator[_Part]:
     """Yield the objects, rejects and notes of each block of lines."""
-    for block in blocks_of(path, name, encoding):
+    blocks = blocks_of(path, name, encoding)
+    for block in blocks:
         lines, rejects = lines_of(block)
         records: list[_Record] = []
         bad: list[tuple[int, str, str, str]] = []
@@ -55,20 +58,35 @@ def _lines(path: Path, name: str, encoding: str) -> Iterator[_Part]:
                 bad.append((line, "", reason, text))
             else:
                 records.append((line, record, text))
-        if not records and block.number == 1:
-            records, bad = _one_object(block, name), []
+        if block.number == 1 and not records:
+            records, bad = _one_object(b"".join([block.text, *(each.text for each in blocks)]), name), []
+        if block.number == 1 and len(records) == 1:
+            _refuse_columns(records[0][1], name)
         yield records, pl.concat([rejects, pl.DataFrame(bad, REJECTS, orient="row")]), block.notes(name)
 
 
-def _one_object(block: Block, name: str) -> list[_Record]:
+def _one_object(text: bytes, name: str) -> list[_Record]:
     """Return the objects of a file that is one object on several lines."""
     try:
-        found = json.loads(block.text, object_pairs_hook=_distinct) if block.last else None
+        found = json.loads(text, object_pairs_hook=_distinct)
     except (ValueError, RecursionError):
         found = None
-    if not isinstance(found, dict):
+    if not isinstance(found, dict) or not found:
         raise DataError(f"{name}: no line is a non-empty JSON object. Write one object on each line.")
     return [(1, found, "")]
+
+
+def _refuse_columns(record: dict[str, Any], name: str) -> None:
+    """Raise DataError if the one object of a file has columns or histories. Remedy: write one for each event."""
+    whole = [
+        isinstance(each, list) or (isinstance(each, dict) and (key.isdecimal() or all(map(str.isdecimal, each))))
+        for key, each in record.items()
+    ]
+    if record and all(whole) and _packed_key([record]) is None:
+        raise DataError(
+            f"{name} is one JSON object, whose values are columns, rows or histories. Write one object for each "
+            "event or user, as pandas does with to_json(orient='records', lines=True)."
+        )
 
 
 def _array(text: bytes, name: str) -> list[_Record]:
@@ -84,6 +102,7 @@ def _array(text: bytes, name: str) -> list[_Record]:
 def _pieces(parts: Iterable[_Part], config: DataConfig, each: Input) -> Iterator[Piece]:
     plan: Plan | None = None
     packed: str | None = None
+    kinds: dict[str, set[type]] = {"user": set(), "item": set()}
     for records, rejects, notes in parts:
         if plan is None:
             packed = _packed_key([record for _, record, _ in records[:_SAMPLE]])
@@ -91,28 +110,47 @@ def _pieces(parts: Iterable[_Part], config: DataConfig, each: Input) -> Iterator
             for name, value in each.constants.items():
                 sample[name] = pl.Series([value] * _SAMPLE, dtype=pl.String)
             columns, column_notes, facts = _chosen(sample, config, each.name)
-            plan = plan_of(columns, column_notes, sample, config, each.name, each.constants)
-            notes = (*plan.notes, *notes)
+            lists = {
+                key: value
+                for _, record, _ in records[:1]
+                for key, value in record.items()
+                if isinstance(value, list)
+            }
+            refuse_prefixes(columns, lists, config, each.name)
             found = [isinstance(record.get(columns.item), list) for _, record, _ in records[:_SAMPLE]]
             listed = 2 * sum(found) > len(found)  # otherwise a list is a bad row
+            columns = replace(columns, lists=columns.lists and not listed)
+            plan = plan_of(columns, column_notes, sample, config, each.name, each.constants)
+            notes = (*plan.notes, *notes)
         rows, bad = [], []
-        integers = {plan.columns.user: True, plan.columns.item: True}
+        ids = {"user": plan.columns.user, "item": plan.columns.item}
+        mixed_before = _mixed(kinds)
         for line, record, text in _unpacked(records, packed):
             for event in _events(record, plan) if listed else [record]:
                 column, reason = _fault(event, plan)
                 if reason:
                     bad.append((line, column, reason, text or json.dumps(record)))
                     continue
-                for name in integers:
-                    integers[name] &= isinstance(event.get(name), int)
+                for role, name in ids.items():
+                    kinds[role].add(type(event.get(name)))
                 rows.append((line, *(_text(event.get(name)) for name in plan.needed)))
         frame = pl.DataFrame(rows, {LINE: pl.Int64, **dict.fromkeys(plan.needed, pl.String)}, orient="row")
-        chosen, unlike = plan.rows(frame)
+        chosen, unlike, left_out = plan.rows(frame)
         rejects = pl.concat([rejects, pl.DataFrame(bad, REJECTS, orient="row"), unlike]).sort("line")
+        notes = (*notes, *(note for note in _mixed(kinds) if note not in mixed_before))
         yield Piece(
             chosen, rejects, plan.columns.time is not None,
-            (integers[plan.columns.user], integers[plan.columns.item]), tuple(notes), facts,
+            (kinds["user"] <= {int}, kinds["item"] <= {int}), left_out, tuple(notes), facts,
         )  # fmt: skip
+
+
+def _mixed(kinds: dict[str, set[type]]) -> list[str]:
+    """Return notes on ids that are numbers in some objects and text in others."""
+    return [
+        f"the {role} is a number in some objects and text in others; the number 1 and the text 1 are one {role}"
+        for role, found in kinds.items()
+        if {int, str} <= found
+    ]
 
 
 def _chosen(
@@ -138,11 +176,23 @@ def _packed_key(records: list[dict[str, Any]]) -> str | None:
 def _unpacked(records: list[_Record], packed: str | None) -> Iterator[_Record]:
     for line, record, text in records:
         if packed is None:
-            yield line, record, text
+            yield line, _flat(record), text
             continue
         outer = {key: value for key, value in record.items() if key != packed}
         for event in record.get(packed) or []:
-            yield line, {**outer, **(event if isinstance(event, dict) else {})}, text
+            yield line, _flat({**outer, **(event if isinstance(event, dict) else {})}), text
+
+
+def _flat(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record in which an object inside it, such as {"user": {"id": 1}}, is fields such as user.id."""
+    if not any(isinstance(value, dict) for value in record.values()):
+        return record
+    flat: dict[str, Any] = {}
+    for key, value in record.items():
+        flat |= (
+            {f"{key}.{inner}": each for inner, each in value.items()} if isinstance(value, dict) else {key: value}
+        )
+    return flat
 
 
 def _events(record: dict[str, Any], plan: Plan) -> list[dict[str, Any]]:
@@ -196,8 +246,11 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"the value {name} is not a JSON number")
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _distinct(pairs: list[tuple[str, Any]]) -> Any:
+    """Build an object. One that gives a type, as MongoDB writes {"$oid": "5f…"}, becomes its value."""
     record = dict(pairs)
+    if len(pairs) == 1 and pairs[0][0] in _TYPED:
+        return pairs[0][1]
     if len(record) < len(pairs):
         duplicate = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
         raise ValueError(f"the key {duplicate!r} occurs twice")

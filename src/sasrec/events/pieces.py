@@ -36,6 +36,8 @@ class Piece:
     has_time: bool
     integer_ids: tuple[bool, bool] = (False, False)
     """Whether the user column and the item column have an integer type."""
+    left_out: int = 0
+    """How many rows the condition `where` leaves out; they are neither rows nor rejects."""
     notes: tuple[str, ...] = ()
     facts: tuple[ColumnFacts, ...] = ()
     """What each column of the source looks like, and its role."""

@@ -41,18 +41,21 @@ class Plan:
         names = [name for name in (*roles, *self.condition.columns) if name is not None]
         return [name for name in dict.fromkeys(names) if name not in self.constants]
 
-    def rows(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Return rows and rejects (as in pieces.py) from the text of the columns `needed`, and LINE."""
+    def rows(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, int]:
+        """Return rows and rejects (as in pieces.py), and how many rows the condition leaves out.
+
+        `frame`: the text of the columns `needed`, and LINE.
+        """
         constants = [pl.lit(value, pl.String).alias(name) for name, value in self.constants.items()]
-        frame, unlike = self.condition.keep(frame.with_columns(constants))
+        frame, unlike, left_out = self.condition.keep(frame.with_columns(constants))
         time = pl.lit(None, pl.String) if self.columns.time is None else pl.col(self.columns.time)
         rows = frame.select(
             pl.col(LINE).alias("line"), user=pl.col(self.columns.user), item=pl.col(self.columns.item), time=time
         )
         if self.item_form is None:
-            return rows, unlike
+            return rows, unlike, left_out
         rows, unfit = split_lists(rows, self.item_form, self.time_form)
-        return rows, pl.concat([unlike, unfit])
+        return rows, pl.concat([unlike, unfit]), left_out
 
 
 def plan_of(
@@ -62,8 +65,11 @@ def plan_of(
     config: DataConfig,
     file: str,
     constants: Mapping[str, str | None],
+    typed: Mapping[str, pl.Series] | None = None,
 ) -> Plan:
-    """Complete the roles of the columns to a plan. `sample`: text of some rows of each column.
+    """Complete the roles of the columns to a plan.
+
+    `sample`: text of some rows of each column; `typed`: their values, if the columns have other types than text.
 
     Raises: ConfigError or DataError if the condition `where` does not fit. DataError if `columns` says that a
     column holds lists, and it does not. Remedy: correct the setting.
@@ -71,12 +77,14 @@ def plan_of(
     if not config.where:
         notes = [*notes, *mixed_kinds(sample, columns)]
     items = sample[columns.item]
-    named_item = (config.columns and not columns.lists) or config.item_column == columns.item
+    named_item = (config.columns and not columns.lists) or config.item_column is not None
     form = None if named_item else list_form(items, named=columns.lists)
     if form not in (None, BRACKETED) and not columns.lists and not _may_hold_lists(columns.item):
         _refuse_as_unclear(columns, items, file)
     if form == BRACKETED:
         _refuse_unreadable(columns.item, items, file)
+    texts = {name: values for name, values in sample.items() if list_form(values, named=True)}
+    refuse_prefixes(columns, {name: values.drop_nulls()[0] for name, values in texts.items()}, config, file)
     if form is None and not config.columns and not named_item:
         _refuse_unclear_lists(columns, sample, file)
     if columns.lists and form is None:
@@ -93,12 +101,15 @@ def plan_of(
             *notes,
             f"{columns.item} holds lists of items, such as {example}: each element is an event{shared}",
         ]
-    return Plan(columns, condition(config.where, dict(sample), file), constants, form, time_form, tuple(notes))
+    kept = condition(config.where, typed or sample, file)
+    return Plan(columns, kept, constants, form, time_form, tuple(notes))
 
 
 def _refuse_unclear_lists(columns: Columns, sample: Mapping[str, pl.Series], file: str) -> None:
     """Raise DataError if no user has two rows, but items look like lists of words. Remedy: say what they are."""
     usable = (sample[columns.user].str.strip_chars() != "").fill_null(False)
+    if len(usable) != len(sample[columns.item]):
+        return  # one of both has a type that is no text
     users, items = sample[columns.user].filter(usable), sample[columns.item].filter(usable)
     form = list_form(items, named=True)
     if form is None or len(users) < 2 or users.n_unique() < len(users):
@@ -106,6 +117,28 @@ def _refuse_unclear_lists(columns: Columns, sample: Mapping[str, pl.Series], fil
     if form == "," and items.str.contains(", ", literal=True).any() and not items.str.contains(",.*,").any():
         return  # a name such as "Doe, John"
     _refuse_as_unclear(columns, items, file)
+
+
+def refuse_prefixes(columns: Columns, lists: Mapping[str, object], config: DataConfig, file: str) -> None:
+    """Raise DataError if a column has lists of items beside the item: a row is a history and its next item.
+
+    `lists`: an example of each column that holds lists. Remedy: say which of both are the events.
+    """
+    stem = columns.item.lower().removesuffix("id").strip("_ ")
+    stems = ("item", stem) if len(stem) > 2 else ("item",)
+    found = [
+        name
+        for name in lists
+        if name != columns.item and _SEVERAL.search(name) and any(each in name.lower() for each in stems)
+    ]
+    if not found or config.columns or config.item_column:
+        return
+    time = f",{columns.time}:time" if columns.time else ""
+    raise DataError(
+        f"{file}: {found[0]} has lists of items, such as {str(lists[found[0]])[:30]}, beside {columns.item}. For "
+        f"one event a row, use columns={columns.user}:user,{columns.item}:item{time}; for the lists, "
+        f"columns={columns.user}:user,{found[0]}:items."
+    )
 
 
 def _refuse_as_unclear(columns: Columns, items: pl.Series, file: str) -> NoReturn:

@@ -12,7 +12,7 @@ import polars as pl
 from sasrec.events.lines import Block
 from sasrec.events.pieces import LINE, REJECTS
 
-_LONGEST_RECORD = 1000  # lines; an unclosed quote must not swallow a file
+LONGEST_RECORD = 1000  # lines; an unclosed quote must not swallow a file
 _CSV_ERRORS = {
     "unexpected end": "a quote is not closed",
     "expected after": "text after a closing quote",
@@ -137,7 +137,7 @@ class Splitter:
             count = 1
             if fields is None and reason == _CSV_ERRORS["unexpected end"]:
                 longer = self._longer(texts, place, places)
-                if longer is None and not last and len(texts) - place < _LONGEST_RECORD:
+                if longer is None and not last and len(texts) - place < LONGEST_RECORD:
                     return rows, rejects, used, numbers[place]
                 if longer is not None:
                     fields, count = longer
@@ -169,7 +169,7 @@ class Splitter:
     def _longer(self, texts: list[str], place: int, places: Sequence[int]) -> tuple[list[str], int] | None:
         """Return the record that begins here and has line breaks inside quotes, and its number of lines."""
         text = texts[place]
-        for end in range(place + 1, min(len(texts), place + _LONGEST_RECORD)):
+        for end in range(place + 1, min(len(texts), place + LONGEST_RECORD)):
             text += "\n" + texts[end]
             if '"' in texts[end]:
                 fields, reason = self._record(text, places)

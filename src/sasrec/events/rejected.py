@@ -12,6 +12,7 @@ from sasrec.config.settings import DataConfig
 from sasrec.events import times
 from sasrec.events.inputs import Input
 from sasrec.events.lines import blocks_of, lines_of
+from sasrec.events.records import LONGEST_RECORD
 from sasrec.events.streams import sniffed
 
 _LONGEST = 2000  # characters of a row that are kept
@@ -21,16 +22,16 @@ def with_rows(rejects: pl.DataFrame, inputs: Sequence[Input], config: DataConfig
     """Return rejects with the column `row`, the text of the whole row; the inputs are read again for it."""
     found = []
     for each in {each.name: each for each in inputs}.values():
-        lines = rejects.filter(pl.col("file") == each.name)["line"].unique()
-        if len(lines):
-            rows = _rows(each, lines, config)
+        own = rejects.filter(pl.col("file") == each.name).unique("line").sort("line")
+        if own.height:
+            rows = _rows(each, own["line"], own.filter(pl.col("column") != "")["line"], config)
             found.append(rows.with_columns(pl.lit(each.name).alias("file"), pl.col("row").str.slice(0, _LONGEST)))
     empty = pl.DataFrame(schema={"line": pl.Int64, "row": pl.String, "file": pl.String})
     return rejects.join(pl.concat([empty, *found]), on=["file", "line"], how="left", maintain_order="left")
 
 
-def _rows(each: Input, lines: pl.Series, config: DataConfig) -> pl.DataFrame:
-    """Return the columns line and row of the lines of one input."""
+def _rows(each: Input, lines: pl.Series, split: pl.Series, config: DataConfig) -> pl.DataFrame:
+    """Return the columns line and row of the lines of one input. `split`: those that could be split in fields."""
     if each.frame is not None:
         return _of_table(each.frame.lazy(), lines)
     assert each.path is not None
@@ -46,9 +47,33 @@ def _rows(each: Input, lines: pl.Series, config: DataConfig) -> pl.DataFrame:
         wanted = lines.filter(lines.is_between(block.number, block.end, closed="left"))
         if len(wanted):
             texts, undecodable = lines_of(block)
-            both = pl.concat([texts, undecodable.select("line", text="raw")])
-            found.append(both.filter(pl.col("line").is_in(wanted.implode())).rename({"text": "row"}))
+            both = pl.concat([texts, undecodable.select("line", text="raw")]).sort("line")
+            found.append(_records(both, wanted, split if kind == "text" else split.clear()))
     return pl.concat(found)
+
+
+def _records(texts: pl.DataFrame, wanted: pl.Series, split: pl.Series) -> pl.DataFrame:
+    """Return the columns line and row of the wanted lines.
+
+    Where a line of `split` leaves a quote open, its record contains the lines after it, too.
+    """
+    lines = texts["text"]
+    found = texts.filter(pl.col("line").is_in(wanted.implode()))
+    open_quote = pl.col("line").is_in(split.implode()) & (
+        pl.col("text").str.count_matches('"', literal=True) % 2 == 1
+    )
+    longer = {}
+    for place in texts.select(open_quote).to_series().arg_true():
+        row = lines[place]
+        for following in lines[place + 1 : place + LONGEST_RECORD]:
+            row += "\n" + following
+            if following.count('"') % 2:
+                break
+        longer[texts["line"][place]] = row
+    return found.select(
+        "line",
+        row=pl.coalesce(pl.col("line").replace_strict(longer, default=None, return_dtype=pl.String), "text"),
+    )
 
 
 def _of_table(table: pl.LazyFrame, lines: pl.Series) -> pl.DataFrame:

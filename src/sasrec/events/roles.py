@@ -7,6 +7,7 @@ a header, only the content decides: the place of a column is not evidence.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -45,12 +46,12 @@ class Columns:
 
 def is_known(name: str) -> bool:
     """Return whether a text is a recognised column name, such as "user_id" or "timestamp"."""
-    return _normalised(name) in _ROLES
+    return _role(name) is not None
 
 
 def is_item_name(name: str) -> bool:
     """Return whether a text is a recognised name of an item column, such as "item_id"."""
-    return _ROLES.get(_normalised(name)) == "item"
+    return _role(name) == "item"
 
 
 def unlike_the_first(first: str, values: pl.Series) -> bool:
@@ -70,12 +71,16 @@ def choose(sample: Mapping[str, pl.Series], config: DataConfig, file: str) -> tu
     names = list(sample)
     if config.columns:
         return given(config, names, file), []
-    requested = {"user": config.user_column, "item": config.item_column, "time": config.time_column}
+    requested = {
+        "user": _by_number(config.user_column, names),
+        "item": _by_number(config.item_column, names),
+        "time": _by_number(config.time_column, names),
+    }
     _check_requested(requested, names, file)
     chosen: dict[str, str | None] = {}
     for role in ("user", "item"):
         # A column that the settings request for another role must not also be chosen by its name.
-        matches = [n for n in names if _ROLES.get(_normalised(n)) == role and n not in requested.values()]
+        matches = [name for name in names if _role(name) == role and name not in requested.values()]
         if requested[role] is None and len(matches) > 1:
             raise DataError(
                 f"{file}: more than one column could be the {role} ({', '.join(matches)}). {_remedy(role)}"
@@ -85,11 +90,11 @@ def choose(sample: Mapping[str, pl.Series], config: DataConfig, file: str) -> tu
                 f"{file}: no column looks like the {role}; its columns are: {', '.join(names)}. {_remedy(role)}"
             )
         chosen[role] = requested[role] or matches[0]
-    chosen["time"] = config.time_column
+    chosen["time"] = requested["time"]
     notes: list[str] = []
     if config.time_column is None:
         rest = {name: values for name, values in sample.items() if name not in chosen.values()}
-        known = [name for name in rest if _ROLES.get(_normalised(name)) == "time"]
+        known = [name for name in rest if _role(name) == "time"]
         chosen["time"], notes = time_column(rest, known, sample[str(chosen["item"])], file)
     elif config.time_column == NO_TIME and NO_TIME not in names:
         chosen["time"] = None
@@ -211,10 +216,8 @@ def given(config: DataConfig, names: Sequence[str], file: str) -> Columns:
     for name, role in pairs:
         if role in ("-", ""):
             continue
-        column = (
-            name if name in names else names[int(name)] if name.isdecimal() and int(name) < len(names) else None
-        )
-        if column is None:
+        column = _by_number(name, names) or ""
+        if column not in names:
             raise DataError(
                 f"{file} has no column {name!r}, which columns={config.columns} names. Choose one of its columns: "
                 f"{', '.join(names)}, or a number from 0."
@@ -232,15 +235,34 @@ def given(config: DataConfig, names: Sequence[str], file: str) -> Columns:
     return Columns(roles["user"], roles["item"], roles.get("time"), lists)
 
 
+def _by_number(name: str | None, names: Sequence[str]) -> str | None:
+    """Return the name of the column with this number from 0; else `name` itself."""
+    if name is None or name in names or not name.isdecimal() or int(name) >= len(names):
+        return name
+    return names[int(name)]
+
+
 def _suggested(profiles: Sequence[Profile]) -> str:
     """Return a value for the setting `columns`, in which the order of user and item is a guess to be checked."""
-    rest = iter(("user", "item"))
-    return ",".join("time" if each.time else next(rest, "-") if each.may_be_id else "-" for each in profiles)
+    ids = [each.name for each in profiles if each.may_be_id]
+    if len(ids) < 2:  # what looks like ratings or times can be an id, too
+        ids = [each.name for each in profiles if not each.time] or ids
+    if len(ids) < 2:
+        ids = [each.name for each in profiles]
+    roles = dict(zip(ids, ("user", "item"), strict=False))
+    times = (each.name for each in profiles if each.time and each.name not in roles)
+    roles |= dict.fromkeys(list(times)[:1], "time")
+    return ",".join(roles.get(each.name, "-") for each in profiles)
 
 
 def _remedy(role: str) -> str:
     return f"Name it with `{role}_column` (in `prepare`: `{role}`)."
 
 
+def _role(name: str) -> str | None:
+    """Return the role that a name says; of user.id as a whole, of properties.product_id its last part."""
+    return _ROLES.get(_normalised(name)) or _ROLES.get(_normalised(name.rpartition(".")[2]))
+
+
 def _normalised(name: str) -> str:
-    return name.strip().lower().replace("_", "").replace("-", "").replace(" ", "")
+    return re.sub(r"[\s_.-]", "", name).lower()

@@ -95,6 +95,12 @@ def _open_zstd(raw: IO[bytes], mode: Literal["rb"]) -> Any:
     return zstd.open(raw, mode)
 
 
+def is_empty(path: Path, name: str) -> bool:
+    """Return whether a file, once unpacked, has no byte."""
+    with opened(path, name) as stream:
+        return not stream.read(1)
+
+
 def _opened_member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
     """Open the one file of an archive. Raises: DataError for a password or an odd method. Remedy: unpack it."""
     member = _member(archive, name)

@@ -117,7 +117,7 @@ def _refuse_rivals(
     if finer:
         both = ", ".join([best, *finer])
         raise DataError(f"{file}: more than one column could be the time ({both}). {time_remedy([best])}")
-    clocks = [name for name in values if name != best and is_clock(values[name])]
+    clocks = [name for name in values if name != best and (is_clock(values[name]) or _is_hour(name, values[name]))]
     days = kinds[best] in (OTHER_DATES, "yyyymmdd") or (
         kinds[best] == DATES and bool(values[best].drop_nulls().str.strip_chars().str.len_chars().max() <= 10)  # type: ignore[operator]
     )
@@ -126,6 +126,13 @@ def _refuse_rivals(
             f"{file}: the column {best} has dates, and {clocks[0]} has times of day, such as "
             f"{profiles[clocks[0]].example}. Join both in one column, or use time_column={best} for days only."
         )
+
+
+def _is_hour(name: str, values: pl.Series) -> bool:
+    """Whether a column has hours of the day, and its name says so."""
+    named = bool({"hour", "hours", "hr", "hh", "stunde", "uur", "heure", "hora"} & set(_words(name)))
+    hours = values.drop_nulls().cast(pl.Int64, strict=False)
+    return named and len(hours) > 0 and bool(hours.is_between(0, 23).all()) and not hours.null_count()
 
 
 def _is_of_items(values: pl.Series, items: pl.Series) -> bool:

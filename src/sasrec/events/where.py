@@ -26,14 +26,16 @@ class Condition:
     types: Mapping[str, pl.DataType] = field(default_factory=dict)
     """The type that a column of text gets, as the condition compares it with a number or a truth value."""
 
-    def keep(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Return the rows that fulfil the condition, and rejects. `frame` has its columns, and LINE.
+    def keep(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, int]:
+        """Return the rows that fulfil the condition, rejects, and how many sound rows do not fulfil it.
+
+        `frame` has the columns of the condition, and LINE.
 
         A text that is not of the type that the condition needs makes a reject; an empty text fulfils no condition.
         """
         rejects = pl.DataFrame(schema=REJECTS)
         if not self.text:
-            return frame, rejects
+            return frame, rejects, 0
         typed = frame.select(
             _cast(name, self.types[name]) if name in self.types else name for name in self.columns
         )
@@ -46,7 +48,11 @@ class Condition:
                 found = pl.DataFrame({"line": frame[LINE].filter(bad), "raw": text.filter(bad)})
                 found = found.select("line", pl.lit(name).alias("column"), pl.lit(reason).alias("reason"), "raw")
                 rejects = pl.concat([rejects, found])
-        return frame.filter(typed.select(pl.sql_expr(self.text)).to_series()), rejects
+        rejects = rejects.unique("line", keep="first")  # a row with two faults is one reject
+        kept = frame.filter(
+            typed.select(pl.sql_expr(self.text)).to_series() & ~frame[LINE].is_in(rejects["line"].implode())
+        )
+        return kept, rejects, frame.height - kept.height - rejects.height
 
 
 def condition(text: str, sample: Mapping[str, pl.Series], file: str) -> Condition:

@@ -54,7 +54,10 @@ def test_a_line_is_one_id_whatever_is_in_it(tmp_path: Path) -> None:
     assert read(f"@{path}") == ["a, b", "x,y", "it 1", "-5", "a, b", '"half" quoted', "new, item", "a;b"]
 
 
-@pytest.mark.parametrize("line", ["004,029", "004;Title", "004\t5", "004 029", "004|x", "004::y", '"004","029"'])
+@pytest.mark.parametrize(
+    "line",
+    ["004,029", "004;Title", "004\t5", "004 029", "004|x", "004::y", '"004","029"', "['004', '029']", '["004"]'],
+)
 def test_a_line_with_several_ids_or_columns_is_refused(line: str, tmp_path: Path) -> None:
     path = tmp_path / "deny.txt"
     path.write_text(f"029\n{line}\n")
@@ -105,6 +108,7 @@ def test_ids_are_separated_by_commas_and_quoted_as_in_csv(text: str, found: list
         ('3,"a', "double quotes of --deny .* do not match"),
         ("004 029", "'004 029' is not the id of an item, but '004' is. Separate ids by commas"),
         ("3,004;029", "'004;029' is not"),
+        ("3,'004'", "\"'004'\" is not"),
     ],
 )
 def test_a_text_that_can_be_read_in_two_ways_is_refused(text: str, words: str) -> None:
