@@ -16,7 +16,7 @@ from typing import Annotated, TypeAlias
 import tyro
 
 from sasrec.config.settings import RunConfig
-from sasrec.config.spellings import PUBLISHED_FLAGS, PUBLISHED_SPELLINGS
+from sasrec.config.spellings import PUBLISHED_FLAGS, PUBLISHED_SPELLINGS, ROLES
 from sasrec.errors import ConfigError
 from sasrec.runtime.ranks import launched
 
@@ -47,9 +47,14 @@ def recipe_named_in(arguments: list[str]) -> RunConfig:
 
 
 def published_spellings(arguments: list[str]) -> list[str]:
-    """Return `arguments` with options of the published SASRec code for PyTorch replaced by options of sasrec."""
+    """Return `arguments` with options of the published SASRec code for PyTorch replaced by options of sasrec.
+
+    For `prepare`, the names of settings such as --time_column are replaced.
+    """
     if arguments[:1] == ["prepare"]:
-        return arguments
+        names = {f"--{setting}": f"--{name}" for name, setting in ROLES.items()}
+        pairs = [word.partition("=") for word in arguments]
+        return [names.get(_spelled(name), name) + sign + value for name, sign, value in pairs]
     arguments = _flags_without_values(arguments)
     _refuse_two_spellings([_spelled(word.partition("=")[0]) for word in arguments])
     if "--multi_gpu" in map(_spelled, arguments) and not launched():

@@ -8,5 +8,8 @@ PUBLISHED_SPELLINGS: dict[str, tuple[str, ...]] = {
     "--train": ("--dataset",),
 }
 
+ROLES = {"user": "user_column", "item": "item_column", "time": "time_column"}
+"""The columns as `prepare` names them, and as the settings do; `prepare` takes both, so messages have one name."""
+
 PUBLISHED_FLAGS = frozenset({"--inference_only", "--norm_first", "--use_amp", "--multi_gpu"})
 """Options that take `true` or `false` in published code, and no value here."""

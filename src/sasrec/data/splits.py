@@ -141,7 +141,7 @@ def split_events(data: Dataset, how: str = "leave-one-out") -> Split:
         if data.times is None:
             raise DataError(
                 f"split {how} needs times, but the data set {data.name!r} has no times. "
-                "Name the column of times with `time_column` (in `prepare`: `time`), or use split=leave-one-out."
+                "Name the column of times with `time_column`, or use split=leave-one-out."
             )
         boundaries = _boundaries(data.times, rule.boundaries, how)
         part = TrainingPart(until=boundaries[0])

@@ -173,7 +173,7 @@ def by_content(
     described = "; ".join(f"{each.name}: {each.looks_like} ({each.example})" for each in profiles)
     raise DataError(
         f"{file} has no header with known names, and the content does not show which column is which. Its columns "
-        f"are {described}. Name them in order, for example columns={_suggested(profiles)}"
+        f"are {described}. Name them in order, for example columns={_suggested(profiles)}{_or_lists(profiles)}"
     )
 
 
@@ -235,6 +235,13 @@ def given(config: DataConfig, names: Sequence[str], file: str) -> Columns:
     return Columns(roles["user"], roles["item"], roles.get("time"), lists)
 
 
+def _or_lists(profiles: Sequence[Profile]) -> str:
+    """Return a second suggestion if each line can be a user with items."""
+    distinct = len(profiles) > 2 and profiles[0].rows == profiles[0].distinct > 1
+    lists = distinct and all(each.may_be_id for each in profiles)
+    return ". If each line is a user with the user's items, use columns=user,items" if lists else ""
+
+
 def _by_number(name: str | None, names: Sequence[str]) -> str | None:
     """Return the name of the column with this number from 0; else `name` itself."""
     if name is None or name in names or not name.isdecimal() or int(name) >= len(names):
@@ -256,7 +263,7 @@ def _suggested(profiles: Sequence[Profile]) -> str:
 
 
 def _remedy(role: str) -> str:
-    return f"Name it with `{role}_column` (in `prepare`: `{role}`)."
+    return f"Name it with `{role}_column`."
 
 
 def _role(name: str) -> str | None:

@@ -77,10 +77,7 @@ def time_column(
 
 def time_remedy(names: Sequence[str]) -> str:
     """Return what to do if the column of the times is not clear."""
-    return (
-        f"Name it with time_column={names[0]} (in `prepare`: `time`), or use time_column=none for the order of "
-        "the rows."
-    )
+    return f"Name it with time_column={names[0]}, or use time_column=none for the order of the rows."
 
 
 def _finest(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sasrec.config.settings import DataConfig, RunConfig
+from sasrec.config.spellings import ROLES
 from sasrec.data.dataset import Dataset, build, open_dataset
 from sasrec.data.parts import TRAIN, joined
 from sasrec.errors import ConfigError, DataError, SasrecWarning
@@ -190,13 +191,13 @@ def prepare(
 
     With `output`, also write the data set to this folder.
 
-    `source`: a file (CSV, TSV, Parquet, JSON Lines or text without header, also as .gz), a list of files, or a
-    Polars or pandas frame. `user`, `item` and `time` name its columns. `valid` and `test` are sources of
-    validation and test events; `source` then has the training events. `items` is a file with item titles or
-    groups: CSV, TSV, other separated text, JSON Lines or Parquet. `items_id`, `items_title` and `items_group` name
-    its columns, or number them from 0 if it has no header. A group is, for example, a genre;
+    `source`: a file of events (text, JSON, Parquet or Arrow, also compressed), a folder or pattern of such files,
+    a frame of Polars, pandas or pyarrow, or a list of these. `user`, `item` and `time` name its columns. `valid`
+    and `test` are sources of validation and test events; `source` then has the training events. `items` is a file
+    with item titles or groups: separated text, JSON Lines or Parquet. `items_id`, `items_title` and `items_group`
+    name its columns, or number them from 0 if it has no header. A group is, for example, a genre;
     `evaluate(…, details=True)` needs groups to measure diversity.
-    `**options`: fields of DataConfig, such as k_core=5.
+    `**options`: fields of DataConfig, such as k_core=5; `user_column` is `user`, and so on.
 
     Raises: DataError if rows are bad. Remedy: fix these rows (the message lists the first five), or skip them with
     max_rejects. ConfigError if an option is unknown or invalid. Remedy: use an option or value that the message
@@ -207,7 +208,7 @@ def prepare(
         raise ConfigError(
             "`items_id`, `items_title` and `items_group` name columns of the items file. Pass the file as `items`."
         )
-    config = _reading(DataConfig(user_column=user, item_column=item, time_column=time), options)
+    config = _reading({"user": user, "item": item, "time": time}, options)
     rejects = None if output is None else Path(output) / "rejects.csv"
     table = None if items is None else open_table(Path(items))  # before the events, which can take minutes
     data = from_source(source, config, valid=valid, test=test, rejects_path=rejects)
@@ -220,16 +221,17 @@ def prepare(
     return data
 
 
-def _reading(config: DataConfig, options: dict[str, Any]) -> DataConfig:
-    """Return the settings of `prepare` with these options. Raises: ConfigError if an option is unknown."""
-    allowed = {f.name for f in dataclasses.fields(DataConfig)} - {
-        "dataset",
-        "user_column",
-        "item_column",
-        "time_column",
-    }
+def _reading(columns: dict[str, str | None], options: dict[str, Any]) -> DataConfig:
+    """Return the settings of `prepare` with these options; `columns`: the names of those of user, item and time.
+
+    Raises: ConfigError if an option is unknown, or given under both of its names. Remedy: remove it.
+    """
+    for name, setting in ROLES.items():
+        if columns[name] is not None and options.get(setting) is not None:
+            raise ConfigError(f"`{name}` and `{setting}` are one setting of `prepare`. Remove one of them.")
+    allowed = {f.name for f in dataclasses.fields(DataConfig)} - {"dataset"}
     if wrong := sorted(options.keys() - allowed):
-        columns = [
+        own = [
             "user",
             "item",
             "time",
@@ -241,6 +243,7 @@ def _reading(config: DataConfig, options: dict[str, Any]) -> DataConfig:
             "items_title",
             "items_group",
         ]
-        known = ", ".join([*columns, *sorted(allowed)])
+        known = ", ".join([*own, *sorted(allowed - set(ROLES.values()))])
         raise ConfigError(f"prepare has no option {', '.join(wrong)}. Its options are: {known}.")
-    return RunConfig(data=config).replace(**options).data
+    named = {setting: columns[name] for name, setting in ROLES.items() if columns[name] is not None}
+    return RunConfig().replace(**named, **options).data

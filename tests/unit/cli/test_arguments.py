@@ -30,6 +30,12 @@ def test_every_option_is_known(arguments: list[str]) -> None:
     assert misspelt(arguments, COMMANDS) is None
 
 
+def test_prepare_takes_the_names_of_the_settings_for_its_columns() -> None:
+    given = ["prepare", "x", "--user_column", "u", "--time-column=none"]
+    assert published_spellings(given) == ["prepare", "x", "--user", "u", "--time=none"]
+    assert published_spellings(["train", *given[1:]])[2:] == given[2:]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -199,9 +199,17 @@ def test_what_an_interrupted_save_left_is_written_over_and_what_is_not_ours_is_l
 
 
 def test_options_that_are_none_of_reading_are_refused() -> None:
-    for wrong in ({"maxlen": 5}, {"dataset": "x"}, {"user_column": "user"}):
+    for wrong in ({"maxlen": 5}, {"dataset": "x"}):
         with pytest.raises(ConfigError, match=f"no option {next(iter(wrong))}"):
             small(**wrong)
+
+
+def test_columns_have_the_names_of_the_settings_too() -> None:
+    frame = pl.DataFrame({"who": ["a", "a"], "what": ["x", "y"], "when": [1_600_000_002, 1_600_000_001]})
+    data = sasrec.prepare(frame, user_column="who", item="what", time_column="when")
+    assert data.history("a") == ["y", "x"]
+    with pytest.raises(ConfigError, match="`user` and `user_column` are one setting"):
+        sasrec.prepare(frame, user="who", user_column="what", item="what")
 
 
 def test_what_a_killed_save_left_is_removed_and_a_strangers_file_is_not(tmp_path: Path) -> None:

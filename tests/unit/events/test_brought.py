@@ -54,6 +54,13 @@ def test_text_of_a_frame_that_may_be_lists_is_asked_about() -> None:
     assert histories(frame, columns="user,item") == {"a": ["x|y"], "b": ["y|z"]}
 
 
+def test_lines_that_may_be_users_with_items_are_refused_with_both_remedies(tmp_path: Path) -> None:
+    path = made(tmp_path, "a.txt", "".join(f"{k} {k % 7 + 1} {k % 5 + 1} {k % 3 + 1}\n" for k in range(1, 30)))
+    with pytest.raises(DataError, match="If each line is a user with the user's items, use columns=user,items"):
+        sasrec.prepare(path)
+    assert histories(path, columns="user,items")["8"] == ["2", "4", "3"]
+
+
 @pytest.mark.parametrize("kind", ["text", "json", "frame"])
 def test_lists_of_items_beside_the_item_are_asked_about(kind: str, tmp_path: Path) -> None:
     rows = [
