@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import gzip
 import hashlib
 import os
@@ -80,6 +81,16 @@ def unicode_text(data: bytes) -> str:
     if "\0" in text:
         raise ValueError("it contains null bytes: it is not text, or UTF-16 without a byte order mark")
     return text
+
+
+def nearby(path: Path) -> str:
+    """Return " (NAME does)" if the folder of a missing file has one with a similar name, else ""."""
+    try:
+        names = os.listdir(path.parent)
+    except (OSError, ValueError):
+        return ""
+    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.75)
+    return f" ({path.with_name(near[0])} does)" if near else ""
 
 
 def decompressed(path: Path) -> IO[bytes]:

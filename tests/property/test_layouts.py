@@ -140,7 +140,7 @@ def test_two_columns_without_a_header_show_users_only_by_numbers_in_order_and_po
         assert any("users are numbered 1, 2, 3" in note for note in events.warnings)
         assert events.user_ids.len() == 600
     else:
-        with pytest.raises(DataError, match="columns=user,item"):
+        with pytest.raises(DataError, match="columns='user,item'"):
             read_events(tmp_path / "a.tsv", DataConfig())
 
 
@@ -156,7 +156,7 @@ def test_parts_whose_values_show_different_roles_are_refused(tmp_path: Path) -> 
 def test_one_row_a_user_with_words_asks_whether_they_are_a_list(tmp_path: Path) -> None:
     path = tmp_path / "a.tsv"
     path.write_text("user\titem\na\tx y z\nb\ty x\n")
-    with pytest.raises(DataError, match=r"may be a list.*columns=user:user,item:items"):
+    with pytest.raises(DataError, match=r"may be a list.*columns='user:user,item:items"):
         read_events(path, DataConfig())
     assert read_events(path, DataConfig(columns="user:user,item:items")).read == 5
     assert read_events(path, DataConfig(columns="user:user,item:item")).read == 2

@@ -140,10 +140,17 @@ def misspelt(arguments: list[str], commands: dict[str, type]) -> str | None:
         known_words = [*commands, "--help", "--version"]
         return f"unknown {kind} {command}; {_nearest(command, known_words) or 'sasrec --help lists the commands'}"
     known = {"--help", *_options(commands[command])}
+    if command == "train" and others and not others[0].startswith("-"):
+        return f"train takes its data as an option; did you mean --dataset {shlex.quote(others[0])}?"
     for before, word in zip(["", *others], others, strict=False):
         option = _spelled(word.partition("=")[0])
         if word.startswith("--") and option not in known and option != "--":
-            remedy = _nearest(option, known) or f"sasrec {command} --help lists the options"
+            elsewhere = [name for name, other in commands.items() if option in _options(other)]
+            remedy = (
+                f"it is an option of {elsewhere[0]}"
+                if elsewhere and not any(each.startswith(f"{option}_") for each in known)
+                else _nearest(option, known) or f"sasrec {command} --help lists the options"
+            )
             if _spelled(before) in _texts(commands[command]):
                 remedy += f"; if {word} is the value of {before}, write {before}={word}"
             return f"unknown option {word.partition('=')[0]} of {command}; {remedy}"
@@ -158,15 +165,23 @@ def as_options(message: str, commands: Iterable[type]) -> str:
     known = set().union(*map(_options, commands))
 
     def option(mention: re.Match[str]) -> str:
-        name, value = mention[1] or mention[3], (mention[2] or "").strip("'\"")
+        name, value = mention[1] or mention[3], mention[2] or ""
+        if value[:1] in ("'", '"'):
+            value = value[1:-1]
         name = f"--{_OTHERWISE.get(name, name)}"
         if name not in known:
             return mention[0]
         if value in ("True", "False"):
             return name if value == "True" else name.replace("--", "--no_", 1)
-        return f"{name} {shlex.quote(value)}" if value else name
+        return f"{name} {for_shell(value)}" if value else name
 
     return _MENTION.sub(option, message)
+
+
+def for_shell(value: str) -> str:
+    """Quote a value for the shell; with double quotes if it has single ones, as conditions in SQL have."""
+    plain = "'" not in value or any(sign in value for sign in '"$`\\!')
+    return shlex.quote(value) if plain else f'"{value}"'
 
 
 def _options(command: type) -> set[str]:

@@ -94,9 +94,9 @@ class Train:
         log = RunLog(None, err, with_options)
         try:
             if self.resume:
-                resume(self.train_dir, recipe=self.config, log=log)
+                recommender = resume(self.train_dir, recipe=self.config, log=log)
             else:
-                train(
+                recommender = train(
                     dataset,
                     self.train_dir,
                     valid=self.valid,
@@ -114,7 +114,8 @@ class Train:
         folder = RunFolder(self.train_dir)
         if folder.metrics_file.exists():
             print_run(self.train_dir, folder.metrics(), sampled=self.sampled)
-        say(err, next_step(self.train_dir))
+        user_ids = recommender.data.user_ids if recommender.data is not None else ()
+        say(err, next_step(self.train_dir, next(iter(user_ids), None)))
 
     def _measure(self) -> None:
         from sasrec.cli.tables import print_metrics, print_run

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from sasrec.cli.arguments import OptionalPath, OptionalText
+from sasrec.cli.arguments import OptionalPath, OptionalText, as_options
 from sasrec.cli.console import err, out, say
 from sasrec.config.settings import DataConfig, Duplicates, TimeUnit
 from sasrec.errors import ConfigError, DataError, SasrecWarning
@@ -136,7 +136,7 @@ class Prepare:
             k_core=self.k_core,
         )
         for sentence in summary(data.report):
-            say(out, sentence)
+            say(out, as_options(sentence, [Prepare]))
         say(err, f"written to {self.output}")
         say(err, f"next: sasrec train --dataset {self.output} --train_dir RUN")
 
@@ -149,12 +149,12 @@ class Prepare:
         }
         config = DataConfig(user_column=self.user, item_column=self.item, time_column=self.time, **settings)
         name, columns, notes, refusal = explain(list(self.files), config)
-        table = Table("column", "looks like", "role", "why", box=None, pad_edge=False)
+        table = Table("column", "looks like (first rows)", "role", "why", box=None, pad_edge=False)
         for each in columns:
             table.add_row(*map(escape, (each.name, each.looks_like, each.role, each.why)))
         say(out, name)
         out.print(table)
         for note in notes:
-            say(err, note, label="note:", style="yellow")
+            say(err, as_options(note, [Prepare]), label="note:", style="yellow")
         if refusal:
             raise DataError(refusal)

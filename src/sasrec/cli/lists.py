@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,8 @@ def ids(option: str, text: str, is_item: Callable[[str], bool]) -> list[str]:
                 )
     parts = [part for part in map(_clean, raw) if part]
     for part in parts:
+        if not is_item(part) and os.path.isfile(part):
+            raise ConfigError(f"{part} is a file, not the id of an item. To read it, write {option} @{part}.")
         _refuse_several(part, is_item, option, "Separate ids by commas")
     return parts
 

@@ -142,4 +142,4 @@ def _commands(config: RunConfig) -> Any:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    say(err, str(message), label="note:", style="yellow")
+    say(err, as_options(str(message), _COMMANDS.values()), label="note:", style="yellow")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sasrec.cli.arguments import for_shell
 from sasrec.evaluation.significance import Difference
 from sasrec.runs.folder import RunFolder, best_baseline
 from sasrec.studies.sentences import number, p_value
@@ -138,13 +140,18 @@ def interrupted(train_dir: Path) -> str:
     """Return a sentence that says how to continue an interrupted run, if it saved anything."""
     if not RunFolder(train_dir).can_resume():
         return "interrupted before the first checkpoint; run the same command again"
-    return f"interrupted; continue with: sasrec train --train_dir {train_dir} --resume"
+    return f"interrupted; continue with: sasrec train --train_dir {shlex.quote(str(train_dir))} --resume"
 
 
-def next_step(run: Path) -> str:
-    """Return a sentence with the command that recommends with `run`, the folder of a run or of an export."""
+def next_step(run: Path, user: object = None) -> str:
+    """Return a sentence with the command that recommends with `run`, the folder of a run or of an export.
+
+    `user`: the id of one of its users; an export has none.
+    """
+    if user is not None:
+        return f"next: sasrec recommend {shlex.quote(str(run))} --user {for_shell(str(user))}"
     times = " --times SECONDS,SECONDS,…" if RunFolder(run).config().model.time else ""
-    return f"next: sasrec recommend {run} --history ITEM,ITEM,…{times}"
+    return f"next: sasrec recommend {shlex.quote(str(run))} --history ITEM,ITEM,…{times}"
 
 
 REPEATS_NOT_LEARNED = (

@@ -322,11 +322,14 @@ def _relations(config: RunConfig) -> list[tuple[bool, str]]:
     """Rules between two settings. For each rule: whether the settings break it, and the error message."""
     model, loss, training = config.model, config.loss, config.training
     data = config.data
-    columns = [name for name in ("user_column", "item_column", "time_column") if getattr(data, name) is not None]
+    columns = [name for name in ("user_column", "item_column") if getattr(data, name) is not None]
+    in_order = data.columns and ":" not in data.columns
+    has_time = in_order or data.columns.endswith((":time", ":times")) or ":time," in data.columns
+    columns += ["time_column"] if data.time_column is not None and has_time else []
     return [
         (
             bool(data.columns and columns),
-            f"columns={data.columns} names all roles, so `{''.join(columns[:1])}` would do nothing. Remove one",
+            f"columns={data.columns!r} names this role, so `{''.join(columns[:1])}` would do nothing. Remove one",
         ),
         (
             bool(data.time_format) and data.time_unit not in ("auto", "iso"),

@@ -19,7 +19,7 @@ _FORMS = (
 FILES = "files"
 """The value of `split` for data with own validation and test files."""
 _NUMBER = r"[1-9][0-9]{1,18}(\.[0-9]+)?"
-# Microseconds in a unit, and the largest number that is read as this unit. `time_unit=auto` has the same limits.
+# Microseconds in a unit, and the largest number that is read as this unit. `time_unit='auto'` has the same limits.
 _UNITS = ((10**6, 10**11), (10**3, 10**14), (1, 10**17))
 _CALENDAR = {4: "%Y", 8: "%Y%m%d", 14: "%Y%m%d%H%M%S"}
 

@@ -76,7 +76,7 @@ def _begun(block: Block, config: DataConfig, separator: str | None, each: Input)
     lines, rejects = lines_of(block.head(_SAMPLE))
     if rejects.height and rejects["line"][0] == 1:
         raise DataError(
-            f"{each.name}: the first line is not valid UTF-8. Set `encoding`, for example encoding=cp1252."
+            f"{each.name}: the first line is not valid UTF-8. Set `encoding`, for example encoding='cp1252'."
         )
     filled = lines.filter(pl.col("text").str.strip_chars() != "")
     if filled.height and (said := _SEP.match(filled["text"][0])):
@@ -139,7 +139,7 @@ def _dialect(lines: pl.Series, config: DataConfig, separator: str | None, each: 
 
     def roles() -> tuple[Columns, list[str]]:
         if config.columns:
-            return given(config, list(sampled), file), []
+            return given(sampled, config, file)
         return by_content(sampled, separator, config, file)
 
     columns, notes, facts = chosen(roles, sampled, config)

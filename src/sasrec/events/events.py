@@ -109,7 +109,7 @@ def _read(inputs: list[Input], config: DataConfig, rejects_path: Path | None) ->
         rejects.append(bad)
         notes += time_notes
     else:
-        notes.append("the data has no time column; the order of the file is taken as the order in time")
+        notes.append("no column is read as the time; the order of the rows is taken as the order in time")
     if config.where:
         notes.append(f"`where` leaves out {left_out:,} rows; {rows.height:,} are kept")
     users, user_ids = codes["user"].sorted(rows["user"])
@@ -164,7 +164,7 @@ def _pieces(inputs: list[Input], config: DataConfig) -> Iterator[tuple[str, Piec
             if each.part_of and roles != found:
                 raise DataError(
                     f"{each.part_of}: the values of {name} show {', '.join(roles)}, but those of {each.name} "
-                    f"show {', '.join(found)}. Name the roles, for example columns=user,item,time."
+                    f"show {', '.join(found)}. Name the roles, for example columns='user,item,time'."
                 )
             yield each.name, piece
 
@@ -242,7 +242,7 @@ def _remedy(events: Events) -> str:
     undecodable = int((events.rejects["reason"] == NOT_UTF8).sum())
     if 2 * count > events.read:
         if 2 * undecodable > count:
-            return "Set the encoding, for example encoding=cp1252 for a file that Excel wrote on Windows."
+            return "Set the encoding, for example encoding='cp1252' for a file that Excel wrote on Windows."
         return "Correct the file, or how it is read: `columns`, `time_format`, `time_unit`, `encoding`."
     units = rejects.filter(pl.col("reason").str.starts_with(times.ANOTHER_UNIT)).height
     if 2 * units > count:

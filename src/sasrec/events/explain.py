@@ -10,7 +10,7 @@ from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
 from sasrec.events.pieces import ColumnFacts
 from sasrec.events.profile import profile
-from sasrec.events.roles import Columns, is_known
+from sasrec.events.roles import Columns, is_known, role_of
 
 
 class RolesError(DataError):
@@ -38,7 +38,12 @@ def chosen(
 def _facts(
     sample: Mapping[str, pl.Series], columns: Columns | None, config: DataConfig
 ) -> tuple[ColumnFacts, ...]:
-    roles = {} if columns is None else {columns.user: "user", columns.item: "item", columns.time: "time"}
+    roles: dict[str | None, str] = {}
+    if columns is None:  # what is refused as a whole may have some columns that are clear
+        found = {name: role_of(name) for name in sample}
+        roles = {name: role for name, role in found.items() if role and list(found.values()).count(role) == 1}
+    else:
+        roles = {columns.user: "user", columns.item: "item", columns.time: "time"}
     named = {"user": config.user_column, "item": config.item_column, "time": config.time_column}
     facts = []
     for name, values in sample.items():
@@ -50,5 +55,6 @@ def _facts(
             if is_known(name)
             else "its values"
         )
-        facts.append(ColumnFacts(name, f"{seen.looks_like} ({seen.example})", role, why if role else ""))
+        looks_like = f"{seen.looks_like} ({seen.example})" if seen.rows else "empty, or no single values"
+        facts.append(ColumnFacts(name, looks_like.replace("\n", "\\n"), role, why if role else ""))
     return tuple(facts)

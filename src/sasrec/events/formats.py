@@ -51,7 +51,9 @@ def parsed_by(time_format: str, text: pl.Series) -> pl.DataFrame:
     try:
         time = read.str.to_datetime(full, strict=False, time_unit="us")
     except pl.exceptions.PolarsError as error:
-        raise DataError(f"time_format={time_format} cannot be used ({error}). Write it as for strptime.") from None
+        raise DataError(
+            f"time_format={time_format!r} cannot be used ({error}). Write it as for strptime."
+        ) from None
     if isinstance(time.dtype, pl.Datetime) and time.dtype.time_zone:
         time = time.dt.convert_time_zone("UTC")
     frame = pl.DataFrame({"text": text, "iso": time.to_physical()})

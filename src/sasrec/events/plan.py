@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import polars as pl
@@ -89,7 +89,7 @@ def plan_of(
         _refuse_unclear_lists(columns, sample, file)
     if columns.lists and form is None:
         raise DataError(
-            f"{file}: columns={config.columns} says that {columns.item} holds lists of items, but its values, "
+            f"{file}: columns={config.columns!r} says that {columns.item} holds lists of items, but its values, "
             f"such as {next(iter(items), '(none)')}, are not lists. Use the role item."
         )
     time_form = None
@@ -133,22 +133,28 @@ def refuse_prefixes(columns: Columns, lists: Mapping[str, object], config: DataC
     ]
     if not found or config.columns or config.item_column:
         return
-    time = f",{columns.time}:time" if columns.time else ""
+    one, several = (
+        _as_pairs(columns, columns.item, "item"),
+        _as_pairs(replace(columns, time=None), found[0], "items"),
+    )
     raise DataError(
         f"{file}: {found[0]} has lists of items, such as {str(lists[found[0]])[:30]}, beside {columns.item}. For "
-        f"one event a row, use columns={columns.user}:user,{columns.item}:item{time}; for the lists, "
-        f"columns={columns.user}:user,{found[0]}:items."
+        f"one event a row, use columns={one!r}; for the lists, columns={several!r}."
     )
 
 
 def _refuse_as_unclear(columns: Columns, items: pl.Series, file: str) -> NoReturn:
-    rest = f",{columns.time}:time" if columns.time else ""
+    several, one = _as_pairs(columns, columns.item, "items"), _as_pairs(columns, columns.item, "item")
     example = max(items.drop_nulls().head(_FEW), key=len)[:30]
     raise DataError(
-        f"{file}: {columns.item}, such as {example}, may be a list of items. "
-        f"If it is, use columns={columns.user}:user,{columns.item}:items{rest}, otherwise "
-        f"columns={columns.user}:user,{columns.item}:item{rest}."
+        f"{file}: {columns.item}, such as {example}, may be a list of items. If it is, use columns={several!r}, "
+        f"otherwise columns={one!r}."
     )
+
+
+def _as_pairs(columns: Columns, item: str, role: str) -> str:
+    """Return a value for the setting `columns` in which `item` has this role."""
+    return f"{columns.user}:user,{item}:{role}" + (f",{columns.time}:time" if columns.time else "")
 
 
 def _may_hold_lists(name: str) -> bool:

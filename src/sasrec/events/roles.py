@@ -22,15 +22,18 @@ from sasrec.events.time_column import time_column, time_remedy
 
 # Recognised names, normalised by `_normalised`: lower case, without blanks, hyphens and underscores.
 _KNOWN = {
-    "user": "user userid uid customer customerid visitor visitorid reviewerid member memberid session sessionid "
-    "clientid accountid playerid profileid",
-    "item": "item itemid iid movie movieid product productid asin parentasin sku article articleid track trackid "
+    "user": "user userid userno uid customer customerid customerno customernumber custid visitor visitorid "
+    "reviewerid member memberid session sessionid clientid accountid playerid profileid buyerid kunde kundenid "
+    "kundennummer kundennr",
+    "item": "item itemid itemno iid movie movieid product productid productcode productno asin parentasin sku "
+    "skuid skucode stockcode isbn article articleid articleno artikel artikelid artikelnummer artikelnr track trackid "
     "song songid book bookid aid video videoid game gameid app appid business businessid recipe recipeid "
     "news newsid job jobid poi poiid venue venueid items itemids itemlist itemsequence",
     "time": "time timestamp ts date datetime unixreviewtime reviewtime eventtime createdat unixtime",
 }
 _ROLES = {name: role for role, names in _KNOWN.items() for name in names.split()}
 NO_TIME = "none"
+_DESCRIBED = 20  # columns that a message describes
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,12 @@ class Columns:
 
 def is_known(name: str) -> bool:
     """Return whether a text is a recognised column name, such as "user_id" or "timestamp"."""
-    return _role(name) is not None
+    return role_of(name) is not None
 
 
 def is_item_name(name: str) -> bool:
     """Return whether a text is a recognised name of an item column, such as "item_id"."""
-    return _role(name) == "item"
+    return role_of(name) == "item"
 
 
 def unlike_the_first(first: str, values: pl.Series) -> bool:
@@ -68,9 +71,9 @@ def choose(sample: Mapping[str, pl.Series], config: DataConfig, file: str) -> tu
 
     Raises: DataError if no column, or more than one, fits a role. Remedy: name the column.
     """
-    names = list(sample)
     if config.columns:
-        return given(config, names, file), []
+        return given(sample, config, file)
+    names = list(sample)
     requested = {
         "user": _by_number(config.user_column, names),
         "item": _by_number(config.item_column, names),
@@ -78,30 +81,36 @@ def choose(sample: Mapping[str, pl.Series], config: DataConfig, file: str) -> tu
     }
     _check_requested(requested, names, file)
     chosen: dict[str, str | None] = {}
+    missing = []
     for role in ("user", "item"):
         # A column that the settings request for another role must not also be chosen by its name.
-        matches = [name for name in names if _role(name) == role and name not in requested.values()]
+        matches = [name for name in names if role_of(name) == role and name not in requested.values()]
         if requested[role] is None and len(matches) > 1:
             raise DataError(
-                f"{file}: more than one column could be the {role} ({', '.join(matches)}). {_remedy(role)}"
+                f"{file}: more than one column could be the {role} ({', '.join(matches)}). Name one, for example "
+                f"{role}_column={matches[0]!r}."
             )
-        if requested[role] is None and not matches:
-            raise DataError(
-                f"{file}: no column looks like the {role}; its columns are: {', '.join(names)}. {_remedy(role)}"
-            )
-        chosen[role] = requested[role] or matches[0]
+        chosen[role] = requested[role] or next(iter(matches), None)
+        missing += [role] if chosen[role] is None else []
+    if missing:
+        raise DataError(_unnamed(missing, chosen, requested["time"], sample, file))
     chosen["time"] = requested["time"]
     notes: list[str] = []
     if config.time_column is None:
-        rest = {name: values for name, values in sample.items() if name not in chosen.values()}
-        known = [name for name in rest if _role(name) == "time"]
-        chosen["time"], notes = time_column(rest, known, sample[str(chosen["item"])], file)
+        chosen["time"], notes = _time(str(chosen["user"]), str(chosen["item"]), sample, file)
     elif config.time_column == NO_TIME and NO_TIME not in names:
         chosen["time"] = None
     guessed = [f"{role} = {chosen[role]}" for role in requested if requested[role] is None and chosen[role]]
     if guessed:
         notes.insert(0, f"columns recognised by their names: {', '.join(guessed)}")
     return Columns(str(chosen["user"]), str(chosen["item"]), chosen["time"]), notes
+
+
+def _time(user: str, item: str, sample: Mapping[str, pl.Series], file: str) -> tuple[str | None, list[str]]:
+    """Choose the time among the columns that are neither user nor item; return it, and notes."""
+    rest = {name: values for name, values in sample.items() if name not in (user, item)}
+    known = [name for name in rest if role_of(name) == "time"]
+    return time_column(rest, known, sample[item], file)
 
 
 def _check_requested(requested: Mapping[str, str | None], names: Sequence[str], file: str) -> None:
@@ -173,7 +182,7 @@ def by_content(
     described = "; ".join(f"{each.name}: {each.looks_like} ({each.example})" for each in profiles)
     raise DataError(
         f"{file} has no header with known names, and the content does not show which column is which. Its columns "
-        f"are {described}. Name them in order, for example columns={_suggested(profiles)}{_or_lists(profiles)}"
+        f"are {described}. Name them in order, for example columns={_suggested(profiles)!r}{_or_lists(profiles)}"
     )
 
 
@@ -196,18 +205,22 @@ def _elements_of(values: pl.Series) -> pl.Series:
     return values.str.extract_all(r"\d+").explode()
 
 
-def given(config: DataConfig, names: Sequence[str], file: str) -> Columns:
+def given(sample: Mapping[str, pl.Series], config: DataConfig, file: str) -> tuple[Columns, list[str]]:
     """Read the setting `columns`: roles in order (user,item,-,time), or pairs such as session_id:user or 2:item.
+
+    Pairs without a time say nothing about the other columns, so the time is looked for among them. Returns the
+    columns, and notes on the time.
 
     Raises: DataError or ConfigError if it does not fit the columns. Remedy: correct `columns`.
     """
+    names = list(sample)
     parts = [part.strip() for part in config.columns.split(",")]
     if any(":" in part for part in parts):
         pairs = [part.rpartition(":")[::2] for part in parts]
     else:
         if len(parts) != len(names):
             raise DataError(
-                f"{file} has {len(names)} columns ({', '.join(names)}), but columns={config.columns} names "
+                f"{file} has {len(names)} columns ({', '.join(names)}), but columns={config.columns!r} names "
                 f"{len(parts)}. Write one role for each column, and - for a column to ignore."
             )
         pairs = list(zip(names, parts, strict=True))
@@ -219,27 +232,33 @@ def given(config: DataConfig, names: Sequence[str], file: str) -> Columns:
         column = _by_number(name, names) or ""
         if column not in names:
             raise DataError(
-                f"{file} has no column {name!r}, which columns={config.columns} names. Choose one of its columns: "
-                f"{', '.join(names)}, or a number from 0."
+                f"{file} has no column {name!r}, which columns={config.columns!r} names. Choose one of its "
+                f"columns, or a number from 0: {', '.join(names)}"
             )
         lists |= role in ("items", "times")
         role = {"items": "item", "times": "time"}.get(role, role)
         if role not in ("user", "item", "time") or role in roles:
             raise DataError(
-                f"columns={config.columns} gives the role {role!r}, which is unknown or given twice. Use user, "
+                f"columns={config.columns!r} gives the role {role!r}, which is unknown or given twice. Use user, "
                 "item (items for lists) and time (times for lists) once each, and - for a column to ignore."
             )
         roles[role] = column
     if missing := [role for role in ("user", "item") if role not in roles]:
-        raise DataError(f"columns={config.columns} names no {' and no '.join(missing)}. Add this role.")
-    return Columns(roles["user"], roles["item"], roles.get("time"), lists)
+        raise DataError(f"columns={config.columns!r} names no {' and no '.join(missing)}. Add this role.")
+    time, notes = roles.get("time"), list[str]()
+    if config.time_column is not None:
+        _check_requested({"time": _by_number(config.time_column, names)}, names, file)
+        time = None if config.time_column == NO_TIME else _by_number(config.time_column, names)
+    elif time is None and ":" in config.columns:
+        time, notes = _time(roles["user"], roles["item"], sample, file)
+    return Columns(roles["user"], roles["item"], time, lists), notes
 
 
 def _or_lists(profiles: Sequence[Profile]) -> str:
     """Return a second suggestion if each line can be a user with items."""
     distinct = len(profiles) > 2 and profiles[0].rows == profiles[0].distinct > 1
     lists = distinct and all(each.may_be_id for each in profiles)
-    return ". If each line is a user with the user's items, use columns=user,items" if lists else ""
+    return ". If each line is a user with the user's items, use columns='user,items'" if lists else ""
 
 
 def _by_number(name: str | None, names: Sequence[str]) -> str | None:
@@ -262,11 +281,40 @@ def _suggested(profiles: Sequence[Profile]) -> str:
     return ",".join(roles.get(each.name, "-") for each in profiles)
 
 
-def _remedy(role: str) -> str:
-    return f"Name it with `{role}_column`."
+def _unnamed(
+    missing: Sequence[str],
+    chosen: Mapping[str, str | None],
+    time: str | None,
+    sample: Mapping[str, pl.Series],
+    file: str,
+) -> str:
+    """Return a message on roles that no name shows, with a value of the setting `columns` that may fit.
+
+    `time`: the column that the settings name, or None.
+    """
+    roles = {name: role for role, name in chosen.items() if name is not None}
+    roles |= {} if time in (None, NO_TIME) else {str(time): "time"}
+    profiles = [profile(name, values) for name, values in sample.items()]
+    free = [each.name for each in profiles if each.name not in roles and each.may_be_id]
+    roles |= dict(zip(free, missing, strict=False))
+    if time is None:
+        named = [each.name for each in profiles if each.name not in roles and each.time]
+        roles |= dict.fromkeys(sorted(named, key=lambda name: role_of(name) != "time")[:1], "time")
+    described = "; ".join(
+        f"{each.name}: {each.looks_like} ({each.example[:40]})" for each in profiles[:_DESCRIBED]
+    )
+    more = f"; and {len(profiles) - _DESCRIBED} more" if len(profiles) > _DESCRIBED else ""
+    names = {role: name for name, role in roles.items()} | {
+        role: "NAME" for role in missing if role not in roles.values()
+    }
+    pairs = ",".join(f"{names[role]}:{role}" for role in ("user", "item", "time") if role in names)
+    return (
+        f"{file}: no column is named like the {' or the '.join(missing)}. Its columns are {described}{more}. Name "
+        f"them, for example columns={pairs!r}."
+    )
 
 
-def _role(name: str) -> str | None:
+def role_of(name: str) -> str | None:
     """Return the role that a name says; of user.id as a whole, of properties.product_id its last part."""
     return _ROLES.get(_normalised(name)) or _ROLES.get(_normalised(name.rpartition(".")[2]))
 

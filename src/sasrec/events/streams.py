@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, cast
 
 from sasrec.errors import DataError
+from sasrec.files import nearby
 
 _HEAD = 4096
 _PACKED = [
@@ -55,7 +56,7 @@ def opened(path: Path, name: str) -> Iterator[IO[bytes]]:
             with _decompressed(raw, method, name) as stream:
                 yield stream
     except FileNotFoundError:
-        raise DataError(f"the file {path} does not exist. Check the path.") from None
+        raise DataError(f"the file {path} does not exist{nearby(path)}. Check the path.") from None
     except EOFError:
         raise DataError(f"the compressed file {name} is cut off. Copy or download it again.") from None
     except _damage() as error:
@@ -143,7 +144,7 @@ def sniffed(path: Path, name: str, encoding: str | None) -> tuple[Kind, str]:
     found = encoding or next((each for bom, each in _BOMS.items() if head.startswith(bom)), "utf-8")
     if found == "utf-8" and head.count(0) > len(head) // 5:
         guess = "utf-16-le" if head[1:2] == b"\x00" else "utf-16-be"
-        raise DataError(f"{name} seems to be UTF-16 without a byte order mark. Set encoding={guess}.")
+        raise DataError(f"{name} seems to be UTF-16 without a byte order mark. Set encoding={guess!r}.")
     try:
         if not codecs.lookup(found)._is_text_encoding:
             raise LookupError

@@ -77,7 +77,7 @@ def time_column(
 
 def time_remedy(names: Sequence[str]) -> str:
     """Return what to do if the column of the times is not clear."""
-    return f"Name it with time_column={names[0]}, or use time_column=none for the order of the rows."
+    return f"Name it with time_column={names[0]!r}, or use time_column='none' for the order of the rows."
 
 
 def _finest(
@@ -121,7 +121,7 @@ def _refuse_rivals(
     if clocks and days:
         raise DataError(
             f"{file}: the column {best} has dates, and {clocks[0]} has times of day, such as "
-            f"{profiles[clocks[0]].example}. Join both in one column, or use time_column={best} for days only."
+            f"{profiles[clocks[0]].example}. Join both in one column, or use time_column={best!r} for days only."
         )
 
 
@@ -181,9 +181,8 @@ def _strange(
         name = doubtful[0]
         raise DataError(
             f"{file}: the name of the column {name} says time, but its values, such as {profiles[name].example}, "
-            "are not clearly times. If they are, use "
-            f"time_column={name} with time_unit or time_format; otherwise use time_column=none for the order of "
-            "the rows."
+            f"are not clearly times. If they are, use time_column={name!r} with time_unit or time_format; "
+            "otherwise use time_column='none' for the order of the rows."
         )
     listed = ", ".join(f"{name} (such as {profiles[name].example})" for name in strange)
     return None, [f"no time is read from {listed}, because the values are not times"]

@@ -138,13 +138,13 @@ def resolve(
     dates = parsed["iso"].count()
     if by_format or (dates and dates >= numbers.height):
         if unit not in ("auto", "iso"):
-            raise DataError(f"the times are dates, not numbers in {unit}. Use time_unit=auto.")
+            raise DataError(f"the times are dates, not numbers in {unit}. Use time_unit='auto'.")
         odd = pl.col("iso").is_null() & pl.col("time_reason").is_null()
         time, resolved_unit = _in_calendar(pl.col("iso"), pl.col("iso")), "iso"
         reason = pl.lit("the time is a number, but most others are dates")
     else:
         if unit == "iso":
-            raise DataError("the times are numbers, not dates. Use time_unit=auto, or the unit of the numbers.")
+            raise DataError("the times are numbers, not dates. Use time_unit='auto', or the unit of the numbers.")
         odd = pl.col("iso").is_not_null()
         resolved_unit = _unit_of(numbers) if unit == "auto" else unit
         time = _FORMS[resolved_unit] if resolved_unit in _FORMS else _scaled(resolved_unit)
@@ -238,13 +238,11 @@ def _refuse_implausible(parsed: pl.DataFrame, unit: str) -> None:
         hint = f"Most look like {_MEANINGS[form]}, but not all: correct the others"
         hint += f", or use time_format='{_FORMATS[form]}'. " if form in _FORMATS else ". "
     elif parsed.select(_MONTH_AND_DAY.is_between(*plausible()).fill_null(False).all()).item():
-        hint = (
-            "They may be months and days (mmdd): add the year, or use time_format=%m%d if it is always the same. "
-        )
+        hint = "They may be months and days (mmdd): add the year, or use time_format='%m%d' if all have one year. "
     raise DataError(
         f"the times, such as {example.item()}, would be around {shown} if they were read as {unit}, which is not "
-        f"a plausible date. {hint}If it is right, use time_unit={unit}; otherwise give another time_unit or "
-        "a time_format, or use time_column=none for the order of the rows."
+        f"a plausible date. {hint}If it is right, use time_unit={unit!r}; otherwise give another time_unit or "
+        "a time_format, or use time_column='none' for the order of the rows."
     )
 
 
@@ -254,7 +252,7 @@ def _refuse_rounded(numbers: pl.DataFrame) -> None:
     if 2 * len(digits) > numbers.height and digits.max() <= _ROUNDED_DIGITS:  # type: ignore[operator]
         raise DataError(
             f"the times, such as {numbers['raw_time'].drop_nulls()[0]}, are rounded, so their order is lost. "
-            "Export them again with all digits, or use time_column=none for the order of the rows."
+            "Export them again with all digits, or use time_column='none' for the order of the rows."
         )
 
 

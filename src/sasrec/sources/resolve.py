@@ -16,6 +16,7 @@ from sasrec.data.parts import TRAIN, joined
 from sasrec.errors import ConfigError, DataError, SasrecWarning
 from sasrec.events.events import read_events
 from sasrec.events.inputs import STDIN, is_database
+from sasrec.files import nearby
 from sasrec.sources import public
 from sasrec.sources.registry import CATALOG, DOWNLOADED, find
 from sasrec.sources.tables import open_table
@@ -78,7 +79,8 @@ def resolve(
         return from_source(name, config, **own_files, rejects_path=rejects_path), None
     if not path.exists() and name != STDIN and not any(sign in name for sign in "*?["):
         raise DataError(
-            f"{path} does not exist. Name a file, a folder or a public data set ({', '.join(CATALOG)})."
+            f"{path} does not exist{nearby(path)}. Name a file, a folder or a public data set "
+            f"({', '.join(CATALOG)})."
         )
     return from_source(path, config, **own_files, rejects_path=rejects_path), None
 
@@ -210,6 +212,8 @@ def prepare(
         )
     config = _reading({"user": user, "item": item, "time": time}, options)
     rejects = None if output is None else Path(output) / "rejects.csv"
+    if items is not None and not isinstance(items, str | Path):
+        raise ConfigError(f"`items` must be the path of a file, not a {type(items).__name__}. Write it to a file.")
     table = None if items is None else open_table(Path(items))  # before the events, which can take minutes
     data = from_source(source, config, valid=valid, test=test, rejects_path=rejects)
     if table is not None:

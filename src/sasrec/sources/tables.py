@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from sasrec.errors import DataError
-from sasrec.files import decompressed, unicode_text
+from sasrec.files import decompressed, nearby, unicode_text
 
 SAMPLE = 10_000  # records that decide how a file is read
 _KEYS_FROM = 1000  # JSON objects that are searched for keys
@@ -59,6 +59,8 @@ def open_table(path: Path) -> TableFile:
 
     Raises: DataError if the file is missing, is not text, or has no separator. Remedy: save it as UTF-8 CSV.
     """
+    if not path.exists():
+        raise DataError(f"the items file {path} does not exist{nearby(path)}. Check the path.")
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             return TableFile(path, (_parquet(path),))

@@ -30,6 +30,19 @@ def test_every_option_is_known(arguments: list[str]) -> None:
     assert misspelt(arguments, COMMANDS) is None
 
 
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("use columns='user,item,-,time'.", "use --columns user,item,-,time."),
+        ("use time_column='Bought on', or", "use --time_column 'Bought on', or"),
+        ("as in where=\"kind = 'buy'\"", "as in --where \"kind = 'buy'\""),
+        ("as in where='price > 3'", "as in --where 'price > 3'"),
+    ],
+)
+def test_a_remedy_can_be_pasted_in_the_shell(message: str, shown: str) -> None:
+    assert as_options(message, COMMANDS.values()) == shown
+
+
 def test_prepare_takes_the_names_of_the_settings_for_its_columns() -> None:
     given = ["prepare", "x", "--user_column", "u", "--time-column=none"]
     assert published_spellings(given) == ["prepare", "x", "--user", "u", "--time=none"]
@@ -41,8 +54,10 @@ def test_prepare_takes_the_names_of_the_settings_for_its_columns() -> None:
     [
         (["train", "--max-len", "5"], "unknown option --max-len of train; did you mean --maxlen?"),
         (["train", "--hiden_units=5"], "unknown option --hiden_units of train; did you mean --hidden_units?"),
-        (["recommend", "run", "--gbce_t", "5"], "unknown option --gbce_t of recommend; sasrec recommend --help lists the options"),
+        (["recommend", "run", "--gbce_t", "5"], "unknown option --gbce_t of recommend; it is an option of train"),
         (["recommend", "--run_dir", "run"], "unknown option --run_dir of recommend; sasrec recommend --help lists the options"),
+        (["train", "--items", "t.csv"], "unknown option --items of train; it is an option of prepare"),
+        (["train", "my events.csv"], "train takes its data as an option; did you mean --dataset 'my events.csv'?"),
         (["recomend"], "unknown command recomend; did you mean recommend?"),
         (["zzz"], "unknown command zzz; sasrec --help lists the commands"),
         (["--maxlen", "5", "train"], "unknown option --maxlen; sasrec --help lists the commands"),

@@ -205,3 +205,9 @@ def test_nothing_left_to_recommend_is_an_error_that_says_why(
         assert not output.exists()
     assert main(["recommend", str(hyphens), "--all", "--output", str(output), "--allow", one]) == 0
     assert " of 60 users because the history has every item that may be recommended" in capsys.readouterr().err
+
+
+def test_a_file_without_its_sign_is_not_an_id(tmp_path: Path) -> None:
+    (tmp_path / "deny.txt").write_text("004\n")
+    with pytest.raises(ConfigError, match=rf"is a file.*write --deny @{tmp_path}/deny\.txt"):
+        read(f"{tmp_path}/deny.txt")

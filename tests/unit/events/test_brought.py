@@ -48,7 +48,7 @@ def test_a_frame_with_lists_as_text_is_read_as_a_file_with_them(items: list[str]
 
 def test_text_of_a_frame_that_may_be_lists_is_asked_about() -> None:
     frame = pd.DataFrame({"user": ["a", "b"], "item": ["x|y", "y|z"]})
-    with pytest.raises(DataError, match=r"may be a list of items.*columns=user:user,item:items"):
+    with pytest.raises(DataError, match=r"may be a list of items.*columns='user:user,item:items"):
         sasrec.prepare(frame)
     assert histories(frame, columns="user,items") == {"a": ["x", "y"], "b": ["y", "z"]}
     assert histories(frame, columns="user,item") == {"a": ["x|y"], "b": ["y|z"]}
@@ -56,7 +56,7 @@ def test_text_of_a_frame_that_may_be_lists_is_asked_about() -> None:
 
 def test_lines_that_may_be_users_with_items_are_refused_with_both_remedies(tmp_path: Path) -> None:
     path = made(tmp_path, "a.txt", "".join(f"{k} {k % 7 + 1} {k % 5 + 1} {k % 3 + 1}\n" for k in range(1, 30)))
-    with pytest.raises(DataError, match="If each line is a user with the user's items, use columns=user,items"):
+    with pytest.raises(DataError, match="If each line is a user with the user's items, use columns='user,items'"):
         sasrec.prepare(path)
     assert histories(path, columns="user,items")["8"] == ["2", "4", "3"]
 

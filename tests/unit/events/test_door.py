@@ -94,7 +94,7 @@ def test_parquet_and_arrow_are_known_by_their_content(tmp_path: Path) -> None:
         (b"%PDF-1.7", "is a PDF"),
         (zipped(b"x", "[Content_Types].xml", "xl/workbook.xml"), "is an Excel workbook. Save the sheet as CSV"),
         (zipped(CSV, "a.csv", "b.csv"), r"archive of 2 files .a\.csv, b\.csv.\. Unpack it"),
-        ("user,item".encode("utf-16-le"), "Set encoding=utf-16-le"),
+        ("user,item".encode("utf-16-le"), "Set encoding='utf-16-le'"),
     ],
 )
 def test_what_is_not_a_table_is_called_what_it_is(content: bytes, said: str, tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_text_in_another_encoding(tmp_path: Path) -> None:
         options = {"encoding": encoding} if encoding == "cp1252" else {}
         assert histories(tmp_path / "a.csv", **options) == {"Müller": ["Äpfel", "Öl"]}
     (tmp_path / "a.csv").write_bytes("user,item\nMüller,Äpfel\nMüller,Öl\n".encode("cp1252"))
-    with pytest.raises(DataError, match="Set the encoding, for example encoding=cp1252"):
+    with pytest.raises(DataError, match="Set the encoding, for example encoding='cp1252'"):
         sasrec.prepare(tmp_path / "a.csv")
     with pytest.raises(DataError, match="the encoding 'martian' is unknown"):
         sasrec.prepare(tmp_path / "a.csv", encoding="martian")
@@ -395,7 +395,7 @@ def test_an_item_that_may_be_a_list_is_asked_about(item: str, tmp_path: Path) ->
     frame = pl.DataFrame({"user": ["a", "b"], "item": [item, item], "time": [1_600_000_000, 1_600_000_001]})
     path = written(frame, tmp_path)
     with pytest.raises(
-        DataError, match=r"may be a list of items\. If it is, use columns=user:user,item:items,time:time"
+        DataError, match=r"may be a list of items\. If it is, use columns='user:user,item:items,time:time'"
     ):
         sasrec.prepare(path)
     assert histories(path, columns="user,item,time")["a"] == [item]

@@ -242,7 +242,7 @@ def test_half_a_character_in_json_is_a_bad_row_wherever_it_is(tmp_path: Path) ->
     assert ids(events) == [("a", "x"), ("a", "z")]
     assert reasons(events) == [(2, "time", "the time contains an invalid character (a lone surrogate)")]
     path = file(tmp_path / "b.jsonl", '{"\\ud800": "a", "item": "x"}\n')
-    with pytest.raises(DataError, match="no column looks like the user") as refused:
+    with pytest.raises(DataError, match="no column is named like the user") as refused:
         read_events(path, ANY)
     str(refused.value).encode()
 

@@ -90,7 +90,7 @@ def test_the_papers_text_without_a_header(tmp_path: Path) -> None:
     events = read(written(tmp_path / "b.txt", " ", [(1, 5), (1, 6)], header=None))
     assert events.frame.columns == ["user", "item"]
     assert events.time_unit is None
-    assert any("order of the file" in warning for warning in events.warnings)
+    assert any("order of the rows" in warning for warning in events.warnings)
     events = read(written(tmp_path / "ratings.dat", "::", [(1, 5, 4, 1_600_000_010)], header=None))
     assert rows_of(events) == [("1", "5", 1_600_000_010)]
     assert any("user = 0, item = 1, time = 3" in warning for warning in events.warnings)
@@ -214,13 +214,17 @@ def test_columns_are_found_by_name_or_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "options", "message"),
     [
-        ("who,what,time", {}, "no column looks like the user; its columns are: who, what, time"),
+        (
+            "who,what,time",
+            {},
+            "no column is named like the user or the item.*who: text.*columns='who:user,what:item'",
+        ),
         ("who,what,which", {}, "no header with known names"),
         ("user,item,time", {"user_column": "usr"}, "no column 'usr'.*user, item, time"),
         ("user_id,uid,item", {}, r"more than one column could be the user \(user_id, uid\)"),
         ("user,item,item", {"item_column": "item"}, "more than one column is named item"),
         ('"user,item,time', {}, "first line cannot be split"),
-        ("user,item,item_id", {}, r"more than one column could be the item .*`item_column`"),
+        ("user,item,item_id", {}, r"more than one column could be the item .*item_column='item'"),
     ],
 )
 def test_columns_that_cannot_be_told_are_listed(header: str, options: dict, message: str, tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_a_number_among_dates_is_the_minority_too(tmp_path: Path) -> None:
     path.write_text("user,item,time\na,x,2020-01-01\na,y,1577836800\na,z,2020-01-02T00:00:00Z\n")
     with pytest.raises(DataError, match=r"events\.csv:3 time: the time is a number, but most others are dates"):
         read_events(path, DataConfig())
-    with pytest.raises(DataError, match="Use time_unit=auto"):
+    with pytest.raises(DataError, match="Use time_unit='auto'"):
         read_events(path, DataConfig(time_unit="s"))
 
 

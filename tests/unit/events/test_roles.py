@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
+import re
 from itertools import permutations
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from sasrec.config.settings import DataConfig
-from sasrec.errors import DataError
+from sasrec.config.settings import DataConfig, RunConfig
+from sasrec.errors import ConfigError, DataError
 from sasrec.events.events import Events, read_events
 
 START = 1_600_000_000
@@ -79,9 +80,9 @@ def test_a_time_is_known_by_a_part_of_its_name(name: str, tmp_path: Path) -> Non
 
 def test_a_column_that_may_be_the_time_is_never_passed_over(tmp_path: Path) -> None:
     rows = [("a", "x", "2020-09-14", str(START * 1000 + place)) for place in range(3)]
-    with pytest.raises(DataError, match=r"the column seen looks like times .*time_column=seen"):
+    with pytest.raises(DataError, match=r"the column seen looks like times .*time_column='seen'"):
         read(tmp_path / "a.csv", [row[:3] for row in rows], "user,item,seen")
-    with pytest.raises(DataError, match=r"could be the time \(date, time_ms\).*time_column=time_ms"):
+    with pytest.raises(DataError, match=r"could be the time \(date, time_ms\).*time_column='time_ms'"):
         read(tmp_path / "b.csv", rows, "user,item,date,time_ms")
     assert read(tmp_path / "b.csv", rows, "user,item,date,time_ms", time_column="none").time_unit is None
 
@@ -103,7 +104,7 @@ def test_calendar_numbers_are_read_as_such_and_said(texts: list[str], unit: str,
 
 def test_months_and_days_have_no_year_unless_their_format_is_given(tmp_path: Path) -> None:
     rows = [("a", "x", "1231"), ("a", "y", "104")]
-    with pytest.raises(DataError, match=r"months and days \(mmdd\): add the year, or use time_format=%m%d"):
+    with pytest.raises(DataError, match=r"months and days \(mmdd\): add the year, or use time_format='%m%d'"):
         read(tmp_path / "a.csv", rows, "user,item,date")
     days = read(tmp_path / "a.csv", rows, "user,item,date", time_format="%m%d").frame["time"]
     assert days.cast(pl.Datetime("us")).dt.to_string("%m-%d").to_list() == ["12-31", "01-04"]
@@ -117,7 +118,7 @@ def test_times_that_cannot_be_are_bad_rows_by_name(odd: str, tmp_path: Path) -> 
     ):
         read(tmp_path / "a.csv", [*rows, ("a", "y", odd)], "user,item,time")
     assert read(tmp_path / "a.csv", [("a", "x", "5"), ("a", "y", "7")], "user,item,time", time_unit="s").read == 2
-    with pytest.raises(DataError, match=r"would be around 1970-01-01.*time_unit=s"):
+    with pytest.raises(DataError, match=r"would be around 1970-01-01.*time_unit='s'"):
         read(tmp_path / "a.csv", [("a", "x", "5"), ("a", "y", "7")], "user,item,time")
 
 
@@ -146,11 +147,11 @@ def test_values_that_stand_for_none_are_missing_ids(value: str, role: str, tmp_p
 @pytest.mark.parametrize(
     ("header", "values", "message"),
     [
-        ("user,item,ts", [40_000 + n for n in range(12)], r"days of Excel or a counter.*time_column=ts"),
-        ("user,item,date", [40_000 + n for n in range(12)], r"days of Excel or a counter.*time_column=date"),
-        ("user,item,event_day", [101 + n for n in range(12)], r"event_day says time.*time_column=event_day"),
-        ("user,item,year", [1990 + n for n in range(12)], r"year says time.*time_column=none"),
-        ("user,item,time", [101 + n for n in range(12)], r"would be around 1970.*time_column=none"),
+        ("user,item,ts", [40_000 + n for n in range(12)], r"days of Excel or a counter.*time_column='ts'"),
+        ("user,item,date", [40_000 + n for n in range(12)], r"days of Excel or a counter.*time_column='date'"),
+        ("user,item,event_day", [101 + n for n in range(12)], r"event_day says time.*time_column='event_day'"),
+        ("user,item,year", [1990 + n for n in range(12)], r"year says time.*time_column='none'"),
+        ("user,item,time", [101 + n for n in range(12)], r"would be around 1970.*time_column='none'"),
     ],
 )
 def test_numbers_that_may_be_a_counter_are_no_times(
@@ -211,3 +212,27 @@ def test_ids_that_a_program_spoilt_are_refused(ids: list[str], tmp_path: Path) -
     rows = [(text, "x", str(START)) for text in ids]
     with pytest.raises(DataError, match="rows are bad"):
         read(tmp_path / "a.tsv", [*rows, ("other", "x", str(START))], "user,item,time")
+
+
+def test_pairs_without_a_time_leave_the_time_to_be_found(tmp_path: Path) -> None:
+    rows = [("u", "b", str(START + 2)), ("u", "a", str(START + 1))]
+    pairs = {"columns": "who:user,what:item"}
+    events = read(tmp_path / "a.csv", rows, "who,what,time", **pairs)
+    assert events.frame["time"].to_list() == [(START + 2) * 10**6, (START + 1) * 10**6]
+    with pytest.raises(DataError, match=r"column bought looks like times .*time_column='bought'"):
+        read(tmp_path / "a.csv", rows, "who,what,bought", **pairs)
+    assert read(tmp_path / "a.csv", rows, "who,what,bought", **pairs, time_column="bought").time_unit == "s"
+    assert read(tmp_path / "a.csv", rows, "who,what,bought", **pairs, time_column="none").time_unit is None
+    with pytest.raises(ConfigError, match="names this role, so `time_column` would do nothing"):
+        RunConfig().replace(columns="user,item,time", time_column="2")
+
+
+def test_one_refusal_names_all_columns_that_are_not_recognised(tmp_path: Path) -> None:
+    rows = [(f"c{n % 3}", f"s{n}", f"2024-01-{n + 1:02d}", "1") for n in range(9)]
+    header = "shopper no,thing code,bought on,count"
+    with pytest.raises(DataError, match="no column is named like the user or the item") as refused:
+        read(tmp_path / "a.csv", rows, header)
+    found = re.search(r"columns='(.*)'\.$", str(refused.value))
+    assert found is not None
+    assert found[1] == "shopper no:user,thing code:item,bought on:time"
+    assert read(tmp_path / "a.csv", rows, header, columns=found[1]).frame["user"].to_list()[:2] == ["c0", "c1"]

@@ -193,5 +193,7 @@ def test_a_format_that_is_given_is_taken_and_nothing_else() -> None:
         read_events(recent, DataConfig(time_format="%Y-%d-%m"))
     with pytest.raises(ConfigError, match="time_format=%Y is for dates, and time_unit=ms for numbers"):
         RunConfig().replace(time_format="%Y", time_unit="ms")
-    with pytest.raises(ConfigError, match="columns=user,item names all roles, so `time_column` would do nothing"):
+    with pytest.raises(
+        ConfigError, match="columns='user,item' names this role, so `time_column` would do nothing"
+    ):
         RunConfig().replace(columns="user,item", time_column="t")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import sasrec
 from sasrec.cli.main import main
 from sasrec.data.dataset import Dataset
-from sasrec.errors import DataError
+from sasrec.errors import ConfigError, DataError
 from sasrec.sources.tables import TableFile, open_table
 from sasrec.sources.titles import Wanted, titled
 
@@ -235,7 +235,11 @@ def test_files_that_are_not_tables_are_refused_before_the_events_are_read(
     (tmp_path / "t.csv").write_bytes(content)
     with pytest.raises(DataError, match=words):
         prepared(tmp_path / "t.csv")
-    for name in ("nowhere.csv", "", "t.csv.gz", "t.parquet"):
+    with pytest.raises(DataError, match=r"u\.csv does not exist \(.*t\.csv does\)\. Check the path"):
+        prepared(tmp_path / "u.csv")
+    with pytest.raises(ConfigError, match="`items` must be the path of a file, not a DataFrame"):
+        prepared(pl.DataFrame())  # type: ignore[arg-type]
+    for name in ("", "t.csv.gz", "t.parquet"):
         if name.startswith("t."):
             (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match="cannot be read"):
