@@ -6,7 +6,6 @@ sound record, it is one record, as in RFC 4180. Blanks around a field are ignore
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,13 +16,14 @@ import polars as pl
 from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
 from sasrec.events.explain import chosen
+from sasrec.events.header import is_header, is_unclear, separator_of
 from sasrec.events.inputs import Input
 from sasrec.events.lines import Block, blocks_of, lines_of
 from sasrec.events.pieces import REJECTS, ColumnFacts, Piece
 from sasrec.events.plan import Plan, plan_of
 from sasrec.events.preamble import what_precedes
 from sasrec.events.records import Splitter
-from sasrec.events.roles import Columns, by_content, choose, given, is_known, unlike_the_first
+from sasrec.events.roles import Columns, by_content, choose, given
 from sasrec.events.sequences import is_one_line_a_user
 
 _SEP = re.compile(r'(?i)^"?sep=(.)"?$')  # how a file tells Excel its separator
@@ -79,10 +79,12 @@ def _begun(block: Block, config: DataConfig, separator: str | None, each: Input)
             f"{each.name}: the first line is not valid UTF-8. Set `encoding`, for example encoding='cp1252'."
         )
     filled = lines.filter(pl.col("text").str.strip_chars() != "")
-    if filled.height and (said := _SEP.match(filled["text"][0])):
-        separator, block, filled = said[1], block.after(filled["line"][0]), filled.slice(1)
+    said = _SEP.match(filled["text"][0]) if filled.height else None
+    if said:
+        block, filled = block.after(filled["line"][0]), filled.slice(1)
     if not filled.height:
         raise DataError(f"{each.name} has no rows. Check that the file is complete.")
+    separator = said[1] if said else separator_of(filled["text"], separator)
     try:
         dialect = _dialect(filled["text"], config, separator, each, block)
     except DataError:
@@ -92,15 +94,13 @@ def _begun(block: Block, config: DataConfig, separator: str | None, each: Input)
     return dialect, block if dialect.header is None else block.after(filled["line"][0])
 
 
-def _dialect(lines: pl.Series, config: DataConfig, separator: str | None, each: Input, block: Block) -> _Dialect:
-    """Find the separator, the header if there is one, and the roles of the columns."""
+def _dialect(lines: pl.Series, config: DataConfig, separator: str, each: Input, block: Block) -> _Dialect:
+    """Find the header, if there is one, and the roles of the columns."""
     first, file = lines[0], each.name
     if "\r" in first:
         raise DataError(
             f"{file}: lines end with a carriage return only. Save the file with line ends \\n or \\r\\n."
         )
-    if separator is None or separator not in first:
-        separator = next((s for s in ("\t", "::", ",", ";", "|") if s in first), " ")
     splitter = Splitter(separator, ())
     names = splitter.fields(first)
     if names is None:
@@ -110,7 +110,7 @@ def _dialect(lines: pl.Series, config: DataConfig, separator: str | None, each: 
         names = [name.split(":")[0] for name in names]  # RecBole's headers contain name:type
     rows = [fields for fields in map(splitter.fields, lines) if fields is not None]
     sample = _columns(rows[1:], len(names))
-    if _is_header(names, sample, config):
+    if is_header(names, sample, config):
         if names.count("") > 1:  # Excel writes empty columns, too
             names = [name or str(place) for place, name in enumerate(names)]
         if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
@@ -131,44 +131,51 @@ def _dialect(lines: pl.Series, config: DataConfig, separator: str | None, each: 
         columns, notes, facts = chosen(lambda: (Columns("0", "1", None, lists=True), [note]), sampled, config)
         plan = plan_of(columns, notes, sampled, config, file, {})
         return _Dialect(plan, Splitter(separator, ("0", "1"), rest_is_list=True), None, facts)
-    places = [str(place) for place in range(len(names))]
+    return _headerless(rows, config, separator, each, block, first if is_unclear(names, sample) else "")
+
+
+def _headerless(
+    rows: list[list[str]], config: DataConfig, separator: str, each: Input, block: Block, unclear: str
+) -> _Dialect:
+    """Find the roles of columns without names. `unclear`: the first line, if it may be one of names after all."""
+    file = each.name
+    places = [str(place) for place in range(len(rows[0]))]
     # How often ids occur is evidence, and it needs all of their rows.
     found = Splitter(separator, tuple(places)).split(lines_of(block)[0], places, None, last=False)[0]
     sample = [found[name].str.strip_chars() for name in places]
     sampled = _with_constants(dict(zip(places, sample, strict=True)), each)
 
     def roles() -> tuple[Columns, list[str]]:
-        if config.columns:
-            return given(sampled, config, file)
-        return by_content(sampled, separator, config, file)
+        if not config.columns:
+            _refuse_various_widths(rows, file)
+            return by_content(sampled, separator, config, file)
+        columns, notes = given(sampled, config, file)
+        if unclear:
+            notes.append(
+                f"the first line of {file} ({unclear[:60]}) is read as a row. If it has the names of the columns, "
+                "use these names, as in columns='NAME:user,NAME:item'"
+            )
+        return columns, notes
 
     columns, notes, facts = chosen(roles, sampled, config)
     plan = plan_of(columns, notes, sampled, config, file, each.constants)
     return _Dialect(plan, Splitter(separator, tuple(places)), None, facts)
 
 
-def _is_header(names: list[str], sample: list[pl.Series], config: DataConfig) -> bool:
-    """Whether the first line contains names.
-
-    A header has a name that is given, or no number and either a known name or a word above a column of numbers or
-    times. `sample`: the values of each column below the first line.
-    """
-    requested = {config.user_column, config.item_column, config.time_column}
-    requested |= {pair.rpartition(":")[0] for pair in config.columns.split(",")}
-    # A number is never the name of a column here: it is the place of a column in a file without a header.
-    if any(name and name in names and not name.isdecimal() for name in requested):
-        return True
-    if any(map(_is_number, names)):
-        return False
-    return any(map(is_known, names)) or any(
-        unlike_the_first(name, values) for name, values in zip(names, sample, strict=True)
-    )
+def _refuse_various_widths(rows: list[list[str]], file: str) -> None:
+    """Raise DataError if many lines have another number of fields than the first. Remedy: the role `items`."""
+    widths = [len(row) for row in rows]
+    if sum(width != widths[0] for width in widths) > len(widths) / 5:
+        raise DataError(
+            f"{file}: lines have {min(widths)} to {max(widths)} fields. If each line is a user with the user's "
+            "items, use columns='user,items'; otherwise correct the lines."
+        )
 
 
 def _is_sequence(rows: list[list[str]], names: list[str], config: DataConfig) -> bool:
     """Whether each line is a user followed by items: the settings say so, or the content shows it."""
     if config.columns:
-        return config.columns.replace(" ", "") == "user,items" and len(names) > 2
+        return config.columns.replace(" ", "") == "user,items" and max(map(len, rows)) > 2
     named = (config.user_column, config.item_column, config.time_column)
     return named in ((None, None, None), (None, None, "none")) and is_one_line_a_user(rows)
 
@@ -183,10 +190,3 @@ def _with_constants(sample: Mapping[str, pl.Series], each: Input) -> dict[str, p
     rows = max((len(values) for values in sample.values()), default=0)
     constants = {name: pl.Series([value] * rows, dtype=pl.String) for name, value in each.constants.items()}
     return {**sample, **constants}
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False

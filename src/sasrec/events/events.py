@@ -17,6 +17,8 @@ from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
 from sasrec.events import times
 from sasrec.events.explain import RolesError
+from sasrec.events.formats import has_year
+from sasrec.events.furniture import furniture
 from sasrec.events.ids import IdCodes
 from sasrec.events.inputs import Input, inputs_of
 from sasrec.events.lines import NOT_UTF8
@@ -96,6 +98,8 @@ def _read(inputs: list[Input], config: DataConfig, rejects_path: Path | None) ->
     timed = _all_timed(has_time, names)
     rows = pl.concat(frames, how="diagonal")
     frames.clear()
+    rows, bad = _without_furniture(rows, codes)
+    rejects.append(bad)
     for role, found in codes.items():
         rows, bad = _without_bad_ids(rows, role, found, config.missing)
         rejects.append(bad)
@@ -108,6 +112,8 @@ def _read(inputs: list[Input], config: DataConfig, rejects_path: Path | None) ->
         rows, bad = _set_aside(rows, "time", "raw_time")
         rejects.append(bad)
         notes += time_notes
+        if config.time_format and not has_year(config.time_format):
+            notes.append("the times have no year, so all are read as of one year: December is after January")
     else:
         notes.append("no column is read as the time; the order of the rows is taken as the order in time")
     if config.where:
@@ -200,6 +206,20 @@ def _parsed(piece: Piece, config: DataConfig, file: pl.Expr, codes: dict[str, Id
     # Drop the text of the times here: the parsed numbers need a third of the memory.
     parsed = times.parse(piece.rows["time"], config.time_format)
     return rows.hstack(parsed if parsed["integer"].null_count() else parsed.select("integer"))
+
+
+def _without_furniture(rows: pl.DataFrame, codes: dict[str, IdCodes]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Split rows into events, and rejects for lines that are no events, such as a repeated header."""
+    reasons = furniture(rows, codes)
+    if reasons.null_count() == len(reasons):
+        return rows, pl.DataFrame(schema=_LOCATED)
+    bad = reasons.is_not_null()
+    found = rows.filter(bad)
+    raw = pl.concat_str([codes[role].ids.gather(found[role]) for role in codes], separator=" ", ignore_nulls=True)
+    rejects = found.select("file", "line").with_columns(
+        pl.lit("").alias("column"), reasons.filter(bad).alias("reason"), raw.alias("raw")
+    )
+    return rows.filter(~bad), rejects.unique(["file", "line"], maintain_order=True)
 
 
 def _without_bad_ids(

@@ -44,10 +44,17 @@ def parsed_by(time_format: str, text: pl.Series) -> pl.DataFrame:
     Returns the columns of PARSED in times.py. Raises: DataError if the format cannot be used. Remedy: correct it.
     """
     read, full = text, time_format
-    if not _HAS_YEAR.search(time_format):
+    if not has_year(time_format):
         # Programs that take 0914 for a number write 914.
         read = "2000 " + (text.str.zfill(4) if time_format == "%m%d" else text)
         full = "%Y " + time_format
+    # In Polars %f counts nanoseconds, and %Z is not read.
+    full = full.replace(".%f", "%.f")
+    if "%Z" in full or "%f" in full:
+        raise DataError(
+            f"time_format={time_format!r} cannot be used: %Z, and %f without a point before it, are not read. "
+            "Write offsets such as +0200 (%z) in the times, or a zone that all have as text (UTC)."
+        )
     try:
         time = read.str.to_datetime(full, strict=False, time_unit="us")
     except pl.exceptions.PolarsError as error:
@@ -65,6 +72,11 @@ def parsed_by(time_format: str, text: pl.Series) -> pl.DataFrame:
         time_reason=pl.when(pl.col("text").fill_null("") == "").then(pl.lit("the time is empty")).otherwise(fault),
         raw_time="text",
     )  # fmt: skip
+
+
+def has_year(time_format: str) -> bool:
+    """Whether a format of strptime reads years."""
+    return bool(_HAS_YEAR.search(time_format))
 
 
 def by_usual_format(parsed: pl.DataFrame, typical: pl.Series) -> tuple[pl.DataFrame, str]:

@@ -112,7 +112,7 @@ def _pieces(parts: Iterable[_Part], config: DataConfig, each: Input) -> Iterator
             columns, column_notes, facts = _chosen(sample, config, each.name)
             lists = {
                 key: value
-                for _, record, _ in records[:1]
+                for _, record, _ in records[:_SAMPLE]
                 for key, value in record.items()
                 if isinstance(value, list)
             }

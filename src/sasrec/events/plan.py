@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
@@ -13,12 +13,15 @@ from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
 from sasrec.events.kinds import mixed_kinds
 from sasrec.events.pieces import LINE
+from sasrec.events.profile import words
 from sasrec.events.roles import Columns
 from sasrec.events.sequences import BRACKETED, elements, list_form, split_lists
 from sasrec.events.where import Condition, condition
 
 _SEVERAL = re.compile(r"(?i)(s|list|seq|sequence|history)$")
 _FEW = 1000  # lists that are tried
+_OF_HISTORIES = frozenset({"hist", "history", "prev", "previous", "past", "seq", "sequence", "prefix"})
+_OF_LISTS = _OF_HISTORIES | {"item", "id", "list", "token", "click", "clicked", "user", "product"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +79,9 @@ def plan_of(
     """
     if not config.where:
         notes = [*notes, *mixed_kinds(sample, columns)]
+    _refuse_marks(columns, sample, file)
+    if not config.columns and config.item_column is None:
+        _refuse_further(columns, list(sample), file)
     items = sample[columns.item]
     named_item = (config.columns and not columns.lists) or config.item_column is not None
     form = None if named_item else list_form(items, named=columns.lists)
@@ -106,17 +112,50 @@ def plan_of(
 
 
 def _refuse_unclear_lists(columns: Columns, sample: Mapping[str, pl.Series], file: str) -> None:
-    """Raise DataError if no user has two rows, but items look like lists of words. Remedy: say what they are."""
+    """Raise DataError if items look like lists of words, and no user has two rows or their name says lists.
+
+    Remedy: say what they are.
+    """
     usable = (sample[columns.user].str.strip_chars() != "").fill_null(False)
     if len(usable) != len(sample[columns.item]):
         return  # one of both has a type that is no text
     users, items = sample[columns.user].filter(usable), sample[columns.item].filter(usable)
     form = list_form(items, named=True)
-    if form is None or len(users) < 2 or users.n_unique() < len(users):
+    several = _may_hold_lists(columns.item) and not columns.item.isdecimal()
+    if form is None or (not several and (len(users) < 2 or users.n_unique() < len(users))):
         return
     if form == "," and items.str.contains(", ", literal=True).any() and not items.str.contains(",.*,").any():
         return  # a name such as "Doe, John"
     _refuse_as_unclear(columns, items, file)
+
+
+def _refuse_marks(columns: Columns, sample: Mapping[str, pl.Series], file: str) -> None:
+    """Raise DataError if all ids stand between quotes, or all lines between brackets. Remedy: remove these."""
+    for name in (columns.user, columns.item):
+        filled = sample[name].drop_nulls().str.strip_chars()
+        filled = filled.filter(filled != "")
+        if len(filled) and filled.str.contains(r"""^(['"`]).*['"`]$""").all():
+            raise DataError(
+                f"{file}: the values of {name} are between quotes, such as {filled[0][:40]}. Write them without, "
+                "or separate columns by commas, where double quotes are no part of the value."
+            )
+    first = sample[columns.user].drop_nulls().str.strip_chars()
+    if len(first) and first.str.contains(r"^[\[({][^\])}]*$").all():
+        raise DataError(
+            f"{file}: the lines begin with a bracket, such as {first[0][:40]}. Write JSON objects, or columns "
+            "without brackets."
+        )
+
+
+def _refuse_further(columns: Columns, names: Sequence[str], file: str) -> None:
+    """Raise DataError if more columns are named like the item, with a number. Remedy: say which has the items."""
+    stem = re.escape(re.sub(r"[._ -]?\d+$", "", columns.item))
+    further = [name for name in names if name != columns.item and re.fullmatch(rf"{stem}[._ -]?\d+", name)]
+    if further and stem:
+        raise DataError(
+            f"{file}: {', '.join([columns.item, *further][:6])} may all have items of a row, and one column is "
+            f"read. Write one row for each item, or name the only one with item_column={columns.item!r}."
+        )
 
 
 def refuse_prefixes(columns: Columns, lists: Mapping[str, object], config: DataConfig, file: str) -> None:
@@ -124,14 +163,17 @@ def refuse_prefixes(columns: Columns, lists: Mapping[str, object], config: DataC
 
     `lists`: an example of each column that holds lists. Remedy: say which of both are the events.
     """
-    stem = columns.item.lower().removesuffix("id").strip("_ ")
-    stems = ("item", stem) if len(stem) > 2 else ("item",)
+    if config.columns or config.item_column:
+        return
+    own = {word.removesuffix("s") for word in words(columns.item)}
     found = [
         name
         for name in lists
-        if name != columns.item and _SEVERAL.search(name) and any(each in name.lower() for each in stems)
+        if name != columns.item
+        and {word.removesuffix("s") for word in words(name)} <= own | _OF_LISTS
+        and (_SEVERAL.search(name) or _OF_HISTORIES & set(words(name)))
     ]
-    if not found or config.columns or config.item_column:
+    if not found:
         return
     one, several = (
         _as_pairs(columns, columns.item, "item"),

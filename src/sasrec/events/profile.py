@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import polars as pl
@@ -110,6 +111,11 @@ def time_kind(values: pl.Series, least: float) -> str:
     if form == EXCEL and _share(text, _INTEGER) < 0.5:
         return "Excel's days since 1900"
     return "" if form == EXCEL else form
+
+
+def words(name: str) -> list[str]:
+    """Return the words of a name such as invoice_date, TRANSACTION_DT or clickTime, in lower case."""
+    return [word.lower() for word in re.findall(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![a-z])|\d+", name)]
 
 
 def is_clock(values: pl.Series) -> bool:

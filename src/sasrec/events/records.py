@@ -13,6 +13,7 @@ from sasrec.events.lines import Block
 from sasrec.events.pieces import LINE, REJECTS
 
 LONGEST_RECORD = 1000  # lines; an unclosed quote must not swallow a file
+csv.field_size_limit(2**31 - 1)  # a field can be a long list
 _CSV_ERRORS = {
     "unexpected end": "a quote is not closed",
     "expected after": "text after a closing quote",
@@ -34,7 +35,7 @@ class Splitter:
     @property
     def may_quote(self) -> bool:
         """Whether fields may be quoted."""
-        return self.separator in ",;\t|"
+        return len(self.separator) == 1 and self.separator != " "
 
     def fast(self, block: Block, needed: Sequence[str], header: str | None) -> pl.DataFrame | None:
         """Return the columns `needed` and LINE of a block of plain lines, or None if a line needs more care.

@@ -26,12 +26,13 @@ _KNOWN = {
     "reviewerid member memberid session sessionid clientid accountid playerid profileid buyerid kunde kundenid "
     "kundennummer kundennr",
     "item": "item itemid itemno iid movie movieid product productid productcode productno asin parentasin sku "
-    "skuid skucode stockcode isbn article articleid articleno artikel artikelid artikelnummer artikelnr track trackid "
-    "song songid book bookid aid video videoid game gameid app appid business businessid recipe recipeid "
+    "skuid skucode stockcode isbn article articleid articleno artikel artikelid artikelnummer artikelnr track "
+    "trackid song songid book bookid aid video videoid game gameid app appid business businessid recipe recipeid "
     "news newsid job jobid poi poiid venue venueid items itemids itemlist itemsequence",
     "time": "time timestamp ts date datetime unixreviewtime reviewtime eventtime createdat unixtime",
 }
 _ROLES = {name: role for role, names in _KNOWN.items() for name in names.split()}
+KNOWN_NAMES = frozenset(_ROLES)
 NO_TIME = "none"
 _DESCRIBED = 20  # columns that a message describes
 
@@ -55,13 +56,6 @@ def is_known(name: str) -> bool:
 def is_item_name(name: str) -> bool:
     """Return whether a text is a recognised name of an item column, such as "item_id"."""
     return role_of(name) == "item"
-
-
-def unlike_the_first(first: str, values: pl.Series) -> bool:
-    """Return whether a first value, itself not a number, is text above numbers, lists or times, as a name is."""
-    rest, own = profile("", values), profile("", pl.Series([first]))
-    numbers = bool(rest.time) or rest.share_number > 0.95 or list_form(values) is not None
-    return rest.rows > 0 and not own.time and numbers
 
 
 def choose(sample: Mapping[str, pl.Series], config: DataConfig, file: str) -> tuple[Columns, list[str]]:

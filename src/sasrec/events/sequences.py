@@ -6,15 +6,18 @@ import ast
 import json
 import re
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 import polars as pl
 
 from sasrec.events.pieces import LINE, REJECTS
 
-_BRACKETS = r"^\s*[\[(].*[\])]\s*$"
-_NO_ELEMENT = re.compile(r"""[\[\]{}()'"\\:]|^\.*$""")
-_SEPARATORS = {",": r",\s*", "|": r"\|", ";": r";\s*", " ": r"\s+"}
+_BRACKETS = r"(?s)^\s*[\[({].*[\])}]\s*$"
+_NO_ELEMENT = re.compile(r"""[\[\]{}()'"\\:;|]|^\.*$|^\d+(\s+\d+)+$""")
+_ROUNDED = re.compile(r"^[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?$")  # a number that is no integer
+_QUOTED_TEXT = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+_QUOTED = rf"[uU]?{_QUOTED_TEXT}"
+_SEPARATORS = {",": r"\s*,\s*", "|": r"\s*\|\s*", ";": r"\s*;\s*", " ": r"\s+"}
 BRACKETED = "[]"
 _MANY = 7  # fields of equal lines that are rather items than columns
 
@@ -33,8 +36,8 @@ def list_form(values: pl.Series, *, named: bool = False) -> str | None:
         return BRACKETED
     element = r"[^,|;\s]+" if named else r"-?\d+"
     for separator, pattern in _SEPARATORS.items():
-        whole = text.str.contains(f"^{element}({pattern}{element})*$").mean()
-        longest = text.str.count_matches(pattern).max()
+        whole = text.str.contains(f"^{element}({pattern}{element})*({pattern})?$").mean()
+        longest = text.str.count_matches(f"{pattern}{element}").max()
         if whole > 0.95 and longest >= (1 if named else 2):  # type: ignore[operator]
             return separator
     return None
@@ -55,30 +58,42 @@ def split_lists(rows: pl.DataFrame, item_form: str, time_form: str | None) -> tu
     return events.rename({LINE: "line"}), pl.concat([bad, rejects])
 
 
-def elements(text: str) -> list[str] | None:
+def elements(text: str, *, fractions: bool = False) -> list[str] | None:
     """Return the elements of a list in brackets, as JSON, Python or NumPy write it; None if it cannot be read.
 
     Elements must be text or integers; an element in a list in a list, or of several parts, cannot be an id.
+    `fractions`: an element may be a number with a fraction, as a time may.
     """
-    found: Any = None
-    for read in (json.loads, ast.literal_eval):
-        try:
-            found = read(text)
-            break
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-    if found is None:
-        body = text.strip()[1:-1]
-        found = [part.strip() for part in body.split(",")] if "," in body else body.split()
-        if any(_NO_ELEMENT.search(part) for part in found):
+    try:
+        found = json.loads(text, parse_float=str, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        found = _written(text.strip()[1:-1])
+    if not isinstance(found, list) or any(isinstance(each, bool) for each in found):
+        return None
+    read = [str(each) if isinstance(each, int) else each for each in found]
+    read = [re.sub(r"^(-?\d+)\.0*$", r"\1", each) if isinstance(each, str) else each for each in read]
+    if not all(isinstance(each, str) and (fractions or not _ROUNDED.match(each)) for each in read):
+        return None
+    return read
+
+
+def _written(body: str) -> list[str] | None:
+    """Return the elements between the brackets of a list as Python or NumPy write it, with commas or blanks."""
+    if re.search(r"""['"]""", body):
+        quoted = re.fullmatch(rf"\s*{_QUOTED}(?:(\s*,\s*|\s+){_QUOTED})*\s*,?\s*", body)
+        if quoted is None:
             return None
-        found = [part.removesuffix(".") for part in found]
-    if not isinstance(found, list | tuple):
+        try:
+            return [str(ast.literal_eval(each)) for each in re.findall(_QUOTED_TEXT, body)]
+        except (ValueError, SyntaxError):
+            return None
+    parts = body.strip().removesuffix(",").split(",") if "," in body else body.split()
+    found = [part.strip() for part in parts]
+    if found == [""]:
+        return []
+    if any(_NO_ELEMENT.search(part) for part in found):
         return None
-    whole = [int(each) if isinstance(each, float) and each.is_integer() else each for each in found]
-    if not all(isinstance(each, str | int) and not isinstance(each, bool) for each in whole):
-        return None
-    return [str(each) for each in whole]
+    return found
 
 
 def exploded(frame: pl.DataFrame, item: str, time: str | None) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -128,5 +143,7 @@ def is_one_line_a_user(rows: Sequence[Sequence[str]]) -> bool:
 def _elements(name: str, form: str) -> pl.Expr:
     text = pl.col(name).str.strip_chars()
     if form == BRACKETED:
-        return text.map_elements(elements, return_dtype=pl.List(pl.String)).alias(name)
+        read = partial(elements, fractions=name == "time")
+        return text.map_elements(read, return_dtype=pl.List(pl.String)).alias(name)
+    text = text.str.strip_chars(f"{form} ")
     return text.str.replace_all(_SEPARATORS[form], "\x1f").str.split("\x1f").alias(name)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from sasrec.errors import DataError
-from sasrec.events.profile import DATES, EXCEL, OTHER_DATES, Profile, is_clock, profile, time_kind
+from sasrec.events.profile import DATES, EXCEL, OTHER_DATES, Profile, is_clock, profile, time_kind, words
 from sasrec.events.sequences import list_form
 from sasrec.events.times import calendar_form
 
@@ -127,7 +127,7 @@ def _refuse_rivals(
 
 def _is_hour(name: str, values: pl.Series) -> bool:
     """Whether a column has hours of the day, and its name says so."""
-    named = bool({"hour", "hours", "hr", "hh", "stunde", "uur", "heure", "hora"} & set(_words(name)))
+    named = bool({"hour", "hours", "hr", "hh", "stunde", "uur", "heure", "hora"} & set(words(name)))
     hours = values.drop_nulls().cast(pl.Int64, strict=False)
     return named and len(hours) > 0 and bool(hours.is_between(0, 23).all()) and not hours.null_count()
 
@@ -199,7 +199,7 @@ def _is_excel(name: str, values: pl.Series) -> bool:
         return False
     if text.str.contains(r"\.\d*[1-9]").any():
         return True
-    dated = bool(_DATE_WORDS & set(_words(name))) or bool(re.search("(?i)date$|日期|날짜|дата", name))
+    dated = bool(_DATE_WORDS & set(words(name))) or bool(re.search("(?i)date$|日期|날짜|дата", name))
     return dated and (len(text) < _COUNTER_ROWS or text.n_unique() < len(text))
 
 
@@ -208,12 +208,8 @@ def _elements(values: pl.Series) -> pl.Series:
     return values.str.extract_all(r"[^,;|\[\]()\s\"']+").explode() if list_form(values) else values
 
 
-def _words(name: str) -> list[str]:
-    return [word.lower() for word in re.findall(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![a-z])|\d+", name)]
-
-
 def _has_word(name: str) -> bool:
-    return any(word in _TIME_WORDS for word in _words(name)) or bool(_SIGNS.search(name))
+    return any(word in _TIME_WORDS for word in words(name)) or bool(_SIGNS.search(name))
 
 
 def _names_time(name: str) -> bool:

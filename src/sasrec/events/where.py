@@ -36,9 +36,7 @@ class Condition:
         rejects = pl.DataFrame(schema=REJECTS)
         if not self.text:
             return frame, rejects, 0
-        typed = frame.select(
-            _cast(name, self.types[name]) if name in self.types else name for name in self.columns
-        )
+        typed = frame.select(_read(name, self.types.get(name), frame.schema[name]) for name in self.columns)
         for name in self.types:
             text = frame[name].str.strip_chars()
             bad = typed[name].is_null() & (text != "").fill_null(False)
@@ -85,9 +83,8 @@ def condition(text: str, sample: Mapping[str, pl.Series], file: str) -> Conditio
         chosen = {name: kind for name, kind in zip(texts, types, strict=True) if kind is not None}
         probe = pl.DataFrame({name: sample[name].head(_PROBE) for name in columns})
         try:
-            result = probe.with_columns(_cast(name, kind) for name, kind in chosen.items()).select(
-                pl.sql_expr(text)
-            )
+            typed = probe.select(_read(name, chosen.get(name), probe.schema[name]) for name in columns)
+            result = typed.select(pl.sql_expr(text))
         except (pl.exceptions.PolarsError, TypeError) as error:
             reason = reason or str(error).splitlines()[0]
             continue
@@ -108,8 +105,13 @@ def _kinds(values: pl.Series) -> list[pl.DataType | None]:
     return [None, pl.Int64() if numbers.str.contains(_INTEGER).all() else pl.Float64()]
 
 
-def _cast(name: str, kind: pl.DataType) -> pl.Expr:
+def _read(name: str, kind: pl.DataType | None, own: pl.DataType) -> pl.Expr:
+    """Read a column for the condition: text without blanks around it, where nothing is null, or as a `kind`."""
+    if own != pl.String:
+        return pl.col(name)
     text = pl.col(name).str.strip_chars()
+    if kind is None:
+        return pl.when(text != "").then(text).alias(name)
     if kind == pl.Boolean:
         lower = text.str.to_lowercase()
         return pl.when(lower.is_in(["true", "false"])).then(lower == "true").alias(name)

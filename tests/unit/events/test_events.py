@@ -162,7 +162,7 @@ def test_the_reason_says_what_is_wrong_with_a_quoted_line(tmp_path: Path) -> Non
     lines = [f'b,"{"x" * 140_000}",5', 'c,"x"\r,5', 'd,x\ry,"5"']
     events = read_events(file(tmp_path / "a.csv", HEADER + GOOD + "\n".join(lines) + "\n"), ANY)
     assert reasons(events) == [
-        (3, "", "field larger than field limit (131072)"),
+        (3, "item", "the item is longer than 512 characters"),
         (4, "", "a carriage return within the line"),
         (5, "", "a carriage return within the line"),
     ]
