@@ -209,7 +209,7 @@ def _parsed(piece: Piece, config: DataConfig, file: pl.Expr, codes: dict[str, Id
 
 
 def _without_furniture(rows: pl.DataFrame, codes: dict[str, IdCodes]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Split rows into events, and rejects for lines that are no events, such as a repeated header."""
+    """Split rows into events, and rejects for other lines, such as a repeated header."""
     reasons = furniture(rows, codes)
     if reasons.null_count() == len(reasons):
         return rows, pl.DataFrame(schema=_LOCATED)

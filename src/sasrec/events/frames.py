@@ -16,7 +16,7 @@ from sasrec.events import times
 from sasrec.events.explain import chosen
 from sasrec.events.inputs import Input
 from sasrec.events.pieces import LINE, REJECTS, Piece
-from sasrec.events.plan import plan_of, refuse_prefixes
+from sasrec.events.plan import histories_beside, plan_of
 from sasrec.events.roles import Columns, choose, is_item_name
 from sasrec.events.sequences import exploded, split_lists
 from sasrec.events.streams import opened
@@ -68,7 +68,7 @@ def read_frame(table: pl.LazyFrame, config: DataConfig, name: str, each: Input) 
     lists = {
         key: sample[key].drop_nulls().head(1).to_list() for key, kind in sample.schema.items() if kind.is_nested()
     }
-    refuse_prefixes(columns, lists, config, name)
+    notes += histories_beside(columns, lists, config, name)
     if columns.item in lists:  # the type shows the lists, so their text need not
         columns = replace(columns, lists=False)
     plan = plan_of(

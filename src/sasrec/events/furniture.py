@@ -1,4 +1,4 @@
-"""Find lines of tables that are no events: names of columns, names of types, and rules of signs."""
+"""Find lines of tables that are not events: names of columns, names of types, and rules of signs."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from sasrec.events.explain import chosen
 from sasrec.events.inputs import Input
 from sasrec.events.lines import blocks_of, lines_of
 from sasrec.events.pieces import LINE, REJECTS, ColumnFacts, Piece
-from sasrec.events.plan import Plan, plan_of, refuse_prefixes
+from sasrec.events.plan import Plan, histories_beside, plan_of
 from sasrec.events.roles import Columns, choose, is_item_name
 
 _SAMPLE = 1000  # number of objects searched for keys, which become the columns
@@ -116,7 +116,7 @@ def _pieces(parts: Iterable[_Part], config: DataConfig, each: Input) -> Iterator
                 for key, value in record.items()
                 if isinstance(value, list)
             }
-            refuse_prefixes(columns, lists, config, each.name)
+            column_notes += histories_beside(columns, lists, config, each.name)
             found = [isinstance(record.get(columns.item), list) for _, record, _ in records[:_SAMPLE]]
             listed = 2 * sum(found) > len(found)  # otherwise a list is a bad row
             columns = replace(columns, lists=columns.lists and not listed)

@@ -21,7 +21,7 @@ from sasrec.events.where import Condition, condition
 _SEVERAL = re.compile(r"(?i)(s|list|seq|sequence|history)$")
 _FEW = 1000  # lists that are tried
 _OF_HISTORIES = frozenset({"hist", "history", "prev", "previous", "past", "seq", "sequence", "prefix"})
-_OF_LISTS = _OF_HISTORIES | {"item", "id", "list", "token", "click", "clicked", "user", "product"}
+_OF_LISTS = _OF_HISTORIES | {"item", "id", "list", "token", "click", "clicked", "product"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,8 @@ def plan_of(
     if form == BRACKETED:
         _refuse_unreadable(columns.item, items, file)
     texts = {name: values for name, values in sample.items() if list_form(values, named=True)}
-    refuse_prefixes(columns, {name: values.drop_nulls()[0] for name, values in texts.items()}, config, file)
+    examples = {name: values.drop_nulls()[0] for name, values in texts.items()}
+    notes = [*notes, *histories_beside(columns, examples, config, file)]
     if form is None and not config.columns and not named_item:
         _refuse_unclear_lists(columns, sample, file)
     if columns.lists and form is None:
@@ -137,7 +138,7 @@ def _refuse_marks(columns: Columns, sample: Mapping[str, pl.Series], file: str) 
         if len(filled) and filled.str.contains(r"""^(['"`]).*['"`]$""").all():
             raise DataError(
                 f"{file}: the values of {name} are between quotes, such as {filled[0][:40]}. Write them without, "
-                "or separate columns by commas, where double quotes are no part of the value."
+                "or separate columns by commas, where double quotes do not belong to the value."
             )
     first = sample[columns.user].drop_nulls().str.strip_chars()
     if len(first) and first.str.contains(r"^[\[({][^\])}]*$").all():
@@ -158,13 +159,15 @@ def _refuse_further(columns: Columns, names: Sequence[str], file: str) -> None:
         )
 
 
-def refuse_prefixes(columns: Columns, lists: Mapping[str, object], config: DataConfig, file: str) -> None:
-    """Raise DataError if a column has lists of items beside the item: a row is a history and its next item.
+def histories_beside(columns: Columns, lists: Mapping[str, object], config: DataConfig, file: str) -> list[str]:
+    """Return a note if a column has the history of a row beside its item and its time.
 
-    `lists`: an example of each column that holds lists. Remedy: say which of both are the events.
+    `lists`: an example of each column that holds lists.
+
+    Raises: DataError if the row may as well be a history and its next item. Remedy: say which of both are events.
     """
     if config.columns or config.item_column:
-        return
+        return []
     own = {word.removesuffix("s") for word in words(columns.item)}
     found = [
         name
@@ -174,7 +177,11 @@ def refuse_prefixes(columns: Columns, lists: Mapping[str, object], config: DataC
         and (_SEVERAL.search(name) or _OF_HISTORIES & set(words(name)))
     ]
     if not found:
-        return
+        return []
+    if columns.time and not any(
+        {word.removesuffix("s") for word in words(name)} & (own | {"item"}) for name in found
+    ):
+        return [f"{found[0]} is not read, because each row has its own item and time"]
     one, several = (
         _as_pairs(columns, columns.item, "item"),
         _as_pairs(replace(columns, time=None), found[0], "items"),
