@@ -118,6 +118,14 @@ def _check_users(name: str, first: Events, other: Events) -> None:
     """Refuse a file without any user of training: its ids are written otherwise, and nothing could be measured."""
     for role in ("user", "item"):
         own, theirs = (events.user_ids if role == "user" else events.item_ids for events in (first, other))
+        unknown = theirs.filter(~theirs.is_in(own.implode()))
+        bare = unknown.str.replace(r"^(-?\d+)\.0+$", "$1")
+        twofold = unknown.filter((bare != unknown) & bare.is_in(own.implode()))
+        if len(twofold):
+            raise DataError(
+                f"the {role} {twofold[0]} of the {name} file ({', '.join(other.sources)}) is written without the "
+                "fraction in the training file. Write the ids alike in all files."
+            )
         if not theirs.is_in(own.implode()).any():
             raise DataError(
                 f"no {role} of the {name} file ({', '.join(other.sources)}) occurs in the training file. An id is "

@@ -162,6 +162,16 @@ def _pieces(inputs: list[Input], config: DataConfig) -> Iterator[tuple[str, Piec
             columns = tuple(column.name for column in piece.facts)
             found = [f"{column.name} = {column.role}" for column in piece.facts if column.role]
             name, names, roles = first.setdefault(each.part_of, (each.name, columns, found))
+            if (
+                each.part_of
+                and names != columns
+                and all(map(str.isdecimal, columns))
+                and len(names) == len(columns)
+            ):
+                raise DataError(
+                    f"{each.part_of}: {each.name} has no line of names, but {name} has one ({', '.join(names)}). "
+                    f"Join such parts first: cat PART1 PART2 … > FILE."
+                )
             if each.part_of and names != columns:
                 raise DataError(
                     f"{each.part_of} has files with different columns: {name} has {', '.join(names)}, but "

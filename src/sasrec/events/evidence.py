@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from sasrec.errors import DataError
-from sasrec.events.times import parse, resolve
+from sasrec.events.times import moments_of
 
 _USER_WORDS = r"(?-u)(?i)^(u|usr|user|cust|customer|visitor|member|client|session)[-_ ]?\d+$"
 _ITEM_WORDS = r"(?-u)(?i)^(i|itm|item|p|prod|product|m|movie|sku|article|track|song|video|book)[-_ ]?\d+$"
@@ -37,7 +36,7 @@ def evidence(user: pl.Series, item: pl.Series, time: pl.Series | None, *, alone:
     if user.n_unique() >= _MANY and _is_numbered(user):
         reasons.append("users are numbered 1, 2, 3, … in order of the rows, and few items are far more popular")
     if time is not None:
-        moments = _moments(time)
+        moments = moments_of(time)
         if _in_order(user, moments) and _in_bursts(user, item, moments):
             reasons.append(
                 "rows are grouped by user, in order of time, and the events of a user are close in time"
@@ -56,7 +55,7 @@ def by_custom(columns: Sequence[pl.Series], separator: str, time: str | None) ->
     if user.n_unique() == 1 and (separator == "::" or len(columns) == 2):
         return "one item would not make histories, so the first column is the user"
     if separator == "::" and time is not None and _gini(user) < _gini(item):
-        moments = _moments(columns[int(time)])
+        moments = moments_of(columns[int(time)])
         return "" if _in_bursts(item, user, moments) else "MovieLens files begin with user::item"
     return ""
 
@@ -112,11 +111,3 @@ def _in_bursts(user: pl.Series, item: pl.Series, time: pl.Series) -> bool:
     # Where most events of a user have the same time, as with days, nothing is known about sessions.
     close = 0 < typical * 1000 < whole and typical * 3.5 < typical_other
     return close and typical * mean_other * 1.8 < typical_other * mean
-
-
-def _moments(text: pl.Series) -> pl.Series:
-    """Return times in microseconds; null where a text is not a time, or if several formats fit."""
-    try:
-        return resolve(parse(text), "auto")[0]["time"]
-    except DataError:
-        return pl.repeat(None, len(text), dtype=pl.Int64, eager=True)

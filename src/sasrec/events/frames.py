@@ -31,25 +31,28 @@ def read_table_file(path: Path, kind: str, config: DataConfig, each: Input) -> I
     Raises: as `read_frame`, and DataError for a damaged file. Remedy: replace the file.
     """
     try:
-        with path.open("rb") as raw:
-            packed = raw.read(4) not in (b"PAR1", b"ARRO")
-        if kind == "parquet" and not packed:
-            table = pl.scan_parquet(path, glob=False, hive_partitioning=False)
-            table.collect_schema()
-        else:
-            with opened(path, each.name) as stream:
-                content = io.BytesIO(stream.read())
-            if kind == "parquet":
-                table = pl.read_parquet(content).lazy()
-            elif content.getvalue().startswith(b"ARROW1"):
-                table = pl.read_ipc(content).lazy()
-            else:
-                table = pl.read_ipc_stream(content).lazy()
-        yield from read_frame(table, config, each.name, each)
+        yield from read_frame(table_of(path, kind, each.name), config, each.name, each)
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         reason = str(error).splitlines()[0]
         words = {"parquet": "Parquet", "arrow": "Arrow"}[kind]
         raise DataError(f"{each.name} is not a valid {words} file: {reason}. Replace the file.") from None
+
+
+def table_of(path: Path, kind: str, name: str) -> pl.LazyFrame:
+    """Open a Parquet or Arrow file; one that is compressed as a whole is unpacked to memory."""
+    with path.open("rb") as raw:
+        packed = raw.read(4) not in (b"PAR1", b"ARRO")
+    if kind == "parquet" and not packed:
+        table = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+        table.collect_schema()
+        return table
+    with opened(path, name) as stream:
+        content = io.BytesIO(stream.read())
+    if kind == "parquet":
+        return pl.read_parquet(content).lazy()
+    if content.getvalue().startswith(b"ARROW1"):
+        return pl.read_ipc(content).lazy()
+    return pl.read_ipc_stream(content).lazy()
 
 
 def read_frame(table: pl.LazyFrame, config: DataConfig, name: str, each: Input) -> Iterator[Piece]:
@@ -103,9 +106,14 @@ def _flat(table: pl.LazyFrame) -> pl.LazyFrame:
     packed = [
         name for name, kind in schema.items() if isinstance(kind, pl.List) and isinstance(kind.inner, pl.Struct)
     ]
-    if len(packed) != 1 or any(map(is_item_name, schema.names())):
+    if len(packed) != 1 or any(is_item_name(name) for name in schema.names() if name not in packed):
         return table
-    return table.explode(packed[0]).unnest(packed[0])
+    kind = schema[packed[0]]
+    assert isinstance(kind, pl.List)
+    assert isinstance(kind.inner, pl.Struct)
+    # A field of an event, such as its ts, takes the place of that of the session.
+    same = [field.name for field in kind.inner.fields if field.name in schema.names() and field.name != packed[0]]
+    return table.drop(same).explode(packed[0]).unnest(packed[0])
 
 
 def _rows(
@@ -146,8 +154,12 @@ def _sample(series: pl.Series) -> pl.Series:
         series = series.cast(pl.List(series.dtype.inner)).list.first()
     if series.dtype.is_nested() or series.dtype in (pl.Object, pl.Binary):
         return pl.Series([], dtype=pl.String)
-    if series.dtype in (pl.Duration, pl.Time):
-        return pl.Series([], dtype=pl.String)
+    if series.dtype == pl.Time:
+        return series.dt.to_string("%H:%M:%S")
+    if isinstance(series.dtype, pl.Duration):
+        within_a_day = series.dt.total_seconds().is_between(0, 86_399)
+        clock = (pl.lit(0).cast(pl.Datetime("us")) + series).dt.to_string("%H:%M:%S")
+        return pl.select(pl.when(within_a_day).then(clock)).to_series()
     if series.dtype.is_temporal():
         return times.as_text(series.filter(~times.outside_calendar(series)), "")
     return times.float_text(series) if series.dtype.is_float() else series.cast(pl.String)

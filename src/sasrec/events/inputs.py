@@ -22,7 +22,9 @@ import polars as pl
 from sasrec.errors import DataError
 
 STDIN = "-"
-_NO_DATA = re.compile(r"(?i)^(readme|license|licence|changelog)|\.(md|pdf|html?|crc|png|jpg)$|^[._]")
+_NO_DATA = re.compile(r"(?i)^(readme|licen[sc]e|changelog)(\.(txt|rst))?$|\.(md|pdf|html?|crc|png|jpg)$|^[._]")
+_COPY = re.compile(r"(?i)( \(\d+\)| - copy| copy)(?=\.|$)")
+_SPLITS = frozenset({"train", "training", "valid", "validation", "val", "dev", "test"})
 _PACKED = re.compile(r"(?i)\.(gz|bz2|xz|zst|zip)$")
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
@@ -66,7 +68,8 @@ def _inputs(source: Any, scratch: Path, query: str) -> Iterator[Input]:
         if is_database(source):
             yield Input("database", frame=_queried(str(source), query))
         elif query:
-            raise DataError(f"`query` is for the URL of a database, but {source} is not one. Remove `query`.")
+            shown = without_password(str(source))
+            raise DataError(f"`query` is for the URL of a database, but {shown} is not one. Remove `query`.")
         elif str(source) == STDIN:
             yield Input("stdin", _spooled(scratch))
         elif os.path.isdir(source):
@@ -90,7 +93,7 @@ def is_database(source: str | Path) -> bool:
 
 def without_password(source: str) -> str:
     """Return a source without the name and password that the URL of a database can have."""
-    return re.sub(r"//[^@/]*@", "//…@", source) if is_database(source) else source
+    return re.sub(r"^([a-z0-9+]+://)[^@/]*@", r"\1…@", source)
 
 
 def _queried(url: str, query: str) -> pl.DataFrame:
@@ -143,6 +146,7 @@ def _parts(folder: Path) -> Iterator[Input]:
     paths.sort(key=lambda path: _natural(str(path.relative_to(folder))))
     if not paths:
         raise DataError(f"the folder {folder} contains no data. Check the path.")
+    _refuse_foreign(folder, paths)
     endings = {Path(_PACKED.sub("", path.name)).suffix.lower() for path in paths}
     if len(endings) > 1:
         listed = ", ".join(path.name for path in paths[:6]) + (" …" if len(paths) > 6 else "")
@@ -155,6 +159,30 @@ def _parts(folder: Path) -> Iterator[Input]:
         pairs = [part.partition("=") for part in inner.parts[:-1] if "=" in part]
         constants = {unquote(key): None if value == _HIVE_NULL else unquote(value) for key, _, value in pairs}
         yield Input(str(inner), path, constants=constants, part_of=str(folder))
+
+
+def _refuse_foreign(folder: Path, paths: list[Path]) -> None:
+    """Raise DataError for a folder whose files are not simply parts. Remedy: export it, or name the files."""
+    if (folder / "_delta_log").is_dir() or list(folder.glob("metadata/*.metadata.json")):
+        raise DataError(
+            f"{folder} is a table of Delta Lake or Iceberg, which also keeps files that are deleted from it. "
+            "Export it as Parquet, or pass it as a frame."
+        )
+    stems: dict[Path, Path] = {}
+    for path in paths:
+        stem = path.with_name(_COPY.sub("", _PACKED.sub("", path.name)))
+        if stem in stems:
+            raise DataError(
+                f"{folder} has {stems[stem].name} and {path.name}, which may be the same events twice. Remove "
+                "one, or name the files."
+            )
+        stems[stem] = path
+    splits = {path.name.split(".")[0].lower() for path in paths} & _SPLITS
+    if len(splits) > 1:
+        raise DataError(
+            f"{folder} has files of a split ({', '.join(sorted(splits))}), which are not parts in this order. "
+            "Name the training file as the data, and the others as `valid` and `test`."
+        )
 
 
 def _as_frame(source: Any) -> pl.DataFrame:
@@ -175,9 +203,14 @@ def _as_frame(source: Any) -> pl.DataFrame:
             return pl.DataFrame(pl.from_arrow(source))
     except ImportError as error:
         raise DataError(f"the {kind} needs pyarrow: {error}. Install pyarrow.") from None
-    # Polars passes on errors of pyarrow, which are subclasses of ValueError or TypeError.
-    except (OSError, ValueError, TypeError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"the {kind} cannot be read: {error}. Convert its ids to text or integers.") from None
+    # Polars passes on errors of pyarrow, which have several classes, and can panic on types it does not know.
+    except (Exception, pl.exceptions.PanicException) as error:
+        if isinstance(error, DataError):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"the {kind} cannot be read: {reason}. Convert columns of unusual types to text, integers or dates."
+        ) from None
     raise DataError(
         f"events must be a file, a folder, a frame or a list of these; got {type(source).__name__}. Pass one of "
         "these."

@@ -103,7 +103,8 @@ def _pieces(parts: Iterable[_Part], config: DataConfig, each: Input) -> Iterator
     plan: Plan | None = None
     packed: str | None = None
     kinds: dict[str, set[type]] = {"user": set(), "item": set()}
-    for records, rejects, notes in parts:
+    for raw_records, rejects, notes in parts:
+        records = [(line, _flat(record), text) for line, record, text in raw_records]
         if plan is None:
             packed = _packed_key([record for _, record, _ in records[:_SAMPLE]])
             sample = _json_sample(_unpacked(records[:_SAMPLE], packed), each.name)
@@ -132,8 +133,8 @@ def _pieces(parts: Iterable[_Part], config: DataConfig, each: Input) -> Iterator
                     bad.append((line, column, reason, text or json.dumps(record)))
                     continue
                 for role, name in ids.items():
-                    kinds[role].add(type(event.get(name)))
-                rows.append((line, *(_text(event.get(name)) for name in plan.needed)))
+                    kinds[role].add(str if isinstance(event.get(name), str) else int)
+                rows.append((line, *(_text(_integer(event, name, ids)) for name in plan.needed)))
         frame = pl.DataFrame(rows, {LINE: pl.Int64, **dict.fromkeys(plan.needed, pl.String)}, orient="row")
         chosen, unlike, left_out = plan.rows(frame)
         rejects = pl.concat([rejects, pl.DataFrame(bad, REJECTS, orient="row"), unlike]).sort("line")
@@ -162,21 +163,20 @@ def _chosen(
 def _packed_key(records: list[dict[str, Any]]) -> str | None:
     """Return the key whose value is a list of objects, the events; None if the objects themselves are events."""
     keys = {key for record in records for key in record}
-    if any(is_item_name(key) for key in keys):
-        return None
     packed = [
         key
         for key in keys
-        if all(isinstance(record.get(key, []), list) for record in records)
+        if all(isinstance(record.get(key) or [], list) for record in records)
         and any(record.get(key) and isinstance(record[key][0], dict) for record in records)
     ]
-    return packed[0] if len(packed) == 1 else None
+    alone = not any(is_item_name(key) for key in keys if key not in packed)
+    return packed[0] if len(packed) == 1 and alone else None
 
 
 def _unpacked(records: list[_Record], packed: str | None) -> Iterator[_Record]:
     for line, record, text in records:
         if packed is None:
-            yield line, _flat(record), text
+            yield line, record, text
             continue
         outer = {key: value for key, value in record.items() if key != packed}
         for event in record.get(packed) or []:
@@ -265,8 +265,8 @@ def _fault(record: dict[str, Any], plan: Plan) -> tuple[str, str]:
         value = record.get(name)
         if name not in record:
             return name, "the key is missing"
-        if isinstance(value, bool) or not isinstance(value, int | str):
-            return name, "the id is neither text nor an integer"
+        if isinstance(value, bool) or not (isinstance(value, int | str) or _is_whole(value)):
+            return name, "the id is missing" if value is None else "the id is neither text nor an integer"
         if _has_surrogate(value):
             return name, "the id contains an invalid character (a lone surrogate)"
     if columns.time is not None and columns.time not in plan.constants:
@@ -280,6 +280,17 @@ def _fault(record: dict[str, Any], plan: Plan) -> tuple[str, str]:
         if _has_surrogate(value):
             return columns.time, "the time contains an invalid character (a lone surrogate)"
     return "", ""
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether a number is an integer that a program such as pandas wrote as 1.0."""
+    return isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+
+
+def _integer(event: dict[str, Any], name: str, ids: dict[str, str]) -> Any:
+    """Return a value; an id such as 1.0 as an integer."""
+    value: Any = event.get(name)
+    return int(value) if name in ids.values() and _is_whole(value) else value
 
 
 def _has_surrogate(value: object) -> bool:

@@ -26,21 +26,34 @@ _KINDS = frozenset(
         "review",
     }
 )
-_NAME = re.compile(r"(?i)^(event|action|behaviou?r|interaction)[_ ]?(type|kind|name)?$")
+_NAME = re.compile(r"(?i)^(event|action|behaviou?r|interaction)[_ ]?(type|kind|name|id|code)?$")
+_FLAG = re.compile(r"(?i)^(label|(is|has)?[_ ]?(click(ed)?|buy|bought|purchased?|liked?|view(ed)?|order(ed)?))$")
+_QUANTITY = re.compile(r"(?i)^(quantity|qty|amount|count|units|menge)$")
+
+
+def _literal(kind: str) -> str:
+    """Write a kind as SQL does."""
+    return kind if re.fullmatch(r"-?\d+|true|false", kind) else f"'{kind}'"
 
 
 def mixed_kinds(sample: Mapping[str, pl.Series], columns: Columns) -> list[str]:
     """Return a note if a column names kinds of events that are read alike. `sample`: text of some rows."""
     for name, values in sample.items():
+        if _QUANTITY.search(name) and (values.cast(pl.Float64, strict=False) < 0).any():
+            return [
+                f"{name} has negative numbers, as returned items have, and all rows are read alike. To leave "
+                "these "
+                f'out, set where="{name} > 0"'
+            ]
         counts = values.drop_nulls().value_counts(sort=True)
         if name in (columns.user, columns.item, columns.time) or not 1 < counts.height <= _MOST_KINDS:
             continue
         kinds = [str(kind) for kind in counts.to_series(0)]
         known = sum(kind.lower() in _KINDS for kind in kinds)
-        if 2 * known >= len(kinds) or (_NAME.search(name) and not any(kind.isdecimal() for kind in kinds)):
+        if 2 * known >= len(kinds) or _NAME.search(name) or (_FLAG.search(name) and counts.height == 2):
             listed = ", ".join(f"{kind} ({count})" for kind, count in counts.head(4).iter_rows())
             return [
                 f"{name} has several kinds of events, and all are read alike: {listed} in the first rows. To keep "
-                f"one kind, set `where`, as in where=\"{name} = '{kinds[0]}'\""
+                f'one kind, set where="{name} = {_literal(kinds[0])}"'
             ]
     return []

@@ -21,7 +21,7 @@ _DATE = (
     + _MONTH
     + r"[a-zä]*\.? \d{1,2}(?:,| \d\d:).*\d{4}$|\d{1,2} \d{1,2}, \d{4}$|\d{8}T\d{4,6})"
 )
-_CLOCK = r"(?i)^\d{1,2}:\d\d(?::\d\d(?:\.\d+)?)?\s?(?:[ap]m)?$"
+_CLOCK = r"(?i)^T?\d{1,2}[:h]\d\d(?::\d\d(?:[.,]\d+)?)?\s?(?:[ap]\.?m\.?|Z|[+-]\d\d:?\d\d)?$"
 _STAND_INS = ["0", "-1", "9999999999", "9999999999999", "0001-01-01", "1970-01-01", "9999-12-31", "0000-00-00"]
 DATES, OTHER_DATES, EXCEL = "dates", "dates in another format", "excel"
 _ENOUGH = 100
@@ -119,9 +119,10 @@ def words(name: str) -> list[str]:
 
 
 def is_clock(values: pl.Series) -> bool:
-    """Return whether nearly all values are times of day without a date, such as 20:45."""
-    text = values.drop_nulls()
-    return len(text) > 0 and _share(text, _CLOCK) > 0.95
+    """Return whether most values are times of day without a date, such as 20:45."""
+    text = values.drop_nulls().str.strip_chars()
+    text = text.filter(text != "")
+    return len(text) > 0 and _share(text, _CLOCK) > 0.5
 
 
 def _is_few(text: pl.Series, distinct: int, number: float) -> bool:

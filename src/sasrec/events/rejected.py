@@ -10,6 +10,7 @@ import polars as pl
 
 from sasrec.config.settings import DataConfig
 from sasrec.events import times
+from sasrec.events.frames import table_of
 from sasrec.events.inputs import Input
 from sasrec.events.lines import blocks_of, lines_of
 from sasrec.events.records import LONGEST_RECORD
@@ -36,10 +37,8 @@ def _rows(each: Input, lines: pl.Series, split: pl.Series, config: DataConfig) -
         return _of_table(each.frame.lazy(), lines)
     assert each.path is not None
     kind, encoding = sniffed(each.path, each.name, config.encoding)
-    if kind == "parquet":
-        return _of_table(pl.scan_parquet(each.path, glob=False, hive_partitioning=False), lines)
-    if kind == "arrow":
-        return pl.DataFrame(schema={"line": pl.Int64, "row": pl.String})
+    if kind in ("parquet", "arrow"):
+        return _of_table(table_of(each.path, kind, each.name), lines)
     if kind == "json":
         return _of_array(each.path, each.name, encoding, lines)
     found = []

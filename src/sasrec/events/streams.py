@@ -149,9 +149,10 @@ def sniffed(path: Path, name: str, encoding: str | None) -> tuple[Kind, str]:
         if not codecs.lookup(found)._is_text_encoding:
             raise LookupError
         text = codecs.getincrementaldecoder(found)("replace").decode(head).lstrip("\ufeff \t\r\n")
-    except LookupError:
+    except (LookupError, ValueError):  # UnicodeError is a ValueError
         raise DataError(
-            f"the encoding {encoding!r} is unknown. Use one such as utf-8, cp1252 or utf-16."
+            f"the encoding {encoding!r} is unknown, or does not fit {name}. Use one such as utf-8, cp1252 or "
+            "utf-16-le."
         ) from None
     if re.match(r"\[\s*(\{|\]\s*$)", text):
         return "json", found

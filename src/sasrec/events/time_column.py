@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from sasrec.errors import DataError
-from sasrec.events.profile import DATES, EXCEL, OTHER_DATES, Profile, is_clock, profile, time_kind, words
+from sasrec.events.profile import EXCEL, OTHER_DATES, Profile, is_clock, profile, time_kind, words
 from sasrec.events.sequences import list_form
-from sasrec.events.times import calendar_form
+from sasrec.events.times import calendar_form, moments_of
 
 # Words that mark a time inside a longer name, such as invoice_date, TRANSACTION_DT, clickTime or 时间.
 _DATES = "date dates dt dat day datum fecha jour dato tarih"
@@ -33,6 +33,8 @@ _DURATION = re.compile(
     r"(watch|play|dwell|listen|view|read|spent|response|run|life|screen)[a-z]*[_ ]?time)"
 )
 _ID = re.compile(r"(?i)(^|[^a-z])(id|ids|no|nr|number|code|sku|price|amount)$|[a-z]Id$")
+_HOURS = frozenset({"hour", "hours", "hr", "hh", "h", "stunde", "uur", "heure", "hora"})
+_OF_DAY = frozenset({"tod", "clock", "second", "seconds", "sec", "secs", "minute", "minutes", "hhmm", "hhmmss"})
 _COUNTER_ROWS = 10
 _REPEATED = 6  # so many more rows of known items would hardly have the same times by chance
 
@@ -115,10 +117,7 @@ def _refuse_rivals(
         both = ", ".join([best, *finer])
         raise DataError(f"{file}: more than one column could be the time ({both}). {time_remedy([best])}")
     clocks = [name for name in values if name != best and (is_clock(values[name]) or _is_hour(name, values[name]))]
-    days = kinds[best] in (OTHER_DATES, "yyyymmdd") or (
-        kinds[best] == DATES and bool(values[best].drop_nulls().str.strip_chars().str.len_chars().max() <= 10)  # type: ignore[operator]
-    )
-    if clocks and days:
+    if clocks and (kinds[best] in (OTHER_DATES, "yyyymmdd") or _are_days(values[best])):
         raise DataError(
             f"{file}: the column {best} has dates, and {clocks[0]} has times of day, such as "
             f"{profiles[clocks[0]].example}. Join both in one column, or use time_column={best!r} for days only."
@@ -126,10 +125,19 @@ def _refuse_rivals(
 
 
 def _is_hour(name: str, values: pl.Series) -> bool:
-    """Whether a column has hours of the day, and its name says so."""
-    named = bool({"hour", "hours", "hr", "hh", "stunde", "uur", "heure", "hora"} & set(words(name)))
-    hours = values.drop_nulls().cast(pl.Int64, strict=False)
-    return named and len(hours) > 0 and bool(hours.is_between(0, 23).all()) and not hours.null_count()
+    """Whether a column has hours, or another count within a day, and its name says so."""
+    parts = set(words(name))
+    numbers = values.drop_nulls().cast(pl.Int64, strict=False)
+    if not len(numbers) or numbers.null_count():
+        return False
+    hour = bool(_HOURS & parts) and bool(numbers.is_between(0, 23).all())
+    return hour or (len(parts) == 1 and bool(_OF_DAY & parts) and bool(numbers.is_between(0, 86_400).all()))
+
+
+def _are_days(values: pl.Series) -> bool:
+    """Whether all times are at midnight."""
+    moments = moments_of(values).drop_nulls()
+    return len(moments) > 0 and not bool((moments % 86_400_000_000 != 0).any())
 
 
 def _is_of_items(values: pl.Series, items: pl.Series) -> bool:

@@ -100,7 +100,7 @@ def as_text(series: pl.Series, name: str) -> pl.Series:
         return series.cast(pl.Datetime("us")).dt.to_string("%Y-%m-%dT%H:%M:%S%.6f" + zone)
     if kind.is_float():
         return float_text(series)
-    if kind.is_integer() or kind in (pl.String, pl.Null):
+    if kind.is_integer() or kind.is_decimal() or kind in (pl.String, pl.Null, pl.Categorical, pl.Enum):
         return series.cast(pl.String)
     raise DataError(
         f"{name}: column {series.name!r} is of type {kind}, which cannot be a time. Use dates, numbers or text."
@@ -223,6 +223,14 @@ def _notes(times: pl.Series, unit: str) -> list[str]:
         year = pl.select(pl.lit(int(median)).cast(pl.Datetime("us")).dt.year()).item()
         notes.append(f"most times are around the year {year}, read as {unit} since 1970; check that this is right")
     return notes
+
+
+def moments_of(text: pl.Series) -> pl.Series:
+    """Return times in microseconds; null where a text is not a time, or if several formats fit."""
+    try:
+        return resolve(parse(text), "auto")[0]["time"]
+    except DataError:
+        return pl.repeat(None, len(text), dtype=pl.Int64, eager=True)
 
 
 def _refuse_implausible(parsed: pl.DataFrame, unit: str) -> None:

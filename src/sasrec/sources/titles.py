@@ -45,6 +45,8 @@ class _Layout:
     id: int
     title: int
     group: int | None
+    named_id: bool
+    """Whether the name of the column shows that it has the ids."""
 
     def records(self) -> Iterator[tuple[int, Record | None]]:
         """Yield (line, fields) of each record after the header; None if their number is not that of the first."""
@@ -81,6 +83,8 @@ def titled(data: Dataset, table: TableFile, wanted: Wanted, *, partial: bool = F
             titles.add(item_id, fields)
             groups.add(item_id, fields)
     better = _better_column(layout, known, len(matched)) if len(matched) < len(ids) else None
+    if not partial and wanted.id is None and not layout.named_id:
+        _refuse_two_columns_of_ids(table, layout, known, len(matched))
     if not partial and (2 * len(matched) < len(ids) or (better is not None and wanted.id is None)):
         raise DataError(_mismatch(table, layout, ids, matched, unsplit, better))
     notes = [
@@ -175,10 +179,12 @@ def _layout(table: TableFile, reading: Reading, first: Record, wanted: Wanted, k
         )
 
     named_ids = [number for number, name in enumerate(names) if is_item_name(name)]
+    named_ids = named_ids or [number for number, name in enumerate(names) if name.lower() in ("id", "ids")]
     item_id = place(wanted.id) if wanted.id is not None else named_ids[0] if len(named_ids) == 1 else 0
     title = _title_column(names, item_id) if wanted.title is None else place(wanted.title)
     header = reading.names is None and not row
-    return _Layout(reading, names, header, item_id, title, None if wanted.group is None else place(wanted.group))
+    group = None if wanted.group is None else place(wanted.group)
+    return _Layout(reading, names, header, item_id, title, group, named_id=item_id in named_ids)
 
 
 def _title_column(names: tuple[str, ...], item_id: int) -> int:
@@ -233,14 +239,30 @@ def _nearly_matched(layout: _Layout, missing: set[str]) -> Iterator[str]:
         yield f"{len(near):,} items without a row differ from an id of the file only in zeros, such as {pair}"
 
 
-def _better_column(layout: _Layout, known: set[str], matched: int) -> tuple[str, int] | None:
-    """Return the column with most ids of items, and their number, if it has more than `matched`."""
+def _refuse_two_columns_of_ids(table: TableFile, layout: _Layout, known: set[str], matched: int) -> None:
+    """Raise DataError if another column has as many ids of items, such as the rank beside the id. Remedy: name "
+    "it."""
+    other = _better_column(layout, known, matched - 1, but=layout.id)
+    if other is not None and layout.header and other[0] != layout.names[layout.title]:
+        raise DataError(
+            f"the columns {layout.names[layout.id] or '0'} and {other[0]} of {table.path} may both have the ids. "
+            f"Name the right one, for example items_id={other[0]!r}."
+        )
+
+
+def _better_column(
+    layout: _Layout, known: set[str], matched: int, but: int | None = None
+) -> tuple[str, int] | None:
+    """Return the column with most ids of items, and their number, if it has more than `matched`.
+
+    `but`: the place of a column that does not count.
+    """
     found: list[set[str]] = [set() for _ in layout.names]
     for _, fields in layout.records():
         for place, value in enumerate(fields or ()):
             if value is not None and value in known:
                 found[place].add(value)
-    best = max(range(len(found)), key=lambda place: len(found[place]))
+    best = max(range(len(found)), key=lambda place: -1 if place == but else len(found[place]))
     return (layout.names[best], len(found[best])) if len(found[best]) > matched else None
 
 

@@ -159,7 +159,7 @@ def test_tables_of_other_libraries() -> None:
     users = [uuid.UUID(int=number) for number in (1, 2, 2, 1)]
     frame = pd.DataFrame({"user": users, "item": ["x", "y", "x", "z"], "time": FRAME["time"]})
     assert sorted(histories(frame)) == [str(uuid.UUID(int=1)), str(uuid.UUID(int=2))]
-    with pytest.raises(DataError, match="Convert its ids to text or integers"):
+    with pytest.raises(DataError, match="Convert columns of unusual types"):
         sasrec.prepare(pd.DataFrame({"user": [1, "1"], "item": ["x", "y"]}))
 
 

@@ -101,7 +101,7 @@ KINDS: list[tuple[str, object, str, list[str]]] = [
     ("boolean id", b'{"user": true, "item": "13", "time": 1000000150}', "neither text nor an integer", JSON),
     ("fractional id", b'{"user": "1", "item": 3.5, "time": 1000000150}', "neither text nor an integer", JSON),
     ("list as id", b'{"user": "1", "item": ["13"], "time": 1000000150}', "neither text nor an integer", JSON),
-    ("null as id", b'{"user": null, "item": "13", "time": 1000000150}', "neither text nor an integer", JSON),
+    ("null as id", b'{"user": null, "item": "13", "time": 1000000150}', "the id is missing", JSON),
     ("null as time", b'{"user": "1", "item": "13", "time": null}', "neither a number nor text", JSON),
     ("NaN constant", b'{"user": "1", "item": "13", "time": NaN}', "not a JSON number", JSON),
 ]
