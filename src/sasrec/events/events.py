@@ -158,31 +158,42 @@ def _pieces(inputs: list[Input], config: DataConfig) -> Iterator[tuple[str, Piec
     """
     first: dict[str, tuple[str, tuple[str, ...], list[str]]] = {}
     for each in inputs:
-        for piece in read_input(each, config):
-            columns = tuple(column.name for column in piece.facts)
-            found = [f"{column.name} = {column.role}" for column in piece.facts if column.role]
-            name, names, roles = first.setdefault(each.part_of, (each.name, columns, found))
-            if (
-                each.part_of
-                and names != columns
-                and all(map(str.isdecimal, columns))
-                and len(names) == len(columns)
-            ):
-                raise DataError(
-                    f"{each.part_of}: {each.name} has no line of names, but {name} has one ({', '.join(names)}). "
-                    f"Join such parts first: cat PART1 PART2 … > FILE."
-                )
-            if each.part_of and names != columns:
-                raise DataError(
-                    f"{each.part_of} has files with different columns: {name} has {', '.join(names)}, but "
-                    f"{each.name} has {', '.join(columns)}. Name the files of the events."
-                )
-            if each.part_of and roles != found:
-                raise DataError(
-                    f"{each.part_of}: the values of {name} show {', '.join(roles)}, but those of {each.name} "
-                    f"show {', '.join(found)}. Name the roles, for example columns='user,item,time'."
-                )
-            yield each.name, piece
+        try:
+            for piece in read_input(each, config):
+                columns = tuple(column.name for column in piece.facts)
+                found = [f"{column.name} = {column.role}" for column in piece.facts if column.role]
+                before = first.setdefault(each.part_of, (each.name, columns, found))
+                if each.part_of:
+                    _refuse_another_part(before, (each.name, columns, found), each.part_of)
+                yield each.name, piece
+        except RolesError as error:
+            if each.part_of and each.part_of in first:
+                columns = tuple(column.name for column in error.columns)
+                _refuse_another_part(first[each.part_of], (each.name, columns, []), each.part_of)
+            raise
+
+
+def _refuse_another_part(
+    first: tuple[str, tuple[str, ...], list[str]], other: tuple[str, tuple[str, ...], list[str]], folder: str
+) -> None:
+    """Raise DataError if a part has other columns or roles than the first. Each: its name, columns and roles."""
+    (name, names, roles), (other_name, columns, found) = first, other
+    numbered = all(map(str.isdecimal, columns)) and not all(map(str.isdecimal, names))
+    if names != columns and numbered and len(names) == len(columns):
+        raise DataError(
+            f"{folder}: {other_name} has no line of names, but {name} has one ({', '.join(names)}). Join such "
+            "parts first: cat PART1 PART2 … > FILE."
+        )
+    if names != columns:
+        raise DataError(
+            f"{folder} has files with different columns: {name} has {', '.join(names)}, but {other_name} has "
+            f"{', '.join(columns)}. Name the files of the events."
+        )
+    if roles != found:
+        raise DataError(
+            f"{folder}: the values of {name} show {', '.join(roles)}, but those of {other_name} show "
+            f"{', '.join(found) or 'no roles'}. Name the roles, for example columns='user,item,time'."
+        )
 
 
 def _with_content(inputs: list[Input]) -> tuple[list[Input], list[str]]:

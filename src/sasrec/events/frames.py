@@ -162,7 +162,10 @@ def _sample(series: pl.Series) -> pl.Series:
         return pl.select(pl.when(within_a_day).then(clock)).to_series()
     if series.dtype.is_temporal():
         return times.as_text(series.filter(~times.outside_calendar(series)), "")
-    return times.float_text(series) if series.dtype.is_float() else series.cast(pl.String)
+    try:
+        return times.float_text(series) if series.dtype.is_float() else series.cast(pl.String)
+    except pl.exceptions.PolarsError:  # a type of another library
+        return pl.Series([], dtype=pl.String)
 
 
 def _typed_faults(series: pl.Series, role: str) -> tuple[pl.Series, str]:

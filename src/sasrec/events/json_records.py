@@ -115,7 +115,7 @@ def _pieces(parts: Iterable[_Part], config: DataConfig, each: Input) -> Iterator
                 key: value
                 for _, record, _ in records[:_SAMPLE]
                 for key, value in record.items()
-                if isinstance(value, list)
+                if isinstance(value, list) and key != packed
             }
             column_notes += histories_beside(columns, lists, config, each.name)
             found = [isinstance(record.get(columns.item), list) for _, record, _ in records[:_SAMPLE]]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -199,3 +201,207 @@ def test_a_reject_has_all_lines_of_its_record(tmp_path: Path) -> None:
         sasrec.prepare(made(tmp_path, "a.csv", text), output=tmp_path / "made")
     rejects = pl.read_csv(tmp_path / "made" / "rejects.csv")
     assert rejects.select("line", "row").rows() == [(4, 'a,,"three\nfour"'), (7, 'b,z,"six')]
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("['a' 'b'\n 'c']", ["a", "b", "c"]),
+        ("[u'a', \"it's\"]", ["a", "it's"]),
+        ("{12,13}", ["12", "13"]),
+        ("(00, 12_1, 0x1F)", ["00", "12_1", "0x1F"]),
+        ("[12, 13,]", ["12", "13"]),
+        ("12 , 13 , 14,", ["12", "13", "14"]),
+        ("[1;2]", None),
+        ("[1e5, 2e7]", None),
+        ("[12 13, 14]", None),
+        ("['a' b]", None),
+    ],
+)
+def test_lists_are_read_as_they_are_written_or_refused(text: str, read: list[str] | None) -> None:
+    frame = pl.DataFrame({"user": ["a", "b"], "items": [text, text]})
+    if read is None:
+        with pytest.raises(DataError, match="holds lists that cannot be read"):
+            sasrec.prepare(frame)
+    else:
+        assert histories(frame)["b"] == read
+
+
+def test_lists_of_times_may_have_fractions(tmp_path: Path) -> None:
+    text = 'user,items,time\na,"[5,6]","[1600000000.5,1600000000.25]"\nb,"[5,6]","[1600000000,1600000001]"\n'
+    assert histories(made(tmp_path, "a.csv", text)) == {"a": ["6", "5"], "b": ["5", "6"]}
+
+
+@pytest.mark.parametrize("name", ["items", "item_list", "item_ids"])
+def test_baskets_of_words_are_asked_about_although_users_come_again(name: str) -> None:
+    frame = pl.DataFrame({"user": ["a", "a", "b"], name: ["milk,bread", "eggs", "milk,tea"]})
+    with pytest.raises(DataError, match=f"{name}, such as milk,bread, may be a list of items"):
+        sasrec.prepare(frame, item=None)
+    assert histories(frame, columns=f"user:user,{name}:items")["a"] == ["milk", "bread", "eggs"]
+
+
+def test_a_history_beside_an_item_with_a_time_is_noted_and_without_a_time_asked_about(tmp_path: Path) -> None:
+    rows = "".join(f"{user},x y,{item},{time}\n" for user, item, time in ROWS)
+    path = made(tmp_path, "a.csv", "user,history,item,time\n" + rows)
+    assert histories(path) == HISTORIES
+    assert "history is not read, because each row has its own item and time" in notes(path)
+    with pytest.raises(DataError, match="history has lists of items, such as x y, beside item"):
+        sasrec.prepare(pl.read_csv(path).drop("time"))
+
+
+@pytest.mark.parametrize(
+    ("date", "clock"),
+    [
+        ("2020-09-14 00:00:00", "10:00"),
+        ("1600041600", "10:00"),
+        ("2020-09-14", "T10:00:00Z"),
+        ("2020-09-14", "10h30"),
+        ("2020-09-14", "9:00 p.m."),
+    ],
+)
+def test_a_time_of_day_beside_midnights_is_not_passed_over(date: str, clock: str, tmp_path: Path) -> None:
+    text = f"user,item,date,at_clock\na,x,{date},{clock}\na,y,{date},NULL\na,z,{date},{clock}\n"
+    with pytest.raises(DataError, match=r"at_clock has times of day, such as .* Join both"):
+        sasrec.prepare(made(tmp_path, "a.csv", text))
+
+
+@pytest.mark.parametrize("typed", [pl.Time(), pl.Duration()])
+def test_a_typed_time_of_day_beside_days_is_not_passed_over(typed: pl.DataType, tmp_path: Path) -> None:
+    clock = pl.Series([36_000, 32_400], dtype=pl.Int64) * (10**9 if typed == pl.Time else 10**6)
+    days = pl.Series(["2020-09-14"] * 2).str.to_date()
+    frame = pl.DataFrame({"user": ["a", "a"], "item": ["x", "y"], "date": days, "clock": clock.cast(typed)})
+    frame.write_parquet(tmp_path / "a.parquet")
+    for source in (frame, tmp_path / "a.parquet"):
+        with pytest.raises(DataError, match=r"clock has times of day, such as 10:00:00\. Join both"):
+            sasrec.prepare(source)
+
+
+def test_formats_are_read_as_in_strptime_or_refused(tmp_path: Path) -> None:
+    def path(*times: str) -> Path:
+        return made(tmp_path, "a.csv", "user,item,time\n" + "".join(f"u,{n},{t}\n" for n, t in enumerate(times)))
+
+    halves = path("10:00:00.5 2020-01-02", "10:00:00.25 2020-01-02")
+    assert histories(halves, time_format="%H:%M:%S.%f %Y-%m-%d") == {"u": ["1", "0"]}
+    with pytest.raises(DataError, match="%Z, and %f without a point before it, are not read"):
+        sasrec.prepare(path("2020-01-02 EST", "2020-01-02 UTC"), time_format="%Y-%m-%d %Z")
+    assert "the times have no year, so all are read as of one year: December is after January" in notes(
+        path("31 Dec", "01 Jan"), time_format="%d %b"
+    )
+
+
+@pytest.mark.parametrize(
+    ("condition", "kept"),
+    [("rating IS NOT NULL", ["a", "c"]), ("rating IS NULL", ["b"]), ("event = 'buy'", ["a", "c"])],
+)
+def test_conditions_read_text_without_blanks_and_nothing_as_null(
+    condition: str, kept: list[str], tmp_path: Path
+) -> None:
+    path = made(tmp_path, "a.csv", "user,item,rating,event\nu,a,5, buy\nu,b,,view\nu,c,3,buy \n")
+    assert histories(path, where=condition) == {"u": kept}
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("e.csv", "e.csv.gz"), "may be the same events twice"),
+        (("e.csv", "e (1).csv"), "may be the same events twice"),
+        (("train.csv", "test.csv"), r"files of a split \(test, train\)"),
+        (("a.parquet", "_delta_log/0.json"), "a table of Delta Lake or Iceberg"),
+    ],
+)
+def test_folders_whose_files_are_not_simply_parts_are_refused(
+    names: tuple[str, str], words: str, tmp_path: Path
+) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(gzip.compress(CSV.encode()) if name.endswith("gz") else CSV.encode())
+    with pytest.raises(DataError, match=words):
+        sasrec.prepare(tmp_path)
+
+
+def test_a_part_without_the_line_of_names_is_named(tmp_path: Path) -> None:
+    made(tmp_path, "x-a.csv", CSV)
+    made(tmp_path, "x-b.csv", TABLE)
+    with pytest.raises(DataError, match=r"x-b\.csv has no line of names, but x-a\.csv has one .*Join such parts"):
+        sasrec.prepare(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "words"),
+    [
+        ("behavior_type", [1, 4], 'behavior_type has several kinds.* where="behavior_type = 1"'),
+        ("is_click", [0, 1], "is_click has several kinds of events"),
+        ("clicked", ["false", "true"], 'clicked has several kinds.* where="clicked = false"'),
+        ("quantity", [2, -1], 'quantity has negative numbers, .* where="quantity > 0"'),
+    ],
+)
+def test_kinds_of_events_in_numbers_are_noted(column: str, values: list[Any], words: str) -> None:
+    frame = pl.DataFrame(ROWS, schema=["user", "item", "time"], orient="row")
+    frame = frame.with_columns(pl.Series(column, values * 6))
+    found = notes(frame)
+    assert [note for note in found if re.search(words, note)], found
+
+
+def test_items_as_objects_are_events_whatever_holds_them(tmp_path: Path) -> None:
+    def line(user: str) -> dict[str, Any]:
+        return {"items": [{"item_id": i, "timestamp": t} for u, i, t in ROWS if u == user], "shop": {"id": 1}}
+
+    flat = [{"user_id": user, **line(user)} for user in HISTORIES]
+    nested = [{"user": {"id": user}, "history": line(user)} for user in HISTORIES]
+    for rows in (flat, nested):
+        path = made(tmp_path, "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        assert histories(path) == HISTORIES
+    assert histories(pl.DataFrame(flat)) == HISTORIES
+
+
+def test_a_field_of_an_event_takes_the_place_of_that_of_its_session() -> None:
+    events = [[{"aid": item, "ts": time} for u, item, time in ROWS if u == user] for user in HISTORIES]
+    frame = pl.DataFrame({"session": list(HISTORIES), "ts": [0] * 3, "events": events})
+    assert histories(frame) == HISTORIES
+
+
+def test_columns_of_unusual_types(tmp_path: Path) -> None:
+    base = pd.DataFrame(ROWS, columns=["user", "item", "time"])
+    assert histories(base.assign(span=pd.interval_range(0, 12))) == HISTORIES
+    with pytest.raises(DataError, match="cannot be a time"):
+        sasrec.prepare(base.assign(time=pd.period_range("2020-01", periods=12, freq="M")))
+    with pytest.raises(DataError, match=r"cannot be read: .*Convert columns of unusual types"):
+        sasrec.prepare(base.assign(odd=[1j] * 12))
+    typed = pl.from_pandas(base)
+    for kind in (pl.Decimal(20, 2), pl.String):
+        time = typed["time"].cast(kind)
+        assert histories(typed.with_columns(time.cast(pl.Categorical) if kind == pl.String else time)) == HISTORIES
+    (tmp_path / "a.parquet.gz").write_bytes(_packed(typed.with_columns(user=pl.col("user").replace("u1", None))))
+    assert histories(tmp_path / "a.parquet.gz", max_rejects=4) == {u: HISTORIES[u] for u in ("u0", "u2")}
+
+
+def _packed(frame: pl.DataFrame) -> bytes:
+    stream = io.BytesIO()
+    frame.write_parquet(stream)
+    return gzip.compress(stream.getvalue())
+
+
+@pytest.mark.parametrize("encoding", ["utf_16", "undefined", "idna", "a\0b", "nonsense"])
+def test_an_encoding_that_does_not_fit_is_refused(encoding: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"is unknown, or does not fit a\.csv"):
+        sasrec.prepare(made(tmp_path, "a.csv", CSV), encoding=encoding)
+
+
+def test_whole_numbers_with_a_point_are_integer_ids_in_json(tmp_path: Path) -> None:
+    path = made(
+        tmp_path, "a.jsonl", '{"user": 1.0, "item": 2.0}\n{"user": 1.0, "item": 3}\n{"user": 1, "item": 2.5}\n'
+    )
+    assert histories(path, max_rejects=1) == {1: [2, 3]}
+
+
+def test_one_id_written_in_two_ways_in_two_files_is_refused(tmp_path: Path) -> None:
+    train = made(tmp_path, "a.csv", "user,item,time\n1,5,1600000000\n2,5,1600000001\n1,6,1600000002\n")
+    test = made(tmp_path, "b.csv", "user,item,time\n1.0,5,1600000100\n2,5,1600000101\n")
+    with pytest.raises(DataError, match=r"the user 1\.0 of the test file .* is written without the fraction"):
+        sasrec.prepare(train, test=test)
+
+
+def test_a_password_is_not_shown_for_any_database() -> None:
+    with pytest.raises(DataError) as refused:
+        sasrec.prepare("mysql://me:secret@host/db", query="SELECT 1")
+    assert "secret" not in str(refused.value)

@@ -301,3 +301,13 @@ def test_a_column_named_as_an_item_has_the_ids_even_if_numbers_come_first(first:
     path.write_text(f"{first},item_id,title\n0,3,C\n1,2,B\n2,1,A\n3,4,D\n")
     data = sasrec.prepare(frame, items=path)
     assert [data.catalogue.title(item) for item in (1, 2, 3)] == ["A", "B", "C"]
+
+
+def test_a_column_of_numbers_before_the_ids_is_not_taken_for_them(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(",id,title\n0,1,A\n1,2,B\n2,3,C\n3,4,D\n")
+    assert prepared(tmp_path / "t.csv", [1, 2, 3]).catalogue.titles.to_list() == ["A", "B", "C"]
+    (tmp_path / "t.csv").write_text("rank,nr,title\n3,1,A\n1,2,B\n2,3,C\n")
+    with pytest.raises(DataError, match=r"rank and nr of .* may both have the ids.*items_id='nr'"):
+        prepared(tmp_path / "t.csv", [1, 2, 3])
+    titles = prepared(tmp_path / "t.csv", [1, 2, 3], items_id="nr").catalogue.titles
+    assert titles.to_list() == ["A", "B", "C"]
