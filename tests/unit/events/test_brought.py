@@ -15,27 +15,13 @@ import pytest
 
 import sasrec
 from sasrec.errors import DataError
+from tests.reading import histories, made, notes
 
 START = 1_600_000_000
 ROWS = [(f"u{k % 3}", f"i{k % 5}", START + 1000 * k) for k in range(12)]
 HISTORIES = {f"u{user}": [item for u, item, _ in ROWS if u == f"u{user}"] for user in range(3)}
 TABLE = "".join(f"{user},{item},{time}\n" for user, item, time in ROWS)
 CSV = "user,item,time\n" + TABLE
-
-
-def histories(source: Any, **options: Any) -> dict[Any, list[Any]]:
-    data = sasrec.prepare(source, **options)
-    return {user: data.history(user) for user in data.user_ids}
-
-
-def notes(source: Any, **options: Any) -> list[str]:
-    found: list[str] = sasrec.prepare(source, **options).report["warnings"]
-    return found
-
-
-def made(folder: Path, name: str, text: str) -> Path:
-    (folder / name).write_text(text)
-    return folder / name
 
 
 @pytest.mark.parametrize("keys", [("user.id", "item.id"), ("user.user_id", "properties.product_id")])

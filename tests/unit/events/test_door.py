@@ -25,16 +25,12 @@ from backports import zstd
 import sasrec
 from sasrec.cli.main import main
 from sasrec.errors import ConfigError, DataError, SasrecWarning
+from tests.reading import histories
 
 ROWS = [("b", "x", 1_600_000_003), ("a", "y", 1_600_000_002), ("a", "x", 1_600_000_001), ("b", "z", 1_600_000_004)]
 HISTORIES = {"a": ["x", "y"], "b": ["x", "z"]}
 FRAME = pl.DataFrame(ROWS, schema=["user", "item", "time"], orient="row")
 CSV = FRAME.write_csv().encode()
-
-
-def histories(source: Any, **options: Any) -> dict[Any, list[Any]]:
-    data = sasrec.prepare(source, **options)
-    return {user: data.history(user) for user in data.user_ids}
 
 
 def written(frame: pl.DataFrame, folder: Path) -> Path:

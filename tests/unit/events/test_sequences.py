@@ -12,12 +12,10 @@ import pytest
 
 import sasrec
 from sasrec.errors import DataError
+from tests.reading import histories, made, notes
 
 START = 1_600_000_000
 ROWS = [(f"u{k % 3}", f"i{k % 5}", START + 1000 * k) for k in range(12)]
-HISTORIES = {f"u{user}": [item for u, item, _ in ROWS if u == f"u{user}"] for user in range(3)}
-TABLE = "".join(f"{user},{item},{time}\n" for user, item, time in ROWS)
-CSV = "user,item,time\n" + TABLE
 
 
 @pytest.mark.parametrize("items", [["[1, 2]", "[3]", "[2, 4]"], ["1,2,5", "3", "2,4"], ["1 2 5", "3", "2 4"]])
