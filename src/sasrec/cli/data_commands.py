@@ -80,21 +80,21 @@ class Prepare:
     test: OptionalPath = None
     """File of test events; the files above then have the training events."""
     items: OptionalPath = None
-    """File with item titles: text with any usual separator, JSON Lines or Parquet, by item id."""
+    """File with the id and the title of each item: text with any usual separator, JSON Lines or Parquet."""
     items_id: OptionalText = None
     """Column of item ids in the --items file; its number from 0 without header. Default: by name, or the first."""
     items_title: OptionalText = None
     """Column of titles in the --items file. Default: the first whose name has title or name, else the second."""
     items_group: OptionalText = None
-    """Column of groups, such as genres, in the --items file; for the diversity of `evaluate --details`."""
+    """Column of groups, such as genres, in the --items file. With them, `evaluate --details` measures diversity."""
     max_rejects: int = 0
     """How many bad rows to tolerate; -1 for any number."""
     duplicates: Duplicates = "keep"
     """Repeated (user, item) pairs: keep all, keep one per time (drop_exact), or keep only the first or last."""
     min_user_events: int = 0
-    """Drop users with fewer events than this, counted only once: after --duplicates, before any other filter."""
+    """Drop users with fewer events than this. They are counted after --duplicates and before --k_core."""
     min_item_events: int = 0
-    """Drop items with fewer events than this, counted only once: after --duplicates, before any other filter."""
+    """Drop items with fewer events than this. They are counted at the same time as the users."""
     k_core: int = 0
     """Drop users and items with fewer than k events, repeatedly, until all have k."""
 

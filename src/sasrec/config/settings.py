@@ -72,9 +72,9 @@ class DataConfig:
     duplicates: Duplicates = "keep"
     """Repeated (user, item) pairs: keep all, keep one per time (drop_exact), or keep only the first or last."""
     min_user_events: int = setting(0, Ge(0), Le(_MOST))
-    """Drop users with fewer events than this, counted only once: after `duplicates`, before any other filter."""
+    """Drop users with fewer events than this. They are counted after `duplicates` and before `k_core`."""
     min_item_events: int = setting(0, Ge(0), Le(_MOST))
-    """Drop items with fewer events than this, counted only once: after `duplicates`, before any other filter."""
+    """Drop items with fewer events than this. They are counted at the same time as the users."""
     k_core: int = setting(0, Ge(0), Le(_MOST))
     """Drop users and items with fewer than k events, and repeat until all have k events."""
 
@@ -108,7 +108,7 @@ class ModelConfig:
     mhc_projection: Literal["sinkhorn", "birkhoff"] = setting("sinkhorn", OnlyWith("mhc"))
     """Make stream-mixing matrices doubly stochastic: Sinkhorn-Knopp, or a mean of permutations (only with mhc)."""
     mhc_sinkhorn_iter: int = setting(20, Ge(1), Le(_MOST_SIZE), OnlyWith("mhc"), _SINKHORN)
-    """Number of Sinkhorn-Knopp iterations (only with mhc_projection sinkhorn)."""
+    """How often Sinkhorn-Knopp scales the rows and columns (only with mhc, and mhc_projection sinkhorn)."""
     mhc_init_gate: float = setting(0.01, Ge(-1_000), Le(1_000), OnlyWith("mhc"))
     """Initial weight of the input-dependent part of H_pre, H_post and H_res in docs/models.md (only with mhc)."""
 
@@ -132,7 +132,7 @@ class LossConfig:
     label_smoothing: float = setting(0.0, Ge(0), Lt(1), OnlyWith("loss", ("ce",)))
     """Share of the target's probability that is spread evenly over all candidates (only with ce)."""
     skip_own_items: bool = True
-    """Never use the user's own training items as negatives; turn it off if seen items may be recommended."""
+    """Never take the user's own items as negatives. If seen items may be recommended, use --no_skip_own_items."""
     logq: bool = setting(True, OnlyWith("loss", ("softmax",)))
     """Correct the scores of negatives by the probability of drawing each item (only with softmax)."""
 
@@ -169,7 +169,7 @@ class TrainingConfig:
     clip_norm: float = setting(0.0, Ge(0), Le(_MOST))
     """Scale gradients down to this norm if their norm is larger; 0 never scales."""
     accumulate: int = setting(1, Ge(1), Le(_MOST_SIZE))
-    """Gradient accumulation: split each batch into this many parts. Same update, apart from dropout masks."""
+    """Gradient accumulation: compute each batch in this many parts, to save memory. Only dropout masks change."""
     l2_emb: float = setting(0.0, Ge(0), Le(_MOST))
     """Weight of the L2 penalty on the item embeddings."""
     num_epochs: int = setting(200, Ge(1), Le(_MOST), MayChangeOnResume())

@@ -15,6 +15,7 @@ from sasrec.errors import DataError
 from tests.reading import histories, made, notes
 
 START = 1_600_000_000
+HISTORIES = {f"u{user}": [f"i{k % 5}" for k in range(12) if k % 3 == user] for user in range(3)}
 ROWS = [(f"u{k % 3}", f"i{k % 5}", START + 1000 * k) for k in range(12)]
 
 
