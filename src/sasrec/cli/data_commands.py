@@ -86,7 +86,7 @@ class Prepare:
     items_title: OptionalText = None
     """Column of titles in the --items file. Default: the first whose name has title or name, else the second."""
     items_group: OptionalText = None
-    """Column of groups, such as genres, in the --items file. With them, `evaluate --details` measures diversity."""
+    """Column of groups, such as genres, in the --items file; `evaluate --details` measures diversity by them."""
     max_rejects: int = 0
     """How many bad rows to tolerate; -1 for any number."""
     duplicates: Duplicates = "keep"
