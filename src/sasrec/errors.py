@@ -27,6 +27,13 @@ class CheckpointError(SasrecError):
     """
 
 
+class FolderError(SasrecError):
+    """A folder cannot be written into: somebody else writes into it, or it is not one of ours.
+
+    Remedy: wait, or name another folder.
+    """
+
+
 class EvaluationError(SasrecError):
     """Evaluation failed, for example on a NaN score or without any user with a target. The message says why."""
 

@@ -7,10 +7,12 @@ Users and items are numbered in the byte order of their ids, so the numbers do n
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import html
 import json
 import re
+import shutil
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,12 +25,13 @@ import polars as pl
 from sasrec.config.settings import DataConfig
 from sasrec.data.items import Items, look_up
 from sasrec.data.parts import PART, described
-from sasrec.errors import DataError
+from sasrec.errors import DataError, FolderError
 from sasrec.events.events import Events
 from sasrec.events.report import describe, dominant, summary
-from sasrec.files import file_digest, write_whole
+from sasrec.files import file_digest, sync_folder, whole_file, write_synced, write_whole
+from sasrec.locks import is_claimed, only_writer
 
-FORMAT = 1
+FORMAT = 2
 _ARRAYS = {"items": "<i4", "times": "<i8", "offsets": "<i8"}
 _PARTS = "|i1"  # the type of parts.bin, which exists only for data with own validation or test files
 _HASHED = {
@@ -40,7 +43,8 @@ _HASHED = {
     "items.parquet",
     "report.json",
 }
-_WRITTEN = {*_HASHED, "manifest.json", "rejects.csv"}
+_NEEDED = _HASHED - {"times.bin", "parts.bin"}
+MANIFEST = "manifest.json"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -133,43 +137,67 @@ class Dataset:
     def save(self, folder: str | Path) -> None:
         """Write the data set to a folder, for `open_dataset`. A data set that is already there is replaced.
 
-        Raises: DataError if the folder contains other files. Remedy: name another folder.
+        The files go to a new subfolder, which the manifest names; one rename of the manifest publishes them all.
+        What else is in the folder stays.
+
+        Raises: FolderError if the folder has files and is not one of ours, or somebody else writes into it. Remedy:
+        name another folder.
         """
         folder = Path(folder)
-        manifest = folder / "manifest.json"
-        # Overwrite the files of an interrupted save, but never delete files that `save` does not write.
-        present = {path.name for path in folder.iterdir()} if folder.exists() else set()
-        unfinished = {
-            name
-            for name in present
-            if name.endswith(".tmp") and any(name.startswith(f".{written}.") for written in _WRITTEN)
-        }
-        others = present - _WRITTEN - unfinished
-        if others and not manifest.exists():
-            raise DataError(f"{folder} is not empty and does not contain a data set. Name another folder.")
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in unfinished:
-            (folder / name).unlink()
-        manifest.unlink(missing_ok=True)  # a save that is interrupted must not pass as a data set
+        manifest = folder / MANIFEST
+        with Dataset.writing(folder):
+            earlier = [path for path in folder.glob("data-*") if path.name[5:].isdecimal()]
+            own = folder / f"data-{1 + max((int(path.name[5:]) for path in earlier), default=0)}"
+            own.mkdir()
+            try:
+                self._write(own)
+                files = {
+                    path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+                    for path in own.iterdir()
+                }
+                content = {
+                    "format": FORMAT,
+                    "folder": own.name,
+                    "name": self.name,
+                    "users": self.num_users,
+                    "items": self.num_items,
+                    "events": self.num_events,
+                    "data_hash": self.data_hash,
+                    "files": files,
+                }
+                sync_folder(own)
+                write_whole(manifest, json.dumps(content, indent=2))
+            except BaseException:
+                shutil.rmtree(own, ignore_errors=True)
+                raise
+            for path in earlier:  # whoever has mapped their files keeps them
+                shutil.rmtree(path, ignore_errors=True)
+
+    @staticmethod
+    def writing(folder: str | Path) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which only this thread may write a data set to a folder. Raises: as `save`."""
+        folder = Path(folder)
+        if not is_claimed(folder) and not _is_manifest(folder / MANIFEST):
+            raise FolderError(f"{folder} is not empty and does not contain a data set. Name another folder.")
+        return only_writer(folder, "writing a data set")
+
+    def _write(self, folder: Path) -> None:
         for name, kind in {**_ARRAYS, "parts": _PARTS}.items():
-            (folder / f"{name}.bin").unlink(missing_ok=True)
             if getattr(self, name) is not None:
-                (folder / f"{name}.bin").write_bytes(np.asarray(getattr(self, name), kind).tobytes())
-        self.user_ids.rename("id").to_frame().write_parquet(folder / "users.parquet")
+                write_synced(folder / f"{name}.bin", np.asarray(getattr(self, name), kind).tobytes())
+        with whole_file(folder / "users.parquet") as stream:
+            self.user_ids.rename("id").to_frame().write_parquet(stream)
         self.catalogue.save(folder / "items.parquet")
-        (folder / "report.json").write_text(json.dumps(self.report, indent=2), encoding="utf-8")
-        files = [folder / name for name in sorted(_HASHED) if (folder / name).exists()]
-        content = {
-            "format": FORMAT,
-            "name": self.name,
-            "users": self.num_users,
-            "items": self.num_items,
-            "events": self.num_events,
-            "data_hash": self.data_hash,
-            "files": {path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)} for path in files},
-        }
-        # The manifest comes last: its presence means that all other files are complete.
-        write_whole(manifest, json.dumps(content, indent=2))
+        write_synced(folder / "report.json", json.dumps(self.report, indent=2).encode())
+
+
+def _is_manifest(path: Path) -> bool:
+    """Whether a file is the manifest of a data set, and not one of somebody's own."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"format", "data_hash", "files"} <= content.keys()
 
 
 def build(
@@ -241,52 +269,92 @@ def _typed(ids: pl.Series) -> pl.Series:
 def open_dataset(folder: str | Path, *, verify: bool = True) -> Dataset:
     """Open a folder that `Dataset.save` wrote. The arrays are memory-mapped, so opening them reads almost nothing.
 
-    `verify`: also read every file once and compare its hash with the manifest.
+    `verify`: also read every file once and compare its hash with the manifest, and the data with their hash.
 
     Raises: DataError if a file is missing, damaged or of another format version. Remedy: run `sasrec prepare`.
     """
     folder = Path(folder)
+    while True:
+        manifest = _manifest(folder)
+        try:
+            return _opened(folder, manifest, verify=verify)
+        except DataError:
+            if _manifest(folder) == manifest:
+                raise  # else somebody has just replaced the data set
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """Read the manifest of a data set, and check the kinds of its values."""
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        version, files, users = manifest["format"], manifest["files"], manifest["users"]
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        version = manifest["format"]
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(
             f"{folder} contains no data set (manifest.json is missing). Make one with `sasrec prepare`."
         ) from None
-    except (ValueError, KeyError, TypeError):
-        raise DataError(f"{folder / 'manifest.json'} is damaged. Prepare the data set again.") from None
+    except (ValueError, KeyError, TypeError, RecursionError, OSError):
+        raise DataError(f"{folder / MANIFEST} is damaged. Prepare the data set again.") from None
     if version != FORMAT:
         raise DataError(
-            f"{folder} has format {version}, but this sasrec reads format {FORMAT}. Prepare the data set again."
+            f"{folder} has format {str(version)[:20]}, but this sasrec reads format {FORMAT}. Prepare the data set "
+            "again."
         )
-    if files.keys() - _HASHED:  # a name such as ../x would read outside the folder
-        raise DataError(
-            f"{folder / 'manifest.json'} lists files that do not belong in a data set. Prepare the data set again."
+    try:
+        counts = [manifest[name] for name in ("users", "items", "events")]
+        sizes = [each["bytes"] for each in manifest["files"].values()]
+        texts = [manifest["name"], manifest["data_hash"], *(each["sha256"] for each in manifest["files"].values())]
+        sound = (
+            all(type(count) is int and 0 <= count < 2**48 for count in (*counts, *sizes))
+            and all(isinstance(text, str) for text in texts)
+            and re.fullmatch(r"data-\d{1,9}", manifest["folder"])
+            and _NEEDED <= manifest["files"].keys() <= _HASHED
         )
+    except (KeyError, TypeError, AttributeError):
+        sound = False
+    if not sound:
+        raise DataError(f"{folder / MANIFEST} is damaged. Prepare the data set again.")
+    return manifest
+
+
+def _opened(folder: Path, manifest: dict[str, Any], *, verify: bool) -> Dataset:
+    """Open the data set that a manifest describes."""
+    files, own = manifest["files"], folder / manifest["folder"]
     for file, expected in files.items():
-        path = folder / file
+        path = own / file
         if not path.is_file() or path.stat().st_size != expected["bytes"]:
             raise DataError(f"{path} is missing or has the wrong size. Prepare the data set again.")
         if verify and file_digest(path) != expected["sha256"]:
             raise DataError(f"{path} has changed since it was written. Prepare the data set again.")
-    lengths = dict.fromkeys(("items", "times", "parts"), manifest["events"]) | {"offsets": users + 1}
+    lengths = dict.fromkeys(("items", "times", "parts"), manifest["events"]) | {"offsets": manifest["users"] + 1}
+    kinds = {name: kind for name, kind in {**_ARRAYS, "parts": _PARTS}.items() if f"{name}.bin" in files}
+    for name, kind in kinds.items():
+        if lengths[name] * np.dtype(kind).itemsize != files[f"{name}.bin"]["bytes"]:
+            raise DataError(
+                f"{own / name}.bin has not as many numbers as its manifest says. Prepare the data set again."
+            )
     arrays = {
-        name: np.memmap(folder / f"{name}.bin", dtype=kind, mode="r", shape=(lengths[name],))
+        name: np.memmap(own / f"{name}.bin", dtype=kind, mode="r", shape=(lengths[name],))
         if lengths[name]  # np.memmap refuses an empty file
         else np.zeros(0, kind)
-        for name, kind in {**_ARRAYS, "parts": _PARTS}.items()
-        if f"{name}.bin" in files
+        for name, kind in kinds.items()
     }
-    return Dataset(
-        items=arrays["items"],
-        times=arrays.get("times"),
-        offsets=arrays["offsets"],
-        user_ids=pl.read_parquet(folder / "users.parquet", glob=False)["id"],
-        catalogue=Items.read(folder / "items.parquet"),
-        name=manifest["name"],
-        report=json.loads((folder / "report.json").read_text(encoding="utf-8")),
-        parts=arrays.get("parts"),
-    )
+    try:
+        data = Dataset(
+            items=arrays["items"],
+            times=arrays.get("times"),
+            offsets=arrays["offsets"],
+            user_ids=pl.read_parquet(own / "users.parquet", glob=False)["id"],
+            catalogue=Items.read(own / "items.parquet"),
+            name=manifest["name"],
+            report=json.loads((own / "report.json").read_text(encoding="utf-8")),
+            parts=arrays.get("parts"),
+        )
+        fits = (len(data.user_ids), len(data.catalogue)) == (manifest["users"], manifest["items"])
+    except (OSError, ValueError, RecursionError, pl.exceptions.PolarsError):
+        raise DataError(f"a file of {own} cannot be read. Prepare the data set again.") from None
+    if not fits or (verify and data.data_hash != manifest["data_hash"]):
+        raise DataError(f"the files of {own} do not belong together. Prepare the data set again.")
+    return data
 
 
 def _filtered(frame: pl.DataFrame, config: DataConfig) -> pl.DataFrame:

@@ -211,15 +211,20 @@ def prepare(
             "`items_id`, `items_title` and `items_group` name columns of the items file. Pass the file as `items`."
         )
     config = _reading({"user": user, "item": item, "time": time}, options)
-    rejects = None if output is None else Path(output) / "rejects.csv"
     if items is not None and not isinstance(items, str | Path):
         raise ConfigError(f"`items` must be the path of a file, not a {type(items).__name__}. Write it to a file.")
     table = None if items is None else open_table(Path(items))  # before the events, which can take minutes
-    data = from_source(source, config, valid=valid, test=test, rejects_path=rejects)
-    if table is not None:
-        data = titled(data, table, Wanted(items_id, items_title, items_group))
-    if output is not None:
-        data.save(output)
+
+    def read(rejects: Path | None) -> Dataset:
+        data = from_source(source, config, valid=valid, test=test, rejects_path=rejects)
+        return data if table is None else titled(data, table, Wanted(items_id, items_title, items_group))
+
+    if output is None:
+        data = read(None)
+    else:
+        with Dataset.writing(output):
+            data = read(Path(output) / "rejects.csv")
+            data.save(output)
     for note in data.report["warnings"]:
         warnings.warn(note, SasrecWarning, stacklevel=2)
     return data

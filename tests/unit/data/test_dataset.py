@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,8 @@ import polars as pl
 import pytest
 
 import sasrec
-from sasrec.errors import ConfigError, DataError
+from sasrec.data.dataset import Dataset
+from sasrec.errors import ConfigError, DataError, FolderError
 from tests.synthetic import chain_frame, write_csv
 
 
@@ -121,12 +125,13 @@ def test_saved_and_opened_a_data_set_is_the_same_and_mapped(tmp_path: Path) -> N
 )
 def test_a_file_that_changed_or_went_missing_is_named(file: str, tmp_path: Path) -> None:
     small(output=tmp_path)
-    content = bytearray((tmp_path / file).read_bytes())
+    path = tmp_path / "data-1" / file
+    content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
-    (tmp_path / file).write_bytes(content)
+    path.write_bytes(content)
     with pytest.raises(DataError, match=file):
         sasrec.open_dataset(tmp_path)
-    (tmp_path / file).unlink()
+    path.unlink()
     with pytest.raises(DataError, match=file):
         sasrec.open_dataset(tmp_path)
 
@@ -143,7 +148,7 @@ def test_what_is_no_data_set_is_refused_with_the_remedy(tmp_path: Path) -> None:
     other = tmp_path / "photos"
     other.mkdir()
     (other / "cat.jpg").write_bytes(b"")
-    with pytest.raises(DataError, match="is not empty and does not contain a data set"):
+    with pytest.raises(FolderError, match="is not empty and does not contain a data set"):
         small(output=other)
 
 
@@ -187,14 +192,14 @@ def test_titles_name_their_columns_when_one_is_missing(tmp_path: Path) -> None:
         small(items=tmp_path / "nowhere.csv")
 
 
-def test_what_an_interrupted_save_left_is_written_over_and_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "items.bin").write_bytes(b"half")
-    (tmp_path / ".manifest.json.7.tmp").write_bytes(b"half")
+def test_what_an_interrupted_save_left_is_removed_and_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
     data = small(output=tmp_path)
+    (tmp_path / "data-7").mkdir()
+    (tmp_path / "data-7" / "items.bin").write_bytes(b"half")
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
     data.save(tmp_path)
-    (tmp_path / "notes.txt").write_text("changed")
+    assert {path.name for path in tmp_path.glob("[!.]*")} == {"data-8", "manifest.json", "notes", "notes.txt"}
     assert sasrec.open_dataset(tmp_path).data_hash == data.data_hash
 
 
@@ -212,12 +217,85 @@ def test_columns_have_the_names_of_the_settings_too() -> None:
         sasrec.prepare(frame, user="who", user_column="what", item="what")
 
 
-def test_what_a_killed_save_left_is_removed_and_a_strangers_file_is_not(tmp_path: Path) -> None:
-    (tmp_path / ".manifest.json.99.tmp").write_text("cut")
-    small().save(tmp_path)
-    assert not list(tmp_path.glob(".*"))
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other/thesis.tmp").write_text("mine")
-    with pytest.raises(DataError, match="is not empty and does not contain a data set"):
-        small().save(tmp_path / "other")
-    assert (tmp_path / "other/thesis.tmp").read_text() == "mine"
+@pytest.mark.parametrize("name", ["manifest.json", "items.bin", "data-1", "rejects.csv", "thesis.tmp"])
+def test_a_strangers_folder_is_not_written_into_whatever_its_files_are_called(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("{}")
+    for attempt in (lambda: small().save(tmp_path), lambda: small(output=tmp_path)):
+        with pytest.raises(FolderError, match="is not empty and does not contain a data set"):
+            attempt()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "{}"
+
+
+def test_the_second_of_two_writers_is_told_who_writes(tmp_path: Path) -> None:
+    data = small()
+    found: list[Exception] = []
+
+    def second() -> None:
+        try:
+            data.save(tmp_path / "data")
+        except FolderError as error:
+            found.append(error)
+
+    with Dataset.writing(tmp_path / "data"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+        data.save(tmp_path / "data")
+    assert re.search(rf"in use: process {os.getpid()} on .* since 20.*writing a data set.*Wait", str(found[0]))
+    data.save(tmp_path / "data")
+    assert sasrec.open_dataset(tmp_path / "data").data_hash == data.data_hash
+
+
+def test_a_reader_finds_the_old_or_the_new_data_set_while_one_is_replaced(tmp_path: Path) -> None:
+    one, two = small(), sasrec.prepare(chain_frame(users=9))
+    one.save(tmp_path)
+    stop = threading.Event()
+    found: set[str] = set()
+
+    def read() -> None:
+        while not stop.is_set():
+            found.add(sasrec.open_dataset(tmp_path).data_hash)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    for _ in range(20):
+        for data in (two, one):
+            data.save(tmp_path)
+    stop.set()
+    thread.join()
+    assert found <= {one.data_hash, two.data_hash}
+    assert found
+
+
+def test_a_save_that_fails_leaves_the_old_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = small(output=tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sasrec.data.dataset.write_synced", full)
+    with pytest.raises(OSError, match="No space left"):
+        sasrec.prepare(chain_frame(users=9)).save(tmp_path)
+    assert sasrec.open_dataset(tmp_path).data_hash == data.data_hash
+    assert {path.name for path in tmp_path.glob("[!.]*")} == {"data-1", "manifest.json"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("users", -1),
+        ("events", 3),
+        ("items", True),
+        ("name", 5),
+        ("folder", "../x"),
+        ("files", []),
+        ("data_hash", "a"),
+    ],
+)
+def test_a_manifest_that_is_changed_is_found(key: str, value: object, tmp_path: Path) -> None:
+    small(output=tmp_path)
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(DataError, match=r"Prepare the data set again"):
+        sasrec.open_dataset(tmp_path)

@@ -1,0 +1,102 @@
+"""One writer a folder: runs, data sets and exports are claimed before anything is written into them.
+
+A claimed folder has the file `.sasrec.lock`, which marks it as one of ours and is locked while somebody writes;
+`.sasrec.writer` then says who and since when. The system releases the lock of a process that was killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import warnings
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from sasrec.errors import FolderError, SasrecWarning
+from sasrec.files import write_whole
+
+_LOCK, _WRITER = ".sasrec.lock", ".sasrec.writer"
+OWN_FILES = frozenset({_LOCK, _WRITER})
+_held: dict[Path, int] = {}
+"""The folders that this process writes into, and the threads that do."""
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path, doing: str) -> Iterator[None]:
+    """Hold a folder, which is made if it is missing, for one writer. `doing`: what is being done, for the others.
+
+    A thread that holds the folder already holds it on. A new folder that stays empty is removed again.
+
+    Raises: FolderError if somebody else writes into the folder, or it cannot be made. Remedy: wait, or name another
+    folder.
+    """
+    place = Path(os.path.realpath(folder))
+    if _held.get(place) == threading.get_ident():
+        yield
+        return
+    new = not place.exists()
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(place / _LOCK)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise FolderError(_busy(folder)) from None
+    except NotImplementedError:
+        warnings.warn(
+            f"the file system of {folder} has no locks, so nothing stops a second writer",
+            SasrecWarning,
+            stacklevel=3,
+        )
+        yield
+        return
+    except OSError as error:
+        raise FolderError(
+            f"the folder {folder} cannot be written: {error.strerror}. Fix its permissions, or name another folder."
+        ) from None
+    _held[place] = threading.get_ident()
+    try:
+        _sign(place, doing)
+        yield
+    finally:
+        del _held[place]
+        (place / _WRITER).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            if new and {each.name for each in place.iterdir()} <= OWN_FILES:
+                (place / _LOCK).unlink()
+                place.rmdir()
+        lock.release()
+
+
+def is_claimed(folder: Path) -> bool:
+    """Whether a folder was made by us, or is new or empty."""
+    try:
+        names = set(os.listdir(folder))
+    except FileNotFoundError:
+        return True
+    return not names or _LOCK in names
+
+
+def _sign(place: Path, doing: str) -> None:
+    """Write down who holds a folder. Without it, only the message to a second writer says less."""
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    with contextlib.suppress(OSError):
+        content = {"doing": doing, "since": since, "process": os.getpid(), "host": socket.gethostname()}
+        write_whole(place / _WRITER, json.dumps(content))
+
+
+def _busy(folder: Path) -> str:
+    try:
+        writer = json.loads((folder / _WRITER).read_text(encoding="utf-8"))
+        who = (
+            f"process {writer['process']} on {writer['host']} writes into it since {writer['since']} "
+            f"({writer['doing']})"
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        who = "another process writes into it"
+    return f"{folder} is in use: {who}. Wait until it ends, or name another folder."
