@@ -33,8 +33,8 @@ def only_writer(folder: Path, doing: str) -> Iterator[None]:
 
     A thread that holds the folder already holds it on. A new folder that stays empty is removed again.
 
-    Raises: FolderError if somebody else writes into the folder, or it cannot be made. Remedy: wait, or name another
-    folder.
+    Raises: FolderError if somebody else writes into the folder, or it cannot be made. Remedy: wait, or name
+    another folder.
     """
     place = Path(os.path.realpath(folder))
     if _held.get(place) == threading.get_ident():
@@ -57,7 +57,8 @@ def only_writer(folder: Path, doing: str) -> Iterator[None]:
         return
     except OSError as error:
         raise FolderError(
-            f"the folder {folder} cannot be written: {error.strerror}. Fix its permissions, or name another folder."
+            f"the folder {folder} cannot be written: {error.strerror}. Fix its permissions, or name another "
+            "folder."
         ) from None
     _held[place] = threading.get_ident()
     try:

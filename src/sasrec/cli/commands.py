@@ -14,6 +14,7 @@ from sasrec.cli.console import err, say
 from sasrec.cli.lists import ids, seconds
 from sasrec.config.settings import RunConfig
 from sasrec.errors import ConfigError, DataError
+from sasrec.files import whole_file
 
 if TYPE_CHECKING:
     from sasrec.ranking.recommender import Recommender
@@ -248,6 +249,8 @@ class Recommend:
             )
         if self.all and (self.output is None or self.output.suffix not in {".parquet", ".csv"}):
             raise ConfigError("--all needs --output FILE.parquet or FILE.csv")
+        if self.output is not None and not self.output.parent.is_dir():
+            raise ConfigError(f"the folder {self.output.parent} does not exist. Make it, or correct --output.")
         from sasrec.cli.sentences import REPEATS_NOT_LEARNED
         from sasrec.ranking.recommender import NothingLeft
         from sasrec.runs.evaluate import load
@@ -287,7 +290,8 @@ class Recommend:
                     return
             if frame.is_empty():
                 raise DataError("no user has an item in the history that the model knows. Give another --dataset.")
-            frame.write_csv(self.output) if self.output.suffix == ".csv" else frame.write_parquet(self.output)
+            with whole_file(self.output) as stream:
+                frame.write_csv(stream) if self.output.suffix == ".csv" else frame.write_parquet(stream)
             say(err, f"{frame.height:,} rows for {frame['user'].n_unique():,} users written to {self.output}")
         elif self.history is not None:
             times = None if self.times is None else seconds(self.times)

@@ -140,8 +140,8 @@ class Dataset:
         The files go to a new subfolder, which the manifest names; one rename of the manifest publishes them all.
         What else is in the folder stays.
 
-        Raises: FolderError if the folder has files and is not one of ours, or somebody else writes into it. Remedy:
-        name another folder.
+        Raises: FolderError if the folder has files and is not one of ours, or somebody else writes into it.
+        Remedy: name another folder.
         """
         folder = Path(folder)
         manifest = folder / MANIFEST
@@ -296,8 +296,8 @@ def _manifest(folder: Path) -> dict[str, Any]:
         raise DataError(f"{folder / MANIFEST} is damaged. Prepare the data set again.") from None
     if version != FORMAT:
         raise DataError(
-            f"{folder} has format {str(version)[:20]}, but this sasrec reads format {FORMAT}. Prepare the data set "
-            "again."
+            f"{folder} has format {str(version)[:20]}, but this sasrec reads format {FORMAT}. Prepare the data "
+            "set again."
         )
     try:
         counts = [manifest[name] for name in ("users", "items", "events")]

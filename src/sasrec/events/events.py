@@ -26,6 +26,7 @@ from sasrec.events.pieces import REJECTS, ColumnFacts, Piece
 from sasrec.events.readers import read_input
 from sasrec.events.rejected import with_rows
 from sasrec.events.streams import is_empty
+from sasrec.files import whole_file
 
 _RAW_SHOWN = 200
 _LOCATED = {"file": pl.Int32, **REJECTS}
@@ -298,7 +299,8 @@ def _refuse_or_write(events: Events, config: DataConfig, rejects_path: Path | No
     if rejects.height and rejects_path is not None:
         try:
             rejects_path.parent.mkdir(parents=True, exist_ok=True)
-            rejects.write_csv(rejects_path)
+            with whole_file(rejects_path) as stream:
+                rejects.write_csv(stream)
         except OSError as error:
             raise DataError(
                 f"the list of rejects cannot be written to {rejects_path}: {error}. Free disk space, fix the "

@@ -6,6 +6,7 @@ import io
 import json
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def evaluate(
     _refuse_to_evaluate(folder, dataset, k)
     only_returned = checkpoint is not None or test is not None
     _refuse_to_write(folder, only_returned)
-    with joined(pick_device(device).type):
+    with joined(pick_device(device).type), nullcontext() if only_returned else folder.writing("measuring"):
         # A named checkpoint may not be the run's best, so its metrics stay out of the run's files. A file is not
         # the run's test.
         log = RunLog.of_run(None if only_returned else folder.log_file, log or RunLog(None))
@@ -157,7 +158,8 @@ def _test_data(test: Any, folder: RunFolder, log: RunLog) -> Dataset:
     if isinstance(test, Dataset) or (isinstance(test, str | Path) and prepared_folder(test)):
         return resolve(test, DataConfig())[0]
     # Filters would drop targets: they count the events of the file alone.
-    used = ("user_column", "item_column", "time_column", "time_unit", "max_rejects")
+    columns = ("user_column", "item_column", "time_column", "columns")
+    used = (*columns, "time_unit", "time_format", "encoding", "missing", "max_rejects")
     settings = folder.config().data
     data = resolve(test, DataConfig(**{name: getattr(settings, name) for name in used}))[0]
     rows, *_ = summary(data.report)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 from sasrec.checkpoint import store
 from sasrec.checkpoint.restore import checkpoint_at, config_of
 from sasrec.errors import ConfigError
 from sasrec.files import file_digest
+from sasrec.locks import OWN_FILES, is_claimed, only_writer
 from sasrec.runs.evaluate import ITEMS_DIGEST, load
 from sasrec.runs.folder import RunFolder
 
@@ -22,14 +24,18 @@ def export(run_dir: str | Path, output: str | Path) -> Path:
     Raises: ConfigError if `output` is not empty. Remedy: name another folder. The errors of `load`.
     """
     folder = RunFolder(output)
-    if folder.path.is_file() or (folder.path.exists() and any(folder.path.iterdir())):
+    interrupted = folder.path.is_dir() and is_claimed(folder.path) and not folder.config_file.exists()
+    if folder.path.is_file() or (folder.path.exists() and any(folder.path.iterdir()) and not interrupted):
         raise ConfigError(f"{folder.path} is a file or a folder that is not empty. Name another folder.")
     best = checkpoint_at(Path(run_dir))
     recommender = load(run_dir, device="cpu", checkpoint=best.path)
-    folder.path.mkdir(parents=True, exist_ok=True)
-    recommender.items.save(folder.items_file)
-    config = config_of(best).replace(dataset="")  # a path can tell whose data it was
-    state = best.state | {"config": dataclasses.asdict(config), ITEMS_DIGEST: file_digest(folder.items_file)}
-    store.save(folder.checkpoints, best.weights, state)
-    config.save(folder.config_file)
+    with only_writer(folder.path, "exporting"):
+        shutil.rmtree(folder.checkpoints, ignore_errors=True)
+        recommender.items.save(folder.items_file)
+        config = config_of(best).replace(dataset="")  # a path can tell whose data it was
+        state = best.state | {"config": dataclasses.asdict(config), ITEMS_DIGEST: file_digest(folder.items_file)}
+        store.save(folder.checkpoints, best.weights, state)
+        config.save(folder.config_file)  # the last file: with it, the export is whole
+        for name in OWN_FILES:
+            (folder.path / name).unlink(missing_ok=True)
     return folder.path

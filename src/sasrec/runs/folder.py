@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -10,10 +12,11 @@ from typing import Any
 
 from sasrec.config.settings import RunConfig
 from sasrec.data.dataset import Dataset, open_dataset
-from sasrec.errors import ConfigError, DataError, EvaluationError
+from sasrec.errors import ConfigError, DataError, EvaluationError, FolderError
 from sasrec.evaluation import metrics as figures
+from sasrec.locks import is_claimed, only_writer
 from sasrec.runtime.log import RunLog, events_of
-from sasrec.runtime.ranks import launch_id
+from sasrec.runtime.ranks import from_main, launch_id
 from sasrec.sources.resolve import prepared_folder
 
 
@@ -82,6 +85,29 @@ class RunFolder:
         self.ranks_file = self.path / "ranks.parquet"  # the rank of every target, for comparisons
         self.items_file = self.path / "items.parquet"  # the catalogue of an export
         self.checkpoints = self.path / "checkpoints"
+
+    @contextmanager
+    def writing(self, doing: str) -> Iterator[None]:
+        """Hold the folder for the processes of this launch, so that nobody else writes into it meanwhile.
+
+        `doing`: such as "training". Every rank enters; rank 0 holds the lock.
+
+        Raises: FolderError if somebody else writes into the folder, or its files are not ours. Remedy: wait, or
+        name another folder.
+        """
+        with ExitStack() as held:
+
+            def hold() -> str:
+                copied = any(self.checkpoints.glob("*step-*/MANIFEST.json"))  # perhaps without hidden files
+                if not is_claimed(self.path) and not copied:
+                    raise FolderError(
+                        f"{self.path} has files and is not a run. Name a new or empty folder as `train_dir`."
+                    )
+                held.enter_context(only_writer(self.path, doing))
+                return ""
+
+            from_main(f"{doing} {self.path}", hold)
+            yield
 
     def config(self) -> RunConfig:
         """Read the settings of the run. Raises: ConfigError if the file is damaged. Remedy: repair the file."""

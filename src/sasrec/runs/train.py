@@ -77,7 +77,7 @@ def train(
     config = _asked(data, recipe, settings, own_files=valid is not None or test is not None)
     folder = RunFolder(train_dir)
     device = pick_device(config.training.device)
-    with joined(device.type):
+    with joined(device.type), folder.writing("training"):
         if restarted() and from_main("began", lambda: folder.launch() if folder.can_resume() else ""):
             return _resumed(config, {}, folder, device, folder.log(log))
         if folder.can_resume():
@@ -152,7 +152,7 @@ def resume(
     if folder.items_file.exists():
         raise CheckpointError(f"{folder.path} is an export, which cannot be trained. Resume the run it came from.")
     device = pick_device((recipe or folder.config()).replace(**settings).training.device)
-    with joined(device.type):
+    with joined(device.type), folder.writing("training"):
         return _resumed(recipe, settings, folder, device, folder.log(log))
 
 

@@ -146,7 +146,7 @@ def test_allow_and_deny_lists_come_from_files_too(
         ([], "exactly one of"),
         (["--history", "item-01", "--all"], "exactly one of"),
         (["--history", "item-01", "--output", "top.csv"], "--output is only for --all"),
-        (["--all", "--output", "nowhere/top.csv"], "check the path"),
+        (["--all", "--output", "nowhere/top.csv"], "the folder nowhere does not exist"),
         (["--all"], "--output FILE.parquet"),
         (["--all", "--output", "top.xlsx"], "--output FILE.parquet"),
         (["--user", "stranger"], "'stranger'"),
