@@ -76,7 +76,7 @@ def test_two_hundred_killed_saves_leave_a_whole_checkpoint_and_after_the_next_st
     assert not (checkpoints / "quarantine").exists()
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
 @pytest.mark.parametrize("signals", [1, 2])
 def test_signals_inside_a_save(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: signal.Signals, signals: int
@@ -94,12 +94,37 @@ def test_signals_inside_a_save(
         original(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises(SystemExit if signum == signal.SIGTERM else KeyboardInterrupt) as ended:
+    with pytest.raises(KeyboardInterrupt if signum == signal.SIGINT else SystemExit) as ended:
         sasrec.train(sasrec.prepare(chain_frame()), tmp_path / "run", **SMALL)
     assert time.monotonic() - times[0] < 10
-    assert signum != signal.SIGTERM or ended.value.code == 143
+    assert signum == signal.SIGINT or ended.value.code == 128 + signum
     published = store.published(tmp_path / "run/checkpoints")
     assert len(published) == 3 - signals
     assert store.newest(tmp_path / "run/checkpoints", print).path == published[-1], "all are whole"
     sasrec.resume(tmp_path / "run")
     assert not list((tmp_path / "run/checkpoints").glob(".*")), "orphans"
+
+
+def test_a_signal_that_the_caller_ignores_or_handles_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nohup ignores SIGHUP, and a program can have a use of its own for SIGUSR1."""
+    original, seen = os.fsync, []
+
+    def fsync(descriptor: int) -> None:
+        if not seen:
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGUSR1)
+        original(descriptor)
+
+    previous = (
+        signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        signal.signal(signal.SIGUSR1, lambda *_: seen.append(1)),
+    )
+    try:
+        monkeypatch.setattr(os, "fsync", fsync)
+        assert sasrec.train(sasrec.prepare(chain_frame()), tmp_path / "run", **SMALL).metrics
+    finally:
+        for signum, handler in zip((signal.SIGHUP, signal.SIGUSR1), previous, strict=True):
+            signal.signal(signum, handler)
+    assert seen

@@ -2,7 +2,7 @@
 
 Each command is a dataclass whose docstring and fields are its help, and whose `run` does the work. Results go to
 stdout, everything about the work to stderr. Exit status: 0 done (or help), 1 a mistake that the message explains,
-2 a wrong command line, 130 and 143 interrupted by SIGINT and SIGTERM.
+2 a wrong command line, 128 + N interrupted by signal N: 130 for SIGINT, 143 for SIGTERM.
 """
 
 from __future__ import annotations

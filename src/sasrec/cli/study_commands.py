@@ -95,7 +95,7 @@ class Reproduce:
             outcome = reproduce(self.recipe, self.train_dir, dataset=self.dataset, seeds=seeds, log=log)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(_AGAIN) from None
-        except SystemExit:  # SIGTERM
+        except SystemExit:  # another signal, such as SIGTERM
             say(err, _AGAIN)
             raise
         print_outcome(outcome)

@@ -1,4 +1,4 @@
-"""Delay SIGINT (Ctrl-C) and SIGTERM until the current step or save is finished."""
+"""Delay SIGINT (Ctrl-C), SIGTERM and what schedulers send until the current step or save is finished."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from types import FrameType
 from typing import NoReturn
 
 SIGTERM = signal.SIGTERM
+# A closed terminal, and the warnings of Slurm (--signal) before a job ends. By default they end a process at once.
+_WARNINGS = [getattr(signal, name) for name in ("SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
 
 _arrived = 0  # the delayed signal, 0 for none; global, because signal handlers belong to the whole process
 
@@ -24,9 +26,10 @@ class InterruptedWorkError(Exception):
 
 @contextmanager
 def deferred_interrupt(*, second_quits: bool) -> Iterator[None]:
-    """Delay SIGINT and SIGTERM until the block ends; then raise the exception of the last signal (`raise_for`).
+    """Delay signals until the block ends; then raise the exception of the last one (`raise_for`).
 
-    Inside the block, `pending` returns the delayed signal. With `second_quits`, a second signal raises at once.
+    These are SIGINT and SIGTERM, and SIGHUP, SIGUSR1 and SIGUSR2 where the caller neither handles nor ignores them
+    (nohup ignores SIGHUP). Inside the block, `pending` returns the delayed signal. With `second_quits`, a second signal raises at once.
     Outside the main thread the block changes nothing, because Python runs signal handlers only in the main thread.
     """
     global _arrived
@@ -41,7 +44,8 @@ def deferred_interrupt(*, second_quits: bool) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = {signum: signal.signal(signum, record) for signum in (signal.SIGINT, signal.SIGTERM)}
+    warned = [signum for signum in _WARNINGS if signal.getsignal(signum) == signal.SIG_DFL]
+    previous = {signum: signal.signal(signum, record) for signum in (signal.SIGINT, signal.SIGTERM, *warned)}
     try:
         yield
     finally:
@@ -59,7 +63,7 @@ def pending() -> int:
 
 
 def raise_for(signum: int) -> NoReturn:
-    """Raise KeyboardInterrupt for SIGINT, SystemExit(143) for SIGTERM; 143 is the usual exit status of SIGTERM."""
-    if signum == signal.SIGTERM:
-        raise SystemExit(128 + signum)
-    raise KeyboardInterrupt
+    """Raise KeyboardInterrupt for SIGINT; SystemExit with the usual status for others, such as 143 for SIGTERM."""
+    if signum == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(128 + signum)
