@@ -29,8 +29,9 @@ def deferred_interrupt(*, second_quits: bool) -> Iterator[None]:
     """Delay signals until the block ends; then raise the exception of the last one (`raise_for`).
 
     These are SIGINT and SIGTERM, and SIGHUP, SIGUSR1 and SIGUSR2 where the caller neither handles nor ignores them
-    (nohup ignores SIGHUP). Inside the block, `pending` returns the delayed signal. With `second_quits`, a second signal raises at once.
-    Outside the main thread the block changes nothing, because Python runs signal handlers only in the main thread.
+    (nohup ignores SIGHUP). Inside the block, `pending` returns the delayed signal. With `second_quits`, a second
+    signal raises at once. Outside the main thread the block changes nothing, because Python runs signal handlers
+    only in the main thread.
     """
     global _arrived
     _arrived = 0

@@ -122,7 +122,7 @@ class Trainer:
         The model keeps its last weights; the best weights are in the checkpoint with the highest score.
 
         Raises: TrainingError, before the update, if a loss or a gradient is not finite. Remedy: lower lr.
-        KeyboardInterrupt after SIGINT, or SystemExit(143) after SIGTERM and the like, as soon as the current step is saved. A
+        KeyboardInterrupt after SIGINT, or SystemExit (143 after SIGTERM), as soon as the current step is saved. A
         second signal raises at once without saving, since an update may be incomplete (not under torchrun).
         """
         training, state = self.config.training, self.state
