@@ -5,6 +5,8 @@ Error messages name arguments as Python does; `as_options` replaces these names 
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import dataclasses
 import difflib
 import re
@@ -24,7 +26,8 @@ from sasrec.runtime.ranks import launched
 OptionalText: TypeAlias = Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")]
 OptionalPath: TypeAlias = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
 
-_MENTION = re.compile(r"""\b([a-z][a-z0-9_]*)=('[^']*'|"[^"]*"|[\w./:@…-]*[\w/…])|`([a-z][a-z0-9_]*)`""")
+_TEXT = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+_MENTION = re.compile(rf"""\b([a-z][a-z0-9_]*)=({_TEXT}|[\w./:@…-]*[\w/…])|`([a-z][a-z0-9_]*)`""")
 # Arguments of Python functions that the command line names otherwise.
 _OTHERWISE = {"local_copy": "from", "start_from": "state_dict_path"}
 
@@ -167,7 +170,8 @@ def as_options(message: str, commands: Iterable[type]) -> str:
     def option(mention: re.Match[str]) -> str:
         name, value = mention[1] or mention[3], mention[2] or ""
         if value[:1] in ("'", '"'):
-            value = value[1:-1]
+            with contextlib.suppress(ValueError, SyntaxError):
+                value = ast.literal_eval(value)
         name = f"--{_OTHERWISE.get(name, name)}"
         if name not in known:
             return mention[0]

@@ -16,7 +16,7 @@ import polars as pl
 from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
 from sasrec.events.explain import chosen
-from sasrec.events.header import is_header, is_unclear, separator_of
+from sasrec.events.header import header_of, is_unclear, separator_of
 from sasrec.events.inputs import Input
 from sasrec.events.lines import Block, blocks_of, lines_of
 from sasrec.events.pieces import REJECTS, ColumnFacts, Piece
@@ -110,7 +110,7 @@ def _dialect(lines: pl.Series, config: DataConfig, separator: str, each: Input, 
         names = [name.split(":")[0] for name in names]  # RecBole's headers contain name:type
     rows = [fields for fields in map(splitter.fields, lines) if fields is not None]
     sample = _columns(rows[1:], len(names))
-    if is_header(names, sample, config):
+    if kind := header_of(names, sample, config):
         if names.count("") > 1:  # Excel writes empty columns, too
             names = [name or str(place) for place, name in enumerate(names)]
         if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
@@ -120,6 +120,8 @@ def _dialect(lines: pl.Series, config: DataConfig, separator: str, each: Input, 
             )
         sampled = _with_constants(dict(zip(names, sample, strict=True)), each)
         columns, notes, facts = chosen(lambda: choose(sampled, config, file), sampled, config)
+        if kind == "words" and config.columns:
+            notes = [*notes, f"the first line of {file} ({first[:60]}) is read as the names of the columns"]
         plan = plan_of(columns, notes, sampled, config, file, each.constants)
         return _Dialect(plan, Splitter(separator, tuple(names)), first, facts)
     if _is_sequence(rows, names, config):

@@ -17,7 +17,7 @@ from sasrec.events.explain import chosen
 from sasrec.events.inputs import Input
 from sasrec.events.pieces import LINE, REJECTS, Piece
 from sasrec.events.plan import histories_beside, plan_of
-from sasrec.events.roles import Columns, choose, is_item_name
+from sasrec.events.roles import Columns, choose, has_item
 from sasrec.events.sequences import exploded, split_lists
 from sasrec.events.streams import opened
 
@@ -63,7 +63,7 @@ def read_frame(table: pl.LazyFrame, config: DataConfig, name: str, each: Input) 
     Raises: DataError for a column that cannot be used. Remedy: the message names one.
     """
     constants = [pl.lit(value, pl.String).alias(key) for key, value in each.constants.items()]
-    table = _flat(table.with_row_index(LINE, offset=1))
+    table, unpacked = _flat(table.with_row_index(LINE, offset=1), config)
     table = table.with_columns(constants)
     sample = table.head(_SAMPLE).collect().drop(LINE)
     texts = {column: _sample(sample[column]) for column in sample.columns}
@@ -71,6 +71,7 @@ def read_frame(table: pl.LazyFrame, config: DataConfig, name: str, each: Input) 
     lists = {
         key: sample[key].drop_nulls().head(1).to_list() for key, kind in sample.schema.items() if kind.is_nested()
     }
+    notes += unpacked
     notes += histories_beside(columns, lists, config, name)
     if columns.item in lists:  # the type shows the lists, so their text need not
         columns = replace(columns, lists=False)
@@ -92,8 +93,11 @@ def read_frame(table: pl.LazyFrame, config: DataConfig, name: str, each: Input) 
         yield Piece(rows, pl.concat(found).sort("line"), columns.time is not None, integer, *first, facts)
 
 
-def _flat(table: pl.LazyFrame) -> pl.LazyFrame:
-    """Unpack a list of structs, such as the events of a session, and structs; their fields become columns."""
+def _flat(table: pl.LazyFrame, config: DataConfig) -> tuple[pl.LazyFrame, list[str]]:
+    """Unpack a list of structs, such as the events of a session, and structs; their fields become columns.
+
+    Returns the table, and a note on the list.
+    """
     schema = table.collect_schema()
     structs = {name: kind for name, kind in schema.items() if isinstance(kind, pl.Struct)}
     if structs:
@@ -102,18 +106,19 @@ def _flat(table: pl.LazyFrame) -> pl.LazyFrame:
             for name, kind in structs.items()
             for field in kind.fields
         ]
-        return _flat(table.with_columns(inner).drop(structs))
+        return _flat(table.with_columns(inner).drop(structs), config)
     packed = [
         name for name, kind in schema.items() if isinstance(kind, pl.List) and isinstance(kind.inner, pl.Struct)
     ]
-    if len(packed) != 1 or any(is_item_name(name) for name in schema.names() if name not in packed):
-        return table
+    if len(packed) != 1 or has_item([name for name in schema.names() if name not in packed], config):
+        return table, []
     kind = schema[packed[0]]
     assert isinstance(kind, pl.List)
     assert isinstance(kind.inner, pl.Struct)
     # A field of an event, such as its ts, takes the place of that of the session.
     same = [field.name for field in kind.inner.fields if field.name in schema.names() and field.name != packed[0]]
-    return table.drop(same).explode(packed[0]).unnest(packed[0])
+    filled = table.drop(same).filter(pl.col(packed[0]).list.len() > 0)
+    return filled.explode(packed[0]).unnest(packed[0]), [f"each element of {packed[0]} is an event"]
 
 
 def _rows(

@@ -18,11 +18,11 @@ from sasrec.events.inputs import Input
 from sasrec.events.lines import blocks_of, lines_of
 from sasrec.events.pieces import LINE, REJECTS, ColumnFacts, Piece
 from sasrec.events.plan import Plan, histories_beside, plan_of
-from sasrec.events.roles import Columns, choose, is_item_name
+from sasrec.events.roles import Columns, choose, has_item
 
 _SAMPLE = 1000  # number of objects searched for keys, which become the columns
 _SCALAR = str | int | float
-_TYPED = ("$oid", "$date", "$numberLong", "$numberInt", "$numberDouble", "$uuid")
+_TYPED = ("$oid", "$date", "$numberLong", "$numberInt", "$numberDouble", "$numberDecimal", "$uuid")
 _Record = tuple[int, dict[str, Any], str]
 """The line or place, the object, and its text (empty in an array)."""
 
@@ -59,20 +59,25 @@ def _lines(path: Path, name: str, encoding: str) -> Iterator[_Part]:
             else:
                 records.append((line, record, text))
         if block.number == 1 and not records:
-            records, bad = _one_object(b"".join([block.text, *(each.text for each in blocks)]), name), []
+            text = b"".join([block.text, *(each.text for each in blocks)])
+            records, bad = _one_object(text, name, bad[0][2] if bad else ""), []
         if block.number == 1 and len(records) == 1:
             _refuse_columns(records[0][1], name)
         yield records, pl.concat([rejects, pl.DataFrame(bad, REJECTS, orient="row")]), block.notes(name)
 
 
-def _one_object(text: bytes, name: str) -> list[_Record]:
-    """Return the objects of a file that is one object on several lines."""
+def _one_object(text: bytes, name: str, reason: str) -> list[_Record]:
+    """Return the objects of a file that is one object on several lines. `reason`: why its first line is none."""
     try:
         found = json.loads(text, object_pairs_hook=_distinct)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not found:
-        raise DataError(f"{name}: no line is a non-empty JSON object. Write one object on each line.")
+        python = " It may be a Python dict: read it with ast.literal_eval." if b"{'" in text[:1000] else ""
+        raise DataError(
+            f"{name}: no line is a non-empty JSON object ({reason or 'it is empty'}). Write one object on each "
+            f"line.{python}"
+        )
     return [(1, found, "")]
 
 
@@ -82,7 +87,7 @@ def _refuse_columns(record: dict[str, Any], name: str) -> None:
         isinstance(each, list) or (isinstance(each, dict) and (key.isdecimal() or all(map(str.isdecimal, each))))
         for key, each in record.items()
     ]
-    if record and all(whole) and _packed_key([record]) is None:
+    if record and all(whole) and _packed_key([record], DataConfig()) is None:
         raise DataError(
             f"{name} is one JSON object, whose values are columns, rows or histories. Write one object for each "
             "event or user, as pandas does with to_json(orient='records', lines=True)."
@@ -106,7 +111,7 @@ def _pieces(parts: Iterable[_Part], config: DataConfig, each: Input) -> Iterator
     for raw_records, rejects, notes in parts:
         records = [(line, _flat(record), text) for line, record, text in raw_records]
         if plan is None:
-            packed = _packed_key([record for _, record, _ in records[:_SAMPLE]])
+            packed = _packed_key([record for _, record, _ in records[:_SAMPLE]], config)
             sample = _json_sample(_unpacked(records[:_SAMPLE], packed), each.name)
             for name, value in each.constants.items():
                 sample[name] = pl.Series([value] * _SAMPLE, dtype=pl.String)
@@ -121,6 +126,7 @@ def _pieces(parts: Iterable[_Part], config: DataConfig, each: Input) -> Iterator
             found = [isinstance(record.get(columns.item), list) for _, record, _ in records[:_SAMPLE]]
             listed = 2 * sum(found) > len(found)  # otherwise a list is a bad row
             columns = replace(columns, lists=columns.lists and not listed)
+            column_notes += [] if packed is None else [f"each element of {packed} is an event"]
             plan = plan_of(columns, column_notes, sample, config, each.name, each.constants)
             notes = (*plan.notes, *notes)
         rows, bad = [], []
@@ -160,8 +166,11 @@ def _chosen(
     return chosen(lambda: choose(sample, config, file), sample, config)
 
 
-def _packed_key(records: list[dict[str, Any]]) -> str | None:
-    """Return the key whose value is a list of objects, the events; None if the objects themselves are events."""
+def _packed_key(records: list[dict[str, Any]], config: DataConfig) -> str | None:
+    """Return the key whose value is a list of objects, the events; None if the objects themselves are events.
+
+    An object is an event if it has the item, by the name of a key or by the settings.
+    """
     keys = {key for record in records for key in record}
     packed = [
         key
@@ -169,8 +178,10 @@ def _packed_key(records: list[dict[str, Any]]) -> str | None:
         if all(isinstance(record.get(key) or [], list) for record in records)
         and any(record.get(key) and isinstance(record[key][0], dict) for record in records)
     ]
-    alone = not any(is_item_name(key) for key in keys if key not in packed)
-    return packed[0] if len(packed) == 1 and alone else None
+    if len(packed) != 1:
+        return None
+    outer = keys - set(packed)
+    return None if has_item(outer, config) else packed[0]
 
 
 def _unpacked(records: list[_Record], packed: str | None) -> Iterator[_Record]:
@@ -189,9 +200,8 @@ def _flat(record: dict[str, Any]) -> dict[str, Any]:
         return record
     flat: dict[str, Any] = {}
     for key, value in record.items():
-        flat |= (
-            {f"{key}.{inner}": each for inner, each in value.items()} if isinstance(value, dict) else {key: value}
-        )
+        inner = _flat(value) if isinstance(value, dict) else None
+        flat |= {key: value} if inner is None else {f"{key}.{name}": each for name, each in inner.items()}
     return flat
 
 

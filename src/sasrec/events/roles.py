@@ -8,7 +8,7 @@ a header, only the content decides: the place of a column is not evidence.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -56,6 +56,15 @@ def is_known(name: str) -> bool:
 def is_item_name(name: str) -> bool:
     """Return whether a text is a recognised name of an item column, such as "item_id"."""
     return role_of(name) == "item"
+
+
+def has_item(names: Iterable[str], config: DataConfig) -> bool:
+    """Return whether one of the names is that of the item, by the settings or else as a usual name."""
+    names = set(names)
+    pairs = [pair.rpartition(":")[::2] for pair in config.columns.split(",") if ":" in pair]
+    asked = [name for name, role in pairs if role in ("item", "items")] + [config.item_column]
+    asked = [name for name in asked if name]
+    return any(name in names for name in asked) if asked else any(map(is_item_name, names))
 
 
 def choose(sample: Mapping[str, pl.Series], config: DataConfig, file: str) -> tuple[Columns, list[str]]:

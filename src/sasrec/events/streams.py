@@ -97,9 +97,9 @@ def _open_zstd(raw: IO[bytes], mode: Literal["rb"]) -> Any:
 
 
 def is_empty(path: Path, name: str) -> bool:
-    """Return whether a file, once unpacked, has no byte."""
+    """Return whether a file, once unpacked, has nothing but blanks."""
     with opened(path, name) as stream:
-        return not stream.read(1)
+        return not stream.read(_HEAD).strip(b"\xef\xbb\xbf \t\r\n")
 
 
 def _opened_member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -66,9 +67,9 @@ def condition(text: str, sample: Mapping[str, pl.Series], file: str) -> Conditio
     try:
         columns = tuple(dict.fromkeys(pl.sql_expr(text).meta.root_names()))
     except pl.exceptions.PolarsError as error:
-        raise ConfigError(
-            f"where={text!r} is not a condition in SQL ({error}). Write one such as event='buy'."
-        ) from None
+        function = re.search(r"unsupported function '(\w+)'", str(error))
+        remedy = f'Write the column as "{function[1]}"' if function else "Write one such as event='buy'"
+        raise ConfigError(f"where={text!r} is not a condition in SQL ({error}). {remedy}.") from None
     if not columns:
         raise ConfigError(f"where={text!r} names no column. Write a condition such as event='buy'.")
     if missing := [name for name in columns if name not in sample]:
@@ -76,8 +77,13 @@ def condition(text: str, sample: Mapping[str, pl.Series], file: str) -> Conditio
             f"{file} has no column {missing[0]!r}, which `where` names. Its columns are: {', '.join(sample)}"
         )
     texts = [name for name in columns if sample[name].dtype == pl.String]
-    kinds = {name: _kinds(sample[name]) for name in texts}
-    tries = sorted(product(*kinds.values()), key=lambda types: sum(kind is not None for kind in types))
+    truth = bool(re.search(r"(?i)\b(true|false)\b", re.sub(r"'[^']*'", "", text)))
+    kinds = {name: _kinds(sample[name], truth=truth) for name in texts}
+    # Text is tried first, because comparing numbers would change 007; truth values, if the condition has one.
+    tries = sorted(
+        product(*kinds.values()),
+        key=lambda types: sum(0 if kind is None else -truth if kind == pl.Boolean else 1 for kind in types),
+    )
     reason = ""
     for types in tries:
         chosen = {name: kind for name, kind in zip(texts, types, strict=True) if kind is not None}
@@ -93,12 +99,15 @@ def condition(text: str, sample: Mapping[str, pl.Series], file: str) -> Conditio
     raise DataError(f"where={text!r} cannot be applied ({reason or 'it gives no truth value'}). Correct it.")
 
 
-def _kinds(values: pl.Series) -> list[pl.DataType | None]:
-    """Return the types that a column of text can get; None is text. Integers keep all their digits."""
+def _kinds(values: pl.Series, *, truth: bool) -> list[pl.DataType | None]:
+    """Return the types that a column of text can get; None is text. Integers keep all their digits.
+
+    `truth`: the condition has a truth value, so that 0 and 1 may be some, too.
+    """
     text = values.drop_nulls().str.strip_chars().str.to_lowercase()
     text = text.filter(text != "")
-    if len(text) and text.is_in(["true", "false"]).all():
-        return [None, pl.Boolean()]
+    if len(text) and text.is_in(["true", "false", *(["0", "1"] if truth else [])]).all():
+        return [pl.Boolean()] if truth else [None, pl.Boolean()]
     numbers = text.filter(text.str.contains(_NUMBER))
     if not len(numbers):
         return [None]
@@ -108,11 +117,12 @@ def _kinds(values: pl.Series) -> list[pl.DataType | None]:
 def _read(name: str, kind: pl.DataType | None, own: pl.DataType) -> pl.Expr:
     """Read a column for the condition: text without blanks around it, where nothing is null, or as a `kind`."""
     if own != pl.String:
-        return pl.col(name)
+        return pl.col(name).fill_nan(None) if own.is_float() else pl.col(name)
     text = pl.col(name).str.strip_chars()
     if kind is None:
         return pl.when(text != "").then(text).alias(name)
     if kind == pl.Boolean:
         lower = text.str.to_lowercase()
-        return pl.when(lower.is_in(["true", "false"])).then(lower == "true").alias(name)
-    return text.cast(kind, strict=False).alias(name)
+        return pl.when(lower.is_in(["true", "false", "0", "1"])).then(lower.is_in(["true", "1"])).alias(name)
+    number = text.cast(kind, strict=False)
+    return (number.fill_nan(None) if kind.is_float() else number).alias(name)

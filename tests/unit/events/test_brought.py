@@ -222,10 +222,10 @@ def test_a_part_without_the_line_of_names_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("column", "values", "words"),
     [
-        ("behavior_type", [1, 4], 'behavior_type has several kinds.* where="behavior_type = 1"'),
+        ("behavior_type", [1, 4], 'behavior_type has several kinds.* where='behavior_type = 1''),
         ("is_click", [0, 1], "is_click has several kinds of events"),
-        ("clicked", ["false", "true"], 'clicked has several kinds.* where="clicked = false"'),
-        ("quantity", [2, -1], 'quantity has negative numbers, .* where="quantity > 0"'),
+        ("clicked", ["false", "true"], 'clicked has several kinds.* where='clicked = false''),
+        ("quantity", [2, -1], 'quantity has negative numbers, .* where='quantity > 0''),
     ],
 )
 def test_kinds_of_events_in_numbers_are_noted(column: str, values: list[Any], words: str) -> None:
