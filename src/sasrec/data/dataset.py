@@ -278,9 +278,12 @@ def open_dataset(folder: str | Path, *, verify: bool = True) -> Dataset:
         manifest = _manifest(folder)
         try:
             return _opened(folder, manifest, verify=verify)
-        except DataError:
-            if _manifest(folder) == manifest:
-                raise  # else somebody has just replaced the data set
+        except (DataError, OSError) as error:
+            if _manifest(folder) != manifest:
+                continue  # somebody has just replaced the data set
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"{folder} cannot be read: {error}. Check the disk and the permissions.") from None
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from sasrec.events.streams import is_empty
 from sasrec.files import whole_file
 
 _RAW_SHOWN = 200
+_NAMED = 6  # files that a note lists
 _LOCATED = {"file": pl.Int32, **REJECTS}
 
 
@@ -84,6 +85,7 @@ def read_events(source: Any, config: DataConfig, rejects_path: Path | None = Non
 def _read(inputs: list[Input], config: DataConfig, rejects_path: Path | None) -> Events:
     inputs, notes = _with_content(inputs)
     frames, rejects, names = [], [], []
+    named: set[tuple[str, str]] = set()
     integer_ids, has_time, left_out = [True, True], set(), 0
     codes = {"user": IdCodes(), "item": IdCodes()}
     for name, piece in _pieces(inputs, config):
@@ -95,11 +97,13 @@ def _read(inputs: list[Input], config: DataConfig, rejects_path: Path | None) ->
         notes += [note for note in piece.notes if note not in notes]
         integer_ids = [so_far and now for so_far, now in zip(integer_ids, piece.integer_ids, strict=True)]
         has_time.add(piece.has_time)
+        roles = {column.role: column.name for column in piece.facts}
+        named.add((roles["user"], roles["item"]))
         left_out += piece.left_out
     timed = _all_timed(has_time, names)
     rows = pl.concat(frames, how="diagonal")
     frames.clear()
-    rows, bad = _without_furniture(rows, codes)
+    rows, bad = _without_furniture(rows, codes, named)
     rejects.append(bad)
     for role, found in codes.items():
         rows, bad = _without_bad_ids(rows, role, found, config.missing)
@@ -116,7 +120,9 @@ def _read(inputs: list[Input], config: DataConfig, rejects_path: Path | None) ->
         if config.time_format and not has_year(config.time_format):
             notes.append("the times have no year, so all are read as of one year: December is after January")
     else:
-        notes.append("no column is read as the time; the order of the rows is taken as the order in time")
+        listed = f" of {', '.join(names[:_NAMED])}" if len(names) > 1 else ""
+        listed += " …" if len(names) > _NAMED else ""
+        notes.append(f"no column is read as the time; the order of the rows{listed} is taken as the order in time")
     if config.where:
         notes.append(f"`where` leaves out {left_out:,} rows; {rows.height:,} are kept")
     users, user_ids = codes["user"].sorted(rows["user"])
@@ -230,9 +236,11 @@ def _parsed(piece: Piece, config: DataConfig, file: pl.Expr, codes: dict[str, Id
     return rows.hstack(parsed if parsed["integer"].null_count() else parsed.select("integer"))
 
 
-def _without_furniture(rows: pl.DataFrame, codes: dict[str, IdCodes]) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _without_furniture(
+    rows: pl.DataFrame, codes: dict[str, IdCodes], named: set[tuple[str, str]]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Split rows into events, and rejects for other lines, such as a repeated header."""
-    reasons = furniture(rows, codes)
+    reasons = furniture(rows, codes, named)
     if reasons.null_count() == len(reasons):
         return rows, pl.DataFrame(schema=_LOCATED)
     bad = reasons.is_not_null()

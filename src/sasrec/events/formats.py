@@ -50,6 +50,8 @@ def parsed_by(time_format: str, text: pl.Series) -> pl.DataFrame:
         full = "%Y " + time_format
     # In Polars %f counts nanoseconds, and %Z is not read.
     full = full.replace(".%f", "%.f")
+    if re.search(r"%-?[HI]", full) and "%M" not in full:  # Polars needs minutes
+        read, full = read + ":00", full + ":%M"
     if "%Z" in full or "%f" in full:
         raise DataError(
             f"time_format={time_format!r} cannot be used: %Z, and %f without a point before it, are not read. "

@@ -45,7 +45,7 @@ def header_of(names: Sequence[str], columns: Sequence[pl.Series], config: DataCo
 
     `columns`: the values of each column below the first line. Names that are given, those of a user and an item,
     and numbered names such as V1, V2 decide. A date, a missing value, a number above numbers, a text that occurs
-    again, or looks like those below it, as k1 above k2, is no name. Else a known name is one, and perhaps a word
+    again, or looks like those below it, as k1 above k2, is a value. Else a known name is one, and perhaps a word
     above numbers, times, or texts that all have digits.
     """
     requested = {config.user_column, config.item_column, config.time_column} - {NO_TIME}

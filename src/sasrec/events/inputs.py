@@ -23,7 +23,7 @@ from sasrec.errors import DataError
 
 STDIN = "-"
 _NO_DATA = re.compile(r"(?i)^(readme|licen[sc]e|changelog)(\.(txt|rst))?$|\.(md|pdf|html?|crc|png|jpg)$|^[._]")
-_COPY = re.compile(r"(?i)( \(\d+\)| - copy| copy)(?=\.|$)")
+_COPY = re.compile(r"(?i)^copy of |( ?\(\d+\)|[ _-]+(copy|kopie|copie|copia)( \d+)?|\.(old|bak|orig))(?=\.|$)")
 _SPLITS = frozenset({"train", "training", "valid", "validation", "val", "dev", "test"})
 _PACKED = re.compile(r"(?i)\.(gz|bz2|xz|zst|zip)$")
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
@@ -79,6 +79,7 @@ def _inputs(source: Any, scratch: Path, query: str) -> Iterator[Input]:
             files = [Path(match) for match in matches if os.path.isfile(match)]
             if not files:
                 raise DataError(f"no file matches the pattern {source}. Check the path.")
+            _refuse_foreign(Path(os.path.commonpath([file.parent for file in files])), files)
             yield from (Input(path.name, path, part_of=str(source)) for path in files)
         else:
             yield Input(Path(source).name, Path(source))
@@ -147,12 +148,12 @@ def _parts(folder: Path) -> Iterator[Input]:
     if not paths:
         raise DataError(f"the folder {folder} contains no data. Check the path.")
     _refuse_foreign(folder, paths)
-    endings = {Path(_PACKED.sub("", path.name)).suffix.lower() for path in paths}
-    if len(endings) > 1:
+    suffixes = Counter(Path(_PACKED.sub("", path.name)).suffix for path in paths)
+    if len({suffix.lower() for suffix in suffixes}) > 1:
         listed = ", ".join(path.name for path in paths[:6]) + (" …" if len(paths) > 6 else "")
         raise DataError(
             f"the folder {folder} contains files of several formats ({listed}). Name the file with the events, or "
-            f"a pattern such as '{folder}/*{min(endings)}'."
+            f"a pattern such as '{folder}/*{max(suffixes, key=lambda each: suffixes[each])}'."
         )
     for path in paths:
         inner = path.relative_to(folder)
@@ -177,7 +178,8 @@ def _refuse_foreign(folder: Path, paths: list[Path]) -> None:
                 "one, or name the files."
             )
         stems[stem] = path
-    splits = {path.name.split(".")[0].lower() for path in paths} & _SPLITS
+    inner = [str(path.relative_to(folder)).lower() if folder in path.parents else path.name for path in paths]
+    splits = {word for name in inner for word in re.split(r"[^a-z]+", name)} & _SPLITS
     if len(splits) > 1:
         raise DataError(
             f"{folder} has files of a split ({', '.join(sorted(splits))}), which are not parts in this order. "

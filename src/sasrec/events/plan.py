@@ -15,12 +15,14 @@ from sasrec.events.kinds import mixed_kinds
 from sasrec.events.pieces import LINE
 from sasrec.events.profile import words
 from sasrec.events.roles import Columns
-from sasrec.events.sequences import BRACKETED, elements, list_form, split_lists
+from sasrec.events.sequences import BRACKETED, elements, list_form, shares_elements, split_lists
 from sasrec.events.where import Condition, condition
 
 _SEVERAL = re.compile(r"(?i)(s|list|seq|sequence|history)$")
 _FEW = 1000  # lists that are tried
-_OF_HISTORIES = frozenset({"hist", "history", "prev", "previous", "past", "seq", "sequence", "prefix"})
+_OF_HISTORIES = frozenset(
+    {"hist", "history", "prev", "previous", "past", "seq", "sequence", "prefix", "recent", "context"}
+)
 _OF_LISTS = _OF_HISTORIES | {"item", "id", "list", "token", "click", "clicked", "product"}
 
 
@@ -113,7 +115,7 @@ def plan_of(
 
 
 def _refuse_unclear_lists(columns: Columns, sample: Mapping[str, pl.Series], file: str) -> None:
-    """Raise DataError if items look like lists of words, and no user has two rows or their name says lists.
+    """Raise DataError if items look like lists of words: no user has two rows, or the name or the words say so.
 
     Remedy: say what they are.
     """
@@ -122,8 +124,11 @@ def _refuse_unclear_lists(columns: Columns, sample: Mapping[str, pl.Series], fil
         return  # one of both has a type that is no text
     users, items = sample[columns.user].filter(usable), sample[columns.item].filter(usable)
     form = list_form(items, named=True)
+    if form is None or (form == " " and not shares_elements(items, form)):
+        return
     several = _may_hold_lists(columns.item) and not columns.item.isdecimal()
-    if form is None or (not several and (len(users) < 2 or users.n_unique() < len(users))):
+    one_row_each = len(users) > 1 and users.n_unique() == len(users)
+    if not several and not one_row_each and not (form != " " and shares_elements(items, form)):
         return
     if form == "," and items.str.contains(", ", literal=True).any() and not items.str.contains(",.*,").any():
         return  # a name such as "Doe, John"
@@ -173,8 +178,10 @@ def histories_beside(columns: Columns, lists: Mapping[str, object], config: Data
         name
         for name in lists
         if name != columns.item
-        and {word.removesuffix("s") for word in words(name)} <= own | _OF_LISTS
-        and (_SEVERAL.search(name) or _OF_HISTORIES & set(words(name)))
+        and (
+            _OF_HISTORIES & set(words(name))
+            or ({word.removesuffix("s") for word in words(name)} <= own | _OF_LISTS and _SEVERAL.search(name))
+        )
     ]
     if not found:
         return []
@@ -208,7 +215,7 @@ def _as_pairs(columns: Columns, item: str, role: str) -> str:
 
 def _may_hold_lists(name: str) -> bool:
     """Whether the name of a column says that it holds several items, or is only a number."""
-    return name.isdecimal() or bool(_SEVERAL.search(name))
+    return name.isdecimal() or (bool(_SEVERAL.search(name)) and words(name)[-1:] not in (["business"], ["news"]))
 
 
 def _refuse_unreadable(name: str, items: pl.Series, file: str) -> None:

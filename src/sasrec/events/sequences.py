@@ -43,6 +43,18 @@ def list_form(values: pl.Series, *, named: bool = False) -> str | None:
     return None
 
 
+def shares_elements(values: pl.Series, form: str) -> bool:
+    """Return whether most elements of lists of several elements occur in other rows, too, as items do."""
+    text = values.drop_nulls().str.strip_chars().str.strip_chars(f"{form} ").unique()
+    rows = pl.DataFrame({"row": pl.int_range(len(text), eager=True)}).with_columns(
+        element=text.str.replace_all(_SEPARATORS[form], "\x1f").str.split("\x1f")
+    )
+    several = rows.filter(pl.col("element").list.len() > 1).explode("element")["element"].unique()
+    counts = rows.explode("element").unique().group_by("element").len()
+    again = counts.filter((pl.col("len") > 1) & pl.col("element").is_in(several.implode())).height
+    return len(several) > 0 and 2 * again > len(several)
+
+
 def split_lists(rows: pl.DataFrame, item_form: str, time_form: str | None) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Split the texts of `item`, and of `time` if `time_form` is given, and return rows of events, and rejects.
 

@@ -33,8 +33,11 @@ _DURATION = re.compile(
     r"(watch|play|dwell|listen|view|read|spent|response|run|life|screen)[a-z]*[_ ]?time)"
 )
 _ID = re.compile(r"(?i)(^|[^a-z])(id|ids|no|nr|number|code|sku|price|amount)$|[a-z]Id$")
-_HOURS = frozenset({"hour", "hours", "hr", "hh", "h", "stunde", "uur", "heure", "hora"})
-_OF_DAY = frozenset({"tod", "clock", "second", "seconds", "sec", "secs", "minute", "minutes", "hhmm", "hhmmss"})
+_HOURS = frozenset({"hour", "hr", "hh", "h", "stunde", "uur", "heure", "hora"})
+_OF_DAY = frozenset(
+    {"tod", "clock", "second", "sec", "minute", "hhmm", "hhmmss", "timeframe", "offset", "midnight"}
+)
+_NO_CLOCK = frozenset({"length", "runtime", "score", "opening", "closing", "result", "playtime", "pace"})
 _COUNTER_ROWS = 10
 _REPEATED = 6  # so many more rows of known items would hardly have the same times by chance
 
@@ -116,10 +119,16 @@ def _refuse_rivals(
     if finer:
         both = ", ".join([best, *finer])
         raise DataError(f"{file}: more than one column could be the time ({both}). {time_remedy([best])}")
-    clocks = [name for name in values if name != best and (is_clock(values[name]) or _is_hour(name, values[name]))]
+    clocks = [
+        name
+        for name in values
+        if name != best
+        and not (_DURATION.search(name) or _NO_CLOCK & set(words(name)))
+        and (is_clock(values[name]) or _is_hour(name, values[name]))
+    ]
     if clocks and (kinds[best] in (OTHER_DATES, "yyyymmdd") or _are_days(values[best])):
         raise DataError(
-            f"{file}: the column {best} has dates, and {clocks[0]} has times of day, such as "
+            f"{file}: the column {best} has dates, and {clocks[0]} may have times of day, such as "
             f"{profiles[clocks[0]].example}. Join both in one column, or use time_column={best!r} for days only."
         )
 
@@ -131,7 +140,7 @@ def _is_hour(name: str, values: pl.Series) -> bool:
     if not len(numbers) or numbers.null_count():
         return False
     hour = bool(_HOURS & parts) and bool(numbers.is_between(0, 23).all())
-    return hour or (len(parts) == 1 and bool(_OF_DAY & parts) and bool(numbers.is_between(0, 86_400).all()))
+    return hour or (bool(_OF_DAY & parts) and bool(numbers.is_between(0, 86_400_000).all()))
 
 
 def _are_days(values: pl.Series) -> bool:
