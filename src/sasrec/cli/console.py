@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from rich.console import Console
 from rich.markup import escape
 
@@ -30,4 +32,6 @@ def say(console: Console, sentence: str, *, label: str = "", style: str = "") ->
     """
     if out.quiet and label != "error:":
         return
-    console.print((f"[{style}]{label}[/{style}] " if label else "") + escape(sentence))
+    # A line break inside quotes would come along when a command is copied from the terminal.
+    unbroken = console.soft_wrap or re.search(r"""--\w+ ['"][^'"]* """, sentence) is not None
+    console.print((f"[{style}]{label}[/{style}] " if label else "") + escape(sentence), soft_wrap=unbroken)

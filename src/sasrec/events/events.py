@@ -98,7 +98,7 @@ def _read(inputs: list[Input], config: DataConfig, rejects_path: Path | None) ->
         integer_ids = [so_far and now for so_far, now in zip(integer_ids, piece.integer_ids, strict=True)]
         has_time.add(piece.has_time)
         roles = {column.role: column.name for column in piece.facts}
-        named.add((roles["user"], roles["item"]))
+        named.add((roles.get("user", ""), roles.get("item", "")))
         left_out += piece.left_out
     timed = _all_timed(has_time, names)
     rows = pl.concat(frames, how="diagonal")

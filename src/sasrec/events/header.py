@@ -56,12 +56,12 @@ def header_of(names: Sequence[str], columns: Sequence[pl.Series], config: DataCo
     known = [name for name in names if is_known(name)]
     if {"user", "item"} <= {role_of(name) for name in known} or _are_numbered(names, columns):
         return "names"
+    if any(re.search(r"[a-zA-Z](_?id|_?ID|Id|_at|At)$", name) for name in known):
+        return "names"
     pairs = list(zip(names, columns, strict=True))
     missing = {word.strip().lower() for word in config.missing.split(",")}
     if any(_is_value(name, values) or name.lower() in missing for name, values in pairs):
         return ""
-    if any(re.search(r"(?i)[a-z](_?id|Id|Column|At)$", name) for name in known):
-        return "names"
     again = [bool((values == name).any()) for name, values in pairs if name]
     if (any(again) and not all(again)) or any(_looks_like(name, values) for name, values in pairs):
         return ""

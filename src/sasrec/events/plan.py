@@ -15,10 +15,9 @@ from sasrec.events.kinds import mixed_kinds
 from sasrec.events.pieces import LINE
 from sasrec.events.profile import words
 from sasrec.events.roles import Columns
-from sasrec.events.sequences import BRACKETED, elements, list_form, shares_elements, split_lists
+from sasrec.events.sequences import BRACKETED, SEVERAL, elements, list_form, shares_elements, split_lists
 from sasrec.events.where import Condition, condition
 
-_SEVERAL = re.compile(r"(?i)(s|list|seq|sequence|history)$")
 _FEW = 1000  # lists that are tried
 _OF_HISTORIES = frozenset(
     {"hist", "history", "prev", "previous", "past", "seq", "sequence", "prefix", "recent", "context"}
@@ -180,7 +179,7 @@ def histories_beside(columns: Columns, lists: Mapping[str, object], config: Data
         if name != columns.item
         and (
             _OF_HISTORIES & set(words(name))
-            or ({word.removesuffix("s") for word in words(name)} <= own | _OF_LISTS and _SEVERAL.search(name))
+            or ({word.removesuffix("s") for word in words(name)} <= own | _OF_LISTS and SEVERAL.search(name))
         )
     ]
     if not found:
@@ -215,7 +214,7 @@ def _as_pairs(columns: Columns, item: str, role: str) -> str:
 
 def _may_hold_lists(name: str) -> bool:
     """Whether the name of a column says that it holds several items, or is only a number."""
-    return name.isdecimal() or (bool(_SEVERAL.search(name)) and words(name)[-1:] not in (["business"], ["news"]))
+    return name.isdecimal() or (bool(SEVERAL.search(name)) and words(name)[-1:] not in (["business"], ["news"]))
 
 
 def _refuse_unreadable(name: str, items: pl.Series, file: str) -> None:

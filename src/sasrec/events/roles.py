@@ -17,7 +17,7 @@ from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
 from sasrec.events.evidence import by_custom, evidence
 from sasrec.events.profile import Profile, profile
-from sasrec.events.sequences import list_form
+from sasrec.events.sequences import list_form, looks_like_lists
 from sasrec.events.time_column import time_column, time_remedy
 
 # Recognised names, normalised by `_normalised`: lower case, without blanks, hyphens and underscores.
@@ -240,6 +240,11 @@ def given(sample: Mapping[str, pl.Series], config: DataConfig, file: str) -> tup
             )
         lists |= role in ("items", "times")
         role = {"items": "item", "times": "time"}.get(role, role)
+        if column in roles.values():
+            raise DataError(
+                f"columns={config.columns!r} gives the column {column!r} of {file} two roles. Choose different "
+                "columns; where names are numbers, write the names."
+            )
         if role not in ("user", "item", "time") or role in roles:
             raise DataError(
                 f"columns={config.columns!r} gives the role {role!r}, which is unknown or given twice. Use user, "
@@ -262,6 +267,11 @@ def _or_lists(profiles: Sequence[Profile]) -> str:
     distinct = len(profiles) > 2 and profiles[0].rows == profiles[0].distinct > 1
     lists = distinct and all(each.may_be_id for each in profiles)
     return ". If each line is a user with the user's items, use columns='user,items'" if lists else ""
+
+
+def pair_name(name: str, names: Sequence[str]) -> str:
+    """Return a column for the setting `columns`: its name, or its number if signs in the name would be misread."""
+    return str(names.index(name)) if name in names and re.search(r"""[,'"\\\n]|^-|^\d+$""", name) else name
 
 
 def _by_number(name: str | None, names: Sequence[str]) -> str | None:
@@ -307,10 +317,15 @@ def _unnamed(
         f"{each.name}: {each.looks_like} ({each.example[:40]})" for each in profiles[:_DESCRIBED]
     )
     more = f"; and {len(profiles) - _DESCRIBED} more" if len(profiles) > _DESCRIBED else ""
-    names = {role: name for name, role in roles.items()} | {
-        role: "NAME" for role in missing if role not in roles.values()
-    }
-    pairs = ",".join(f"{names[role]}:{role}" for role in ("user", "item", "time") if role in names)
+    found = {role: pair_name(name, list(sample)) for name, role in roles.items()}
+    found |= {role: "NAME" for role in missing if role not in found}
+    item = next((name for name, role in roles.items() if role == "item"), None)
+    lists = item is not None and "item" in missing and looks_like_lists(item, sample[item])
+    pairs = ",".join(
+        f"{found[role]}:{'items' if role == 'item' and lists else role}"
+        for role in ("user", "item", "time")
+        if role in found
+    )
     return (
         f"{file}: no column is named like the {' or the '.join(missing)}. Its columns are {described}{more}. Name "
         f"them, for example columns={pairs!r}."

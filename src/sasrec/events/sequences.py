@@ -19,6 +19,8 @@ _QUOTED_TEXT = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 _QUOTED = rf"[uU]?{_QUOTED_TEXT}"
 _SEPARATORS = {",": r"\s*,\s*", "|": r"\s*\|\s*", ";": r"\s*;\s*", " ": r"\s+"}
 BRACKETED = "[]"
+SEVERAL = re.compile(r"(?i)(s|list|seq|sequence|history)$")
+"""Names that say that a column holds several items."""
 _MANY = 7  # fields of equal lines that are rather items than columns
 
 
@@ -41,6 +43,13 @@ def list_form(values: pl.Series, *, named: bool = False) -> str | None:
         if whole > 0.95 and longest >= (1 if named else 2):  # type: ignore[operator]
             return separator
     return None
+
+
+def looks_like_lists(name: str, values: pl.Series) -> bool:
+    """Return whether a column that nothing names as the item may hold lists: its name, or shared elements, say "
+    "so."""
+    form = list_form(values, named=True)
+    return form is not None and (bool(SEVERAL.search(name)) or form == BRACKETED or shares_elements(values, form))
 
 
 def shares_elements(values: pl.Series, form: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gzip
 import io
 import json
@@ -14,7 +15,7 @@ import polars as pl
 import pytest
 
 import sasrec
-from sasrec.errors import DataError
+from sasrec.errors import ConfigError, DataError
 from tests.reading import histories, made, notes
 
 START = 1_600_000_000
@@ -199,6 +200,9 @@ def test_conditions_read_text_without_blanks_and_nothing_as_null(
         (("e.csv", "e.csv.gz"), "may be the same events twice"),
         (("e.csv", "e (1).csv"), "may be the same events twice"),
         (("train.csv", "test.csv"), r"files of a split \(test, train\)"),
+        (("ml.train.inter", "ml.valid.inter"), r"files of a split \(train, valid\)"),
+        (("a.csv", "Copy of a.csv"), "may be the same events twice"),
+        (("a.csv", "a_kopie 2.csv"), "may be the same events twice"),
         (("a.parquet", "_delta_log/0.json"), "a table of Delta Lake or Iceberg"),
     ],
 )
@@ -298,3 +302,74 @@ def test_a_password_is_not_shown_for_any_database() -> None:
     with pytest.raises(DataError) as refused:
         sasrec.prepare("mysql://me:secret@host/db", query="SELECT 1")
     assert "secret" not in str(refused.value)
+
+
+def test_lists_of_objects_beside_an_item_are_not_unpacked(tmp_path: Path) -> None:
+    rows = [
+        {"user": u, "place": i, "time": t, "pics": [None, [], [{"url": 1}, {"url": 2}]][n % 3]}
+        for n, (u, i, t) in enumerate(ROWS)
+    ]
+    path = made(tmp_path, "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    for source in (path, pl.read_ndjson(path)):
+        assert histories(source, item="place") == HISTORIES
+        assert histories(source, columns="user:user,place:item,time:time") == HISTORIES
+
+
+def test_what_is_unpacked_is_noted() -> None:
+    rows = [{"user": user, "seen": [{"item": item} for item in items]} for user, items in HISTORIES.items()]
+    assert histories(pl.DataFrame(rows)) == HISTORIES
+    assert "each element of seen is an event" in notes(pl.DataFrame(rows))
+
+
+def test_deeply_nested_fields_have_names(tmp_path: Path) -> None:
+    rows = [{"context": {"user": {"id": u}}, "what": {"item": {"id": i}}, "time": t} for u, i, t in ROWS]
+    path = made(tmp_path, "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    options = {"columns": "context.user.id:user,what.item.id:item,time:time"}
+    assert histories(path, **options) == histories(pl.DataFrame(rows), **options) == HISTORIES
+
+
+@pytest.mark.parametrize(
+    ("condition", "kept"),
+    [
+        ("ok <> false", ["a", "c"]),
+        ("ok != true", ["b"]),
+        ("ok = true", ["a", "c"]),
+        ("flag = true", ["a"]),
+        ("flag = 1", ["a"]),
+    ],
+)
+def test_conditions_on_truth_values(condition: str, kept: list[str], tmp_path: Path) -> None:
+    path = made(tmp_path, "a.csv", "user,item,ok,flag\nu,a,True,1\nu,b,False,0\nu,c,TRUE,0\n")
+    assert histories(path, where=condition) == {"u": kept}
+
+
+def test_nan_fulfils_no_condition() -> None:
+    frame = pl.DataFrame({"user": ["u"] * 3, "item": ["a", "b", "c"], "r": [4.5, float("nan"), 2.5]})
+    assert histories(frame, where="r > 3") == {"u": ["a"]}
+
+
+def test_the_note_on_kinds_has_a_condition_that_works(tmp_path: Path) -> None:
+    path = made(tmp_path, "a.csv", "user,item,event type\n" + "u,a,view\nu,b,buy\nu,c,view\n")
+    condition = re.search(r"set where=('.*')$", next(note for note in notes(path) if "several kinds" in note))
+    assert condition is not None
+    assert histories(path, where=ast.literal_eval(condition[1])) == {"u": ["a", "c"]}
+    with pytest.raises(ConfigError, match='Write the column as "user"'):
+        sasrec.prepare(path, where="user = 'u'")
+
+
+def test_hours_alone_are_a_format(tmp_path: Path) -> None:
+    path = made(tmp_path, "a.csv", "user,item,time\nu,b,2014-12-06 03\nu,a,2014-12-06 02\n")
+    assert histories(path, time_format="%Y-%m-%d %H") == {"u": ["a", "b"]}
+
+
+@pytest.mark.parametrize("name", ["duration", "length", "hours", "score"])
+def test_lengths_beside_days_are_not_times_of_day(name: str, tmp_path: Path) -> None:
+    value = "3" if name == "hours" else "03:45"
+    path = made(tmp_path, "a.csv", f"user,item,date,{name}\nu,b,2020-01-02,{value}\nu,a,2020-01-01,{value}\n")
+    assert histories(path) == {"u": ["a", "b"]}
+
+
+def test_the_order_of_files_without_times_is_noted(tmp_path: Path) -> None:
+    for month in ("Oct", "Nov"):
+        made(tmp_path, f"2019-{month}.csv", "user,item\nu,a\n")
+    assert any("rows of 2019-Nov.csv, 2019-Oct.csv is taken as the order" in note for note in notes(tmp_path))

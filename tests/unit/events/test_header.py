@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,56 @@ def test_marks_and_further_items_are_not_read_as_ids(
 ) -> None:
     with pytest.raises(DataError, match=words):
         sasrec.prepare(made(tmp_path, text), **options)
+
+
+@pytest.mark.parametrize(
+    ("text", "roles", "read"),
+    [
+        ("zoe,lamp,NA\nbob,toy,4\nbob,vase,3\n", "user,item,-", {"zoe": ["lamp"], "bob": ["toy", "vase"]}),
+        ("u1,i1,none\nu1,i2,some\n", "user,item,-", {"u1": ["i1", "i2"]}),
+        ("0,1\nu1,i5\nu1,i6\n", "user,item", {"u1": ["i5", "i6"]}),
+        (",0,1\n0,u1,i5\n1,u1,i6\n", "-,user,item", {"u1": ["i5", "i6"]}),
+        ('"V1","V2"\nu1,i5\nu1,i6\n', "user,item", {"u1": ["i5", "i6"]}),
+        ("column_1,column_2\nuser_1,item_5\n", "user,item", {"user_1": ["item_5"]}),
+        ("user_id,0\n101,5\n102,6\n", "user,item", {"101": ["5"], "102": ["6"]}),
+        ("1,2,ts\na,x,1600000000\na,y,1600000001\n", "user,item,time", {"a": ["x", "y"]}),
+    ],
+)
+def test_missing_values_are_in_rows_and_numbered_names_in_headers(
+    text: str, roles: str, read: dict[str, list[str]], tmp_path: Path
+) -> None:
+    assert histories(made(tmp_path, text), columns=roles) == read
+
+
+@pytest.mark.parametrize(
+    ("text", "roles", "note"),
+    [
+        ("guest,home\nu1,page1\nu2,page2\n", "user,item", r"\(guest,home\) is read as the names of the columns"),
+        ("user,mp3\nann,song3\nbob,song4\n", "user,item", r"\(user,mp3\) is read as a row"),
+        ("buyer,thing,2019\nk1,t1,5\nk2,t2,6\n", "user,item,-", r"\(buyer,thing,2019\) is read as a row"),
+    ],
+)
+def test_a_first_line_that_can_be_both_is_noted(text: str, roles: str, note: str, tmp_path: Path) -> None:
+    found = sasrec.prepare(made(tmp_path, text), columns=roles).report["warnings"]
+    assert any(re.search(note, each) for each in found), found
+
+
+def test_one_column_does_not_get_two_roles(tmp_path: Path) -> None:
+    path = made(tmp_path, "1,2,ts\na,x,1600000000\na,y,1600000001\n")
+    with pytest.raises(DataError, match=r"gives the column '1' of a\.csv two roles"):
+        sasrec.prepare(path, columns="0:user,1:item")
+
+
+def test_quoted_signs_are_not_separators(tmp_path: Path) -> None:
+    text = '"User-ID";"ISBN";"Book, Rating"\n"1";"x";"5"\n"1";"y";"3"\n'
+    assert histories(made(tmp_path, text)) == {"1": ["x", "y"]}
+
+
+def test_ids_that_also_occur_elsewhere_are_not_a_header(tmp_path: Path) -> None:
+    path = made(tmp_path, "user,item\nmember,book\nmember,pen\nann,book\n")
+    assert histories(path) == {"ann": ["book"], "member": ["book", "pen"]}
+
+
+def test_own_names_in_other_letters_are_a_repeated_header(tmp_path: Path) -> None:
+    path = made(tmp_path, 'client,offer\na,x\nClient, "Offer"\nvarchar(20),int(11)\n--,**\nb,y\n')
+    assert histories(path, columns="client:user,offer:item", max_rejects=3) == {"a": ["x"], "b": ["y"]}

@@ -110,3 +110,23 @@ def test_a_history_beside_an_item_with_a_time_is_noted_and_without_a_time_asked_
     assert "history is not read, because each row has its own item and time" in notes(path)
     with pytest.raises(DataError, match="history has lists of items, such as x y, beside item"):
         sasrec.prepare(pl.read_csv(path).drop("time"))
+
+
+def test_text_lists_whose_elements_come_again_are_asked_about() -> None:
+    frame = pl.DataFrame({"user": ["a", "b", "a"], "sku": ["p1;p2;p3", "p2;p4", "p3;p4"]})
+    with pytest.raises(DataError, match="sku, such as p1;p2;p3, may be a list of items"):
+        sasrec.prepare(frame)
+    assert histories(frame.with_columns(sku=pl.Series(["Jim; Joe", "Ann; Bob", "Heat"])))["b"] == ["Ann; Bob"]
+
+
+@pytest.mark.parametrize(
+    ("name", "items"), [("business", ["Joe's Pizza", "Bob's Bar"]), ("movie", ["The Big Sleep", "Heat"])]
+)
+def test_names_of_items_with_blanks_are_not_lists(name: str, items: list[str]) -> None:
+    assert histories(pl.DataFrame({"user": ["a", "b"], name: items})) == {"a": items[:1], "b": items[1:]}
+
+
+def test_the_remedy_for_unknown_names_says_lists() -> None:
+    frame = pl.DataFrame({"who": ["a", "b", "c"], "history": ["x y z", "y z", "x z"]})
+    with pytest.raises(DataError, match="columns='who:user,history:items'"):
+        sasrec.prepare(frame)
