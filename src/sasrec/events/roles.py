@@ -185,7 +185,7 @@ def by_content(
     described = "; ".join(f"{each.name}: {each.looks_like} ({each.example})" for each in profiles)
     raise DataError(
         f"{file} has no header with known names, and the content does not show which column is which. Its columns "
-        f"are {described}. Name them in order, for example columns={_suggested(profiles)!r}{_or_lists(profiles)}"
+        f"are {described}. {_if_lists(profiles)}Name them in order, for example columns={_suggested(profiles)!r}"
     )
 
 
@@ -262,11 +262,11 @@ def given(sample: Mapping[str, pl.Series], config: DataConfig, file: str) -> tup
     return Columns(roles["user"], roles["item"], time, lists), notes
 
 
-def _or_lists(profiles: Sequence[Profile]) -> str:
-    """Return a second suggestion if each line can be a user with items."""
+def _if_lists(profiles: Sequence[Profile]) -> str:
+    """Return another suggestion if each line can be a user with items."""
     distinct = len(profiles) > 2 and profiles[0].rows == profiles[0].distinct > 1
     lists = distinct and all(each.may_be_id for each in profiles)
-    return ". If each line is a user with the user's items, use columns='user,items'" if lists else ""
+    return "If each line is a user with the user's items, use columns='user,items'. Otherwise: " if lists else ""
 
 
 def pair_name(name: str, names: Sequence[str]) -> str:
