@@ -11,7 +11,7 @@ import html
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast, get_type_hints
 
 import tomli_w
 from annotated_types import Ge, Gt, Le, Lt
@@ -360,7 +360,21 @@ def _relations(config: RunConfig) -> list[tuple[bool, str]]:
     ]
 
 
+def _refuse_other_kinds(parts: dict[str, Any], source: str) -> None:
+    """Raise ConfigError for what pydantic would convert: a truth value or a text for a number, 1 for True."""
+    for part, kind in zip(dataclasses.fields(RunConfig), PARTS, strict=True):
+        given = parts.get(part.name)
+        kinds = get_type_hints(kind)
+        for name, value in given.items() if isinstance(given, dict) else ():
+            numeric = kinds.get(name) in (int, float)
+            if numeric and isinstance(value, bool | str):
+                raise ConfigError(f"{source}: `{name}` must be a number, not {value!r}")
+            if kinds.get(name) is bool and type(value).__name__ not in ("bool", "bool_"):  # also of NumPy
+                raise ConfigError(f"{source}: `{name}` must be true or false, not {value!r}")
+
+
 def _validated(parts: dict[str, Any], source: str) -> RunConfig:
+    _refuse_other_kinds(parts, source)
     try:
         # extra="forbid" at every level: a misspelt key must not pass as a default.
         return _ADAPTER.validate_python(parts, strict=False, extra="forbid")
