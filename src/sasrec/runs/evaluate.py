@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,7 +21,7 @@ from sasrec.data.dataset import Dataset, open_dataset
 from sasrec.data.items import Items
 from sasrec.data.other_file import with_test_file
 from sasrec.data.splits import Split, split_events
-from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationError
+from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationError, SasrecWarning
 from sasrec.evaluation.measure import evaluate_scorer
 from sasrec.evaluation.metrics import CUTOFFS, Metrics
 from sasrec.events.report import summary
@@ -29,6 +30,7 @@ from sasrec.models import SequenceModel
 from sasrec.ranking.recommender import Recommender
 from sasrec.ranking.scorers import ModelScorer
 from sasrec.runs.folder import RunFolder
+from sasrec.runs.seal import changed, refuse_changed, seal
 from sasrec.runtime.device import pick_device
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import joined, rank
@@ -56,14 +58,31 @@ def load(
 
 
 def _loaded(
-    folder: RunFolder, device: str, dataset: Dataset | str | Path | None, checkpoint: str | Path | None
+    folder: RunFolder,
+    device: str,
+    dataset: Dataset | str | Path | None,
+    checkpoint: str | Path | None,
+    *,
+    measuring: bool = False,
 ) -> tuple[Recommender, str]:
-    """Return the recommender of a run, and the setting `split` of its training."""
+    """Return the recommender of a run, and the setting `split` of its training.
+
+    `measuring`: the run is measured now, as it is.
+    """
     if not folder.path.exists():
         raise CheckpointError(f"the run {folder.path} does not exist. Check the path.")
     if not folder.config_file.exists():
         raise CheckpointError(
             f"{folder.path} is not a run, since it has no config.toml. Name a folder that `train` made."
+        )
+    if checkpoint is None and not measuring:
+        refuse_changed(folder.path, "checkpoint")
+    if changed(folder.path, folder.config_file.name):
+        warnings.warn(
+            f"{folder.config_file} has changed since the run was measured. Its data is used, but the settings of "
+            "the model are those of the checkpoint",
+            SasrecWarning,
+            stacklevel=3,
         )
     found = checkpoint_at(Path(checkpoint) if checkpoint else folder.path)
     data: Dataset | None = None
@@ -138,7 +157,7 @@ def evaluate(
         # A named checkpoint may not be the run's best, so its metrics stay out of the run's files. A file is not
         # the run's test.
         log = RunLog.of_run(None if only_returned else folder.log_file, log or RunLog(None))
-        recommender, how = _loaded(folder, device, dataset, checkpoint)
+        recommender, how = _loaded(folder, device, dataset, checkpoint, measuring=True)
         run_data = recommender.data
         assert run_data is not None, "only an export has no data"
         data, split = run_data, split_events(run_data, how)
@@ -214,4 +233,6 @@ def measure(
         log.event("metrics", **{name: metrics[name] for name in ("valid", "test") if name in metrics})
     except OSError as error:  # log.jsonl may belong to another user of a shared folder
         log.say(f"note: log.jsonl cannot be written, so the log lacks this measurement ({error})")
+    if rank() == 0 and folder is not None:
+        seal(folder.path, store.best(folder.checkpoints))
     return metrics

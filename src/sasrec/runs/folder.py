@@ -15,6 +15,7 @@ from sasrec.data.dataset import Dataset, open_dataset
 from sasrec.errors import ConfigError, DataError, EvaluationError, FolderError
 from sasrec.evaluation import metrics as figures
 from sasrec.locks import is_claimed, only_writer
+from sasrec.runs.seal import refuse_changed
 from sasrec.runtime.log import RunLog, events_of
 from sasrec.runtime.ranks import from_main, launch_id
 from sasrec.sources.resolve import prepared_folder
@@ -152,7 +153,11 @@ class RunFolder:
         return launch_id() if starts and starts[-1].get("launch") == launch_id() else ""
 
     def ending(self) -> Ending | None:
-        """Report how training ended; None if it was interrupted, still runs, or did not log its end."""
+        """Report how training ended; None if it was interrupted, still runs, or did not log its end.
+
+        Raises: EvaluationError if the log has changed since the run was measured. Remedy: restore it.
+        """
+        refuse_changed(self.path, self.log_file.name)
         events = [event for event in self.events() if event["event"] in ("start", "resume", "stopped", "metrics")]
         # A metrics event after the end means that the final weights were measured.
         last = max((at for at, event in enumerate(events) if event["event"] != "metrics"), default=-1)
@@ -174,8 +179,10 @@ class RunFolder:
     def metrics(self) -> figures.Metrics:
         """Read metrics.json, as `evaluate` returns it.
 
-        Raises: EvaluationError if the file is damaged. Remedy: run `sasrec evaluate` again.
+        Raises: EvaluationError if the file is damaged, or has changed since the run was measured. Remedy: run
+        `sasrec evaluate` again.
         """
+        refuse_changed(self.path, self.metrics_file.name, "checkpoint")
         try:
             metrics: dict[str, Any] = json.loads(self.metrics_file.read_text(encoding="utf-8"))
             _check_metrics(metrics)

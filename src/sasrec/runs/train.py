@@ -36,6 +36,7 @@ from sasrec.ranking.recommender import Recommender
 from sasrec.ranking.scorers import ModelScorer
 from sasrec.runs.evaluate import measure, recommender_of
 from sasrec.runs.folder import RunFolder
+from sasrec.runs.seal import unseal
 from sasrec.runtime.device import own_generators, pick_device
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import from_main, joined, launch_id, rank, restarted, world
@@ -219,6 +220,7 @@ def _resumed(
     data = folder.dataset(config)
     check_data(found, data)
     if rank() == 0:
+        unseal(folder.path)
         config.save(folder.config_file)
     step = found.state["step"]
     log.event("resume", checkpoint=found.path.name, step=step, ranks=world(), config=dataclasses.asdict(config))

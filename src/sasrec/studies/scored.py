@@ -21,6 +21,7 @@ from sasrec.evaluation.card import Candidates, differences
 from sasrec.evaluation.metrics import of_targets
 from sasrec.evaluation.significance import Difference
 from sasrec.runs.folder import RunFolder
+from sasrec.runs.seal import refuse_changed
 
 # A comparison is significant if its adjusted p-value is at most this.
 LEVEL = 0.05
@@ -168,6 +169,7 @@ def scored_run(name: str, candidates: Candidates, split: SplitName) -> Scored:
     try:
         of_scorer = (pl.col("scorer") == scorer) & (pl.col("split") == split)
         ranks = pl.col("full", "sampled").cast(pl.Float64)
+        refuse_changed(folder.path, folder.ranks_file.name)
         rows = pl.read_parquet(folder.ranks_file, glob=False).filter(of_scorer).sort("event")
         rows = rows.select("user", "event", ranks)
     except pl.exceptions.PolarsError:
