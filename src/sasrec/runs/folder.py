@@ -15,7 +15,7 @@ from sasrec.data.dataset import Dataset, open_dataset
 from sasrec.errors import ConfigError, DataError, EvaluationError, FolderError
 from sasrec.evaluation import metrics as figures
 from sasrec.locks import is_claimed, only_writer
-from sasrec.runs.seal import refuse_changed
+from sasrec.runs.seal import changed, refuse_changed
 from sasrec.runtime.log import RunLog, events_of
 from sasrec.runtime.ranks import from_main, launch_id
 from sasrec.sources.resolve import prepared_folder
@@ -71,7 +71,7 @@ class Ending:
 class RunFolder:
     """A run on disk: the paths of its files, and methods that read them.
 
-    RUN/     config.toml  log.jsonl  metrics.json  ranks.parquet  checkpoints/
+    RUN/     config.toml  log.jsonl  metrics.json  ranks.parquet  seal.json  checkpoints/
              dataset/ (only if `train` prepared the data)  rejects.csv (only if rows were rejected)
     EXPORT/  config.toml  items.parquet  checkpoints/
     """
@@ -99,6 +99,8 @@ class RunFolder:
         with ExitStack() as held:
 
             def hold() -> str:
+                if self.path.is_file():
+                    raise ConfigError(f"{self.path} is a file. Name a folder for the run as `train_dir`.")
                 copied = any(self.checkpoints.glob("*step-*/MANIFEST.json"))  # perhaps without hidden files
                 if not is_claimed(self.path) and not copied:
                     raise FolderError(
@@ -153,11 +155,7 @@ class RunFolder:
         return launch_id() if starts and starts[-1].get("launch") == launch_id() else ""
 
     def ending(self) -> Ending | None:
-        """Report how training ended; None if it was interrupted, still runs, or did not log its end.
-
-        Raises: EvaluationError if the log has changed since the run was measured. Remedy: restore it.
-        """
-        refuse_changed(self.path, self.log_file.name)
+        """Report how training ended; None if it was interrupted, still runs, or did not log its end."""
         events = [event for event in self.events() if event["event"] in ("start", "resume", "stopped", "metrics")]
         # A metrics event after the end means that the final weights were measured.
         last = max((at for at, event in enumerate(events) if event["event"] != "metrics"), default=-1)
@@ -172,9 +170,10 @@ class RunFolder:
             return None
 
     def is_finished(self) -> bool:
-        """Whether training has ended and the result was measured afterwards."""
+        """Whether training has ended and the result was measured afterwards, and its log is the one of then."""
         ending = self.ending()
-        return ending is not None and ending.measured and self.metrics_file.exists()
+        measured = ending is not None and ending.measured and self.metrics_file.exists()
+        return measured and not changed(self.path, self.log_file.name)
 
     def metrics(self) -> figures.Metrics:
         """Read metrics.json, as `evaluate` returns it.

@@ -267,8 +267,6 @@ def _prepared(
     `sources`: the data, and own validation and test events or None. Only rank 0 prepares and writes; every rank
     returns both. The data is written to RUN/dataset, unless the source is a prepared folder.
     """
-    if folder.path.is_file():
-        raise ConfigError(f"{folder.path} is a file. Name a folder for the run as `train_dir`.")
     own: list[Dataset] = []
     source, valid, test = sources
 

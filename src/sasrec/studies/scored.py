@@ -186,6 +186,7 @@ def scored_run(name: str, candidates: Candidates, split: SplitName) -> Scored:
         raise EvaluationError(f"{folder.ranks_file} and metrics.json come from different evaluations. {again}")
     if scorer != "model":
         return Scored(name, None, f"{folder.path.resolve()}:{scorer}", metrics["protocol"], rows)
+    refuse_changed(folder.path, folder.log_file.name)
     ended = folder.ending()
     if ended is not None and not ended.measured:
         raise EvaluationError(f"{folder.path} was trained further after it was measured. {again}")

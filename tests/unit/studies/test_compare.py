@@ -46,6 +46,7 @@ def altered(run: Path, to: Path, seed: int | None = None, **card: Any) -> Path:
     metrics = json.loads((to / "metrics.json").read_text())
     metrics["protocol"] |= card
     (to / "metrics.json").write_text(json.dumps(metrics))
+    (to / "seal.json").unlink()  # as if the run had been measured so
     if seed is not None:
         RunConfig.load(to / "config.toml").replace(seed=seed).save(to / "config.toml")
     return to
