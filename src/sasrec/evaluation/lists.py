@@ -50,7 +50,7 @@ def details_on_test(
     All values are on test, with the full catalogue as candidates. The baseline is that with the highest NDCG@10.
     A slice groups targets by history length, item popularity or time gap; "from" and "to" are the smallest and the
     largest such value in the slice (see `slices`). A measure of lists is None if it would average over nothing.
-    The measure "diversity" is present only if the items have groups.
+    The measure "diversity" is present only if the items have groups; "auc" is of the whole ranking.
 
     `scorers`: the model under "model", and the baselines. `ranks`: (rows,) ranks of the test targets, by scorer.
     """
@@ -59,7 +59,7 @@ def details_on_test(
     for name in ("model", "popularity"):
         with log.bar(f"{name}, lists", len(part.targets)) as bar:
             lists_BK = best_items(scorers[name], part, bar)
-        measures[name] = _list_measures(lists_BK, data, split, counts_V)
+        measures[name] = _list_measures(lists_BK, data, split, counts_V) | {"auc": auc(ranks[name], part)}
     ndcg = {name: metrics_from_ranks(ranks[name], (LENGTH,))["ndcg@10"] for name in ranks if name != "model"}
     best = max(ndcg, key=lambda name: ndcg[name])
     return {"lists": measures, "best_baseline": best, "slices": _slices(ranks, best, data, part, counts_V)}
@@ -80,6 +80,24 @@ def best_items(scorer: Scorer, part: EvaluationSplit, advance: Any = lambda rows
         advance(len(rows))
     # Each process filled its own rows and left the others 0, so the sum over processes has every row.
     return summed(lists_BK).astype(np.int64)
+
+
+def auc(ranks: npt.NDArray[np.float64], part: EvaluationSplit) -> float | None:
+    """Mean share of the other candidates that the target outranks, with ties as half (Rendle et al., UAI 2009).
+
+        (others - (rank - 1)) / others, averaged over the targets that have others
+
+    Others are the known items without the target and without the items of its history. None if no target has any.
+
+    `ranks`: (rows,) rank of each target in the full catalogue.
+    """
+    row_E, item_E = seen_items(part.histories, np.arange(len(part.targets)))
+    counted = part.known_V[item_E] & (item_E != part.targets[row_E])
+    pairs = np.unique(np.stack([row_E[counted], item_E[counted]]), axis=1)
+    seen = np.bincount(pairs[0], minlength=len(part.targets))
+    others = part.known_V[1:].sum() - part.known_V[part.targets] - seen
+    some = others > 0
+    return float(np.mean(1 - (ranks[some] - 1) / others[some])) if some.any() else None
 
 
 def coverage(lists_BK: Items, num_items: int) -> float:

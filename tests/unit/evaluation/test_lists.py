@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import sasrec
 from sasrec.data.histories import Histories
-from sasrec.evaluation.lists import coverage, intra_list_diversity, novelty, popularity, slices
+from sasrec.data.splits import split_events
+from sasrec.evaluation.lists import auc, coverage, intra_list_diversity, novelty, popularity, slices
 from sasrec.evaluation.metrics import metrics_from_ranks
+from tests.synthetic import chain_frame
 
 ITEMS, ROWS, K = 40, 50, 8
 DAY = 86_400 * 10**6
@@ -162,3 +166,30 @@ def test_without_times_there_are_no_slices_by_gap_and_every_grouping_holds_every
         assert sum(part["rows"] for part in found.values()) == groupings * len(ranks)
         total = sum(part["rows"] * part["ndcg@10"] for part in found.values()) / groupings
         assert total / len(ranks) == pytest.approx(metrics_from_ranks(ranks)["ndcg@10"])
+
+
+@pytest.mark.parametrize("split", ["leave-one-out", "temporal:0.8"])
+def test_auc_equals_a_plain_loop_over_the_other_candidates(split: str) -> None:
+    data = sasrec.prepare(chain_frame(users=30))
+    part = split_events(data, split).test
+    random = np.random.default_rng(3)
+    ranks, shares = [], []
+    for row, target in enumerate(part.targets.tolist()):
+        scores = random.integers(0, 6, data.num_items + 1)  # with many ties
+        history = set(part.histories.items[part.histories.starts[row] : part.histories.ends[row]].tolist())
+        others = [i for i in range(1, data.num_items + 1) if part.known_V[i] and i not in history | {target}]
+        above = sum(scores[i] > scores[target] for i in others)
+        equal = sum(scores[i] == scores[target] for i in others)
+        ranks.append(1 + above + equal / 2)
+        if others:
+            shares.append((len(others) - above - equal / 2) / len(others))
+    assert auc(np.array(ranks), part) == pytest.approx(mean(shares), abs=1e-12)
+    assert 0.2 < mean(shares) < 0.8
+
+
+def test_details_have_the_auc_of_the_model_and_of_popularity(tmp_path: Path) -> None:
+    data = sasrec.prepare(chain_frame(users=40))
+    run = sasrec.train(data, tmp_path / "run", maxlen=8, hidden_units=8, num_blocks=1, num_epochs=3, device="cpu")
+    assert run.metrics is not None
+    measured = sasrec.evaluate(tmp_path / "run", details=True)["details"]["lists"]
+    assert 0 < measured["popularity"]["auc"] < measured["model"]["auc"] <= 1
