@@ -147,7 +147,7 @@ def test_details_are_printed_only_when_asked_for_and_fit_80_columns(
 def test_without_groups_and_without_times_there_is_no_diversity_and_no_gap(tmp_path: Path) -> None:
     sasrec.train(chain_frame().select("user", "item"), tmp_path / "run", **SMALL)
     found = sasrec.evaluate(tmp_path / "run", details=True)["details"]
-    assert found["lists"]["model"].keys() == {"coverage", "popularity", "popularity_ratio", "novelty"}
+    assert found["lists"]["model"].keys() == {"coverage", "popularity", "popularity_ratio", "novelty", "auc"}
     assert not any("gap" in name for name in found["slices"])
 
 
