@@ -128,3 +128,12 @@ def test_a_signal_that_the_caller_ignores_or_handles_changes_nothing(
         for signum, handler in zip((signal.SIGHUP, signal.SIGUSR1), previous, strict=True):
             signal.signal(signum, handler)
     assert seen
+
+
+def test_resuming_a_finished_run_deletes_what_a_killed_save_left(tmp_path: Path) -> None:
+    sasrec.train(sasrec.prepare(chain_frame()), tmp_path / "run", **SMALL)
+    left = tmp_path / "run/checkpoints/.step-00000007.tmp"
+    left.mkdir()
+    (left / "weights.safetensors").write_bytes(b"half")
+    sasrec.resume(tmp_path / "run")
+    assert not list((tmp_path / "run/checkpoints").glob(".*"))

@@ -111,12 +111,13 @@ def load(path: Path) -> Checkpoint:
 def newest(checkpoints: Path, say: Callable[[str], None]) -> Checkpoint:
     """Load the newest undamaged checkpoint. Move damaged ones to quarantine/ and report the reason through `say`.
 
-    Every checkpoint of the folder is read, which is cheap, because `prune` keeps at most three.
+    Every checkpoint of the folder is read, which is cheap, because `prune` keeps at most three. The remains of
+    interrupted saves are deleted.
 
     Raises: CheckpointError if all checkpoints are damaged or missing. Remedy: start a new run in another folder.
         OSError if the disk cannot be read.
     """
-    _restore_names(checkpoints)
+    _delete_remains(checkpoints)
     newest_valid: Checkpoint | None = None
     for path in published(checkpoints):  # oldest first, so the last valid one wins
         try:
@@ -149,10 +150,7 @@ def prune(checkpoints: Path, say: Callable[[str], None]) -> None:
 
     Checkpoints with a damaged state.json move to quarantine/; `say` receives the reason.
     """
-    _restore_names(checkpoints)
-    # Remains first: a `.old` that outlived its deleted step-N would be restored as a valid checkpoint.
-    for remains in checkpoints.glob(".step-*"):
-        shutil.rmtree(remains)
+    _delete_remains(checkpoints)
     for path in published(checkpoints):
         try:
             _score(path)
@@ -170,6 +168,16 @@ def _quarantine(path: Path, error: CheckpointError, say: Callable[[str], None]) 
     shutil.rmtree(quarantine / path.name, ignore_errors=True)
     path.rename(quarantine / path.name)
     say(f"warning: moved the damaged checkpoint {path.name} to {quarantine}: {error}")
+
+
+def _delete_remains(checkpoints: Path) -> None:
+    """Undo the first rename of an interrupted save, and delete what else interrupted saves left.
+
+    This comes before any deletion: a `.old` that outlived its deleted step-N would be restored as a checkpoint.
+    """
+    _restore_names(checkpoints)
+    for remains in checkpoints.glob(".step-*"):
+        shutil.rmtree(remains)
 
 
 def _restore_names(checkpoints: Path) -> None:
