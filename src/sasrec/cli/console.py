@@ -7,6 +7,7 @@ import re
 from rich.console import Console
 from rich.markup import escape
 
+_STEERING = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _WHOLE = 100_000  # columns: for other programs no line is ever cut
 
 
@@ -25,6 +26,14 @@ out = _console(stderr=False)
 err = _console(stderr=True)
 
 
+def visible(text: str, *, lines: bool = False) -> str:
+    """Return text in which characters that steer a terminal, or turn the direction of text, are escapes.
+
+    `lines`: line breaks stay.
+    """
+    return _STEERING.sub(lambda sign: sign[0] if lines and sign[0] == "\n" else repr(sign[0])[1:-1], text)
+
+
 def say(console: Console, sentence: str, *, label: str = "", style: str = "") -> None:
     """Print a sentence after a coloured label such as "error:". Brackets in it are printed as they are.
 
@@ -34,4 +43,7 @@ def say(console: Console, sentence: str, *, label: str = "", style: str = "") ->
         return
     # A line break inside quotes would come along when a command is copied from the terminal.
     unbroken = console.soft_wrap or re.search(r"""--\w+ ['"][^'"]* """, sentence) is not None
-    console.print((f"[{style}]{label}[/{style}] " if label else "") + escape(sentence), soft_wrap=unbroken)
+    console.print(
+        (f"[{style}]{label}[/{style}] " if label else "") + escape(visible(sentence, lines=True)),
+        soft_wrap=unbroken,
+    )

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from sasrec.cli import sentences
-from sasrec.cli.console import out, say
+from sasrec.cli.console import out, say, visible
 from sasrec.runs.folder import best_baseline
 from sasrec.studies.sentences import number, p_value
 from sasrec.studies.verdict import Verdict, verdict_on
@@ -31,7 +31,7 @@ def print_items(recommender: Recommender, items: list[tuple[str | int, float]]) 
     titles = [recommender.title(item) for item, _ in items]
     names = ["rank", "item", "score", *(["title"] if any(titles) else [])]
     rows = [
-        [str(rank), str(item), f"{score:.4f}", *([title or ""] if any(titles) else [])]
+        [str(rank), visible(str(item)), f"{score:.4f}", *([visible(title or "")] if any(titles) else [])]
         for rank, ((item, score), title) in enumerate(zip(items, titles, strict=True), start=1)
     ]
     if not out.is_terminal:  # for other programs: tabs, and no id is ever shortened

@@ -127,3 +127,18 @@ def figures(model: float, **baselines: float) -> dict[str, Any]:
 )  # fmt: skip
 def test_figures_without_ranks_are_compared_without_a_test(metrics: dict[str, Any], words: str) -> None:
     assert sentences.against_best_baseline(metrics) == words
+
+
+def test_signs_that_steer_a_terminal_are_shown_as_escapes(
+    tmp_path: Path, shown: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    titles = [f"item-{n:02d},Title {n}\n" for n in range(26) if n != 3]
+    (tmp_path / "t.csv").write_text("id,title\nitem-03,A\x1b[2J \u202eB\u00a0é\n" + "".join(titles))
+    data = sasrec.prepare(late_frame(), items=tmp_path / "t.csv")
+    recommender = sasrec.train(data, tmp_path / "run", **SMALL)
+    wide = shown(100, lambda: tables.print_items(recommender, [("item-03", 1.0)]))
+    assert r"A\x1b[2J \u202eB" in wide
+    assert "\x1b[2J" not in wide
+    assert "é" in wide
+    say(tables.out, "a\x1b]0;title\x07b\nc")
+    assert r"a\x1b]0;title\x07b" in tables.out.file.getvalue()
