@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -146,7 +147,11 @@ def _public(name: str, config: DataConfig, local_copy: Path | None, say: Callabl
     plain = not _given(config)
     prepared = public.cache_root() / name / "prepared"
     if plain and local_copy is None and (prepared / "manifest.json").exists():
-        return open_dataset(prepared)
+        try:
+            return open_dataset(prepared)
+        except DataError as error:  # such as one of an older version
+            say(f"{name} is prepared again, because {error}")
+            shutil.rmtree(prepared, ignore_errors=True)
     if local_copy is None:
         _refuse_other(name, DOWNLOADED, config)  # fail before the download, not after
     located = public.locate(name, cache=public.cache_root(), local_copy=local_copy)

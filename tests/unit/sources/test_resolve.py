@@ -50,6 +50,11 @@ def test_a_public_data_set_is_prepared_once_and_then_taken_from_the_cache(
     assert first.title("item-06") == second.title("item-06") == "The Sixth"
     assert first.title("item-07") is None
     assert sasrec.load(tmp_path / "b").data.data_hash == first.data.data_hash
+    for content in ('{"format": 1}', "cut"):  # of an older version, or damaged
+        (tmp_path / "cache/ml-100k/prepared/manifest.json").write_text(content)
+        again = sasrec.train("ml-100k", tmp_path / f"again-{len(content)}", **SMALL)
+        assert again.data.data_hash == first.data.data_hash
+    assert calls == ["ml-100k"] * 4
 
 
 def test_a_column_that_the_public_data_set_does_not_have_is_an_error(events: Path, tmp_path: Path) -> None:
