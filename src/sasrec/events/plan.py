@@ -120,7 +120,7 @@ def _refuse_unclear_lists(columns: Columns, sample: Mapping[str, pl.Series], fil
     """
     usable = (sample[columns.user].str.strip_chars() != "").fill_null(False)
     if len(usable) != len(sample[columns.item]):
-        return  # one of both has a type that is no text
+        return  # one of them is of a type that cannot be text
     users, items = sample[columns.user].filter(usable), sample[columns.item].filter(usable)
     form = list_form(items, named=True)
     if form is None or (form == " " and not shares_elements(items, form)):

@@ -14,7 +14,7 @@ from sasrec.events.pieces import LINE, REJECTS
 
 _BRACKETS = r"(?s)^\s*[\[({].*[\])}]\s*$"
 _NO_ELEMENT = re.compile(r"""[\[\]{}()'"\\:;|]|^\.*$|^\d+(\s+\d+)+$""")
-_ROUNDED = re.compile(r"^[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?$")  # a number that is no integer
+_ROUNDED = re.compile(r"^[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?$")  # a number that is not an integer
 _QUOTED_TEXT = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 _QUOTED = rf"[uU]?{_QUOTED_TEXT}"
 _SEPARATORS = {",": r"\s*,\s*", "|": r"\s*\|\s*", ";": r"\s*;\s*", " ": r"\s+"}
