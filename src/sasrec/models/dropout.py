@@ -26,10 +26,12 @@ class Dropout(nn.Module):
             return x
         if x.device.type != "cpu":
             return F.dropout(x, self.rate, training=True)
-        # torch.compile cannot trace the drawing, so compiled code calls an opaque operator with the same numbers.
-        factors = _factors_operator if torch.compiler.is_compiling() else _factors
         # min() guards against rates that round to 1, for which the scale would divide by zero.
-        return x * factors(x.detach(), min(round(self.rate * _LEVELS), _LEVELS - 1))
+        dropped = min(round(self.rate * _LEVELS), _LEVELS - 1)
+        # torch.compile cannot trace the drawing, so compiled code calls an opaque operator with the same numbers.
+        if torch.compiler.is_compiling():
+            return x * _factors_in_turn(x.detach(), _TURN, dropped)  # type: ignore[no-any-return]
+        return x * _factors(x.detach(), dropped)
 
     def extra_repr(self) -> str:
         """Show the rate in print(model)."""
@@ -45,9 +47,15 @@ def _factors(like: Tensor, dropped: int) -> Tensor:
     return kept.mul_(_LEVELS / (_LEVELS - dropped))
 
 
-_factors_operator = torch.library.custom_op("sasrec::dropout_factors", _factors, mutates_args=())
+# A stand-in for the state of the random generator: compiled code must not reorder the operators that change it.
+_TURN = torch.zeros(1)
 
 
-@_factors_operator.register_fake
-def _(like: Tensor, dropped: int) -> Tensor:
+@torch.library.custom_op("sasrec::dropout_factors", mutates_args=("turn",))
+def _factors_in_turn(like: Tensor, turn: Tensor, dropped: int) -> Tensor:
+    return _factors(like, dropped)
+
+
+@_factors_in_turn.register_fake
+def _(like: Tensor, turn: Tensor, dropped: int) -> Tensor:
     return like.new_empty(like.shape)
