@@ -16,11 +16,11 @@ def free_port() -> int:
 
 
 def start(
-    ranks: int, *words: str, restarts: int = 0, nodes: int = 1, port: int | None = None
+    ranks: int, *words: str, restarts: int = 0, nodes: int = 1, port: int | None = None, name: str = "none"
 ) -> subprocess.Popen[str]:
     """Start torchrun with a script or with `-m sasrec`, one thread per process.
 
-    With several nodes, this call starts one node with `ranks` processes. All nodes need the same port.
+    With several nodes, this call starts one node with `ranks` processes. All nodes need the same port and name.
     """
     port = port or free_port()
     command = [
@@ -31,7 +31,13 @@ def start(
         f"--nproc_per_node={ranks}",
         "--monitor-interval=0.2",
     ]
-    command += [f"--max-restarts={restarts}", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", *words]
+    command += [
+        f"--rdzv-id={name}",
+        f"--max-restarts={restarts}",
+        "--rdzv-backend=c10d",
+        f"--rdzv-endpoint=127.0.0.1:{port}",
+        *words,
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command,

@@ -188,6 +188,8 @@ class TrainingConfig:
     """Data type of the layers. Weights, mHC residuals and most of the loss (docs/training.md) stay in fp32."""
     compile: bool = False
     """Train through torch.compile, which speeds up mhc; needs a C++ compiler, and up to a minute at the start."""
+    deterministic: bool = setting(False, KeepsWeights(), MayChangeOnResume())
+    """Use only GPU operators that give the same bits each time; slower. On a CPU all do, so it changes nothing."""
     save_minutes: float = setting(10.0, Ge(0), Le(_MOST), KeepsWeights(), MayChangeOnResume())
     """Minutes between checkpoints, in addition to one after each validation; 0 saves only after validations."""
     detect_anomaly: bool = setting(False, KeepsWeights(), MayChangeOnResume())

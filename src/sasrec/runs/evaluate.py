@@ -16,12 +16,13 @@ import numpy as np
 from sasrec.batches.ticks import with_ticks
 from sasrec.checkpoint import store
 from sasrec.checkpoint.restore import check_data, checkpoint_at, config_of, known_items, model_of, training_part
-from sasrec.config.settings import DataConfig
+from sasrec.config.settings import DataConfig, RunConfig
 from sasrec.data.dataset import Dataset, open_dataset
 from sasrec.data.items import Items
 from sasrec.data.other_file import with_test_file
 from sasrec.data.splits import Split, split_events
 from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationError, SasrecWarning
+from sasrec.evaluation.card import code_version
 from sasrec.evaluation.measure import evaluate_scorer
 from sasrec.evaluation.metrics import CUTOFFS, Metrics
 from sasrec.events.report import summary
@@ -31,9 +32,9 @@ from sasrec.ranking.recommender import Recommender
 from sasrec.ranking.scorers import ModelScorer
 from sasrec.runs.folder import RunFolder
 from sasrec.runs.seal import changed, refuse_changed, seal
-from sasrec.runtime.device import pick_device
+from sasrec.runtime.device import deterministic, pick_device
 from sasrec.runtime.log import RunLog
-from sasrec.runtime.ranks import joined, rank
+from sasrec.runtime.ranks import joined, rank, same_on_every_rank
 from sasrec.sources.resolve import prepared_folder, resolve
 
 ITEMS_DIGEST = "items_sha256"  # key in state.json of an export: the hash of items.parquet
@@ -64,8 +65,8 @@ def _loaded(
     checkpoint: str | Path | None,
     *,
     measuring: bool = False,
-) -> tuple[Recommender, str]:
-    """Return the recommender of a run, and the setting `split` of its training.
+) -> tuple[Recommender, RunConfig]:
+    """Return the recommender of a run, and the settings of its training.
 
     `measuring`: the run is measured now, as it is.
     """
@@ -95,7 +96,7 @@ def _loaded(
     model = model_of(found, len(items)).to(pick_device(device))
     recommender = recommender_of(found, model, items, data)
     _warm_up(recommender)
-    return recommender, config_of(found).evaluation.split
+    return recommender, config_of(found)
 
 
 def recommender_of(
@@ -157,16 +158,18 @@ def evaluate(
         # A named checkpoint may not be the run's best, so its metrics stay out of the run's files. A file is not
         # the run's test.
         log = RunLog.of_run(None if only_returned else folder.log_file, log or RunLog(None))
-        recommender, how = _loaded(folder, device, dataset, checkpoint, measuring=True)
+        recommender, config = _loaded(folder, device, dataset, checkpoint, measuring=True)
         run_data = recommender.data
         assert run_data is not None, "only an export has no data"
-        data, split = run_data, split_events(run_data, how)
+        same_on_every_rank({"data with hash": run_data.data_hash[:12], "code of sasrec": code_version()})
+        data, split = run_data, split_events(run_data, config.evaluation.split)
         if test is not None:
             data, split = with_test_file(run_data, split, _test_data(test, folder, log))
         split = with_ticks(split, data, recommender.model.config)
         written = None if only_returned else folder
         cutoffs = tuple(sorted({*CUTOFFS, *k}))
-        metrics = measure(recommender.model, data, split, written, log, details=details, cutoffs=cutoffs)
+        with deterministic(config.training.deterministic):
+            metrics = measure(recommender.model, data, split, written, log, details=details, cutoffs=cutoffs)
         # With a file, the card still names the data that the run was trained on.
         metrics["protocol"]["data_hash"] = run_data.data_hash
         return metrics

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from sasrec.checkpoint.restore import (
     config_of,
     model_of,
     put_weights,
-    serving_state,
 )
 from sasrec.config.fields import default_of
 from sasrec.config.settings import MAY_CHANGE_ON_RESUME, ModelConfig, RunConfig, split_of_files
@@ -36,8 +34,9 @@ from sasrec.ranking.recommender import Recommender
 from sasrec.ranking.scorers import ModelScorer
 from sasrec.runs.evaluate import measure, recommender_of
 from sasrec.runs.folder import RunFolder
+from sasrec.runs.record import check_ranks, other_surroundings, record
 from sasrec.runs.seal import unseal
-from sasrec.runtime.device import own_generators, pick_device
+from sasrec.runtime.device import deterministic, own_generators, pick_device
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import from_main, joined, launch_id, rank, restarted, world
 from sasrec.sources.resolve import prepared_folder, resolve
@@ -78,7 +77,8 @@ def train(
     config = _asked(data, recipe, settings, own_files=valid is not None or test is not None)
     folder = RunFolder(train_dir)
     device = pick_device(config.training.device)
-    with joined(device.type), folder.writing("training"):
+    with joined(device.type), folder.writing("training"), deterministic(config.training.deterministic):
+        check_ranks(config)
         if restarted() and from_main("began", lambda: folder.launch() if folder.can_resume() else ""):
             return _resumed(config, {}, folder, device, folder.log(log))
         if folder.can_resume():
@@ -102,6 +102,7 @@ def train(
             model = build_model(dataset.num_items, config.model)
             if start is not None:
                 _start_from(start, model, dataset, config)
+            check_ranks(config, dataset, start)
             return _fitted(model.to(device), dataset, config, folder, log)
 
 
@@ -153,7 +154,8 @@ def resume(
     if folder.items_file.exists():
         raise CheckpointError(f"{folder.path} is an export, which cannot be trained. Resume the run it came from.")
     device = pick_device((recipe or folder.config()).replace(**settings).training.device)
-    with joined(device.type), folder.writing("training"):
+    deterministic_run = (recipe or folder.config()).training.deterministic
+    with joined(device.type), folder.writing("training"), deterministic(deterministic_run):
         return _resumed(recipe, settings, folder, device, folder.log(log))
 
 
@@ -219,15 +221,15 @@ def _resumed(
     _refuse_to_train(config, new=False)
     data = folder.dataset(config)
     check_data(found, data)
+    check_ranks(config, data, found)
     if rank() == 0:
         unseal(folder.path)
         config.save(folder.config_file)
     step = found.state["step"]
     log.event("resume", checkpoint=found.path.name, step=step, ranks=world(), config=dataclasses.asdict(config))
     log.say(f"resuming {folder.path} at step {step}")
-    if found.need("ranks") != world() and config.model.dropout_rate > 0:
-        before = found.need("ranks")
-        log.say(f"note: {before} processes started this run, but {world()} continue it, so dropout masks differ")
+    if note := other_surroundings(found, device):
+        log.say(note)
     with own_generators(device):
         return _fitted(model_of(found, data.num_items).to(device), data, config, folder, log, found)
 
@@ -331,8 +333,8 @@ def _fitted(
 
     def save(state: TrainingState, score: float | None, optimizer: dict[str, torch.Tensor]) -> None:
         if rank() == 0:
-            record = _record(state, score, data, split, config)
-            store.save(folder.checkpoints, dict(model.state_dict()), record, optimizer)
+            state_json = record(state, score, data, split, config, model.device)
+            store.save(folder.checkpoints, dict(model.state_dict()), state_json, optimizer)
             store.prune(folder.checkpoints, log.say)
 
     if warning := schedule_warning(config.training, len(batches.plan(0))):
@@ -363,25 +365,6 @@ def _announce(
         log.say(f"note: nobody has a validation target ({split.valid.why_skipped}); the last weights are kept")
     if config.training.tensorboard:
         log.show_in_tensorboard(step)
-
-
-def _record(
-    state: TrainingState, score: float | None, data: Dataset, split: Split, config: RunConfig
-) -> dict[str, Any]:
-    """Return the content of state.json of a checkpoint."""
-    return {
-        "step": state.step,
-        "epoch": state.epoch,
-        "score": score,
-        "score_is": "validation NDCG@10, full catalogue",
-        "training": dataclasses.asdict(state),
-        "num_items": data.num_items,
-        "data_hash": data.data_hash,
-        **serving_state(split),
-        "ranks": world(),
-        "config": dataclasses.asdict(config),
-        "versions": {"sasrec": version("sasrec"), "torch": torch.__version__},
-    }
 
 
 def _measured(model: SequenceModel, data: Dataset, split: Split, folder: RunFolder, log: RunLog) -> Recommender:

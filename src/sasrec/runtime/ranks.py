@@ -13,9 +13,9 @@ importing PyTorch.
 from __future__ import annotations
 
 import gc
+import json
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,19 +23,23 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from sasrec.errors import ConfigError, TrainingError
+from sasrec.runtime.connection import SILENT, connected, find_others
+from sasrec.runtime.heartbeat import FAILED, alive
 from sasrec.runtime.signals import SIGTERM, pending, raise_for
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
-# How long to wait for a silent process. Longer than any training step, but short enough for a user who waits.
-_TIMEOUT = timedelta(seconds=45)
-# How long to wait for a silent process after a stop signal. That process has probably died already.
-_GRACE = timedelta(seconds=3)
-_POLL, _PULSE = 0.01, 0.5  # seconds between two checks of the store, and between two heartbeats
+# How long a sum over the processes may take. A process that is alive may be compiling the model, which takes
+# minutes; one that is not alive is found by its missing heartbeats, after SILENT seconds.
+_SUM = timedelta(minutes=10)
+# Seconds to wait for a silent process after a stop signal. That process has probably died already.
+_GRACE = 3.0
+_POLL = 0.01  # seconds between two checks of the store
 
 _store: PrefixStore | None = None
+_restarted = False
 _joins = 0  # number of `joined` blocks so far; each block uses different keys in the store
 _meetings = 0
 
@@ -80,16 +84,22 @@ def under_torchrun() -> bool:
 
 
 def restarted() -> bool:
-    """Whether torchrun started these processes again after a failure."""
+    """Whether torchrun started any of these processes again after a failure."""
+    if _store is not None:
+        return _restarted
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def launch_id() -> str:
-    """Return a name for this launch of torchrun on this machine; "" if torchrun did not start this process.
+    """Return a name for this launch of torchrun; "" if torchrun did not start this process.
 
-    All processes of one launch get the same name, also after torchrun restarts them.
+    All processes of one launch get the same name, also after torchrun restarts them. The name is the user's
+    --rdzv-id; without one, it names torchrun's own process on this machine.
     """
-    return f"{os.environ.get('TORCHELASTIC_RUN_ID', '')}/{os.getppid()}" if under_torchrun() else ""
+    if not under_torchrun():
+        return ""
+    named = os.environ["TORCHELASTIC_RUN_ID"]
+    return f"none/{os.getppid()}" if named == "none" else named
 
 
 def device_number() -> int:
@@ -105,35 +115,46 @@ def joined(device_type: str) -> Iterator[None]:
     use NCCL for GPU tensors and gloo for CPU tensors; otherwise they use only gloo.
 
     Raises:
-        TrainingError: a process did not connect, or was silent for 45 s. The message names its rank.
-        ConfigError: torch.distributed was initialised before; remove that call.
+        TrainingError: a process did not connect, failed, or left. The message names its rank. If a process sends
+            no heartbeat for 45 s while this one waits for it in a sum, this process prints that sentence and ends.
+        ConfigError: torch.distributed was initialised before; remove that call. Or `device_type` is neither "cpu"
+            nor "cuda"; use one of them.
     """
-    global _store, _joins, _meetings
+    global _store, _restarted, _joins, _meetings
     if not launched() or _store is not None:
         yield
         return
+    if device_type not in ("cpu", "cuda"):
+        raise ConfigError(
+            f"several processes cannot train together on {device_type}. Use device=cpu, or start one process."
+        )
     if world() > 1:
         raise ConfigError(
             "torch.distributed is already initialised, but sasrec must initialise it. "
             "Remove your call of init_process_group"
         )
+    from torch import cuda
     from torch import distributed as dist
 
     _joins, _meetings = _joins + 1, 0
     number, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
+    if device_type == "cuda":
+        cuda.set_device(device_number())  # else NCCL and pinned memory of every process would use the first GPU
     try:
-        _store = _connected(number, size)
-        with _pulse(number):
-            dist.init_process_group(backend, store=_store, rank=number, world_size=size, timeout=_TIMEOUT)
+        prefix, _restarted = find_others(f"sasrec/{_joins}", number, size)
+        _store = connected(prefix)
+        with alive(number, size, prefix):
+            dist.init_process_group(backend, store=_store, rank=number, world_size=size, timeout=_SUM)
             yield
+            meet()
             barrier()  # a process that leaves early would break the others' unfinished communication
-    except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and "/gloo/" not in str(error):  # gloo raises plain RuntimeError
+    except Exception as error:
+        # gloo raises plain RuntimeError
+        if not isinstance(error, dist.DistError) and not (type(error) is RuntimeError and "/gloo/" in str(error)):
+            _report(number, error)
             raise
-        raise TrainingError(
-            f"rank {number}: {_silent(number, size)} (PyTorch reports: {str(error).splitlines()[0]})."
-        ) from error
+        raise TrainingError(f"rank {number}: {_lost(number, size, str(error).splitlines()[0])}") from error
     finally:
         gc.collect()  # DistributedDataParallel refers to the process group, so it must be freed first
         if dist.is_initialized():
@@ -141,52 +162,11 @@ def joined(device_type: str) -> Iterator[None]:
         _store = None
 
 
-def _connected(number: int, size: int) -> PrefixStore:
-    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
-
-    agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    is_master = number == 0 and not agent
-    store = TCPStore(address, port, size, is_master=is_master, timeout=_TIMEOUT, multi_tenant=True)
-    # After a restart the store still contains the keys of the earlier attempt, so each attempt has a prefix.
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return PrefixStore(f"sasrec/{attempt}/{_joins}", store)
-
-
-@contextmanager
-def _pulse(number: int) -> Iterator[None]:
-    """Send heartbeats of this process to the key-value store, from a thread, until the block ends.
-
-    A frozen or dead process sends none. `number`: the rank of this process.
-    """
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]
-
-    ended = threading.Event()
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    key = f"sasrec/{attempt}/{_joins}/beat/{number}"
-
-    def beat() -> None:
-        with suppress(RuntimeError):  # the store has vanished; the main thread will raise the error
-            # A second connection, because a waiting main thread blocks the connection of _store.
-            store = TCPStore(
-                os.environ["MASTER_ADDR"],
-                int(os.environ["MASTER_PORT"]),
-                None,
-                is_master=False,
-                timeout=_TIMEOUT,
-                wait_for_workers=False,
-            )
-            count = 0
-            while not ended.wait(_PULSE):
-                store.set(key, str(count := count + 1))
-
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join(timeout=1)
+def _report(number: int, error: Exception) -> None:
+    """Tell the other processes the error that ends this one. The first error of all processes counts."""
+    if _store is not None:
+        with suppress(RuntimeError):  # the store has vanished with rank 0, whose error is the one to look for
+            _store.compare_set(FAILED, "", f"rank {number} failed: {error or type(error).__name__}")
 
 
 def from_main(key: str, make: Callable[[], str]) -> str:
@@ -216,6 +196,28 @@ def from_main(key: str, make: Callable[[], str]) -> str:
     if found[0] == "!":
         raise TrainingError(f"rank 0 failed: {found[1:]}")
     return found[1:]
+
+
+def same_on_every_rank(facts: dict[str, str]) -> None:
+    """Check that every process has the same facts, each a name and a value. Waits for every process.
+
+    Raises: ConfigError on every process, if one has another value than rank 0; the message names both values.
+        Remedy: give all processes the same files. The errors of `meet`.
+    """
+    if _store is None:
+        return
+    place = f"facts/{_meetings}"
+    _store.set(f"{place}/{rank()}", json.dumps(facts))
+    meet()
+    own = json.loads(_store.get(f"{place}/0"))
+    for each in range(1, world()):
+        other = json.loads(_store.get(f"{place}/{each}"))
+        for name in own.keys() | other.keys():
+            if own.get(name) != other.get(name):
+                raise ConfigError(
+                    f"rank {each} has {name} {other.get(name)}, but rank 0 has {own.get(name)}. Every process "
+                    "must have the same data, settings and code; give all machines the same files."
+                )
 
 
 def progress(step: int) -> None:
@@ -258,16 +260,18 @@ def _wait_for(absent: Callable[[], list[int]]) -> None:
     assert _store is not None
     heard: dict[int, tuple[bytes, float]] = {}
     while missing := absent():
+        if _store.check([FAILED]):
+            raise TrainingError(_store.get(FAILED).decode())
         now, stopping = time.monotonic(), told_to_stop()
         for each in missing:
             pulse = _store.get(f"beat/{each}") if _store.check([f"beat/{each}"]) else b""
             if each not in heard or heard[each][0] != pulse:
                 heard[each] = (pulse, now)
-            elif now - heard[each][1] > (_GRACE if stopping else _TIMEOUT).seconds:
+            elif now - heard[each][1] > (_GRACE if stopping else SILENT):
                 if stopping:
                     raise_for(pending() or SIGTERM)
                 raise TrainingError(
-                    f"rank {rank()} waited, but rank {each} sent no heartbeat for {_TIMEOUT.seconds} s. "
+                    f"rank {rank()} waited, but rank {each} sent no heartbeat for {SILENT:.0f} s. "
                     f"Check the output of rank {each}, then resume the run or start again."
                 )
         time.sleep(_POLL)
@@ -289,32 +293,40 @@ def barrier() -> None:
     sum_over_ranks(torch.zeros(1))
 
 
-def _silent(number: int, size: int) -> str:
-    """Return the probable cause of a communication failure, with a remedy, as text for an error message.
+def _lost(number: int, size: int, reported: str) -> str:
+    """Return why the processes cannot communicate any more, with a remedy, as text for an error message.
 
-    The text names the ranks that never connected. If all connected, it names the other ranks with the fewest steps
-    (`progress`). If the key-value store cannot be reached, the text says so. The last full stop is omitted.
+    If a process said why it failed, the text says this. Else it names the ranks that never connected; if all
+    connected, the other ranks with the fewest steps (`progress`).
 
-    `number`: the rank of this process. `size`: the number of processes.
+    `number`: the rank of this process. `size`: the number of processes. `reported`: what PyTorch says.
     """
     from torch import distributed as dist
 
     if _store is None:
-        return "the processes could not connect. Check that all of them run, and check MASTER_ADDR and MASTER_PORT"
+        return (
+            "the processes could not connect. Check that all of them run, and check MASTER_ADDR and MASTER_PORT "
+            f"(PyTorch reports: {reported})."
+        )
     try:
+        if _store.check([FAILED]):
+            return _store.get(FAILED).decode()
         came = [_store.check([f"beat/{each}"]) for each in range(size)]
         steps = [int(_store.get(f"step/{each}")) if _store.check([f"step/{each}"]) else -1 for each in range(size)]
     except dist.DistError:
-        return "the key-value store at MASTER_ADDR cannot be reached. Check that torchrun and rank 0 still run"
+        return (
+            "the key-value store at MASTER_ADDR cannot be reached. Check that torchrun and rank 0 still run, then "
+            f"resume the run or start again (PyTorch reports: {reported})."
+        )
     if never := [str(each) for each in range(size) if each != number and not came[each]]:
         return (
-            f"rank {', '.join(never)} did not connect within {_TIMEOUT.seconds} s. "
-            "Check the output of these processes, then start again"
+            f"rank {', '.join(never)} did not connect. Check the output of these processes, then start again "
+            f"(PyTorch reports: {reported})."
         )
     behind = [each for each in range(size) if each != number and steps[each] <= steps[number]]
     names = ", ".join(f"rank {each} (step {steps[each]})" for each in behind if steps[each] == min(steps))
-    waited = f"no answer within {_TIMEOUT.seconds} s, or a lost connection, at step {steps[number]}"
     return (
-        f"{waited}{f'; furthest behind: {names}' if names else ''}. "
-        "Check the output of the processes that are behind, then resume the run or start again"
+        f"the connection was lost at step {steps[number]}{f'; furthest behind: {names}' if names else ''}. Check "
+        "the output of the processes that are behind, then resume the run or start again "
+        f"(PyTorch reports: {reported})."
     )
