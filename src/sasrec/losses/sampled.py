@@ -66,14 +66,16 @@ def sampled_loss(
 
 def _is_own_item(own_BK: Tensor, ids_N: Tensor) -> Tensor:
     """Return (B, N) booleans: whether the row's own items contain each of the item numbers `ids_N`."""
-    # Comparing all pairs would take (B, K, N) memory; a lookup among the U distinct items takes (B, U).
-    distinct_U, index_N = torch.unique(ids_N, return_inverse=True)
-    index_BK = torch.searchsorted(distinct_U, own_BK).clamp(max=len(distinct_U) - 1)
-    absent_BK = distinct_U[index_BK] != own_BK
-    is_own_BU = torch.zeros(len(own_BK), len(distinct_U) + 1, dtype=torch.bool, device=ids_N.device)
+    # Comparing all pairs would take (B, K, N) memory; a lookup among the sorted ids takes (B, N). Equal ids share
+    # the first place of their id. All shapes are known beforehand, so a GPU does not wait for the host.
+    sorted_N = ids_N.sort().values
+    place_N = torch.searchsorted(sorted_N, ids_N)
+    place_BK = torch.searchsorted(sorted_N, own_BK).clamp(max=len(sorted_N) - 1)
+    absent_BK = sorted_N[place_BK] != own_BK
+    is_own_BN = torch.zeros(len(own_BK), len(sorted_N) + 1, dtype=torch.bool, device=ids_N.device)
     # Own items that are absent from `ids_N` write into the extra last column, which is never read.
-    is_own_BU.scatter_(1, index_BK.masked_fill_(absent_BK, len(distinct_U)), True)
-    return is_own_BU[:, index_N]
+    is_own_BN.scatter_(1, place_BK.masked_fill_(absent_BK, len(sorted_N)), True)
+    return is_own_BN[:, place_N]
 
 
 def binary_cross_entropy(

@@ -175,7 +175,7 @@ class Trainer:
     def _train_epoch(self, bar: Bar) -> None:
         """Train the rest of the current epoch, or until max_minutes is reached."""
         state = self.state
-        began, positions, save_due = time.monotonic(), 0, torch.zeros(())
+        began, positions, save_due = time.monotonic(), 0, False
         self.model.train()
         plan = self.batches.plan(state.epoch)
         self._epoch_loss = torch.tensor(state.epoch_loss, device=self.model.device)
@@ -191,13 +191,13 @@ class Trainer:
                 state.epoch_step += 1
                 state.step += 1
                 bar(len(plan[state.epoch_step - 1]), self._note())
-                if stop_signal > 0:
+                if stop_signal:
                     self._stop()
                 if state.epoch_step < len(plan):  # after the last step, a validation may save anyway
-                    if time_over > 0:
+                    if time_over:
                         state.loss, state.seconds = float(self._epoch_loss) / state.epoch_step, self._elapsed()
                         return
-                    if save_due > 0:
+                    if save_due:
                         self._save_now()
         state.loss = float(self._epoch_loss) / len(plan)
         state.epoch, state.epoch_step, state.epoch_loss = state.epoch + 1, 0, 0.0
@@ -206,14 +206,16 @@ class Trainer:
         speed = {"positions_per_second": round(positions / (time.monotonic() - began))} if positions else {}
         summary = {"epoch": state.epoch, "step": state.step, "loss": state.loss, "seconds": state.seconds}
         self._log.event("epoch", **summary, **speed, **health.peak_memory(self.model.device))
-        if save_due > 0 and not self._validation_due():
+        if save_due and not self._validation_due():
             self._save_now()
 
-    def _update(self, batches: Iterator[DeviceTrainingBatch], steps_per_epoch: int) -> Tensor:
+    def _update(
+        self, batches: Iterator[DeviceTrainingBatch], steps_per_epoch: int
+    ) -> tuple[Tensor, bool, bool, bool]:
         """Update the weights once, from the next batch; `batches` yields this rank's parts of it one by one.
 
-        Returns (4,), equal on all ranks: the loss of the whole batch, then three flags that are set if above 0.
-        The flags are: a rank has a pending signal, a save is due (save_minutes), the time is over (max_minutes).
+        Returns, equal on all ranks: the loss of the whole batch, a scalar; whether a rank has a pending signal;
+        whether a save is due (save_minutes); whether the time is over (max_minutes).
         """
         training, state = self.config.training, self.state
         # Seed dropout from (seed, epoch, step, rank), so a resumed run draws the same masks.
@@ -240,21 +242,23 @@ class Trainer:
             now = time.monotonic()
             shared[2] = training.save_minutes and now - self._saved > 60 * training.save_minutes
             shared[3] = training.max_minutes and now - self._began > 60 * training.max_minutes
-        total = sum_over_ranks(shared)[0]
+        sum_over_ranks(shared)
         # The norm, its check and clipping need the true gradients, without the scale of fp16.
         self._scaler.unscale_(self._optimizer)
         norm = health.gradient_norm(self.model)
-        if not math.isfinite(float(total)) or not (math.isfinite(float(norm)) or self._may_overflow()):
-            health.refuse(self.model, self._pass_again, self._where(), float(total))
+        # The only read of the step: each makes the host wait for a GPU.
+        total, *flags, size = torch.cat([shared, norm.reshape(1).to(shared.dtype)]).tolist()
+        if not math.isfinite(total) or not (math.isfinite(size) or self._may_overflow()):
+            health.refuse(self.model, self._pass_again, self._where(), total)
         if training.diagnose_every and state.step % training.diagnose_every == 0 and rank() == 0:
             streams = stream_diagnostics(self.model, self._loader.batch(state.epoch, state.epoch_step))
-            event = {"loss": float(total), "gradient_norm": float(norm), **streams}
-            self._log.event("diagnostics", step=state.step, **event)
+            self._log.event("diagnostics", step=state.step, loss=total, gradient_norm=size, **streams)
         if training.clip_norm > 0:
             torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), training.clip_norm, norm)
         self._scaler.step(self._optimizer)  # skips the update if fp16 overflowed
         self._scaler.update()  # lowers the scale after an overflow
-        return shared
+        stop, save_due, time_over = (flag > 0 for flag in flags)
+        return shared[0], stop, save_due, time_over
 
     def _backward(self, penalised: Tensor, loss: Tensor) -> None:
         """Add the gradients of `penalised` to the `grad` of each parameter.
