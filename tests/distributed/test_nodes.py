@@ -6,7 +6,10 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -76,13 +79,22 @@ def test_a_machine_that_is_lost_and_comes_back_takes_the_run_up_again(tmp_path: 
     ends = {}
     for what in ("whole", "lost"):
         words = ["-m", "sasrec", "train", f"--dataset={events}", f"--train_dir={tmp_path / what}", *settings]
-        agents = [start(1, *words, nodes=2, port=port, restarts=3, name=what) for _ in range(2)]
+        agents = [start(1, *words, nodes=2, port=port, restarts=3, name=what)]
+        wait_until(lambda port=port: socket.socket().connect_ex(("127.0.0.1", port)) == 0)  # the first is the host
+        agents.append(start(1, *words, nodes=2, port=port, restarts=3, name=what))
         if what == "lost":
-            wait_for(tmp_path / what / "checkpoints")
-            os.killpg(agents[1].pid, signal.SIGKILL)
-            agents[1].communicate()
+            wait_until(lambda: any(tmp_path.glob("lost/checkpoints/step-*")))
+            frozen = agents[1]
+            # A machine without power answers nothing, as frozen processes do. A worker has a session of its own.
+            subprocess.run(["pkill", "-STOP", "-P", str(frozen.pid)], check=True)
+            os.kill(frozen.pid, signal.SIGSTOP)
             agents[1] = start(1, *words, nodes=2, port=port, restarts=3, name=what)
-        for status, said in [finish(agent) for agent in agents]:
+        ended = [finish(agent) for agent in agents]
+        if what == "lost":
+            subprocess.run(["pkill", "-KILL", "-P", str(frozen.pid)], check=True)
+            frozen.kill()
+            frozen.communicate()
+        for status, said in ended:
             assert status == 0, said
         ends[what] = store.newest(tmp_path / what / "checkpoints", print)
         port = free_port()
@@ -93,13 +105,12 @@ def test_a_machine_that_is_lost_and_comes_back_takes_the_run_up_again(tmp_path: 
     )
 
 
-def wait_for(path: Path) -> None:
-    """Wait until a folder has a checkpoint."""
+def wait_until(there: Callable[[], bool]) -> None:
     for _ in range(600):
-        if any(path.glob("step-*")):
+        if there():
             return
         time.sleep(0.1)
-    raise AssertionError("no checkpoint within a minute")
+    raise AssertionError("not within a minute")
 
 
 @pytest.mark.slow
@@ -110,16 +121,12 @@ def test_a_port_in_use_ends_with_a_sentence(tmp_path: Path) -> None:
         taken.listen()
         status, said = by_hand(tmp_path, taken.getsockname()[1], "0")
     assert status == 1
-    assert "error: the processes could not connect. Check" in said, said
-    assert "Traceback" not in said
-    assert "frame #" not in said
+    assert "is in use by another program. Choose another MASTER_PORT" in said, said
+    assert len(said.splitlines()) == 1, said
 
 
 def by_hand(tmp_path: Path, port: int, number: str) -> tuple[int, str]:
     """Start one rank of two as a launcher without torchrun does."""
-    import subprocess
-    import sys
-
     place = {"WORLD_SIZE": "2", "RANK": number, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     words = ["train", f"--dataset={write_csv(tmp_path / 'events.csv')}", f"--train_dir={tmp_path / 'run'}"]
     done = subprocess.run(
@@ -139,8 +146,7 @@ def test_a_rank_whose_others_never_come_says_so(tmp_path: Path) -> None:
         status, said = by_hand(tmp_path, free_port(), number)
         assert status == 1
         assert missing in said, said
-        assert "Traceback" not in said
-        assert "frame #" not in said
+        assert len(said.splitlines()) == 1, said
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -154,7 +155,7 @@ def joined(device_type: str) -> Iterator[None]:
         if not isinstance(error, dist.DistError) and not (type(error) is RuntimeError and "/gloo/" in str(error)):
             _report(number, error)
             raise
-        raise TrainingError(f"rank {number}: {_lost(number, size, str(error).splitlines()[0])}") from error
+        raise TrainingError(f"rank {number}: {_lost(number, size, _first_clause(error))}") from error
     finally:
         gc.collect()  # DistributedDataParallel refers to the process group, so it must be freed first
         if dist.is_initialized():
@@ -304,6 +305,11 @@ def _lost(number: int, size: int, reported: str) -> str:
     from torch import distributed as dist
 
     if _store is None:
+        if "EADDRINUSE" in reported:
+            return (
+                f"port {os.environ['MASTER_PORT']} is in use by another program. Choose another MASTER_PORT "
+                "(torchrun: --master-port)."
+            )
         return (
             "the processes could not connect. Check that all of them run, and check MASTER_ADDR and MASTER_PORT "
             f"(PyTorch reports: {reported})."
@@ -330,3 +336,9 @@ def _lost(number: int, size: int, reported: str) -> str:
         "the output of the processes that are behind, then resume the run or start again "
         f"(PyTorch reports: {reported})."
     )
+
+
+def _first_clause(error: Exception) -> str:
+    """Return what an error of PyTorch says first, without the place in its C++ code."""
+    line = re.sub(r"^\[[^]]*\] ", "", (str(error).splitlines() or [type(error).__name__])[0])
+    return line.partition(". ")[0].rstrip(".")
