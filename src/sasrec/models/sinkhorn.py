@@ -44,8 +44,8 @@ def permutation_matrices(size: int) -> Tensor:
 class _Normalise(torch.autograd.Function):
     """Sinkhorn-Knopp on logits (N, S, S) with the maximum 0, with an exact gradient written by hand.
 
-    Autograd would store a graph of 2·max_iter divisions. This class stores only the logits, the resulting matrices,
-    and the row and column sums of all divisions.
+    Autograd would store a graph of 2·max_iter divisions. This class stores only the logits, the resulting
+    matrices, and the row and column sums of all divisions.
     """
 
     @staticmethod
