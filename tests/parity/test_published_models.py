@@ -9,7 +9,7 @@ import torch
 from sasrec.batches.loader import DeviceTrainingBatch, RunConstants
 from sasrec.batches.negatives import NegativePlan
 from sasrec.config.settings import LossConfig, ModelConfig
-from sasrec.losses.loss import training_loss
+from sasrec.losses.loss import squares, training_loss
 from sasrec.models import build_model
 from sasrec.models.tisasrec import intervals
 
@@ -107,6 +107,23 @@ def test_states_scores_loss_and_gradients_equal_the_published_ones(case: str, dt
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None
         assert (parameter.grad.double() - expected[name]).abs().max() < gradient, name
+
+
+def test_the_penalty_on_all_tables_is_that_of_the_authors() -> None:
+    """TensorFlow code of Li, Wang & McAuley: l2_emb times the sum of squares of each of five tables."""
+    golden = np.load(GOLDEN / "tisasrec_h2.npz")
+    model = build_model(60, CASES["tisasrec_h2"]).double()
+    model.load_state_dict(tensors(golden, "weights."))
+    published = [golden[f"weights.{name}"] for name in TABLES if f"weights.{name}" in golden.files]
+    assert len(published) == 5
+    penalty = squares(model, "all")
+    assert penalty.item() == pytest.approx(sum((table**2).sum() for table in published), rel=1e-12)
+    penalty.backward()
+    for name, parameter in model.named_parameters():
+        expected = 2 * parameter if name in TABLES.values() else None  # all but the tables stay free
+        assert parameter.grad is expected or torch.equal(parameter.grad, expected), name
+    items = golden["weights.item_emb.weight"]
+    assert squares(model, "items").item() == pytest.approx((items**2).sum(), rel=1e-12)
 
 
 @pytest.mark.parametrize("heads", [1, 2])
