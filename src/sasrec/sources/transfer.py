@@ -189,6 +189,7 @@ def _stream(response: Any, part: Part, length: int | None, console: Console, wat
             size += len(block)
             watchdog.received += len(block)
             bar.advance(task, len(block))
+        watchdog.end()  # a slow disk is not a slow server
         file.flush()
         os.fsync(file.fileno())
     if size > most:
@@ -220,6 +221,10 @@ class _Watchdog:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Watch no longer; `too_slow` then stays as it is."""
         self._ended.set()
         self._thread.join()
 

@@ -283,6 +283,16 @@ def test_server_that_is_just_fast_enough_is_heard_to_the_end(
     assert len(server.asked) == 1
 
 
+def test_slow_disk_is_not_taken_for_a_slow_server(
+    serve: Callable[..., Server], target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "SLOW_SECONDS", 0.1)
+    monkeypatch.setattr(transfer.os, "fsync", lambda descriptor: PAUSE.wait(0.5))
+    server = serve(chunked(BODY))
+    assert download(server.url, target, sha256=SHA256).read_bytes() == BODY
+    assert len(server.asked) == 1
+
+
 PARTIAL = {"status": "206 Partial Content", "Content_Range": "bytes 300-999/1000"}
 
 
