@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import layer_norm
 
 from sasrec.batches.loader import DeviceTrainingBatch, RunConstants
 from sasrec.batches.negatives import NegativePlan
 from sasrec.config.settings import LossConfig, ModelConfig
-from sasrec.losses.loss import training_loss
+from sasrec.losses.loss import squares, training_loss
 from sasrec.models import build_model
 from sasrec.models.tisasrec import intervals
 
@@ -107,6 +108,60 @@ def test_states_scores_loss_and_gradients_equal_the_published_ones(case: str, dt
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None
         assert (parameter.grad.double() - expected[name]).abs().max() < gradient, name
+
+
+def last_state_of_published_code(weights: dict[str, torch.Tensor], history: list[int], hide: bool) -> torch.Tensor:
+    """One head, `pre`, padded on the left to 12 places as there; `hide`: real places do not see padding."""
+    items = torch.tensor([0] * (12 - len(history)) + history)
+    positions = torch.arange(1, 13) * (items > 0)
+    x_LD = weights["item_embedding.weight"][items] * 20**0.5 + weights["position_embedding.weight"][positions]
+    hidden_LL = torch.ones(12, 12).triu(1).bool() | (hide & (items == 0) & ~torch.eye(12).bool())
+    for index in range(2):
+
+        def linear(name: str, x: torch.Tensor, block: str = f"blocks.{index}.") -> torch.Tensor:
+            return x @ weights[f"{block}{name}.weight"].T + weights[f"{block}{name}.bias"]
+
+        def norm(name: str, x: torch.Tensor) -> torch.Tensor:
+            return layer_norm(x, (20,), weights[f"{name}.weight"], weights[f"{name}.bias"], 1e-8)
+
+        y_LD = norm(f"blocks.{index}.attention_norm", x_LD)
+        q_LD, k_LD, v_LD = (linear(f"attention.{name}", y_LD) for name in SPLIT.values())
+        scores_LL = (q_LD @ k_LD.T / 20**0.5).masked_fill(hidden_LL, -torch.inf)
+        x_LD = x_LD + linear("attention.output", scores_LL.softmax(1) @ v_LD)
+        y_LD = norm(f"blocks.{index}.feed_forward_norm", x_LD)
+        x_LD = x_LD + linear("feed_forward.outer", linear("feed_forward.inner", y_LD).relu())
+    return norm("last_norm", x_LD)[-1]
+
+
+@pytest.mark.parametrize("length", [12, 11, 5, 1])
+def test_short_histories_differ_from_published_code_only_by_the_padding_it_lets_them_see(length: int) -> None:
+    golden = np.load(GOLDEN / "sasrec_pre_h1.npz")
+    weights = tensors(golden, "weights.")
+    model = build_model(60, CASES["sasrec_pre_h1"]).double()
+    model.load_state_dict(weights)
+    items_BL = torch.from_numpy(golden["sequence"][:, -length:])
+    states_BLD = model.eval()(items_BL, torch.arange(13 - length, 13).repeat(len(items_BL), 1))
+    for items, ours_D in zip(items_BL.tolist(), states_BLD[:, -1], strict=True):
+        hidden_D, seen_D = (last_state_of_published_code(weights, items, hide) for hide in (True, False))
+        assert (ours_D - hidden_D).abs().max() < 1e-12
+        assert (seen_D - hidden_D).abs().max() < 1e-12 if length == 12 else (seen_D - hidden_D).abs().max() > 0.01
+
+
+def test_the_penalty_on_all_tables_is_that_of_the_authors() -> None:
+    """TensorFlow code of Li, Wang & McAuley: l2_emb times the sum of squares of each of five tables."""
+    golden = np.load(GOLDEN / "tisasrec_h2.npz")
+    model = build_model(60, CASES["tisasrec_h2"]).double()
+    model.load_state_dict(tensors(golden, "weights."))
+    published = [golden[f"weights.{name}"] for name in TABLES if f"weights.{name}" in golden.files]
+    assert len(published) == 5
+    penalty = squares(model, "all")
+    assert penalty.item() == pytest.approx(sum((table**2).sum() for table in published), rel=1e-12)
+    penalty.backward()
+    for name, parameter in model.named_parameters():
+        expected = 2 * parameter if name in TABLES.values() else None  # all but the tables stay free
+        assert parameter.grad is expected or torch.equal(parameter.grad, expected), name
+    items = golden["weights.item_emb.weight"]
+    assert squares(model, "items").item() == pytest.approx((items**2).sum(), rel=1e-12)
 
 
 @pytest.mark.parametrize("heads", [1, 2])

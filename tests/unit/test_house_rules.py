@@ -23,7 +23,7 @@ PUBLIC = [
 SETTINGS = [
     "accumulate", "batch_size", "clip_norm", "columns", "compile", "dataset", "detect_anomaly", "device", "diagnose_every",
     "dropout_rate", "duplicates", "encoding", "eval_every", "gamma", "gbce_t", "hidden_units", "interval_unit", "item_column",
-    "k_core", "l2_emb", "label_smoothing", "logq", "loss", "lr", "max_minutes", "max_rejects", "maxlen", "mhc",
+    "k_core", "l2_emb", "l2_emb_tables", "label_smoothing", "logq", "loss", "lr", "max_minutes", "max_rejects", "maxlen", "mhc",
     "mhc_expansion_rate", "mhc_init_gate", "mhc_projection", "mhc_sinkhorn_iter", "min_item_events",
     "min_user_events", "missing", "negatives", "norm", "num_blocks", "num_epochs", "num_heads", "num_negatives", "optimizer",
     "patience", "precision", "query", "save_minutes", "schedule", "seed", "share_negatives", "show_shapes", "skip_own_items",

@@ -171,7 +171,9 @@ class TrainingConfig:
     accumulate: int = setting(1, Ge(1), Le(_MOST_SIZE))
     """Gradient accumulation: compute each batch in this many parts, to save memory. Only dropout masks change."""
     l2_emb: float = setting(0.0, Ge(0), Le(_MOST))
-    """Weight of the L2 penalty on the item embeddings."""
+    """Weight of the L2 penalty, which is the sum of the squares of the embeddings."""
+    l2_emb_tables: Literal["items", "all"] = "items"
+    """Embeddings in the L2 penalty (only with l2_emb): items, or all, which adds positions and intervals."""
     num_epochs: int = setting(200, Ge(1), Le(_MOST), MayChangeOnResume())
     """Maximum number of passes over the users."""
     max_minutes: float = setting(0.0, Ge(0), Le(_MOST), MayChangeOnResume())
@@ -345,6 +347,10 @@ def _relations(config: RunConfig) -> list[tuple[bool, str]]:
             training.accumulate > training.batch_size,
             f"`accumulate` ({training.accumulate}) must not exceed `batch_size` ({training.batch_size}), because "
             "each part of a batch needs a user",
+        ),
+        (
+            training.l2_emb == 0 and training.l2_emb_tables != default_of(training, "l2_emb_tables"),
+            "`l2_emb_tables` does nothing with l2_emb=0; use l2_emb=5e-5, or remove `l2_emb_tables`",
         ),
         (
             model.mhc and model.mhc_projection == "birkhoff" and model.mhc_expansion_rate > 4,

@@ -22,6 +22,7 @@ from sasrec.data.histories import Histories
 from sasrec.data.splits import EvaluationSplit, Split
 from sasrec.evaluation.baselines import event_counts
 from sasrec.evaluation.metrics import metrics_from_ranks
+from sasrec.evaluation.target_ranks import other_candidates
 from sasrec.ranking.candidates import candidate_scores, own_chunks, seen_items, summed
 from sasrec.ranking.scorers import Scorer
 from sasrec.runtime.log import RunLog
@@ -91,11 +92,7 @@ def auc(ranks: npt.NDArray[np.float64], part: EvaluationSplit) -> float | None:
 
     `ranks`: (rows,) rank of each target in the full catalogue.
     """
-    row_E, item_E = seen_items(part.histories, np.arange(len(part.targets)))
-    counted = part.known_V[item_E] & (item_E != part.targets[row_E])
-    pairs = np.unique(np.stack([row_E[counted], item_E[counted]]), axis=1)
-    seen = np.bincount(pairs[0], minlength=len(part.targets))
-    others = part.known_V[1:].sum() - part.known_V[part.targets] - seen
+    others = other_candidates(part, np.arange(len(part.targets)))
     some = others > 0
     return float(np.mean(1 - (ranks[some] - 1) / others[some])) if some.any() else None
 

@@ -27,7 +27,10 @@ _EXACT = 2**24
 
 @dataclass(frozen=True, eq=False)
 class TargetRanks:
-    """Ranks of the targets. The best rank is 1, and each candidate with an equal score adds one half."""
+    """Ranks of the targets. The best rank is 1, and each candidate with an equal score adds one half.
+
+    Items with the score -inf are never recommended, so a target with this score ranks behind all other candidates.
+    """
 
     full: npt.NDArray[np.float64]
     """(rows,) rank of each row's target among all known items (data/splits.py), without its other seen items."""
@@ -80,19 +83,33 @@ def target_ranks(
         # Seen items are excluded only after the target's score is read, because the target may be a seen item.
         scores_BV = candidate_scores(ready, split.histories, rows, exclude_seen=False, allowed_V=known_V)
         target_B1 = scores_BV.gather(1, torch.from_numpy(split.targets[rows]).to(scores_BV.device).unsqueeze(1))
+        last_B = target_B1[:, 0].isneginf().cpu().numpy()  # these would tie with items that are not candidates
         if sampled is not None and negatives is not None:
             negatives_BN = torch.from_numpy(negatives[rows]).to(scores_BV.device)
             sampled[rows] = _ranks(scores_BV.gather(1, negatives_BN), target_B1)
+            sampled[rows[last_B]] = 1 + np.count_nonzero(negatives[rows[last_B]], axis=1)
         row_E, item_E = seen_items(split.histories, rows)
         scores_BV[torch.from_numpy(row_E), torch.from_numpy(item_E)] = -torch.inf
         # target_B1 has the target's score already. Here the target gets -inf, or it would tie with itself.
         scores_BV.scatter_(1, torch.from_numpy(split.targets[rows]).to(scores_BV.device).unsqueeze(1), -torch.inf)
         full[rows] = _ranks(scores_BV, target_B1)
+        full[rows[last_B]] = 1 + other_candidates(split, rows[last_B])
         advance(len(rows))
     if summed(np.array([float(told_to_stop())])).any():
         raise InterruptedWorkError
     # Each process filled its own rows and left the others 0, so these sums are exact.
     return TargetRanks(summed(full), None if sampled is None else summed(sampled))
+
+
+def other_candidates(split: EvaluationSplit, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """(rows,) how many candidates each target has beside itself: known items that are not in its history."""
+    targets = split.targets[rows]
+    row_E, item_E = seen_items(split.histories, rows)
+    counted = split.known_V[item_E] & (item_E != targets[row_E])
+    pairs = np.unique(np.stack([row_E[counted], item_E[counted]]), axis=1)
+    seen = np.bincount(pairs[0], minlength=len(rows))
+    others: npt.NDArray[np.int64] = split.known_V[1:].sum() - split.known_V[targets] - seen
+    return others
 
 
 def _ranks(others_BV: Tensor, target_B1: Tensor) -> npt.NDArray[np.float64]:

@@ -6,6 +6,8 @@ divided by the positions of the whole batch. The losses of all parts therefore a
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -58,6 +60,15 @@ def training_loss(model: SequenceModel, batch: DeviceTrainingBatch, config: Loss
             loss_of, max(1, chunk), states_PD, targets_PD, vectors
         )
         return loss
+
+
+def squares(model: SequenceModel, tables: Literal["items", "all"]) -> Tensor:
+    """Return the sum of the squares of the item embeddings, or of all embedding tables: a scalar with gradient.
+
+    `l2_emb` times this sum is the L2 penalty. TiSASRec's authors penalise all five tables in this way.
+    """
+    penalised = [model.item_embedding.weight] if tables == "items" else model.embedding_tables()
+    return torch.stack([table.square().sum() for table in penalised]).sum()
 
 
 def _tempered(states_PD: Tensor, temperature: float) -> Tensor:

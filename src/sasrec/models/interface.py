@@ -43,6 +43,10 @@ class SequenceModel(nn.Module, ABC):
         """Look up the embeddings (..., D) of item numbers of any shape (...)."""
         return F.embedding(items, self.item_embedding.weight, padding_idx=0)  # row 0 gets no gradient
 
+    def embedding_tables(self) -> list[Tensor]:
+        """Return every table whose rows are looked up by a number: items first, then for example positions."""
+        return [module.weight for module in self.children() if isinstance(module, nn.Embedding)]
+
     def forward(self, items_BL: Tensor, positions_BL: Tensor, ticks_BL: Tensor | None = None) -> Tensor:
         """Return states_BLD from the item numbers, position ids and ticks of a `Batch`."""
         return self.encode(self.embed(items_BL), positions_BL, ticks_BL)

@@ -74,6 +74,10 @@ class TiSASRec(SequenceModel):
             x_BLD = block(x_BLD, *context)
         return self.last_norm(reduce(x_BLD, self.config))  # type: ignore[no-any-return]
 
+    def embedding_tables(self) -> list[Tensor]:
+        """Return the tables of items, positions (keys, values) and intervals (keys, values)."""
+        return [*super().embedding_tables(), self.interval_keys, self.interval_values]
+
 
 def intervals(ticks_BL: Tensor, time_span: int) -> Tensor:
     """Return the difference in ticks between each pair of events of a row, (B, L, L), at most `time_span`.

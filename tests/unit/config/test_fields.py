@@ -26,7 +26,7 @@ OTHER = {
     "duplicates": "first", "time_unit": "ms", "norm": "post", "interval_unit": "history", "step_unit": "steps",
     "mhc_projection": "birkhoff", "loss": "bce", "negatives": "popularity", "windows": "random",
     "optimizer": "adamw", "columns": "user,item,-,time", "time_format": "%d.%m.%Y", "missing": "?",
-    "schedule": "cosine", "precision": "bf16", "hidden_units": 32,
+    "schedule": "cosine", "precision": "bf16", "hidden_units": 32, "l2_emb_tables": "all",
 }  # fmt: skip
 
 

@@ -45,6 +45,7 @@ def test_a_saved_recipe_loads_equal(tmp_path: Path) -> None:
         ({"num_epochs": "3"}, "`num_epochs` must be a number, not '3'"),
         ({"mhc": 1}, "`mhc` must be true or false, not 1"),
         ({"weight_decay": 0.1}, "`weight_decay` does nothing with optimizer=adam; use optimizer=adamw"),
+        ({"l2_emb_tables": "all"}, "`l2_emb_tables` does nothing with l2_emb=0; use l2_emb=5e-5, or remove"),
         ({"gamma": 0.1}, "`gamma` does nothing with schedule=constant; use schedule=step"),
         ({"schedule": "step", "gamma": 0.0}, "`gamma` must be above 0"),
         ({"accumulate": 0}, "`accumulate` must be at least 1"),

@@ -75,6 +75,19 @@ def test_a_score_that_is_not_a_number_is_an_error() -> None:
         target_ranks(TableScorer(table), split)
 
 
+def test_target_that_is_never_recommended_ranks_behind_all_candidates() -> None:
+    """Not in the middle of the items that are no candidates, which have the score -inf, too."""
+    split = split_events(dataset([[1, 2, 3, 4]], 9)).test
+    scores = np.arange(10, dtype=np.float32)[None]
+    negatives = np.array([[5, 6, 6, 0]])  # a row without negatives has 0s
+    for others in (0.0, -np.inf):  # of all items, or those of some
+        scores[0, [4, 8, 9]] = -np.inf, others, others
+        ranks = target_ranks(TableScorer(scores), split, negatives=negatives)
+        assert ranks.full.tolist() == [6.0]  # 5 to 9 are the other candidates
+        assert ranks.sampled is not None
+        assert ranks.sampled.tolist() == [4.0]
+
+
 def test_nobody_to_evaluate_is_an_error() -> None:
     split = split_events(dataset([[1, 2], [2]], 2)).test
     with pytest.raises(EvaluationError, match="fewer than 3 events: 2"):

@@ -59,12 +59,13 @@ def made_split(
 
 def ranks_by_loops(split: EvaluationSplit, table: np.ndarray) -> list[float]:
     """As docs/evaluation.md has it."""
-    found = []
+    found: list[float] = []
     for row, target in enumerate(split.targets.tolist()):
         seen = set(split.histories.items[split.histories.starts[row] : split.histories.ends[row]].tolist())
         others = [table[row, item] for item in np.flatnonzero(split.known_V) if item not in seen | {target}]
         own = table[row, target]
-        found.append(1 + sum(float(s > own) + float(s == own) / 2 for s in others))
+        never = bool(np.isneginf(own))  # never recommended, so behind all others
+        found.append(1 + (len(others) if never else sum(float(s > own) + float(s == own) / 2 for s in others)))
     return found
 
 
@@ -76,7 +77,7 @@ def cases(draw: st.DrawFn) -> tuple[EvaluationSplit, np.ndarray]:
     item = st.sampled_from([each for each in range(1, items + 1) if each not in unknown])
     histories = draw(st.lists(st.lists(item, max_size=6), min_size=rows, max_size=rows))
     targets = draw(st.lists(item, min_size=rows, max_size=rows))
-    score = st.sampled_from([-1.5, 0.0, 1e-45, 1e-39, 1.0, 1.0000001, 3e38, float("inf")])
+    score = st.sampled_from([-1.5, 0.0, 1e-45, 1e-39, 1.0, 1.0000001, 3e38, float("inf"), -float("inf")])
     table = draw(st.lists(st.lists(score, min_size=items + 1, max_size=items + 1), min_size=rows, max_size=rows))
     return made_split(histories, targets, items, unknown), np.array(table, np.float32)
 

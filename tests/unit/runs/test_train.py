@@ -121,6 +121,21 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: 
     assert not torch.equal(weights[0], weights[2])
 
 
+@pytest.mark.parametrize("time", [False, True])
+def test_the_penalty_reaches_positions_and_intervals_only_if_asked(time: bool, tmp_path: Path) -> None:
+    data = sasrec.prepare(chain_frame(users=20))
+    sizes = {}
+    for tables in ("items", "all"):
+        model = sasrec.train(
+            data, tmp_path / tables, num_epochs=4, time=time, l2_emb=1.0, l2_emb_tables=tables, **SMALL
+        ).model
+        sizes[tables] = [float(table.detach().norm()) for table in model.embedding_tables()]
+    assert len(sizes["all"]) == (5 if time else 2)
+    pairs = list(zip(sizes["all"], sizes["items"], strict=True))
+    assert all(penalised < 0.9 * free for penalised, free in pairs[1:])
+    assert pairs[0][0] == pytest.approx(pairs[0][1], rel=0.2), "the items are penalised in both"
+
+
 def test_training_leaves_the_callers_random_state_alone(tmp_path: Path) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)

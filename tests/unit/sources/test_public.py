@@ -22,7 +22,7 @@ from sasrec.errors import DataError, DownloadError
 from sasrec.sources import download
 from sasrec.sources import public as catalog
 from sasrec.sources.convert import Located
-from sasrec.sources.public import cache_root, locate
+from sasrec.sources.public import cache_root, locate, unverified
 from sasrec.sources.registry import CATALOG, find
 
 TIMED = {"user_column": "user", "item_column": "item", "time_column": "time", "time_unit": "s"}
@@ -159,6 +159,9 @@ def test_every_data_set_becomes_tables_with_a_header_once(
     assert located.events.is_relative_to(tmp_path / name / "raw")
     monkeypatch.setattr(catalog, "download", no_network)
     again = locate(name, cache=tmp_path)
+    source, note = CATALOG[name].sources[0], unverified(name, cache=tmp_path)
+    assert bool(note) == (source.sha256 is None)
+    assert not note or hashlib.sha256(ARCHIVES[name]).hexdigest() in note
     assert replace(again, source=located.source) == located
     assert "downloaded earlier" in again.source
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import io
+import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import sasrec
 from sasrec.errors import ConfigError, DataError
+from sasrec.runtime.log import RunLog
 from sasrec.sources import public as catalog
 from sasrec.sources.convert import Located
 from tests.synthetic import chain_frame, small
@@ -55,6 +59,34 @@ def test_a_public_data_set_is_prepared_once_and_then_taken_from_the_cache(
         again = sasrec.train("ml-100k", tmp_path / f"again-{len(content)}", **SMALL)
         assert again.data.data_hash == first.data.data_hash
     assert calls == ["ml-100k"] * 4
+
+
+def test_a_download_without_a_known_checksum_is_noted_at_each_use_and_recorded(
+    events: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, digest = tmp_path / "cache", "5f" * 32
+    raw = cache / "steam" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "steam_reviews.json.events.tsv").write_bytes(gzip.decompress(events.read_bytes()))
+    (cache / "steam" / "steam_reviews.json.gz.sha256").write_text(digest + "\n")
+    note = (
+        "steam_reviews.json.gz was downloaded without a known checksum, so its content is not verified; "
+        f"its SHA-256 is {digest}"
+    )
+    for run in ("first", "from the prepared folder", "of an older version"):
+        if run == "of an older version":
+            older = sasrec.open_dataset(cache / "steam/prepared")
+            older.report["warnings"].remove(note)
+            older.save(cache / "steam/prepared")
+        log = RunLog(None, Console(file=(told := io.StringIO()), width=1000))
+        data = sasrec.train("steam", tmp_path / run, log=log, **SMALL).data
+        assert told.getvalue().count(f"note: {note}") == 1
+        assert data.report["warnings"].count(note) == 1
+        assert (
+            json.loads(next((tmp_path / run / "dataset").rglob("report.json")).read_text())["warnings"][0] == note
+        )
+    kept = sasrec.train("ml-100k", tmp_path / "local", local_copy=events, **SMALL).data.report["warnings"]
+    assert not [each for each in kept if "checksum" in each], "what a user brought was not downloaded"
 
 
 def test_a_column_that_the_public_data_set_does_not_have_is_an_error(events: Path, tmp_path: Path) -> None:
