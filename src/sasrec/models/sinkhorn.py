@@ -10,6 +10,7 @@ from torch import Tensor
 
 _OFFSET = 30.0  # the largest logit before exp; exp(±30) fits fp32 easily
 _FAR = 2 * _OFFSET  # a logit this far below the largest one may vanish in exp, so such logits take the log domain
+_FAR_IN_DOUBLE = 700.0  # the same in float64, where logits further below are raised to this
 
 
 def sinkhorn_knopp(logits: Tensor, max_iter: int = 20) -> Tensor:
@@ -72,6 +73,8 @@ def _normalise(logits_NSS: Tensor, max_iter: int) -> tuple[Tensor, Tensor]:
     If `_far`, the sums are the logarithms of sums, and a division is a subtraction of logarithms.
     """
     logits_SSN = logits_NSS.permute(1, 2, 0)
+    if _wide(logits_NSS):
+        logits_SSN = logits_SSN.double().clamp(min=-_FAR_IN_DOUBLE)
     sums_RSN = logits_SSN.new_empty(2 * max_iter, *logits_SSN.shape[1:])
     if _far(logits_NSS):
         m_SSN = logits_SSN.clone(memory_format=torch.contiguous_format)
@@ -82,7 +85,7 @@ def _normalise(logits_NSS: Tensor, max_iter: int) -> tuple[Tensor, Tensor]:
         m_SSN = (logits_SSN + _OFFSET).exp().contiguous()
         for sums_SN, axis in zip(sums_RSN, itertools.cycle((0, 1))):
             m_SSN.div_(torch.sum(m_SSN, axis, out=sums_SN).unsqueeze(axis))
-    return m_SSN.permute(2, 0, 1).contiguous(), sums_RSN
+    return m_SSN.permute(2, 0, 1).to(logits_NSS.dtype).contiguous(), sums_RSN
 
 
 @torch.library.custom_op("sasrec::normalise_backward", mutates_args=())
@@ -94,7 +97,7 @@ def _normalise_backward(grad_NSS: Tensor, logits_NSS: Tensor, matrices_NSS: Tens
     the end, log m is the logits, so a is the result.
     """
     # clone: contiguous() of a single matrix would be the result itself, which the loops must not overwrite.
-    m_SSN = matrices_NSS.permute(1, 2, 0).clone(memory_format=torch.contiguous_format)
+    m_SSN = matrices_NSS.permute(1, 2, 0).to(sums_RSN.dtype).clone(memory_format=torch.contiguous_format)
     a_SSN = grad_NSS.permute(1, 2, 0).contiguous() * m_SSN
     divisions = zip(sums_RSN.flip(0), itertools.cycle((1, 0)))
     if _far(logits_NSS):
@@ -107,22 +110,30 @@ def _normalise_backward(grad_NSS: Tensor, logits_NSS: Tensor, matrices_NSS: Tens
         for sums_SN, axis in divisions:
             a_SSN.addcmul_(m_SSN, a_SSN.sum(axis, keepdim=True), value=-1)
             m_SSN.mul_(sums_SN.unsqueeze(axis))
-    return a_SSN.permute(2, 0, 1).contiguous()
+    return a_SSN.permute(2, 0, 1).to(logits_NSS.dtype).contiguous()
+
+
+def _wide(logits: Tensor) -> bool:
+    """Whether to work in float64, where hardly a logit is far: asking `_far` would make the host wait for a GPU.
+
+    MPS has no float64.
+    """
+    return logits.device.type not in ("cpu", "mps")
 
 
 def _far(logits_NSS: Tensor) -> bool:
     """Whether a logit lies so far below the largest one of its matrix that only the log domain is exact.
 
-    The log domain takes several times as long. On an accelerator the answer waits for all earlier work.
+    The log domain takes several times as long.
     """
-    return logits_NSS.numel() > 0 and float(logits_NSS.amin()) < -_FAR
+    return not _wide(logits_NSS) and logits_NSS.numel() > 0 and float(logits_NSS.amin()) < -_FAR
 
 
 @_normalise.register_fake
 def _(logits_NSS: Tensor, max_iter: int) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(logits_NSS), logits_NSS.new_empty(
-        2 * max_iter, logits_NSS.shape[1], logits_NSS.shape[0]
-    )
+    kind = torch.float64 if _wide(logits_NSS) else logits_NSS.dtype
+    count, size = logits_NSS.shape[:2]
+    return torch.empty_like(logits_NSS), logits_NSS.new_empty(2 * max_iter, size, count, dtype=kind)
 
 
 @_normalise_backward.register_fake

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sasrec.models import sinkhorn
 from sasrec.models.sinkhorn import sinkhorn_knopp
 
 
@@ -72,6 +73,19 @@ def test_backward_of_a_single_matrix_keeps_the_result(shape: tuple[int, ...], sp
     assert torch.equal(*gradients)
     assert (before - in_logarithms(logits, 20)).abs().max() < 1e-12
     assert torch.autograd.gradcheck(lambda z: sinkhorn_knopp(z, 4), logits)
+
+
+@pytest.mark.parametrize("kind", ["rows", "columns", "block"])
+def test_the_way_of_accelerators_gives_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They work in float64, which can hold logits up to 700 apart; here on the CPU."""
+    logits = 0.5 * far_logits(kind, 4).float().requires_grad_()
+    exact = in_logarithms(logits, 20)
+    expected = torch.autograd.grad(exact.square().sum(), logits)[0]
+    monkeypatch.setattr(sinkhorn, "_wide", lambda _: True)
+    ours = sinkhorn_knopp(logits)
+    assert ours.dtype == torch.float32
+    assert (ours - exact).abs().max() < 1e-5
+    assert (torch.autograd.grad(ours.square().sum(), logits)[0] - expected).abs().max() < 1e-5
 
 
 def test_no_matrix_gives_no_matrix() -> None:
