@@ -5,8 +5,8 @@
     diff before.txt after.txt                                 # no output: the numbers are bit-identical
 
 Each line describes a run of two epochs. It has the run's name and two SHA-256 hashes: of metrics.json without the
-version of the code, and of the contents of ranks.parquet. FOLDER must contain the files of DATA below. It takes
-ten minutes on one thread, or one minute with --quick.
+version of the code and the device, and of the contents of ranks.parquet. FOLDER must contain the files of DATA
+below. It takes ten minutes on one thread, or one minute with --quick.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def data_of(name: str, folder: Path) -> Path:
 def digest(run: Path) -> str:
     """Two hashes: of a run's metrics, and of its ranks."""
     metrics = json.loads((run / "metrics.json").read_text())
-    del metrics["protocol"]["sasrec"]
+    for name in ("sasrec", "computed_on"):
+        metrics["protocol"].pop(name, None)
     ranks = pl.read_parquet(run / "ranks.parquet").write_csv().encode()
     return " ".join(
         hashlib.sha256(each).hexdigest()[:16] for each in (json.dumps(metrics, sort_keys=True).encode(), ranks)

@@ -174,6 +174,38 @@ def test_a_finished_run_trains_on_when_its_limit_is_raised(tmp_path: Path) -> No
     assert_same(tmp_path / "two", tmp_path / "whole")
 
 
+def test_a_resume_with_another_number_of_threads_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sasrec.train(chain_frame(), tmp_path / "run", **small(num_epochs=1))
+    kept = store.newest(tmp_path / "run/checkpoints", print).state["surroundings"]
+    threads = torch.get_num_threads()
+    assert kept["threads"] == threads
+    assert kept["device"] == "CPU"
+    assert kept["PyTorch"] == torch.__version__
+    sasrec.resume(tmp_path / "run", num_epochs=2)
+    assert "last digits" not in capsys.readouterr().err
+    torch.set_num_threads(threads + 1)
+    try:
+        sasrec.resume(tmp_path / "run", num_epochs=3)
+    finally:
+        torch.set_num_threads(threads)
+    said = capsys.readouterr().err
+    assert f"note: this run continues with threads {threads + 1} (before: {threads}), so the last digits" in said
+
+
+def test_deterministic_changes_no_bit_on_the_cpu_and_stands_in_the_card(tmp_path: Path) -> None:
+    settings = small(num_epochs=2, time=True)
+    for name, wanted in (("plain", False), ("deterministic", True)):
+        recommender = sasrec.train(chain_frame(), tmp_path / name, **settings, deterministic=wanted)
+        assert recommender.metrics is not None
+        on = {"device": "CPU", "deterministic": wanted}
+        assert recommender.metrics["protocol"]["computed_on"] == on
+        assert sasrec.evaluate(tmp_path / name)["protocol"]["computed_on"] == on
+    weights = [store.newest(tmp_path / name / "checkpoints", print).weights for name in ("plain", "deterministic")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
 def test_resume_refuses_what_would_not_be_the_same_run(tmp_path: Path) -> None:
     run = tmp_path / "run"
     sasrec.train(sasrec.prepare(chain_frame()), run, num_epochs=1, **SMALL)

@@ -96,6 +96,8 @@ class Card(TypedDict):
     test_file: NotRequired[dict[str, str]]
     """The name and hash of the file that the test targets come from, if it is not in the run's data; and as "leak"
     a sentence, if some of them precede training events of their user."""
+    computed_on: NotRequired[dict[str, str | bool]]
+    """The "device" that scored, and whether its operators were "deterministic" (setting of the run)."""
     must_agree: dict[Candidates, list[str]]
     """Full or sampled metrics -> the fields that must be equal in two results to compare them."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from sasrec.batches.ticks import with_ticks
 from sasrec.checkpoint import store
@@ -32,7 +33,7 @@ from sasrec.ranking.recommender import Recommender
 from sasrec.ranking.scorers import ModelScorer
 from sasrec.runs.folder import RunFolder
 from sasrec.runs.seal import changed, refuse_changed, seal
-from sasrec.runtime.device import deterministic, pick_device
+from sasrec.runtime.device import deterministic, pick_device, surroundings
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import joined, rank, same_on_every_rank
 from sasrec.sources.resolve import prepared_folder, resolve
@@ -227,6 +228,10 @@ def measure(
     """Measure a model on a split, and log its metrics. With `folder`, write its metrics.json and ranks.parquet."""
     measured = evaluate_scorer(ModelScorer(model), data, split, log=log, details=details, cutoffs=cutoffs)
     metrics = Metrics(measured.metrics)
+    metrics["protocol"]["computed_on"] = {
+        "device": surroundings(model.device)["device"],
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
     if rank() == 0 and folder is not None:
         ranks = io.BytesIO()
         measured.ranks.write_parquet(ranks)
