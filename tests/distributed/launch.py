@@ -38,7 +38,9 @@ def start(
         f"--rdzv-endpoint=127.0.0.1:{port}",
         *words,
     ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    # Sharing is what keeps torchrun from taking a lost machine back; docs/slurm.sbatch does the same.
+    own_stores = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"} if nodes > 1 else {}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | own_stores
     return subprocess.Popen(
         command,
         env=environment,

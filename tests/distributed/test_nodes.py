@@ -88,7 +88,7 @@ def test_a_machine_that_is_lost_and_comes_back_takes_the_run_up_again(tmp_path: 
             # A machine without power answers nothing, as frozen processes do. A worker has a session of its own.
             subprocess.run(["pkill", "-STOP", "-P", str(frozen.pid)], check=True)
             os.kill(frozen.pid, signal.SIGSTOP)
-            # It comes back after the others have noticed; torchrun itself cannot cope with a sooner return.
+            # It comes back after the others have noticed.
             workers = ["pgrep", "-P", str(agents[0].pid), "-f", "sasrec train"]
             wait_until(lambda workers=workers: subprocess.run(workers, stdout=subprocess.DEVNULL).returncode == 1)
             agents[1] = start(1, *words, nodes=2, port=port, restarts=3, name=what)

@@ -38,8 +38,10 @@ def connected(prefix: str, *, is_master: bool = False) -> PrefixStore:
     return PrefixStore(prefix, store)
 
 
-def find_others(block: str, number: int, size: int) -> tuple[str, bool]:
-    """Wait for all processes of this attempt; return the prefix of its keys, and whether torchrun restarted any.
+def find_others(block: str, number: int, size: int) -> tuple[PrefixStore, str, bool]:
+    """Wait for all processes of this attempt.
+
+    Returns its part of the store, the prefix of that part, and whether torchrun restarted any process.
 
     The store still has the keys of attempts that failed, and processes of different machines count their restarts
     differently. So rank 0 names each attempt by a random word, and starts it when every process has answered.
@@ -49,6 +51,8 @@ def find_others(block: str, number: int, size: int) -> tuple[str, bool]:
 
     Raises: TrainingError if a process does not answer within 45 s. Remedy: look at its output, and start again.
     """
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+
     agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     store = connected(block, is_master=number == 0 and not agent)
     word = uuid.uuid4().hex
@@ -69,7 +73,8 @@ def find_others(block: str, number: int, size: int) -> tuple[str, bool]:
         if attempt and store.check([f"{attempt}/start"]):
             everybody = json.loads(store.get(f"{attempt}/start"))
             if everybody[number] == own:  # else an attempt that failed, by an earlier process of this rank
-                return f"{block}/{attempt}", any(restarted for _, restarted in everybody)
+                # The part refers to `store`, which serves the others as long as it lives.
+                return PrefixStore(attempt, store), f"{block}/{attempt}", any(again for _, again in everybody)
         time.sleep(_POLL)
     missing = (
         [each for each in range(1, size) if not store.check([f"{attempt}/here/{each}"])] if number == 0 else [0]

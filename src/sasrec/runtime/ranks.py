@@ -24,7 +24,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from sasrec.errors import ConfigError, TrainingError
-from sasrec.runtime.connection import SILENT, connected, find_others
+from sasrec.runtime.connection import SILENT, find_others
 from sasrec.runtime.heartbeat import FAILED, alive
 from sasrec.runtime.signals import SIGTERM, pending, raise_for
 
@@ -143,8 +143,7 @@ def joined(device_type: str) -> Iterator[None]:
     if device_type == "cuda":
         cuda.set_device(device_number())  # else NCCL and pinned memory of every process would use the first GPU
     try:
-        prefix, _restarted = find_others(f"sasrec/{_joins}", number, size)
-        _store = connected(prefix)
+        _store, prefix, _restarted = find_others(f"sasrec/{_joins}", number, size)
         with alive(number, size, prefix):
             dist.init_process_group(backend, store=_store, rank=number, world_size=size, timeout=_SUM)
             yield
