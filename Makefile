@@ -2,13 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check slow gpu
+.PHONY: demo test check slow gpu matrix
 demo: .venv/installed ; rm -rf runs/demo && OMP_NUM_THREADS=1 $(BIN)/sasrec train --recipe recipes/ml-100k.toml --train_dir runs/demo && $(BIN)/sasrec recommend runs/demo --user 196
 # The profile ci draws the same inputs at every run; `pytest tests/property` draws new ones.
 test: .venv/installed ; OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --hypothesis-profile=ci
 slow: .venv/installed ; OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout=3600
 # On a machine with an accelerator: parity with the CPU, bits, stalls, step times.
 gpu: .venv/installed ; $(BIN)/python benchmarks/gpu.py
+# The suite on each Python here (PYTHONS=…), with the pinned and with the newest releases (KINDS=…).
+matrix: ; .ci/matrix
 check: .venv/installed ; $(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy && $(BIN)/lint-imports
 
 .venv/installed: pyproject.toml constraints.txt
