@@ -138,7 +138,7 @@ def by_hand(tmp_path: Path, port: int, number: str) -> tuple[int, str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=110,
+        timeout=240,
     )
     return done.returncode, done.stdout
 
