@@ -8,21 +8,30 @@ def start() -> int:
     """Run the command line and return the exit status. Ctrl-C ends it quietly even while modules are imported."""
     _open_streams()
     try:
+        from sasrec.cli.endings import flushed
         from sasrec.cli.main import main
 
-        return main()
+        try:
+            status = main()
+        except SystemExit as stop:  # after help, or a signal
+            status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        return flushed(status)
     except KeyboardInterrupt:
         return 130
 
 
 def _open_streams() -> None:
-    """Let stdout and stderr accept every text, even if the shell closed them or their encoding is ASCII."""
-    for name in ("stdout", "stderr"):
+    """Let stdout and stderr accept every text, even if the shell closed them or their encoding is ASCII.
+
+    A closed stream becomes the null device, so that no file gets its number, 0 to 2. These streams live as long as
+    the process.
+    """
+    for name in ("stdin", "stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            # The stream lives as long as the process.
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
-        else:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+        elif name != "stdin":
             stream.reconfigure(errors="backslashreplace")
 
 

@@ -26,6 +26,9 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             stream.flush()
             os.fsync(stream.fileno())  # the bytes must be on disk before the name points to them
         os.replace(unfinished, path)
+    except OSError as error:
+        _name(error, path, unfinished)
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # the file is in place; some folders cannot be opened for reading
@@ -43,10 +46,20 @@ def write_synced(path: Path, data: bytes) -> None:
 
     This is not atomic. The caller writes all files to a temporary folder, and renames it when they are complete.
     """
-    with path.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
+    try:
+        with path.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        _name(error, path)
+        raise
+
+
+def _name(error: OSError, path: Path, unfinished: Path | None = None) -> None:
+    """Give an error the name of the file that was written: a failed write knows none, or a temporary one."""
+    if error.filename in (None, str(unfinished)):
+        error.filename, error.filename2 = str(path), None
 
 
 def sync_folder(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,12 +12,28 @@ _STEERING = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _WHOLE = 100_000  # columns: for other programs no line is ever cut
 
 
+class _Console(Console):
+    """A console whose stderr may fail: nobody reads about the work then, but the work is done."""
+
+    def on_broken_pipe(self) -> None:
+        """Pass the error on, instead of ending the process with status 1."""
+        raise BrokenPipeError
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as `Console.print`. Raises: OSError if stdout cannot be written."""
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            if not self.stderr:
+                raise
+
+
 def _console(*, stderr: bool) -> Console:
     """Return a console that wraps text at words on a terminal.
 
     Elsewhere it prints each sentence as one line, for programs that read the output.
     """
-    console = Console(stderr=stderr, highlight=False)
+    console = _Console(stderr=stderr, highlight=False)
     if not console.is_terminal:
         console.soft_wrap, console.width = True, _WHOLE
     return console
