@@ -2,12 +2,14 @@
  *
  * Loaded by LD_PRELOAD. Counts the calls that need space on files under the folder $FULL_UNDER: opening a file to
  * write, write, fsync, rename, mkdir, truncate. The call number $FULL_AT and all after it fail with ENOSPC; 0: none.
+ * With $FULL_KILLS, that call is not made, and the process ends as by kill -9.
  * Each call appends a line, its name and its path, to the file $FULL_LOG. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,6 +36,7 @@ static int full(const char *name, const char *path) {
             syscall(SYS_close, file);
         }
     }
+    if (fails && getenv("FULL_KILLS")) raise(SIGKILL);
     errno = fails ? ENOSPC : before;
     return fails;
 }

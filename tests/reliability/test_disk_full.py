@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -47,6 +48,7 @@ for line in sys.stdin:
             os._exit(status)
     print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+os._exit(0)
 """
 
 
@@ -102,14 +104,22 @@ class Server:
         )
         assert self.process.stdout.readline() == "ready\n"
 
+    def close(self) -> None:
+        """End the server, and wait for its end."""
+        self.process.communicate(timeout=60)
+
     def run(
-        self, place: Path, words: str, *, full_at: int = 0, kill_after: float | None = None
+        self, place: Path, words: str, *, full_at: int = 0, kills: bool = False, kill_after: float | None = None
     ) -> tuple[int, str, int]:
-        """Exit status, all that was said, and how many calls needed space. `place`: the working folder."""
+        """Exit status, all that was said, and how many calls needed space. `place`: the working folder.
+
+        `kills`: the process is killed at that call. `kill_after`: it is killed after so many seconds.
+        """
         said, log = self.folder / "said", self.folder / "log"
         log.unlink(missing_ok=True)
         environment = {"FULL_UNDER": str(place), "FULL_AT": str(full_at), "FULL_LOG": str(log)}
         environment |= {"TMPDIR": str(place / "tmp"), "SASREC_CACHE": str(place / "cache")}
+        environment |= {"FULL_KILLS": "1"} if kills else {}
         options = TINY if words.startswith("train") and "--resume" not in words else []
         request = [str(place), str(said), environment, [*words.split(), *options]]
         self.process.stdin.write(json.dumps(request) + "\n")
@@ -117,7 +127,8 @@ class Server:
         child = int(self.process.stdout.readline())
         if kill_after is not None:
             time.sleep(kill_after)
-            os.kill(child, 9)  # it is not yet waited for, or is no more: then its end is read below
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                os.kill(child, 9)
         status = int(self.process.stdout.readline())
         return status, said.read_text(errors="replace"), log.read_text().count("\n") if log.exists() else 0
 
@@ -132,8 +143,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", library, SHIM, "-ldl"], check=True)
     serves = Server(folder, library)
     yield serves
-    serves.process.stdin.close()
-    serves.process.wait(timeout=60)
+    serves.close()
 
 
 @pytest.fixture(scope="module")
@@ -243,3 +253,61 @@ def test_a_disk_full_at_each_call_leaves_all_files_whole(
     name: str, server: Server, world: Path, tmp_path: Path
 ) -> None:
     check(server, name, world, tmp_path / "place", None)
+
+
+KILLED = ("prepare", "recommend csv", "recommend parquet", "export")
+
+
+def whole_after_a_kill(server: Server, case: Case, place: Path, right: Any, old: Any, **kill: Any) -> bool:
+    """Kill a command: its result is the old one or the new one, never a part; repeated, it succeeds.
+
+    Returns whether the kill came before the end.
+    """
+    status, said, _ = server.run(place, case.words, **kill)
+    assert status in (0, -9), said
+    folder = place / case.names
+    published = not folder.is_dir() or any((folder / name).exists() for name in ("config.toml", "manifest.json"))
+    found = result(place, case) if folder.exists() and published else None
+    assert found in (right, old), (kill, "a part")
+    again, said, _ = server.run(place, case.words)
+    assert again == 0 or (found == right and "not empty" in said), (kill, said)
+    assert result(place, case) == right, kill
+    return status == -9
+
+
+def killed(name: str, server: Server, world: Path, folder: Path, calls: int | None, moments: int) -> int:
+    """Kill a command at so many calls by chance, or at each (None), and at so many moments; how many were killed."""
+    case, chance = CASES[name], random.Random(name)
+    place = shutil.copytree(world, folder / "first")
+    old = result(place, case) if (place / case.names).exists() else None
+    begun = time.monotonic()
+    _, said, total = server.run(place, case.words)
+    seconds, right = time.monotonic() - begun, result(place, case)
+    assert right != old, said
+    numbers = range(1, total + 1) if calls is None else chance.sample(range(1, total + 1), calls)
+    kills: list[dict[str, Any]] = [{"full_at": number, "kills": True} for number in numbers]
+    kills += [{"kill_after": chance.random() * seconds} for _ in range(moments)]
+    count = 0
+    for number, kill in enumerate(kills):
+        place = shutil.copytree(world, folder / str(number))
+        count += whole_after_a_kill(server, case, place, right, old, **kill)
+        shutil.rmtree(place)
+    return count
+
+
+@pytest.mark.parametrize("name", KILLED)
+def test_a_killed_command_never_leaves_a_part_under_the_final_name(
+    name: str, server: Server, world: Path, tmp_path: Path
+) -> None:
+    assert killed(name, server, world, tmp_path, 2, 1) >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", KILLED)
+def test_commands_killed_at_each_call_and_at_random_moments_never_leave_a_part(
+    name: str, server: Server, world: Path, tmp_path: Path
+) -> None:
+    count = killed(name, server, world, tmp_path, None, 25)
+    assert count >= 20
+    print(name, count)  # noqa: T201
