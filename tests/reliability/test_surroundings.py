@@ -68,7 +68,7 @@ COMMANDS = [
     ("export", ["export", "run", "--output", "{out}"], 0),
     ("reproduce", ["reproduce", "recipe.toml", "--dataset", "data", "--train_dir", "{out}"], 0),
 ]
-LIGHT = 10  # so many of the first commands load neither PyTorch nor Polars
+BY_NAME = {name: (name, arguments, usual) for name, arguments, usual in COMMANDS}
 WRITES_RUN = {"resume", "inference only", "evaluate", "details"}
 
 
@@ -93,13 +93,14 @@ class Surrounding:
 
 AS_ROOT = "exec setpriv --bounding-set=-dac_override " if os.geteuid() == 0 else "exec "
 STRANGER = (
-    "exec setpriv --reuid 54321 --regid 54321 --clear-groups "
-    "--inh-caps=+dac_read_search,+dac_override --ambient-caps=+dac_read_search,+dac_override "
+    "chmod -R a+rwX .; exec setpriv --reuid 54321 --regid 54321 --clear-groups "
+    "--inh-caps=+dac_read_search --ambient-caps=+dac_read_search "
 )
-NO_TEMPORARY = (
-    'mount --bind "$PWD" "$PWD" && mount --rbind /tmp /tmp && mount -o remount,bind,ro /tmp '
-    '&& mount --bind "$PWD" "$PWD" && cd "$PWD/frozen" && exec "$@"'
-)
+# Only the working folder can be written.
+FROZEN = """
+exec unshare --mount bash -c 'mount --bind "$0" "$0" && mount --rbind /tmp /tmp && mount -o remount,bind,ro /tmp &&
+mount --bind /var/tmp /var/tmp && mount -o remount,bind,ro /var/tmp && cd "$0" && exec "$@"' "$PWD" "$@"
+"""
 WITH_PUBLIC = frozenset({"train public"})
 SURROUNDINGS = {
     "usual": Surrounding(),
@@ -120,6 +121,7 @@ SURROUNDINGS = {
     "stdout on a full disk": Surrounding(shell='exec "$@" >/dev/full', may_fail=True),
     "run read-only": Surrounding(shell="chmod -R a-w run; " + AS_ROOT + '"$@"', may_fail=frozenset(WRITES_RUN)),
     "TMPDIR missing": Surrounding({"TMPDIR": "/nonexistent", "TMP": "/nonexistent", "TEMP": "/nonexistent"}),
+    "temporary folders read-only": Surrounding(shell=FROZEN),
     "900 MB": Surrounding(shell='ulimit -v 900000; exec "$@"', may_fail=True),
     "400 MB": Surrounding(shell='ulimit -v 400000; exec "$@"', may_fail=True),
     "unknown user": Surrounding(shell=STRANGER + '"$@"'),
@@ -215,7 +217,8 @@ def fault(place: Path, surrounding: Surrounding, command: tuple[str, list[str], 
     if status not in {usual, *([1] if may_fail else ()), *surrounding.ends}:
         return f"{name}: status {status} instead of {usual}: {said[-1500:]}"
     if status == 1 and "2>&-" not in surrounding.shell and surrounding.closed_reader != "stderr":
-        sentences = [line for line in said.splitlines() if line.startswith("error: ")]
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", said)
+        sentences = [line for line in plain.splitlines() if line.startswith("error: ")]
         if len(sentences) != 1:
             return f"{name}: {len(sentences)} sentences instead of one: {said[-1500:]}"
     return ""
@@ -226,11 +229,53 @@ def faults(world: Path, folder: Path, name: str, commands: list[tuple[str, list[
     surrounding = SURROUNDINGS[name]
     if "setpriv" in surrounding.shell and (shutil.which("setpriv") is None or os.geteuid() != 0):
         pytest.skip("another user needs setpriv, and root")
+    if surrounding.shell == FROZEN and subprocess.run(["unshare", "--mount", "true"], check=False).returncode:
+        pytest.skip("a read-only folder needs unshare, and root")
     place = folder / "world"
     shutil.copytree(world, place)
     (place / "out").mkdir()
     found = [fault(place, surrounding, command) for command in commands]
     return [each for each in found if each]
+
+
+# Where something was wrong once, and what is likeliest to break.
+LIKELIEST = {
+    "ASCII": ["recommend user"],
+    "stdout closed": ["datasets"],
+    "stdin closed": ["prepare stdin"],
+    "reader of stdout gone": ["version", "help", "help of train", "datasets", "prepare"],
+    "reader of stderr gone": ["wrong option", "wrong kind", "prepare"],
+    "stdout on a full disk": ["version", "datasets"],
+    "run read-only": ["evaluate"],
+    "900 MB": ["version", "datasets", "prepare", "train"],
+    "unknown user, no HOME": ["train public"],
+    "40 columns": ["wrong value", "compare"],
+}
+
+
+@pytest.mark.parametrize("name", LIKELIEST)
+def test_what_is_likeliest_to_break_in_odd_surroundings(name: str, world: Path, tmp_path: Path) -> None:
+    found = faults(world, tmp_path, name, [BY_NAME[command] for command in LIKELIEST[name]])
+    assert not found, "\n\n".join(found)
+
+
+def test_a_public_data_set_without_a_home_folder_is_refused_with_the_remedy(world: Path, tmp_path: Path) -> None:
+    place = shutil.copytree(world, tmp_path / "world")
+    (place / "out").mkdir()
+    if shutil.which("setpriv") is None or os.geteuid() != 0:
+        pytest.skip("another user needs setpriv, and root")
+    _, arguments, _ = BY_NAME["train public"]
+    status, said = started(place, SURROUNDINGS["unknown user, no HOME"], [*arguments[:-1], *TINY[-1:]])
+    assert (status, "Set the environment variable SASREC_CACHE" in said) == (1, True), said
+
+
+def test_a_limit_of_the_address_space_is_named(world: Path) -> None:
+    status, said = started(world, SURROUNDINGS["900 MB"], ["prepare", "events.csv", "--explain"])
+    assert (status, said) == (
+        1,
+        "error: the address space of a process is limited to 0.9 GB (ulimit -v), but the libraries need 3 GB to "
+        "start. Raise the limit: ulimit -v unlimited.\n",
+    )
 
 
 @pytest.mark.slow
