@@ -1,5 +1,6 @@
 """Start the command line: for `sasrec …`, `python -m sasrec …` and `torchrun -m sasrec …`."""
 
+import io
 import os
 import sys
 
@@ -23,16 +24,33 @@ def start() -> int:
 def _open_streams() -> None:
     """Let stdout and stderr accept every text, even if the shell closed them or their encoding is ASCII.
 
-    A closed stream becomes the null device, so that no file gets its number, 0 to 2. These streams live as long as
-    the process.
+    A closed stream becomes the null device, so that no file gets its number, 0 to 2.
     """
     for name in ("stdin", "stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
             mode = "r" if name == "stdin" else "w"
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
-        elif name != "stdin":
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 — open to the end
+        elif name == "stdout":
             stream.reconfigure(errors="backslashreplace")
+        elif name == "stderr":
+            sys.stderr = _Stderr(stream.buffer, stream.encoding, "backslashreplace", line_buffering=True)
+
+
+class _Stderr(io.TextIOWrapper):
+    """Standard error, which may fail: when nobody can read about the work any more, the work is still done."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError:
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError:
+            return
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,19 +12,11 @@ _WHOLE = 100_000  # columns: for other programs no line is ever cut
 
 
 class _Console(Console):
-    """A console whose stderr may fail: nobody reads about the work then, but the work is done."""
+    """A console that passes a broken pipe on to `main`, instead of ending the process with status 1."""
 
     def on_broken_pipe(self) -> None:
-        """Pass the error on, instead of ending the process with status 1."""
+        """Raise the error that rich has caught."""
         raise BrokenPipeError
-
-    def print(self, *objects: Any, **options: Any) -> None:
-        """Print as `Console.print`. Raises: OSError if stdout cannot be written."""
-        try:
-            super().print(*objects, **options)
-        except OSError:
-            if not self.stderr:
-                raise
 
 
 def _console(*, stderr: bool) -> Console:

@@ -82,7 +82,10 @@ def main(arguments: list[str] | None = None) -> int:
     except (MemoryError, RuntimeError, ImportError) as error:
         if not out_of_memory(error):
             raise
-        remedy = "in training, lower --batch_size, --maxlen or --num_negatives, or raise --accumulate"
+        if arguments[0] in ("train", "reproduce"):
+            remedy = "in training, lower --batch_size, --maxlen or --num_negatives, or raise --accumulate"
+        else:
+            remedy = "close other programs, raise the limit of memory, or use a larger machine"
         return failed(f"out of memory: {remedy} ({error})")
     except KeyboardInterrupt as stop:
         say(err, str(stop) or "interrupted")
