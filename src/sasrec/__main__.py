@@ -31,10 +31,12 @@ def _open_streams() -> None:
         if stream is None:
             mode = "r" if name == "stdin" else "w"
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 — open to the end
-        elif name == "stdout":
-            stream.reconfigure(errors="backslashreplace")
-        elif name == "stderr":
+        elif (
+            sys.__stderr__ is not None and stream is sys.__stderr__
+        ):  # not one that a program around us has put in its place
             sys.stderr = _Stderr(stream.buffer, stream.encoding, "backslashreplace", line_buffering=True)
+        elif name != "stdin":
+            stream.reconfigure(errors="backslashreplace")
 
 
 class _Stderr(io.TextIOWrapper):
