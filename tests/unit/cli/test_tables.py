@@ -159,7 +159,7 @@ def test_tabs_and_wide_characters_do_not_shift_columns(
     recommender: Any = OfTitles()
     lines = shown(60, lambda: tables.print_items(recommender, items)).splitlines()
     starts = [
-        cell_len(line[: line.index(word)]) for line, word in zip(lines, "title 宇 tab Am".split(), strict=True)
+        cell_len(line[: line.index(word)]) for line, word in zip(lines, ["title", "宇", "tab", "Am"], strict=True)
     ]
     assert len(set(starts)) == 1, lines
     assert "tab\\there" in lines[2]
