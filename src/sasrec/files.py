@@ -7,9 +7,12 @@ import difflib
 import gzip
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, cast
+
+_OF_SYSTEM = re.compile(r"\(os error (\d+)\)")  # how libraries in Rust write the number of an error
 
 
 @contextlib.contextmanager
@@ -21,11 +24,12 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with unfinished.open("wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())  # the bytes must be on disk before the name points to them
-        os.replace(unfinished, path)
+        with naming(path, unfinished):
+            with unfinished.open("wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())  # the bytes must be on disk before the name points to them
+            os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # the file is in place; some folders cannot be opened for reading
@@ -43,17 +47,35 @@ def write_synced(path: Path, data: bytes) -> None:
 
     This is not atomic. The caller writes all files to a temporary folder, and renames it when they are complete.
     """
-    with path.open("wb") as stream:
+    with naming(path), path.open("wb") as stream:
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())
+
+
+@contextlib.contextmanager
+def naming(path: Path, unfinished: Path | None = None) -> Iterator[None]:
+    """Give the errors of writing a file its name: a failed write knows no name, or that of a temporary file.
+
+    Raises: OSError, also for the errors of the system that Polars reports as its own.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if number is None and (found := _OF_SYSTEM.search(str(error))):
+            number = int(found[1])
+        if number is None or (isinstance(error, OSError) and error.filename not in (None, str(unfinished))):
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def sync_folder(path: Path) -> None:
     """Wait until the names of the files in a folder are on disk, so a rename survives a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -11,12 +11,20 @@ _STEERING = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _WHOLE = 100_000  # columns: for other programs no line is ever cut
 
 
+class _Console(Console):
+    """A console that passes a broken pipe on to `main`, instead of ending the process with status 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error that rich has caught."""
+        raise BrokenPipeError
+
+
 def _console(*, stderr: bool) -> Console:
     """Return a console that wraps text at words on a terminal.
 
     Elsewhere it prints each sentence as one line, for programs that read the output.
     """
-    console = Console(stderr=stderr, highlight=False)
+    console = _Console(stderr=stderr, highlight=False)
     if not console.is_terminal:
         console.soft_wrap, console.width = True, _WHOLE
     return console

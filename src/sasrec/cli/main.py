@@ -2,7 +2,8 @@
 
 Each command is a dataclass whose docstring and fields are its help, and whose `run` does the work. Results go to
 stdout, everything about the work to stderr. Exit status: 0 done (or help), 1 a mistake that the message explains,
-2 a wrong command line, 128 + N interrupted by signal N: 130 for SIGINT, 143 for SIGTERM.
+2 a wrong command line, 128 + N interrupted by signal N: 130 for SIGINT, 143 for SIGTERM, 141 where the reader of
+stdout, such as `head`, has gone.
 """
 
 from __future__ import annotations
@@ -21,6 +22,15 @@ from sasrec.cli.arguments import as_options, joined_values, misspelt, published_
 from sasrec.cli.commands import Evaluate, Export, Recommend, Train
 from sasrec.cli.console import err, out, say
 from sasrec.cli.data_commands import Datasets, Prepare
+from sasrec.cli.endings import (
+    OTHER_LOCALE,
+    check_address_space,
+    failed,
+    of_system,
+    out_of_memory,
+    unreadable,
+    without_reader,
+)
 from sasrec.cli.help import print_description, print_overview
 from sasrec.cli.study_commands import Compare, Reproduce
 from sasrec.config.settings import RunConfig
@@ -45,8 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        if unreadable := [word for word in arguments if not _is_text(word)]:
-            return _failed(f"{unreadable[0]} is not UTF-8 text. Rename the file or folder, or correct the option.")
+        if wrong := [word for word in arguments if not _is_text(word)]:
+            return failed(unreadable(wrong[0]))
         if arguments[:1] == ["--version"]:
             out.print(f"sasrec {__version__}")
             return 0
@@ -56,21 +66,27 @@ def main(arguments: list[str] | None = None) -> int:
         command = _parsed(arguments)
         if isinstance(command, int):
             return command
+        if not isinstance(command, Datasets):
+            check_address_space()
         with _shown_warnings():
             command.run()
         return 0
     except SasrecError as error:
-        return _failed(as_options(str(error), _COMMANDS.values()))
-    except BrokenPipeError:  # the reader of our output, such as `head`, has enough; rich ends with 1 then too
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return failed(as_options(str(error), _COMMANDS.values()))
+    except BrokenPipeError:
+        return without_reader()
     except OSError as error:
-        return _failed(f"{error}: check the path")
-    except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+        return failed(of_system(error))
+    except UnicodeEncodeError as error:
+        return failed(f"{error.object} cannot name a file in this locale. {OTHER_LOCALE}")
+    except (MemoryError, RuntimeError, ImportError) as error:
+        if not out_of_memory(error):
             raise
-        remedy = "in training, lower --batch_size, --maxlen or --num_negatives, or raise --accumulate"
-        return _failed(f"out of memory: {remedy} ({error})")
+        if arguments[0] in ("train", "reproduce"):
+            remedy = "in training, lower --batch_size, --maxlen or --num_negatives, or raise --accumulate"
+        else:
+            remedy = "close other programs, raise the limit of memory, or use a larger machine"
+        return failed(f"out of memory: {remedy} ({error})")
     except KeyboardInterrupt as stop:
         say(err, str(stop) or "interrupted")
         return 130
@@ -115,18 +131,6 @@ def _with_help(arguments: list[str]) -> list[str]:
 def _is_text(word: str) -> bool:
     """Whether a word of the command line is UTF-8 text; Python keeps other bytes as lone surrogates."""
     return not any("\ud800" <= letter <= "\udfff" for letter in word)
-
-
-def _failed(message: str) -> int:
-    say(err, message, label="error:", style="red")
-    return 1
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out in NumPy or PyTorch. PyTorch has a class for this error only on some devices."""
-    return isinstance(error, MemoryError) or any(
-        words in str(error) for words in ("out of memory", "can't allocate memory")
-    )
 
 
 def _commands(config: RunConfig) -> Any:

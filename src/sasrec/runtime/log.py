@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from rich.console import Console
 
 from sasrec.errors import ConfigError
+from sasrec.files import naming
 from sasrec.runtime.ranks import rank
 
 _SAY_EVERY = 60.0  # seconds between two lines, without a terminal to show a bar
@@ -58,7 +59,7 @@ class RunLog:
         if self._path is None:
             return
         line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": name, **fields}
-        with self._path.open("a+b") as stream:
+        with naming(self._path), self._path.open("a+b") as stream:
             if stream.tell():
                 stream.seek(-1, os.SEEK_END)
             whole = stream.read(1) in (b"\n", b"")  # a kill can leave a part of a line

@@ -21,8 +21,17 @@ CONNECT_TIMEOUT = 10.0
 
 
 def cache_root() -> Path:
-    """Return the folder of all downloads: $SASREC_CACHE if set, else ~/.cache/sasrec."""
-    return Path(os.environ.get("SASREC_CACHE") or "~/.cache/sasrec").expanduser()
+    """Return the folder of all downloads: $SASREC_CACHE if set, else ~/.cache/sasrec.
+
+    Raises: DownloadError if the user has no home folder. Remedy: set SASREC_CACHE.
+    """
+    try:
+        return Path(os.environ.get("SASREC_CACHE") or "~/.cache/sasrec").expanduser()
+    except RuntimeError:
+        raise DownloadError(
+            "public data sets are kept in ~/.cache/sasrec, but this user has no home folder. Set the environment "
+            "variable SASREC_CACHE to a folder."
+        ) from None
 
 
 def locate(name: str, *, cache: Path, local_copy: Path | None = None, console: Console | None = None) -> Located:

@@ -114,6 +114,7 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
     command = f"{sys.executable} -m sasrec datasets | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.stderr == ""
+    assert done.returncode in (0, 141), "the reader may have taken all before it ended"
 
 
 def test_stdout_may_be_closed_or_ascii() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 import sasrec
@@ -142,3 +143,26 @@ def test_signs_that_steer_a_terminal_are_shown_as_escapes(
     assert "é" in wide
     say(tables.out, "a\x1b]0;title\x07b\nc")
     assert r"a\x1b]0;title\x07b" in tables.out.file.getvalue()
+
+
+class OfTitles:
+    """As much of a recommender as a table of its items needs."""
+
+    def title(self, item: str) -> str:
+        return {"a\tb": "宇宙戦艦ヤマト", "c": "tab\there", "項目": "Amélie 🎬"}[item]
+
+
+def test_tabs_and_wide_characters_do_not_shift_columns(
+    shown: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items: Any = [("a\tb", 0.5), ("c", 0.25), ("項目", 0.125)]
+    recommender: Any = OfTitles()
+    lines = shown(60, lambda: tables.print_items(recommender, items)).splitlines()
+    starts = [
+        cell_len(line[: line.index(word)]) for line, word in zip(lines, ["title", "宇", "tab", "Am"], strict=True)
+    ]
+    assert len(set(starts)) == 1, lines
+    assert "tab\\there" in lines[2]
+    monkeypatch.setattr(tables, "out", Console(file=io.StringIO()))
+    tables.print_items(recommender, items)
+    assert [len(line.split("\t")) for line in capsys.readouterr().out.splitlines()] == [4] * 4

@@ -402,3 +402,13 @@ def test_steam_line_that_is_no_review_is_named(line: bytes, tmp_path: Path) -> N
     lay(tmp_path, {"steam_reviews.json": STEAM + line + b"\n"})
     with pytest.raises(DataError, match=r"steam_reviews\.json, line 3: cannot read username, product_id, date"):
         locate("steam", cache=tmp_path / "cache", local_copy=tmp_path / "steam_reviews.json")
+
+
+def test_without_a_home_folder_the_cache_has_to_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def unknown(_: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("SASREC_CACHE", raising=False)
+    monkeypatch.setattr(Path, "expanduser", unknown)
+    with pytest.raises(DownloadError, match=r"no home folder\. Set the environment variable SASREC_CACHE"):
+        cache_root()
