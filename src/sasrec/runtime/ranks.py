@@ -304,10 +304,10 @@ def _lost(number: int, size: int, reported: str) -> str:
     from torch import distributed as dist
 
     if _store is None:
-        if "EADDRINUSE" in reported:
+        if "failed to listen" in reported:
             return (
-                f"port {os.environ['MASTER_PORT']} is in use by another program. Choose another MASTER_PORT "
-                "(torchrun: --master-port)."
+                f"port {os.environ['MASTER_PORT']} cannot be served; another program may use it. Choose another "
+                "MASTER_PORT (torchrun: --master-port)."
             )
         return (
             "the processes could not connect. Check that all of them run, and check MASTER_ADDR and MASTER_PORT "
