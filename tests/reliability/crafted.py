@@ -109,7 +109,9 @@ def mutated(value: Any, chance: random.Random) -> Any:
 def damaged(text: bytes, chance: random.Random) -> bytes:
     """A text that is cut, or has other bytes inside."""
     place = chance.randrange(len(text) + 1)
-    inserted = chance.choice((b"\xff", b"\0", b"[" * 100_000, b'{"a":' * 100_000, b"9" * 10_000, b"\xef\xbb\xbf", b"x"))
+    inserted = chance.choice(
+        (b"\xff", b"\0", b"[" * 100_000, b'{"a":' * 100_000, b"9" * 10_000, b"\xef\xbb\xbf", b"x")
+    )
     return chance.choice((text[:place], text[:place] + inserted + text[place:], inserted + text, inserted))
 
 
@@ -173,7 +175,15 @@ def crafted_tensors(path: Path, chance: random.Random) -> None:
     for _ in range(chance.choice((1, 1, 2))):
         name = chance.choice(sorted(tensors))
         tensor = tensors[name]
-        kinds = (torch.float64, torch.int64, torch.bool, torch.bfloat16, torch.float16, torch.int8, torch.complex64)
+        kinds = (
+            torch.float64,
+            torch.int64,
+            torch.bool,
+            torch.bfloat16,
+            torch.float16,
+            torch.int8,
+            torch.complex64,
+        )
         values = (math.nan, math.inf, -1.0, 1e38, -0.0, 1e-40)
         shaped: list[Callable[[], torch.Tensor]] = [
             lambda tensor=tensor: tensor.to(chance.choice(kinds)),
@@ -191,7 +201,9 @@ def crafted_tensors(path: Path, chance: random.Random) -> None:
             case 0 if len(tensors) > 1:
                 del tensors[name]
             case 1:
-                tensors[chance.choice(("", "x", "x:step", "item_embedding.weight:more", "\0", "é" * 999))] = tensor.clone()
+                tensors[chance.choice(("", "x", "x:step", "item_embedding.weight:more", "\0", "é" * 999))] = (
+                    tensor.clone()
+                )
             case _:
                 tensors[name] = chance.choice(shaped)().contiguous().clone()
     path.write_bytes(serialise_tensors(tensors))
@@ -392,7 +404,10 @@ def case(folder: Path, scratch: Path, number: int) -> tuple[str, list[str]]:
         (scratch / run / "config.toml").write_text(config.replace(str(folder), str(scratch)))
     hashed(scratch / "one-0")
     hashed(scratch / "other")
-    best, newest = store.best(scratch / "one-0/checkpoints").name, store.published(scratch / "one-0/checkpoints")[-1].name
+    best, newest = (
+        store.best(scratch / "one-0/checkpoints").name,
+        store.published(scratch / "one-0/checkpoints")[-1].name,
+    )
     path = scratch / place.replace("BEST", best).replace("NEWEST", newest)
     if chance.random() < 0.07:
         craft = no_file
@@ -422,7 +437,9 @@ def case(folder: Path, scratch: Path, number: int) -> tuple[str, list[str]]:
             where = traceback.extract_tb(error.__traceback__)[-1]
             ours = [each for each in traceback.extract_tb(error.__traceback__) if "/src/sasrec/" in each.filename]
             at = ours[-1] if ours else where
-            found.append(f"{action}: {type(error).__name__}: {str(error)[:100]} at {at.filename[-30:]}:{at.lineno}")
+            found.append(
+                f"{action}: {type(error).__name__}: {str(error)[:100]} at {at.filename[-30:]}:{at.lineno}"
+            )
         if (took := time.monotonic() - began) > LIMIT:
             found.append(f"{action}: took {took:.0f} s")
     return f"{name} ({craft.__name__})", found
