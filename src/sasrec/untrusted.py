@@ -71,8 +71,8 @@ def free_memory() -> int:
 def json_text(text: bytes | str) -> Any:
     """Parse JSON.
 
-    Raises: ValueError if it is not valid, is nested deeply, or has a number of very many digits. The message is the
-    reason. The caller adds the remedy.
+    Raises: ValueError if it is not valid, is nested deeply, or has a number of very many digits. The message is
+    the reason. The caller adds the remedy.
     """
     try:
         found = json.loads(text, parse_int=_integer)

@@ -185,7 +185,7 @@ def test_a_checkpoint_alone_stays_where_it_is_and_its_fault_is_named(run: Path) 
     for older in store.published(run / "checkpoints")[:-1]:
         shutil.rmtree(older)
     path = remade(run, lambda found: found.optimizer.clear())
-    with pytest.raises(CheckpointError, match="has no usable checkpoint.*has no tensor"):
+    with pytest.raises(CheckpointError, match=r"has no usable checkpoint.*has no tensor"):
         sasrec.resume(run, num_epochs=4)
     assert path.exists()
 

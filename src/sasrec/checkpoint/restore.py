@@ -56,7 +56,7 @@ def checkpoint_at(path: Path) -> store.Checkpoint:
     return found
 
 
-def to_resume(checkpoints: Path, say: Callable[[str], None]) -> str:
+def newest(checkpoints: Path, say: Callable[[str], None]) -> str:
     """Return the name of the newest checkpoint from which training can continue. For the errors, see `newest`."""
     return store.newest(checkpoints, say, check_to_resume).path.name
 

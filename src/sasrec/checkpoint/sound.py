@@ -1,7 +1,7 @@
 """Check that a checkpoint is what it claims to be, before it is used: kinds, ranges, names, shapes and values.
 
-The hashes only show that files have not changed since they were written. Whoever writes a checkpoint writes its hashes
-too, and a moment of the wrong shape would crash the fused optimizer.
+The hashes only show that files have not changed since they were written. Whoever writes a checkpoint writes its
+hashes too, and a moment of the wrong shape would crash the fused optimizer.
 """
 
 from __future__ import annotations

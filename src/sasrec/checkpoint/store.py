@@ -134,12 +134,12 @@ def newest(
         else:
             newest_valid = found
     if newest_valid is None:
-        reason = f" ({damaged[-1][1]})" if damaged else ""
+        because = f" ({damaged[-1][1]})" if damaged else ""
         raise CheckpointError(
-            f"{checkpoints} has no usable checkpoint{reason}. Start a new run in another folder."
+            f"{checkpoints} has no usable checkpoint{because}. Start a new run in another folder."
         ) from None
-    for path, error in damaged:
-        _quarantine(path, error, say)
+    for path, reason in damaged:
+        _quarantine(path, reason, say)
     return newest_valid
 
 

@@ -99,7 +99,7 @@ class Items:
 
     @staticmethod
     def read(path: Path, count: int | None = None) -> Items:
-        """Read a file that `save` wrote, with `count` items if that is known. The caller must check its hash first.
+        """Read a file that `save` wrote, with `count` items if known. The caller must check its hash first.
 
         Raises: DataError if the file is damaged. Remedy: prepare the data set, or export the run, again.
         """

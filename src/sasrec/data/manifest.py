@@ -138,9 +138,8 @@ def check_numbers(arrays: Mapping[str, npt.NDArray[Any]], items: int, folder: Pa
     Raises: DataError naming the file. Remedy: prepare the data set again.
     """
     offsets, numbers = arrays["offsets"], arrays["items"]
-    sound = {
-        "offsets": bool(offsets[0] == 0 and offsets[-1] == len(numbers) and (offsets[1:] > offsets[:-1]).all())
-    }
+    ends = offsets[0] == 0 and offsets[-1] == len(numbers)
+    sound = {"offsets": bool(ends and (offsets[1:] > offsets[:-1]).all())}
     if len(numbers):
         sound["items"] = bool(numbers.min() >= 1 and numbers.max() <= items)
         if sound["offsets"] and (times := arrays.get("times")) is not None:
