@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -85,6 +87,15 @@ def json_text(text: bytes | str) -> Any:
 def json_of(path: Path) -> Any:
     """Read a JSON file, as `json_text` and `content_of` do. Raises: OSError and ValueError, as they do."""
     return json_text(content_of(path, MOST_TEXT))
+
+
+def in_words(error: ValueError) -> str:
+    """Return the reason of an error of `json_text` or of pydantic, with the entry that is wrong, in one line."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        entry = ".".join(map(str, first["loc"]))[:100]
+        return f"{entry or 'its content'}: {first['msg'].removeprefix('Value error, ')}"
+    return str(error)
 
 
 def refuse_deep(value: Any) -> None:

@@ -6,6 +6,7 @@ data of `made`. It prints a line at the begin and at the end of each case; an er
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import hashlib
 import json
@@ -34,7 +35,8 @@ from safetensors.torch import save as serialise_tensors
 import sasrec
 from sasrec.checkpoint import store
 from sasrec.config.recipe import read_recipe
-from sasrec.data.dataset import open_dataset
+from sasrec.data.dataset import Dataset, open_dataset
+from sasrec.data.items import Items
 from sasrec.errors import SasrecError
 from sasrec.runs.folder import RunFolder, best_baseline, metric_of
 from sasrec.runtime.log import RunLog
@@ -52,6 +54,9 @@ _HOSTILE: list[Any] = [
     math.nan, math.inf, -math.inf, "", "x", "7", "\0", "\x1b[2J", "../../../etc/passwd", "/dev/zero", "x" * 100_000,
     "step-00000001", "test", [], {}, [1], {"a": 1}, [[]], [None], {"": None}, _DEEP, _DEEP_OBJECT, _LONG_NUMBER, _BEYOND,
 ]  # fmt: skip
+
+
+ARRAYS = {"items": "<i4", "times": "<i8", "offsets": "<i8"}
 
 
 def made(folder: Path) -> None:
@@ -211,7 +216,7 @@ def crafted_tensors(path: Path, chance: random.Random) -> None:
 
 def crafted_array(path: Path, chance: random.Random) -> None:
     """Numbers of a data set, some of which are out of their range, or out of order."""
-    kind = {"items.bin": "<i4", "times.bin": "<i8", "offsets.bin": "<i8"}[path.name]
+    kind = ARRAYS[path.stem]
     array = np.fromfile(path, kind)
     extremes = (0, -1, 1, 26, 10**6, np.iinfo(kind).max, np.iinfo(kind).min)
     match chance.randrange(4):
@@ -304,12 +309,22 @@ def hashed(run: Path) -> None:
         (run / "seal.json").write_text(json.dumps(sealed))
 
 
-def hashed_data(data: Path) -> None:
-    """Write a manifest that agrees with the files of a data set. The hash of the data stays that of the original."""
-    manifest = json.loads((data / "manifest.json").read_bytes())
-    files = manifest["files"]
-    manifest["files"] = {name: _digest(data / manifest["folder"] / name) for name in files}
-    (data / "manifest.json").write_text(json.dumps(manifest))
+def hashed_data(folder: Path) -> None:
+    """Write a manifest that agrees with the files of the data set, and checkpoints that agree with its hash."""
+    manifest = json.loads((folder / "data/manifest.json").read_bytes())
+    own = folder / "data" / manifest["folder"]
+    manifest["files"] = {name: _digest(own / name) for name in manifest["files"]}
+    with contextlib.suppress(Exception, pl.exceptions.PanicException):
+        if all((own / name).is_file() and (own / name).stat().st_size < 2**30 for name in manifest["files"]):
+            arrays = {name: np.fromfile(own / f"{name}.bin", kind) for name, kind in ARRAYS.items()}
+            ids = [pl.read_parquet(own / f"{name}.parquet")["id"] for name in ("users", "items")]
+            data = Dataset(**arrays, user_ids=ids[0], catalogue=Items(ids[1]))
+            manifest["data_hash"] = data.data_hash
+    (folder / "data/manifest.json").write_text(json.dumps(manifest))
+    for state in folder.glob("*/checkpoints/*/state.json"):
+        state.write_text(json.dumps(json.loads(state.read_bytes()) | {"data_hash": manifest["data_hash"]}))
+    for run in ("one-0", "other", "export"):
+        hashed(folder / run)
 
 
 # -- uses --------------------------------------------------------------------------------------------------------
@@ -415,7 +430,7 @@ def case(folder: Path, scratch: Path, number: int) -> tuple[str, list[str]]:
     if name == "data manifest":
         pass
     elif place.startswith("data"):
-        hashed_data(scratch / "data")
+        hashed_data(scratch)
     else:
         hashed(scratch / place.split("/")[0])
         if name == "export items" and path.is_file() and path.stat().st_size < 2**30:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sasrec.data.parts import TEST, TRAIN
 from sasrec.errors import DataError
-from sasrec.untrusted import json_of
+from sasrec.untrusted import in_words, json_of
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -127,9 +127,7 @@ def _valid(kind: Any, content: Any, path: Path) -> Any:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        entry = ".".join(map(str, first["loc"]))[:100]
-        raise DataError(f"{path} is damaged: {entry or 'its content'}: {first['msg']}. {_AGAIN}") from None
+        raise DataError(f"{path} is damaged: {in_words(error)}. {_AGAIN}") from None
 
 
 def check_numbers(arrays: Mapping[str, npt.NDArray[Any]], items: int, folder: Path) -> None:

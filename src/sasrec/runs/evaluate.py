@@ -35,6 +35,7 @@ from sasrec.runtime.device import pick_device
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import joined, rank
 from sasrec.sources.resolve import prepared_folder, resolve
+from sasrec.untrusted import refuse_no_file
 
 ITEMS_DIGEST = "items_sha256"  # key in state.json of an export: the hash of items.parquet
 
@@ -114,7 +115,12 @@ def _warm_up(recommender: Recommender) -> None:
 
 def _exported_items(path: Path, found: store.Checkpoint) -> Items:
     """Read the catalogue of an export. Raises: DataError if the file changed. Remedy: export the run again."""
-    if file_digest(path) != found.need(ITEMS_DIGEST):
+    try:
+        refuse_no_file(path)
+        changed_since = file_digest(path) != found.need(ITEMS_DIGEST)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}. Export the run again.") from None
+    if changed_since:
         raise DataError(f"{path} has changed since the export. Export the run again.")
     return Items.read(path)
 
