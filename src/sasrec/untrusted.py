@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MOST_TEXT = 2**28
 """Bytes of a text that is read as a whole, such as state.json. Ours have a thousandth of this."""
 _MOST_DEPTH = 50
-_MOST_DIGITS = 30
+_MOST_DIGITS, _MOST_BITS = 30, 128
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -41,16 +41,25 @@ def refuse_no_file(path: Path) -> int:
     return found.st_size
 
 
+def refuse_large(path: Path) -> int:
+    """Return the size of a file that is to be read as a whole.
+
+    Raises: OSError, as `refuse_no_file`, and if the file does not fit into the free memory.
+    """
+    size = refuse_no_file(path)
+    if size > (free := free_memory()):
+        raise OSError(errno.ENOMEM, f"it has {size:,} bytes, but {free:,} bytes of memory are free", str(path))
+    return size
+
+
 def content_of(path: Path, most: int | None = None) -> bytes:
     """Return the bytes of a regular file that fits into the free memory and has at most `most` bytes.
 
     Raises: OSError otherwise; its `strerror` is the reason. The caller adds the remedy.
     """
-    size = refuse_no_file(path)
+    size = refuse_large(path)
     if most is not None and size > most:
         raise OSError(errno.EFBIG, f"it has {size:,} bytes, more than {most:,}", str(path))
-    if size > (free := free_memory()):
-        raise OSError(errno.ENOMEM, f"it has {size:,} bytes, but {free:,} bytes of memory are free", str(path))
     try:
         return path.read_bytes()
     except MemoryError:
@@ -99,9 +108,11 @@ def in_words(error: ValueError) -> str:
 
 
 def refuse_deep(value: Any) -> None:
-    """Raise ValueError if lists and tables inside a value are nested so deeply that using it could fail."""
+    """Raise ValueError if a value is nested so deeply, or has numbers so long, that using it could fail."""
     level: list[Any] = [value]
     for _ in range(_MOST_DEPTH):
+        if any(type(each) is int and each.bit_length() > _MOST_BITS for each in level):
+            raise ValueError("it has a number of very many digits")
         level = [inner for each in level for inner in _inside(each)]
         if not level:
             return
@@ -127,7 +138,7 @@ def parquet_of(path: Path) -> pl.DataFrame:
     import polars as pl  # here, so that the first word of the command line need not wait for it
 
     try:
-        refuse_no_file(path)
+        refuse_large(path)
         table = pl.scan_parquet(path, glob=False, hive_partitioning=False)
         cells = table.select(pl.len()).collect().item() * max(1, len(table.collect_schema()))
         if cells * 8 > free_memory():  # a few bytes can stand for any number of equal values

@@ -39,6 +39,7 @@ from sasrec.events.events import Events
 from sasrec.events.report import describe, dominant, summary
 from sasrec.files import file_digest, sync_folder, whole_file, write_synced, write_whole
 from sasrec.locks import is_claimed, only_writer
+from sasrec.untrusted import refuse_large
 
 _ARRAYS = {"items": "<i4", "times": "<i8", "offsets": "<i8"}
 _PARTS = "|i1"  # the type of parts.bin, which exists only for data with own validation or test files
@@ -276,20 +277,22 @@ def open_dataset(folder: str | Path, *, verify: bool = True) -> Dataset:
 
 def _opened(folder: Path, manifest: Manifest, *, verify: bool) -> Dataset:
     """Open the data set that a manifest describes."""
-    files, own = manifest.files, folder / manifest.folder
+    files, own = {str(name): file for name, file in manifest.files.items()}, folder / manifest.folder
+    lengths = dict.fromkeys(("items", "times", "parts"), manifest.events) | {"offsets": manifest.users + 1}
+    kinds = {name: kind for name, kind in {**_ARRAYS, "parts": _PARTS}.items() if f"{name}.bin" in files}
+    for name, kind in kinds.items():
+        if lengths[name] * np.dtype(kind).itemsize != files[f"{name}.bin"].bytes:
+            raise DataError(
+                f"{own / name}.bin has not as many numbers as its manifest says. Prepare the data set again."
+            )
     for file, expected in files.items():
         path = own / file
         if not path.is_file() or path.stat().st_size != expected.bytes:
             raise DataError(f"{path} is missing or has the wrong size. Prepare the data set again.")
+        if path.suffix != ".bin":
+            refuse_large(path)
         if verify and file_digest(path) != expected.sha256:
             raise DataError(f"{path} has changed since it was written. Prepare the data set again.")
-    lengths = dict.fromkeys(("items", "times", "parts"), manifest.events) | {"offsets": manifest.users + 1}
-    kinds = {name: kind for name, kind in {**_ARRAYS, "parts": _PARTS}.items() if f"{name}.bin" in files}
-    for name, kind in kinds.items():
-        if lengths[name] * np.dtype(kind).itemsize != (own / f"{name}.bin").stat().st_size:
-            raise DataError(
-                f"{own / name}.bin has not as many numbers as its manifest says. Prepare the data set again."
-            )
     arrays = {
         name: np.memmap(own / f"{name}.bin", dtype=kind, mode="r", shape=(lengths[name],))
         if lengths[name]  # np.memmap refuses an empty file

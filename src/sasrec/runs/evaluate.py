@@ -35,7 +35,7 @@ from sasrec.runtime.device import pick_device
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import joined, rank
 from sasrec.sources.resolve import prepared_folder, resolve
-from sasrec.untrusted import refuse_no_file
+from sasrec.untrusted import refuse_large
 
 ITEMS_DIGEST = "items_sha256"  # key in state.json of an export: the hash of items.parquet
 
@@ -116,7 +116,7 @@ def _warm_up(recommender: Recommender) -> None:
 def _exported_items(path: Path, found: store.Checkpoint) -> Items:
     """Read the catalogue of an export. Raises: DataError if the file changed. Remedy: export the run again."""
     try:
-        refuse_no_file(path)
+        refuse_large(path)
         changed_since = file_digest(path) != found.need(ITEMS_DIGEST)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}. Export the run again.") from None

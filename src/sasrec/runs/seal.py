@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sasrec.errors import EvaluationError
 from sasrec.files import file_digest, write_whole
-from sasrec.untrusted import content_of, json_of, refuse_no_file
+from sasrec.untrusted import content_of, json_of, refuse_large
 
 SEAL = "seal.json"
 _SEALED = ("config.toml", "metrics.json", "ranks.parquet")
@@ -90,7 +90,7 @@ def refuse_changed(run: Path, *names: str) -> None:
 def _differs(path: Path, digest: str) -> bool:
     """Whether a file has another hash, or is not a regular file; False if it is missing."""
     try:
-        refuse_no_file(path)
+        refuse_large(path)
         return file_digest(path) != digest
     except FileNotFoundError:
         return False
