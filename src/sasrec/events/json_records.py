@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ import polars as pl
 from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
 from sasrec.events.explain import chosen
-from sasrec.events.inputs import Input
-from sasrec.events.lines import blocks_of, lines_of
+from sasrec.events.inputs import Input, refuse_wide
+from sasrec.events.lines import LONGEST_LINE, Block, blocks_of, lines_of
 from sasrec.events.pieces import LINE, REJECTS, ColumnFacts, Piece
 from sasrec.events.plan import Plan, histories_beside, plan_of
 from sasrec.events.roles import Columns, choose, has_item
+from sasrec.untrusted import free_memory
 
 _SAMPLE = 1000  # number of objects searched for keys, which become the columns
 _SCALAR = str | int | float
@@ -36,10 +37,23 @@ def read_json(path: Path, config: DataConfig, each: Input, encoding: str, *, who
     Raises: DataError if no line is an object. Remedy: write one object per line.
     """
     if whole:
-        text = b"".join(block.text for block in blocks_of(path, each.name, encoding))
+        longest = free_memory() // 8  # its objects take several times as much as its text
+        text = _joined(blocks_of(path, each.name, encoding, longest), each.name, longest)
         yield from _pieces([(_array(text, each.name), pl.DataFrame(schema=REJECTS), ())], config, each)
     else:
         yield from _pieces(_lines(path, each.name, encoding), config, each)
+
+
+def _joined(blocks: Iterable[Block], name: str, most: int) -> bytes:
+    """Return the text of blocks. Raises: DataError if it has more than `most` bytes. Remedy: JSON Lines."""
+    texts: list[bytes] = []
+    for block in blocks:
+        texts.append(block.text)
+        if sum(map(len, texts)) > most:
+            raise DataError(
+                f"{name} is JSON of more than {most:,} bytes in one piece. Write one object on each line."
+            )
+    return b"".join(texts)
 
 
 _Part = tuple[list[_Record], pl.DataFrame, tuple[str, ...]]
@@ -59,7 +73,7 @@ def _lines(path: Path, name: str, encoding: str) -> Iterator[_Part]:
             else:
                 records.append((line, record, text))
         if block.number == 1 and not records:
-            text = b"".join([block.text, *(each.text for each in blocks)])
+            text = _joined(chain([block], blocks), name, LONGEST_LINE)
             records, bad = _one_object(text, name, bad[0][2] if bad else ""), []
         if block.number == 1 and len(records) == 1:
             _refuse_columns(records[0][1], name)
@@ -225,6 +239,7 @@ def _json_sample(records: Iterable[_Record], name: str) -> dict[str, pl.Series]:
     if not objects:
         raise DataError(f"{name}: no line is a non-empty JSON object. Write one object on each line.")
     keys = dict.fromkeys(key for record in objects for key in record)
+    refuse_wide(len(keys), name)
     return {
         key.encode(errors="backslashreplace").decode(): pl.Series(
             [_sampled(record.get(key)) for record in objects], dtype=pl.String
