@@ -15,7 +15,7 @@ from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
 from sasrec.events.explain import chosen
 from sasrec.events.inputs import Input, refuse_wide
-from sasrec.events.lines import LONGEST_LINE, Block, blocks_of, lines_of
+from sasrec.events.lines import Block, blocks_of, lines_of
 from sasrec.events.pieces import LINE, REJECTS, ColumnFacts, Piece
 from sasrec.events.plan import Plan, histories_beside, plan_of
 from sasrec.events.roles import Columns, choose, has_item
@@ -73,7 +73,7 @@ def _lines(path: Path, name: str, encoding: str) -> Iterator[_Part]:
             else:
                 records.append((line, record, text))
         if block.number == 1 and not records:
-            text = _joined(chain([block], blocks), name, LONGEST_LINE)
+            text = _joined(chain([block], blocks), name, free_memory() // 8)
             records, bad = _one_object(text, name, bad[0][2] if bad else ""), []
         if block.number == 1 and len(records) == 1:
             _refuse_columns(records[0][1], name)

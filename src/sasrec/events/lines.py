@@ -16,7 +16,7 @@ from sasrec.events.streams import opened
 
 NOT_UTF8 = "not valid UTF-8"
 _BLOCK = 2**25  # bytes of text at a time
-LONGEST_LINE = 2**28
+LONGEST_LINE = 2**23
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,7 @@ def _whole_lines(path: Path, name: str, encoding: str, longest: int) -> Iterator
     rest: list[bytes] = []
     with opened(path, name) as stream:
         for part in _utf8(stream, name, encoding):
+            _refuse_long(part, name, longest)
             whole, newline, tail = part.rpartition(b"\n")
             if newline:
                 yield b"".join([*rest, whole, newline])
@@ -123,9 +124,20 @@ def _whole_lines(path: Path, name: str, encoding: str, longest: int) -> Iterator
             else:
                 rest.append(part)
                 if sum(map(len, rest)) > longest:
-                    raise DataError(f"{name} has a line of more than {longest:,} bytes. Check that it is text.")
+                    raise DataError(_too_long(name, longest))
     if any(rest):
         yield b"".join(rest)
+
+
+def _refuse_long(text: bytes, name: str, longest: int) -> None:
+    """Raise DataError if a stretch of `longest` bytes has no line end. Remedy: check that the file is text."""
+    for start in range(0, len(text) - longest, longest):
+        if text.find(b"\n", start, start + longest) < 0:
+            raise DataError(_too_long(name, longest))
+
+
+def _too_long(name: str, longest: int) -> str:
+    return f"{name} has a line of more than {longest:,} bytes. Check that it is text with line ends."
 
 
 def _utf8(stream: IO[bytes], name: str, encoding: str) -> Iterator[bytes]:
