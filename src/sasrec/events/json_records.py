@@ -36,6 +36,15 @@ def read_json(path: Path, config: DataConfig, each: Input, encoding: str, *, who
 
     Raises: DataError if no line is an object. Remedy: write one object per line.
     """
+    try:
+        yield from _read(path, config, each, encoding, whole=whole)
+    except RecursionError:
+        raise DataError(
+            f"{each.name} has an object that is nested too deeply. Write one flat object a line."
+        ) from None
+
+
+def _read(path: Path, config: DataConfig, each: Input, encoding: str, *, whole: bool) -> Iterator[Piece]:
     if whole:
         longest = free_memory() // 8  # its objects take several times as much as its text
         text = _joined(blocks_of(path, each.name, encoding, longest), each.name, longest)
@@ -112,7 +121,9 @@ def _array(text: bytes, name: str) -> list[_Record]:
     try:
         found = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{name} is not a valid JSON array: {error}. Correct it, or write JSON Lines.") from None
+        raise DataError(
+            f"{name} is not a valid JSON array: {_why(error)}. Correct it, or write JSON Lines."
+        ) from None
     if not found or not all(isinstance(each, dict) for each in found):
         raise DataError(f"{name} is not a JSON array of objects. Write one object for each event.")
     return [(place, record, "") for place, record in enumerate(found, start=1)]
@@ -263,8 +274,15 @@ def _json_object(text: str) -> tuple[dict[str, Any] | None, str]:
     try:
         record = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:
-        return None, f"not JSON: {error}"
+        return None, f"not JSON: {_why(error)}"
     return (record, "") if isinstance(record, dict) else (None, "not a JSON object")
+
+
+def _why(error: Exception) -> str:
+    """Return the reason of an error of the JSON parser, without the limits inside Python."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return "a number has very many digits" if "integer string conversion" in str(error) else str(error)
 
 
 def _refuse_constant(name: str) -> None:

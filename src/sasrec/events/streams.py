@@ -82,7 +82,7 @@ def unreadable(name: str, error: OSError) -> str:
     return f"{name} cannot be read: {error}. Check the disk and the permissions."
 
 
-class _Unpacked(io.RawIOBase):
+class Unpacked(io.RawIOBase):
     """The bytes of a compressed file, counted while they are read."""
 
     def __init__(self, inner: IO[bytes], size: int, name: str) -> None:
@@ -123,11 +123,11 @@ def _decompressed(raw: IO[bytes], method: str, name: str) -> Iterator[IO[bytes]]
     size = os.fstat(raw.fileno()).st_size
     if method == "zip":
         with zipfile.ZipFile(raw) as archive, _opened_member(archive, name) as member:
-            yield cast(IO[bytes], _Unpacked(member, size, name))
+            yield cast(IO[bytes], Unpacked(member, size, name))
     else:
         openers: dict[str, Any] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open, "zstd": _open_zstd}
         opener = openers.get(method)
-        yield raw if opener is None else cast(IO[bytes], _Unpacked(opener(raw, "rb"), size, name))
+        yield raw if opener is None else cast(IO[bytes], Unpacked(opener(raw, "rb"), size, name))
 
 
 def _open_zstd(raw: IO[bytes], mode: Literal["rb"]) -> Any:
