@@ -59,6 +59,10 @@ _HOSTILE: list[Any] = [
 ARRAYS = {"items": "<i4", "times": "<i8", "offsets": "<i8"}
 
 
+_OTHER_KINDS = (torch.float64, torch.int64, torch.bool, torch.bfloat16, torch.float16, torch.int8, torch.complex64)
+_OTHER_VALUES = (math.nan, math.inf, -1.0, 1e38, -0.0, 1e-40)
+
+
 def made(folder: Path) -> None:
     """Train two runs, export one, and write a recipe for it; all that the cases need."""
     data = sasrec.prepare(chain_frame(users=20), output=folder / "data")
@@ -191,8 +195,8 @@ def crafted_tensors(path: Path, chance: random.Random) -> None:
         )
         values = (math.nan, math.inf, -1.0, 1e38, -0.0, 1e-40)
         shaped: list[Callable[[], torch.Tensor]] = [
-            lambda tensor=tensor: tensor.to(chance.choice(kinds)),
-            lambda tensor=tensor: torch.full_like(tensor, chance.choice(values)),
+            lambda tensor=tensor: tensor.to(chance.choice(_OTHER_KINDS)),
+            lambda tensor=tensor: torch.full_like(tensor, chance.choice(_OTHER_VALUES)),
             lambda: torch.tensor(chance.choice((0.0, 1.0, math.nan))),
             lambda: torch.zeros(0),
             lambda: torch.zeros(3, 3),
@@ -439,7 +443,7 @@ def case(folder: Path, scratch: Path, number: int) -> tuple[str, list[str]]:
             state.write_text(json.dumps(found))
             hashed(scratch / "export")
     found = []
-    print("begin", number, name, craft.__name__, flush=True)
+    _say("begin", number, name, craft.__name__)
     for action, use in uses(scratch).items():
         if action not in used:
             continue
@@ -460,6 +464,11 @@ def case(folder: Path, scratch: Path, number: int) -> tuple[str, list[str]]:
     return f"{name} ({craft.__name__})", found
 
 
+def _say(*words: object) -> None:
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     folder, first, last = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     warnings.simplefilter("ignore")
@@ -469,7 +478,7 @@ def main() -> None:
     for number in range(first, last):
         faulthandler.dump_traceback_later(3 * LIMIT, exit=True)
         words, found = case(folder, folder.with_name(f"{folder.name}-case"), number)
-        print("end", number, words, json.dumps(found), flush=True)
+        _say("end", number, words, json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from sasrec.events.plan import Plan, histories_beside, plan_of
 from sasrec.events.roles import Columns, choose, has_item
 from sasrec.untrusted import free_memory
 
+_DEEPEST = 50
 _SAMPLE = 1000  # number of objects searched for keys, which become the columns
 _SCALAR = str | int | float
 _TYPED = ("$oid", "$date", "$numberLong", "$numberInt", "$numberDouble", "$numberDecimal", "$uuid")
@@ -219,13 +220,18 @@ def _unpacked(records: list[_Record], packed: str | None) -> Iterator[_Record]:
             yield line, _flat({**outer, **(event if isinstance(event, dict) else {})}), text
 
 
-def _flat(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a record in which an object inside it, such as {"user": {"id": 1}}, is fields such as user.id."""
+def _flat(record: dict[str, Any], depth: int = 0) -> dict[str, Any]:
+    """Return a record in which an object inside it, such as {"user": {"id": 1}}, is fields such as user.id.
+
+    Raises: RecursionError for more than 50 objects inside each other.
+    """
+    if depth > _DEEPEST:
+        raise RecursionError
     if not any(isinstance(value, dict) for value in record.values()):
         return record
     flat: dict[str, Any] = {}
     for key, value in record.items():
-        inner = _flat(value) if isinstance(value, dict) else None
+        inner = _flat(value, depth + 1) if isinstance(value, dict) else None
         flat |= {key: value} if inner is None else {f"{key}.{name}": each for name, each in inner.items()}
     return flat
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import json
 import lzma
@@ -12,7 +13,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ def test_devices_are_refused(device: str, tmp_path: Path) -> None:
     assert "it is a device" in refusal(tmp_path)  # as a part of a folder
     with pytest.raises(DataError, match="it is a device"):
         open_table(tmp_path / "events.csv")
-    with pytest.raises(ConfigError, match="it is a device, not a file. Name a TOML file"):
+    with pytest.raises(ConfigError, match=r"it is a device, not a file\. Name a TOML file"):
         sasrec.RunConfig.load(device)
 
 
@@ -64,20 +64,17 @@ def test_pipes_and_sockets_are_refused(tmp_path: Path) -> None:
         assert "it is a socket, not a file" in refusal(tmp_path / "socket.csv")
 
 
-def _zipped(path: Path, mode: str) -> Any:
-    return zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED).open("events.csv", mode)  # type: ignore[call-overload]
-
-
-@pytest.mark.parametrize(
-    ("ending", "opener"), [("gz", gzip.open), ("bz2", bz2.open), ("xz", lzma.open), ("zip", _zipped)]
-)
+@pytest.mark.parametrize("ending", ["gz", "bz2", "xz", "zip"])
 def test_a_bomb_is_refused_before_it_fills_the_memory(
-    ending: str, opener: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams, "_MOST_UNPACKED", 2**20)
-    bomb = tmp_path / f"events.csv.{ending}"
-    with opener(bomb, "wb") as stream, closing(stream):
-        stream.write(b"user,item,time\n" + b"1,1,1600000000\n" * 2_000_000)
+    content, bomb = b"user,item,time\n" + b"1,1,1600000000\n" * 2_000_000, tmp_path / f"events.csv.{ending}"
+    if ending == "zip":
+        with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("events.csv", content)
+    else:
+        bomb.write_bytes({"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}[ending](content))
     assert "unpacks to more than 200 times as many" in refusal(bomb)
 
 
@@ -141,10 +138,8 @@ def test_deep_json_is_refused_or_read(depth: int, tmp_path: Path) -> None:
     for deep in ('{"a":' * depth + "1" + "}" * depth, "[" * depth + "]" * depth):
         for text in (f'{sound}{{"user":1,"item":2,"more":{deep}}}\n', f'{{"user":1,"item":{deep}}}\n', deep):
             path.write_text(text)
-            try:
+            with contextlib.suppress(SasrecError):
                 sasrec.prepare(path)
-            except SasrecError as error:
-                assert "recursion" not in str(error)
         path.write_text(f'[{{"user":1,"item":{deep}}}]')
         assert "recursion" not in refusal(path)
 
@@ -158,8 +153,8 @@ def test_a_pipe_on_the_command_line_ends_with_a_sentence(tmp_path: Path) -> None
     os.mkfifo(tmp_path / "pipe.csv")
     write_csv(tmp_path / "events.csv")
     for arguments in (
-        ["prepare", "pipe.csv", "data"],
-        ["prepare", "events.csv", "data", "--items", "pipe.csv"],
+        ["prepare", "pipe.csv", "--output", "data"],
+        ["prepare", "events.csv", "--output", "data", "--items", "pipe.csv"],
         ["train", "--dataset", "events.csv", "--train_dir", "run", "--recipe", "pipe.csv"],
     ):
         ran = subprocess.run(
