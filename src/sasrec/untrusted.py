@@ -132,8 +132,8 @@ def _integer(digits: str) -> int:
 def parquet_of(path: Path) -> pl.DataFrame:
     """Read a Parquet file.
 
-    Raises: ValueError if it is no such file, is damaged, or does not fit into memory. The message is the reason.
-    The caller adds the remedy.
+    Raises: ValueError if the file is missing, damaged, not regular, or does not fit into memory. The message is
+    the reason. The caller adds the remedy.
     """
     import polars as pl  # here, so that the first word of the command line need not wait for it
 

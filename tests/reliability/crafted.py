@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import hashlib
+import io
 import json
 import math
 import os
@@ -34,6 +35,7 @@ from safetensors.torch import save as serialise_tensors
 
 import sasrec
 from sasrec.checkpoint import store
+from sasrec.cli.main import main as main_of_sasrec
 from sasrec.config.recipe import read_recipe
 from sasrec.data.dataset import Dataset, open_dataset
 from sasrec.data.items import Items
@@ -184,16 +186,6 @@ def crafted_tensors(path: Path, chance: random.Random) -> None:
     for _ in range(chance.choice((1, 1, 2))):
         name = chance.choice(sorted(tensors))
         tensor = tensors[name]
-        kinds = (
-            torch.float64,
-            torch.int64,
-            torch.bool,
-            torch.bfloat16,
-            torch.float16,
-            torch.int8,
-            torch.complex64,
-        )
-        values = (math.nan, math.inf, -1.0, 1e38, -0.0, 1e-40)
         shaped: list[Callable[[], torch.Tensor]] = [
             lambda tensor=tensor: tensor.to(chance.choice(_OTHER_KINDS)),
             lambda tensor=tensor: torch.full_like(tensor, chance.choice(_OTHER_VALUES)),
@@ -356,6 +348,10 @@ def uses(folder: Path) -> dict[str, Callable[[], object]]:
         found = sasrec.compare([f"{run}:popularity", folder / "other", run], resamples=200)
         repr(found), found._repr_html_()
 
+    def printed(*arguments: object) -> None:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            main_of_sasrec(list(map(str, arguments)))
+
     return {
         "data": lambda: (repr(open_dataset(folder / "data")), open_dataset(folder / "data")._repr_html_()),
         "unverified": lambda: open_dataset(folder / "data", verify=False).history("u001"),
@@ -365,8 +361,10 @@ def uses(folder: Path) -> dict[str, Callable[[], object]]:
         "exported": lambda: sasrec.export(run, folder / "again"),
         "told": told,
         "compare": compared,
+        "printed": lambda: printed("compare", f"{run}:popularity", run, folder / "other"),
         "verdict": lambda: verdict_on(run),
         "recipe": lambda: result_of(run, read_recipe(folder / "one.toml"), 0),
+        "measured": lambda: printed("evaluate", run, "--device", "cpu"),
         "evaluate": lambda: sasrec.evaluate(run, log=quiet, device="cpu"),
         "start": lambda: sasrec.train(folder / "data", folder / "warm", start_from=run, log=quiet, **SMALL),
         "resume": lambda: sasrec.resume(run, num_epochs=3, log=quiet),
@@ -381,7 +379,7 @@ def _Quiet() -> Any:  # noqa: N802
 
 _CHECKPOINT = {"load", "named", "exported", "evaluate", "resume", "start"}
 _EXPORT = {"export"}
-_RUN = {"told", "compare", "verdict", "recipe", "load", "resume", "evaluate"}
+_RUN = {"told", "compare", "printed", "measured", "verdict", "recipe", "load", "resume", "evaluate"}
 _DATA = {"data", "unverified", "load", "evaluate", "resume", "start"}
 # The best checkpoint is what is loaded, the newest what is resumed.
 _best, _newest, _data = "one-0/checkpoints/BEST", "one-0/checkpoints/NEWEST", "data/data-1"

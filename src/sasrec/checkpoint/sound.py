@@ -26,7 +26,7 @@ _KNOWN_ITEMS = "known_items"
 
 
 class _Strict(BaseModel):
-    """Kinds are not converted, so the text "1" is no number; NaN and infinity are refused."""
+    """Kinds are not converted, so the text "1" does not pass for a number; NaN and infinity are refused."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid")
 
