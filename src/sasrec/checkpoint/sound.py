@@ -22,6 +22,7 @@ from sasrec.models import build_model
 
 Count = Annotated[int, Field(ge=0, lt=2**48)]
 Factor = Annotated[float, Field(gt=0)]
+Loss = Annotated[float, Field(ge=-1e30, le=1e30)]
 _KNOWN_ITEMS = "known_items"
 
 
@@ -46,10 +47,10 @@ class Progress(_Strict):
 
     epoch: Count
     epoch_step: Count
-    epoch_loss: float
+    epoch_loss: Loss
     step: Count
     seconds: Annotated[float, Field(ge=0)]
-    loss: float
+    loss: Loss
     validated_step: Count
     best_epoch: Count
     best_score: float

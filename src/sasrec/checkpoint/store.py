@@ -178,7 +178,12 @@ def prune(checkpoints: Path, say: Callable[[str], None]) -> None:
 def _quarantine(path: Path, error: CheckpointError, say: Callable[[str], None]) -> None:
     """Move a damaged checkpoint to quarantine/, replacing one of the same name, and report it."""
     quarantine = path.parent / "quarantine"
-    quarantine.mkdir(exist_ok=True)
+    try:
+        quarantine.mkdir(exist_ok=True)
+    except FileExistsError:
+        raise CheckpointError(
+            f"{quarantine} is a file, but damaged checkpoints are moved there ({error}). Remove it."
+        ) from None
     shutil.rmtree(quarantine / path.name, ignore_errors=True)
     path.rename(quarantine / path.name)
     say(f"warning: moved the damaged checkpoint {path.name} to {quarantine}: {error}")

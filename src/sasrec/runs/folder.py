@@ -14,7 +14,7 @@ from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationErr
 from sasrec.evaluation import metrics as figures
 from sasrec.locks import is_claimed, only_writer
 from sasrec.runs.metrics_file import check_metrics
-from sasrec.runs.seal import changed, refuse_changed
+from sasrec.runs.seal import SEAL, changed, refuse_changed
 from sasrec.runtime.log import RunLog, events_of
 from sasrec.runtime.ranks import from_main, launch_id
 from sasrec.sources.resolve import prepared_folder
@@ -115,7 +115,7 @@ class RunFolder:
 
     def _refuse_no_files(self) -> None:
         """Raise CheckpointError if a file of the run is a pipe, a folder or the like, before it is written."""
-        for path in (self.config_file, self.log_file, self.metrics_file, self.ranks_file):
+        for path in (self.config_file, self.log_file, self.metrics_file, self.ranks_file, self.path / SEAL):
             try:
                 refuse_no_file(path)
             except FileNotFoundError:
