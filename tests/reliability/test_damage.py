@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import random
@@ -17,7 +18,9 @@ import torch
 
 import sasrec
 from sasrec.checkpoint import store
+from sasrec.checkpoint.sound import Progress
 from sasrec.errors import CheckpointError
+from sasrec.training.trainer import TrainingState
 from tests.synthetic import chain_frame, small
 
 SMALL = small(batch_size=16)
@@ -129,9 +132,6 @@ def test_weights_that_are_nan_or_of_another_shape_or_name_are_refused(run: Path)
             sasrec.load(run, checkpoint=path)
         shutil.rmtree(path)
         shutil.copytree(run / "kept", kept)
-    path = remade(run, lambda found: found.optimizer.update({f"{name}:exp_avg": torch.zeros(2)}))
-    with pytest.raises(CheckpointError, match=r"optimizer.*blocks\.0\.attention\.query\.weight:exp_avg"):
-        sasrec.resume(run, num_epochs=4)
 
 
 @pytest.mark.parametrize("key", ["data_hash", "config"])
@@ -141,10 +141,57 @@ def test_a_checkpoint_whose_state_lacks_a_part_is_refused_by_name(run: Path, key
         sasrec.load(run, checkpoint=path)
 
 
-def test_a_checkpoint_whose_optimizer_lacks_a_part_is_not_resumed_from(run: Path) -> None:
-    remade(run, lambda found: found.optimizer.clear())
-    with pytest.raises(CheckpointError, match="has no tensor"):
+_MOMENT = "blocks.0.attention.query.weight:exp_avg"
+_UNSOUND: dict[str, Callable[[store.Checkpoint], Any]] = {
+    "it has no tensor": lambda found: found.optimizer.clear(),
+    "its tensor 'more:exp_avg' is unknown": lambda found: found.optimizer.update({"more:exp_avg": torch.zeros(2)}),
+    f"{_MOMENT} is float32 of shape ()": lambda found: found.optimizer.update({_MOMENT: torch.tensor(0.0)}),
+    f"{_MOMENT} is float32 of shape (2,)": lambda found: found.optimizer.update({_MOMENT: torch.zeros(2)}),
+    f"{_MOMENT} is float64": lambda found: found.optimizer.update({_MOMENT: found.optimizer[_MOMENT].double()}),
+    f"{_MOMENT}, which are not finite": lambda found: found.optimizer[_MOMENT].fill_(float("inf")),
+    f"{_MOMENT}_sq below 0": lambda found: found.optimizer[f"{_MOMENT}_sq"].fill_(-1.0),
+    "item_embedding.weight is bfloat16": lambda found: found.weights.update(
+        {"item_embedding.weight": found.weights["item_embedding.weight"].bfloat16()}
+    ),
+    "wrong entry training.epoch_step": lambda found: found.state["training"].update(epoch_step="3"),
+    "wrong entry training.scaler": lambda found: found.state["training"].update(scaler={"scale": 0.0}),
+    "wrong entry training: step and epoch": lambda found: found.state["training"].update(step=3),
+    "wrong entry ranks": lambda found: found.state.update(ranks=True),
+    "wrong entry data_hash": lambda found: found.state.update(data_hash=7),
+    "wrong entry training_part.until": lambda found: found.state["training_part"].update(until=2**63),
+    "`score` that is not a number": lambda found: found.state.update(score=[0.1]),
+    "state.json: its settings: `maxlen` must be a number": lambda found: found.state["config"]["model"].update(
+        maxlen="8"
+    ),
+    "known_items that do not fit": lambda found: found.state.update(known_items="AAAA"),
+}
+
+
+@pytest.mark.parametrize("reason", _UNSOUND)
+def test_training_resumes_from_the_older_of_two_checkpoints_if_the_newer_is_unsound(
+    reason: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    *_, older, newer = store.published(run / "checkpoints")
+    path = remade(run, _UNSOUND[reason])
+    sasrec.resume(run, num_epochs=4)
+    said = capsys.readouterr().err
+    assert f"moved the damaged checkpoint {newer.name} to" in said
+    assert reason in said.replace("its settings make it float32 of shape (16, 16)", "")
+    assert f"at step {int(older.name[5:])}" in said
+    assert (path.parent / "quarantine" / newer.name).exists()
+
+
+def test_a_checkpoint_alone_stays_where_it_is_and_its_fault_is_named(run: Path) -> None:
+    for older in store.published(run / "checkpoints")[:-1]:
+        shutil.rmtree(older)
+    path = remade(run, lambda found: found.optimizer.clear())
+    with pytest.raises(CheckpointError, match=r"has no usable checkpoint.*has no tensor"):
         sasrec.resume(run, num_epochs=4)
+    assert path.exists()
+
+
+def test_the_progress_that_is_checked_is_that_of_the_trainer() -> None:
+    assert set(Progress.model_fields) == {field.name for field in dataclasses.fields(TrainingState)}
 
 
 def test_a_checkpoint_damaged_while_training_goes_on_is_set_aside(run: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from base64 import b64decode, b64encode
+from base64 import b64encode
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from sasrec.checkpoint import store
+from sasrec.checkpoint.sound import check, check_to_resume, unpacked
 from sasrec.config.settings import RunConfig
 from sasrec.data.dataset import Dataset
 from sasrec.data.splits import Split, TrainingPart
@@ -39,7 +41,9 @@ def checkpoint_at(path: Path) -> store.Checkpoint:
     if (path / "config.toml").exists() and not (path / CHECKPOINTS).exists():
         raise CheckpointError(f"the run {path} has no checkpoint yet. Train it again, or use another run.")
     if not (path / CHECKPOINTS).exists():
-        return store.load(path)
+        found = store.load(path)
+        check(found)
+        return found
     best = store.best(path / CHECKPOINTS)
     try:
         found = store.load(best)
@@ -47,14 +51,23 @@ def checkpoint_at(path: Path) -> store.Checkpoint:
         if best.exists():
             raise
         found = store.load(store.best(path / CHECKPOINTS))  # training has just replaced the best
+    check(found)
     _warn_of_a_lost_best(path, found)
     return found
 
 
+def newest(checkpoints: Path, say: Callable[[str], None]) -> str:
+    """Return the name of the newest checkpoint from which training can continue. For the errors, see `newest`."""
+    return store.newest(checkpoints, say, check_to_resume).path.name
+
+
 def _warn_of_a_lost_best(run: Path, found: store.Checkpoint) -> None:
     """Warn if the log of a run tells of a better checkpoint, which was deleted or moved to quarantine/."""
-    validations = [event for event in events_of(run) if event["event"] == "validation" and event.get("best")]
-    if not validations or float(validations[-1]["score"]) <= (found.state["score"] or 0.0):
+    validations = [
+        event for event in events_of(run) if event["event"] == "validation" and event.get("best") is True
+    ]
+    validations = [each for each in validations if isinstance(each.get("score"), float) and "epoch" in each]
+    if not validations or validations[-1]["score"] <= (found.state["score"] or 0.0):
         return
     epoch, score = (validations[-1][key] for key in ("epoch", "score"))
     warnings.warn(
@@ -93,19 +106,7 @@ def known_items(found: store.Checkpoint, num_items: int) -> npt.NDArray[np.bool_
     Raises: CheckpointError if the saved list is damaged or is not for `num_items` items. Remedy: use another
     checkpoint.
     """
-    packed = found.need(_KNOWN_ITEMS)
-    if packed is None:
-        return None
-    try:
-        bits = np.frombuffer(b64decode(packed, validate=True), np.uint8)
-    except (ValueError, TypeError):
-        bits = np.zeros(0, np.uint8)
-    if len(bits) != (num_items + 8) // 8:  # bytes for num_items + 1 bits, rounded up
-        raise CheckpointError(
-            f"{found.path} has {_KNOWN_ITEMS} that do not fit its items: the list is damaged, or is not for "
-            f"{num_items} items. Use another checkpoint."
-        )
-    return np.unpackbits(bits, count=num_items + 1).astype(bool)
+    return unpacked(found, num_items)
 
 
 def training_part(found: store.Checkpoint) -> TrainingPart:

@@ -14,6 +14,7 @@ During a save or deletion, hidden folders exist: `.step-….tmp` (being written)
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import shutil
@@ -29,9 +30,10 @@ from torch import Tensor
 
 from sasrec.errors import CheckpointError
 from sasrec.files import sha256_of, sync_folder, write_synced
+from sasrec.untrusted import content_of, json_of, json_text
 
-_WEIGHTS, _OPTIMIZER = "weights.safetensors", "optimizer.safetensors"
-_STATE, _MANIFEST = "state.json", "MANIFEST.json"
+WEIGHTS, OPTIMIZER = "weights.safetensors", "optimizer.safetensors"
+STATE, _MANIFEST = "state.json", "MANIFEST.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +67,9 @@ def save(
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         content = {
-            _WEIGHTS: _serialised(weights),
-            _OPTIMIZER: _serialised(optimizer or {}),
-            _STATE: json.dumps(state, indent=2).encode(),
+            WEIGHTS: _serialised(weights),
+            OPTIMIZER: _serialised(optimizer or {}),
+            STATE: json.dumps(state, indent=2).encode(),
         }
         for name, data in content.items():
             write_synced(temporary / name, data)
@@ -97,35 +99,47 @@ def load(path: Path) -> Checkpoint:
     Raises: CheckpointError naming the file that is missing or changed, or if the folder's name does not match its
         step. Remedy: use another checkpoint.
     """
-    data = _verified(path, (_WEIGHTS, _OPTIMIZER, _STATE))
-    state = json.loads(data[_STATE])
-    step = _need(path, state, "step")
+    data = _verified(path, (WEIGHTS, OPTIMIZER, STATE))
+    state = _state(path, data[STATE])
+    step = state["step"]
     if path.name.startswith("step-") and path.name != f"step-{step:08d}":
         raise CheckpointError(
             f"{path} contains the checkpoint of step {step}, so the folder was renamed after it was saved. "
             f"Rename it back to step-{step:08d}, or use another checkpoint."
         )
-    return Checkpoint(path, _parsed(path, _WEIGHTS, data), _parsed(path, _OPTIMIZER, data), state)
+    return Checkpoint(path, _parsed(path, WEIGHTS, data), _parsed(path, OPTIMIZER, data), state)
 
 
-def newest(checkpoints: Path, say: Callable[[str], None]) -> Checkpoint:
+def newest(
+    checkpoints: Path, say: Callable[[str], None], check: Callable[[Checkpoint], None] = lambda found: None
+) -> Checkpoint:
     """Load the newest undamaged checkpoint. Move damaged ones to quarantine/ and report the reason through `say`.
 
     Every checkpoint of the folder is read, which is cheap, because `prune` keeps at most three. The remains of
-    interrupted saves are deleted.
+    interrupted saves are deleted. `check`: raises CheckpointError for a checkpoint that cannot be used. If no
+    checkpoint is usable, none is moved.
 
     Raises: CheckpointError if all checkpoints are damaged or missing. Remedy: start a new run in another folder.
         OSError if the disk cannot be read.
     """
     _delete_remains(checkpoints)
     newest_valid: Checkpoint | None = None
+    damaged: list[tuple[Path, CheckpointError]] = []
     for path in published(checkpoints):  # oldest first, so the last valid one wins
         try:
-            newest_valid = load(path)
+            found = load(path)
+            check(found)
         except CheckpointError as error:
-            _quarantine(path, error, say)
+            damaged.append((path, error))
+        else:
+            newest_valid = found
     if newest_valid is None:
-        raise CheckpointError(f"{checkpoints} has no usable checkpoint. Start a new run in another folder.")
+        because = f" ({damaged[-1][1]})" if damaged else ""
+        raise CheckpointError(
+            f"{checkpoints} has no usable checkpoint{because}. Start a new run in another folder."
+        ) from None
+    for path, reason in damaged:
+        _quarantine(path, reason, say)
     return newest_valid
 
 
@@ -164,7 +178,12 @@ def prune(checkpoints: Path, say: Callable[[str], None]) -> None:
 def _quarantine(path: Path, error: CheckpointError, say: Callable[[str], None]) -> None:
     """Move a damaged checkpoint to quarantine/, replacing one of the same name, and report it."""
     quarantine = path.parent / "quarantine"
-    quarantine.mkdir(exist_ok=True)
+    try:
+        quarantine.mkdir(exist_ok=True)
+    except FileExistsError:
+        raise CheckpointError(
+            f"{quarantine} is a file, but damaged checkpoints are moved there ({error}). Remove it."
+        ) from None
     shutil.rmtree(quarantine / path.name, ignore_errors=True)
     path.rename(quarantine / path.name)
     say(f"warning: moved the damaged checkpoint {path.name} to {quarantine}: {error}")
@@ -214,14 +233,30 @@ def begun(checkpoints: Path) -> bool:
 
 
 def _score(path: Path) -> float:
-    score = _need(path, json.loads(_verified(path, (_STATE,))[_STATE]), "score")
+    score: float | None = _state(path, _verified(path, (STATE,))[STATE])["score"]
     return -math.inf if score is None else float(score)
+
+
+def _state(path: Path, text: bytes) -> dict[str, Any]:
+    """Parse state.json, and check the entries that the store itself uses; sound.py checks the others."""
+    try:
+        state = json_text(text)
+    except ValueError as error:
+        raise CheckpointError(f"{path / STATE} is not valid JSON: {error}. Use another checkpoint.") from None
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path / STATE} is not a JSON object. Use another checkpoint.")
+    step, score = _need(path, state, "step"), _need(path, state, "score")
+    if type(step) is not int or not 0 <= step < 2**48:
+        raise CheckpointError(f"{path / STATE} has a `step` that is not a count. Use another checkpoint.")
+    if score is not None and (type(score) not in (int, float) or not -1e300 < score < 1e300):
+        raise CheckpointError(f"{path / STATE} has a `score` that is not a number. Use another checkpoint.")
+    return state
 
 
 def _need(path: Path, state: dict[str, Any], key: str) -> Any:
     if key not in state:
         raise CheckpointError(
-            f"{path / _STATE} has no {key}; another version of sasrec may have written it. Use that version."
+            f"{path / STATE} has no {key}; another version of sasrec may have written it. Use that version."
         )
     return state[key]
 
@@ -242,25 +277,26 @@ def _serialised(tensors: dict[str, Tensor]) -> bytes:
 def _verified(path: Path, names: tuple[str, ...]) -> dict[str, bytes]:
     """Return the bytes of the named files after comparing their SHA-256 with the manifest."""
     try:
-        manifest = json.loads((path / _MANIFEST).read_bytes())
-        expected = {name: manifest[name]["sha256"] for name in names}
+        manifest = json_of(path / _MANIFEST)
+        expected = {name: (int(manifest[name]["bytes"]), str(manifest[name]["sha256"])) for name in names}
     except KeyError as error:
         raise CheckpointError(
             f"{path / _MANIFEST} does not list {error.args[0]}; another version of sasrec may have written it. "
             "Use that version."
         ) from None
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, OverflowError):
         raise CheckpointError(
             f"{path} is not a checkpoint, or its {_MANIFEST} is missing or damaged. Name another folder."
         ) from None
     data = {}
-    for name, digest in expected.items():
+    for name, (size, digest) in expected.items():
         try:
-            data[name] = (path / name).read_bytes()
-        except FileNotFoundError as error:
-            raise CheckpointError(
-                f"{path / name} cannot be read: {error.strerror}. Use another checkpoint."
-            ) from None
-        if sha256_of(data[name]) != digest:
+            data[name] = content_of(path / name, size)
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise CheckpointError(
+                    f"{path / name} cannot be read: {error.strerror}. Use another checkpoint."
+                ) from None
+        if sha256_of(data.get(name, b"")) != digest:
             raise CheckpointError(f"{path / name} has changed since it was written. Use another checkpoint.")
     return data

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sasrec.config.settings import DataConfig, RunConfig
+from sasrec.config.toml_file import tables_of
 from sasrec.errors import ConfigError
 
 _METRIC = re.compile(r"(test|valid)\.(full|sampled)\.((ndcg|hr|mrr)@(1|5|10|20|50)|mrr)")
@@ -109,7 +109,7 @@ def read_recipe(name: str | Path) -> Recipe:
             )
         path = _folder() / f"{name}.toml"
     config = RunConfig.load(path)
-    parts = tomllib.loads(path.read_text(encoding="utf-8"))
+    parts = tables_of(path)
     try:
         stated = _Stated.model_validate({key: parts[key] for key in ("expected", "published") if key in parts})
     except ValidationError as error:

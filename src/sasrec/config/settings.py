@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import html
-import tomllib
+import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast, get_type_hints
@@ -27,6 +27,7 @@ from sasrec.config.fields import (
     violations,
 )
 from sasrec.config.split_rule import FILES, split_rule
+from sasrec.config.toml_file import tables_of
 from sasrec.errors import ConfigError
 from sasrec.files import write_whole
 
@@ -281,19 +282,8 @@ class RunConfig:
 
         Raises: ConfigError for an unreadable file, an unknown key or a wrong type.
         """
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"the settings {path} cannot be read: {error.strerror}. Name a TOML file.") from None
-        except UnicodeDecodeError as error:
-            raise ConfigError(
-                f"the settings {path} are not UTF-8 text: {error.reason}. Name a TOML file."
-            ) from None
-        try:
-            parts = tomllib.loads(text)
-            return _validated({k: v for k, v in parts.items() if k not in ("expected", "published")}, str(path))
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"the settings {path} are not valid TOML: {error}. Correct the file.") from None
+        parts = tables_of(Path(path))
+        return _validated({k: v for k, v in parts.items() if k not in ("expected", "published")}, str(path))
 
     def save(self, path: str | Path) -> None:
         """Write the configuration as TOML; `load` then returns an equal configuration."""
@@ -370,15 +360,19 @@ def _relations(config: RunConfig) -> list[tuple[bool, str]]:
 
 def _refuse_other_kinds(parts: dict[str, Any], source: str) -> None:
     """Raise ConfigError for what pydantic would convert: a truth value or a text for a number, 1 for True."""
+    if not isinstance(parts, dict):
+        raise ConfigError(f"{source}: the settings must be tables such as [model], not {_SHORT.repr(parts)}")
     for part, kind in zip(dataclasses.fields(RunConfig), PARTS, strict=True):
         given = parts.get(part.name)
         kinds = get_type_hints(kind)
         for name, value in given.items() if isinstance(given, dict) else ():
+            if type(value) is int and abs(value) >= 2**63:
+                raise ConfigError(f"{source}: `{name}` must be below 2**63")
             numeric = kinds.get(name) in (int, float)
             if numeric and isinstance(value, bool | str):
-                raise ConfigError(f"{source}: `{name}` must be a number, not {value!r}")
+                raise ConfigError(f"{source}: `{name}` must be a number, not {_SHORT.repr(value)}")
             if kinds.get(name) is bool and type(value).__name__ not in ("bool", "bool_"):  # also of NumPy
-                raise ConfigError(f"{source}: `{name}` must be true or false, not {value!r}")
+                raise ConfigError(f"{source}: `{name}` must be true or false, not {_SHORT.repr(value)}")
 
 
 def _validated(parts: dict[str, Any], source: str) -> RunConfig:
@@ -389,7 +383,9 @@ def _validated(parts: dict[str, Any], source: str) -> RunConfig:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(step) for step in first["loc"])
-        raise ConfigError(f"{source}: {where}: {first['msg']} (found {first['input']!r})") from None
+        raise ConfigError(f"{source}: {where}: {first['msg']} (found {_SHORT.repr(first['input'])})") from None
 
 
+_SHORT = reprlib.Repr()  # of values in messages, which can be long or nested deeply
+_SHORT.maxstring = _SHORT.maxother = 100
 _ADAPTER: TypeAdapter[RunConfig] = TypeAdapter(RunConfig)

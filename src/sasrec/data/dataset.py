@@ -23,28 +23,26 @@ import numpy.typing as npt
 import polars as pl
 
 from sasrec.config.settings import DataConfig
-from sasrec.data.items import Items, look_up
+from sasrec.data.items import Items, look_up, read_ids
+from sasrec.data.manifest import (
+    FORMAT,
+    MANIFEST,
+    Manifest,
+    check_numbers,
+    is_manifest,
+    read_manifest,
+    read_report,
+)
 from sasrec.data.parts import PART, described
 from sasrec.errors import DataError, FolderError
 from sasrec.events.events import Events
 from sasrec.events.report import describe, dominant, summary
 from sasrec.files import file_digest, sync_folder, whole_file, write_synced, write_whole
 from sasrec.locks import is_claimed, only_writer
+from sasrec.untrusted import refuse_large
 
-FORMAT = 2
 _ARRAYS = {"items": "<i4", "times": "<i8", "offsets": "<i8"}
 _PARTS = "|i1"  # the type of parts.bin, which exists only for data with own validation or test files
-_HASHED = {
-    "items.bin",
-    "times.bin",
-    "offsets.bin",
-    "parts.bin",
-    "users.parquet",
-    "items.parquet",
-    "report.json",
-}
-_NEEDED = _HASHED - {"times.bin", "parts.bin"}
-MANIFEST = "manifest.json"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -177,7 +175,7 @@ class Dataset:
     def writing(folder: str | Path) -> contextlib.AbstractContextManager[None]:
         """Return a context in which only this thread may write a data set to a folder. Raises: as `save`."""
         folder = Path(folder)
-        if not is_claimed(folder) and not _is_manifest(folder / MANIFEST):
+        if not is_claimed(folder) and not is_manifest(folder / MANIFEST):
             raise FolderError(f"{folder} is not empty and does not contain a data set. Name another folder.")
         return only_writer(folder, "writing a data set")
 
@@ -189,15 +187,6 @@ class Dataset:
             self.user_ids.rename("id").to_frame().write_parquet(stream)
         self.catalogue.save(folder / "items.parquet")
         write_synced(folder / "report.json", json.dumps(self.report, indent=2).encode())
-
-
-def _is_manifest(path: Path) -> bool:
-    """Whether a file is the manifest of a data set, and not one of somebody's own."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and {"format", "data_hash", "files"} <= content.keys()
 
 
 def build(
@@ -275,87 +264,53 @@ def open_dataset(folder: str | Path, *, verify: bool = True) -> Dataset:
     """
     folder = Path(folder)
     while True:
-        manifest = _manifest(folder)
+        manifest = read_manifest(folder)
         try:
             return _opened(folder, manifest, verify=verify)
         except (DataError, OSError) as error:
-            if _manifest(folder) != manifest:
+            if read_manifest(folder) != manifest:
                 continue  # somebody has just replaced the data set
             if isinstance(error, DataError):
                 raise
             raise DataError(f"{folder} cannot be read: {error}. Check the disk and the permissions.") from None
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    """Read the manifest of a data set, and check the kinds of its values."""
-    try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        version = manifest["format"]
-    except (FileNotFoundError, NotADirectoryError):
-        raise DataError(
-            f"{folder} contains no data set (manifest.json is missing). Make one with `sasrec prepare`."
-        ) from None
-    except (ValueError, KeyError, TypeError, RecursionError, OSError):
-        raise DataError(f"{folder / MANIFEST} is damaged. Prepare the data set again.") from None
-    if version != FORMAT:
-        raise DataError(
-            f"{folder} has format {str(version)[:20]}, but this sasrec reads format {FORMAT}. Prepare the data "
-            "set again."
-        )
-    try:
-        counts = [manifest[name] for name in ("users", "items", "events")]
-        sizes = [each["bytes"] for each in manifest["files"].values()]
-        texts = [manifest["name"], manifest["data_hash"], *(each["sha256"] for each in manifest["files"].values())]
-        sound = (
-            all(type(count) is int and 0 <= count < 2**48 for count in (*counts, *sizes))
-            and all(isinstance(text, str) for text in texts)
-            and re.fullmatch(r"data-\d{1,9}", manifest["folder"])
-            and _NEEDED <= manifest["files"].keys() <= _HASHED
-        )
-    except (KeyError, TypeError, AttributeError):
-        sound = False
-    if not sound:
-        raise DataError(f"{folder / MANIFEST} is damaged. Prepare the data set again.")
-    return manifest
-
-
-def _opened(folder: Path, manifest: dict[str, Any], *, verify: bool) -> Dataset:
+def _opened(folder: Path, manifest: Manifest, *, verify: bool) -> Dataset:
     """Open the data set that a manifest describes."""
-    files, own = manifest["files"], folder / manifest["folder"]
-    for file, expected in files.items():
-        path = own / file
-        if not path.is_file() or path.stat().st_size != expected["bytes"]:
-            raise DataError(f"{path} is missing or has the wrong size. Prepare the data set again.")
-        if verify and file_digest(path) != expected["sha256"]:
-            raise DataError(f"{path} has changed since it was written. Prepare the data set again.")
-    lengths = dict.fromkeys(("items", "times", "parts"), manifest["events"]) | {"offsets": manifest["users"] + 1}
+    files, own = {str(name): file for name, file in manifest.files.items()}, folder / manifest.folder
+    lengths = dict.fromkeys(("items", "times", "parts"), manifest.events) | {"offsets": manifest.users + 1}
     kinds = {name: kind for name, kind in {**_ARRAYS, "parts": _PARTS}.items() if f"{name}.bin" in files}
     for name, kind in kinds.items():
-        if lengths[name] * np.dtype(kind).itemsize != files[f"{name}.bin"]["bytes"]:
+        if lengths[name] * np.dtype(kind).itemsize != files[f"{name}.bin"].bytes:
             raise DataError(
                 f"{own / name}.bin has not as many numbers as its manifest says. Prepare the data set again."
             )
+    for file, expected in files.items():
+        path = own / file
+        if not path.is_file() or path.stat().st_size != expected.bytes:
+            raise DataError(f"{path} is missing or has the wrong size. Prepare the data set again.")
+        if path.suffix != ".bin":
+            refuse_large(path)
+        if verify and file_digest(path) != expected.sha256:
+            raise DataError(f"{path} has changed since it was written. Prepare the data set again.")
     arrays = {
         name: np.memmap(own / f"{name}.bin", dtype=kind, mode="r", shape=(lengths[name],))
         if lengths[name]  # np.memmap refuses an empty file
         else np.zeros(0, kind)
         for name, kind in kinds.items()
     }
-    try:
-        data = Dataset(
-            items=arrays["items"],
-            times=arrays.get("times"),
-            offsets=arrays["offsets"],
-            user_ids=pl.read_parquet(own / "users.parquet", glob=False)["id"],
-            catalogue=Items.read(own / "items.parquet"),
-            name=manifest["name"],
-            report=json.loads((own / "report.json").read_text(encoding="utf-8")),
-            parts=arrays.get("parts"),
-        )
-        fits = (len(data.user_ids), len(data.catalogue)) == (manifest["users"], manifest["items"])
-    except (OSError, ValueError, RecursionError, pl.exceptions.PolarsError):
-        raise DataError(f"a file of {own} cannot be read. Prepare the data set again.") from None
-    if not fits or (verify and data.data_hash != manifest["data_hash"]):
+    check_numbers(arrays, manifest.items, own)
+    data = Dataset(
+        items=arrays["items"],
+        times=arrays.get("times"),
+        offsets=arrays["offsets"],
+        user_ids=read_ids(own / "users.parquet", manifest.users),
+        catalogue=Items.read(own / "items.parquet", manifest.items),
+        name=manifest.name,
+        report=read_report(own / "report.json"),
+        parts=arrays.get("parts"),
+    )
+    if verify and data.data_hash != manifest.data_hash:
         raise DataError(f"the files of {own} do not belong together. Prepare the data set again.")
     return data
 

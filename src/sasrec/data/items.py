@@ -18,6 +18,9 @@ import polars as pl
 
 from sasrec.errors import DataError
 from sasrec.files import whole_file
+from sasrec.untrusted import parquet_of
+
+_AGAIN = "Prepare the data set, or export the run, again."
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,15 +98,44 @@ class Items:
             frame.write_parquet(stream)
 
     @staticmethod
-    def read(path: Path) -> Items:
-        """Read a file that `save` wrote. The caller must check the hash of the file first."""
-        frame = pl.read_parquet(path, glob=False)
-        titles, groups = (frame[name] if name in frame.columns else None for name in ("title", "group"))
-        return Items(frame["id"], titles, groups)
+    def read(path: Path, count: int | None = None) -> Items:
+        """Read a file that `save` wrote, with `count` items if known. The caller must check its hash first.
+
+        Raises: DataError if the file is damaged. Remedy: prepare the data set, or export the run, again.
+        """
+        frame = _table(path, count)
+        texts = [frame[name] if name in frame.columns else None for name in ("title", "group")]
+        for text in texts:
+            if text is not None and text.dtype not in (pl.String, pl.Null):
+                raise DataError(f"{path} is damaged: its column {text.name} is of type {text.dtype}. {_AGAIN}")
+        return Items(_ids(frame, path), *texts)
 
     @cached_property
     def _number_of(self) -> dict[str, int]:
         return {item_id: number for number, item_id in enumerate(self.ids.cast(pl.String), start=1)}
+
+
+def read_ids(path: Path, count: int) -> pl.Series:
+    """Read the column `id` of a file of `count` ids. Raises: DataError, as `Items.read`."""
+    return _ids(_table(path, count), path)
+
+
+def _table(path: Path, count: int | None) -> pl.DataFrame:
+    try:
+        frame = parquet_of(path)
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read: {error}. {_AGAIN}") from None
+    if count is not None and frame.height != count:
+        raise DataError(f"{path} has {frame.height:,} rows, but {count:,} are expected. {_AGAIN}")
+    return frame
+
+
+def _ids(frame: pl.DataFrame, path: Path) -> pl.Series:
+    if "id" not in frame.columns or frame.schema["id"] not in (pl.String, pl.Int64, pl.UInt64):
+        raise DataError(f"{path} is damaged: it has no column `id` of text or integers. {_AGAIN}")
+    if frame["id"].null_count():
+        raise DataError(f"{path} is damaged: an id is missing. {_AGAIN}")
+    return frame["id"]
 
 
 def look_up(numbers: dict[str, int], any_id: object) -> int | None:

@@ -17,7 +17,7 @@ from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
 from sasrec.events.explain import chosen
 from sasrec.events.header import header_of, is_unclear, separator_of
-from sasrec.events.inputs import Input
+from sasrec.events.inputs import Input, refuse_wide
 from sasrec.events.lines import Block, blocks_of, lines_of
 from sasrec.events.pieces import REJECTS, ColumnFacts, Piece
 from sasrec.events.plan import Plan, plan_of
@@ -106,6 +106,8 @@ def _dialect(lines: pl.Series, config: DataConfig, separator: str, each: Input, 
     if names is None:
         raise DataError(f"{file}: the first line cannot be split. Fix its quotes.")
     names = [name.strip() for name in names]
+    if config.columns.replace(" ", "") != "user,items":
+        refuse_wide(len(names), file)
     if ".inter" in Path(file.lower()).suffixes:
         names = [name.split(":")[0] for name in names]  # RecBole's headers contain name:type
     rows = [fields for fields in map(splitter.fields, lines) if fields is not None]

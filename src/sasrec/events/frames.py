@@ -14,12 +14,13 @@ from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
 from sasrec.events import times
 from sasrec.events.explain import chosen
-from sasrec.events.inputs import Input
+from sasrec.events.inputs import Input, refuse_wide
 from sasrec.events.pieces import LINE, REJECTS, Piece
 from sasrec.events.plan import histories_beside, plan_of
 from sasrec.events.roles import Columns, choose, has_item
 from sasrec.events.sequences import exploded, split_lists
 from sasrec.events.streams import opened
+from sasrec.untrusted import free_memory
 
 _SAMPLE = 10_000  # rows in which to look for evidence of the roles
 _AT_ONCE = 2_000_000  # rows that become text at once
@@ -44,7 +45,9 @@ def table_of(path: Path, kind: str, name: str) -> pl.LazyFrame:
         packed = raw.read(4) not in (b"PAR1", b"ARRO")
     if kind == "parquet" and not packed:
         table = pl.scan_parquet(path, glob=False, hive_partitioning=False)
-        table.collect_schema()
+        rows = table.select(pl.len()).collect().item()
+        if 8 * rows > free_memory():  # a few bytes can stand for any number of equal values
+            raise DataError(f"{name} claims {rows:,} rows, which do not fit into memory. Check the file.")
         return table
     with opened(path, name) as stream:
         content = io.BytesIO(stream.read())
@@ -62,6 +65,7 @@ def read_frame(table: pl.LazyFrame, config: DataConfig, name: str, each: Input) 
 
     Raises: DataError for a column that cannot be used. Remedy: the message names one.
     """
+    refuse_wide(len(table.collect_schema()), name)
     constants = [pl.lit(value, pl.String).alias(key) for key, value in each.constants.items()]
     table, unpacked = _flat(table.with_row_index(LINE, offset=1), config)
     table = table.with_columns(constants)

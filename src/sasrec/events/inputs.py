@@ -22,6 +22,7 @@ import polars as pl
 from sasrec.errors import DataError
 
 STDIN = "-"
+MOST_COLUMNS = 2_000
 _NO_DATA = re.compile(r"(?i)^(readme|licen[sc]e|changelog)(\.(txt|rst))?$|\.(md|pdf|html?|crc|png|jpg)$|^[._]")
 _COPY = re.compile(r"(?i)^copy of |( ?\(\d+\)|[ _-]+(copy|kopie|copie|copia)( \d+)?|\.(old|bak|orig))(?=\.|$)")
 _SPLITS = frozenset({"train", "training", "valid", "validation", "val", "dev", "test"})
@@ -90,6 +91,15 @@ def _inputs(source: Any, scratch: Path, query: str) -> Iterator[Input]:
 def is_database(source: str | Path) -> bool:
     """Whether a source is the URL of a database that can be read."""
     return isinstance(source, str) and source.startswith(("sqlite://", "postgresql://", "postgres://"))
+
+
+def refuse_wide(columns: int, name: str) -> None:
+    """Raise DataError for a table of very many columns, each of which would be profiled. Remedy: keep three."""
+    if columns > MOST_COLUMNS:
+        raise DataError(
+            f"{name} has {columns:,} columns, more than {MOST_COLUMNS:,}. Keep only the columns of user, item and "
+            "time; if each line is a user with the user's items, use columns='user,items'."
+        )
 
 
 def without_password(source: str) -> str:

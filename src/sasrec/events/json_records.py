@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,14 @@ import polars as pl
 from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
 from sasrec.events.explain import chosen
-from sasrec.events.inputs import Input
-from sasrec.events.lines import blocks_of, lines_of
+from sasrec.events.inputs import Input, refuse_wide
+from sasrec.events.lines import Block, blocks_of, lines_of
 from sasrec.events.pieces import LINE, REJECTS, ColumnFacts, Piece
 from sasrec.events.plan import Plan, histories_beside, plan_of
 from sasrec.events.roles import Columns, choose, has_item
+from sasrec.untrusted import free_memory
 
+_DEEPEST = 50
 _SAMPLE = 1000  # number of objects searched for keys, which become the columns
 _SCALAR = str | int | float
 _TYPED = ("$oid", "$date", "$numberLong", "$numberInt", "$numberDouble", "$numberDecimal", "$uuid")
@@ -35,11 +37,33 @@ def read_json(path: Path, config: DataConfig, each: Input, encoding: str, *, who
 
     Raises: DataError if no line is an object. Remedy: write one object per line.
     """
+    try:
+        yield from _read(path, config, each, encoding, whole=whole)
+    except RecursionError:
+        raise DataError(
+            f"{each.name} has an object that is nested too deeply. Write one flat object a line."
+        ) from None
+
+
+def _read(path: Path, config: DataConfig, each: Input, encoding: str, *, whole: bool) -> Iterator[Piece]:
     if whole:
-        text = b"".join(block.text for block in blocks_of(path, each.name, encoding))
+        longest = free_memory() // 8  # its objects take several times as much as its text
+        text = _joined(blocks_of(path, each.name, encoding, longest), each.name, longest)
         yield from _pieces([(_array(text, each.name), pl.DataFrame(schema=REJECTS), ())], config, each)
     else:
         yield from _pieces(_lines(path, each.name, encoding), config, each)
+
+
+def _joined(blocks: Iterable[Block], name: str, most: int) -> bytes:
+    """Return the text of blocks. Raises: DataError if it has more than `most` bytes. Remedy: JSON Lines."""
+    texts: list[bytes] = []
+    for block in blocks:
+        texts.append(block.text)
+        if sum(map(len, texts)) > most:
+            raise DataError(
+                f"{name} is JSON of more than {most:,} bytes in one piece. Write one object on each line."
+            )
+    return b"".join(texts)
 
 
 _Part = tuple[list[_Record], pl.DataFrame, tuple[str, ...]]
@@ -59,7 +83,7 @@ def _lines(path: Path, name: str, encoding: str) -> Iterator[_Part]:
             else:
                 records.append((line, record, text))
         if block.number == 1 and not records:
-            text = b"".join([block.text, *(each.text for each in blocks)])
+            text = _joined(chain([block], blocks), name, free_memory() // 8)
             records, bad = _one_object(text, name, bad[0][2] if bad else ""), []
         if block.number == 1 and len(records) == 1:
             _refuse_columns(records[0][1], name)
@@ -98,7 +122,9 @@ def _array(text: bytes, name: str) -> list[_Record]:
     try:
         found = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{name} is not a valid JSON array: {error}. Correct it, or write JSON Lines.") from None
+        raise DataError(
+            f"{name} is not a valid JSON array: {_why(error)}. Correct it, or write JSON Lines."
+        ) from None
     if not found or not all(isinstance(each, dict) for each in found):
         raise DataError(f"{name} is not a JSON array of objects. Write one object for each event.")
     return [(place, record, "") for place, record in enumerate(found, start=1)]
@@ -194,13 +220,18 @@ def _unpacked(records: list[_Record], packed: str | None) -> Iterator[_Record]:
             yield line, _flat({**outer, **(event if isinstance(event, dict) else {})}), text
 
 
-def _flat(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a record in which an object inside it, such as {"user": {"id": 1}}, is fields such as user.id."""
+def _flat(record: dict[str, Any], depth: int = 0) -> dict[str, Any]:
+    """Return a record in which an object inside it, such as {"user": {"id": 1}}, is fields such as user.id.
+
+    Raises: RecursionError for more than 50 objects inside each other.
+    """
+    if depth > _DEEPEST:
+        raise RecursionError
     if not any(isinstance(value, dict) for value in record.values()):
         return record
     flat: dict[str, Any] = {}
     for key, value in record.items():
-        inner = _flat(value) if isinstance(value, dict) else None
+        inner = _flat(value, depth + 1) if isinstance(value, dict) else None
         flat |= {key: value} if inner is None else {f"{key}.{name}": each for name, each in inner.items()}
     return flat
 
@@ -225,6 +256,7 @@ def _json_sample(records: Iterable[_Record], name: str) -> dict[str, pl.Series]:
     if not objects:
         raise DataError(f"{name}: no line is a non-empty JSON object. Write one object on each line.")
     keys = dict.fromkeys(key for record in objects for key in record)
+    refuse_wide(len(keys), name)
     return {
         key.encode(errors="backslashreplace").decode(): pl.Series(
             [_sampled(record.get(key)) for record in objects], dtype=pl.String
@@ -248,8 +280,15 @@ def _json_object(text: str) -> tuple[dict[str, Any] | None, str]:
     try:
         record = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:
-        return None, f"not JSON: {error}"
+        return None, f"not JSON: {_why(error)}"
     return (record, "") if isinstance(record, dict) else (None, "not a JSON object")
+
+
+def _why(error: Exception) -> str:
+    """Return the reason of an error of the JSON parser, without the limits inside Python."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return "a number has very many digits" if "integer string conversion" in str(error) else str(error)
 
 
 def _refuse_constant(name: str) -> None:

@@ -16,6 +16,7 @@ from sasrec.events.streams import opened
 
 NOT_UTF8 = "not valid UTF-8"
 _BLOCK = 2**25  # bytes of text at a time
+LONGEST_LINE = 2**23
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,14 @@ class Block:
         return (f"the last line of {name} has no line end; if the file was cut off, its last value is wrong",)
 
 
-def blocks_of(path: Path, name: str, encoding: str = "utf-8") -> Iterator[Block]:
-    """Yield the blocks of a file, whose text is converted to UTF-8.
+def blocks_of(path: Path, name: str, encoding: str = "utf-8", longest: int = LONGEST_LINE) -> Iterator[Block]:
+    """Yield the blocks of a file, whose text is converted to UTF-8. `longest`: bytes that a line may have.
 
-    Raises: DataError if the file is empty, or its bytes are not text of another `encoding` than UTF-8. Remedy:
-    check the path, or correct `encoding`.
+    Raises: DataError if the file is empty, has a longer line, or its bytes are not text of another `encoding` than
+    UTF-8. Remedy: check the path, or correct `encoding`.
     """
     number, waiting = 1, b""
-    for text in _whole_lines(path, name, encoding):
+    for text in _whole_lines(path, name, encoding, longest):
         if waiting:
             yield Block(number, waiting)
             number += waiting.count(b"\n")
@@ -110,19 +111,33 @@ def _decode_lines(text: bytes) -> tuple[list[str], dict[int, str]]:
     return texts, invalid
 
 
-def _whole_lines(path: Path, name: str, encoding: str) -> Iterator[bytes]:
+def _whole_lines(path: Path, name: str, encoding: str, longest: int) -> Iterator[bytes]:
     """Yield the text of a file in UTF-8, in parts that end at a line end."""
     rest: list[bytes] = []
     with opened(path, name) as stream:
         for part in _utf8(stream, name, encoding):
+            _refuse_long(part, name, longest)
             whole, newline, tail = part.rpartition(b"\n")
             if newline:
                 yield b"".join([*rest, whole, newline])
                 rest = [tail]
             else:
                 rest.append(part)
+                if sum(map(len, rest)) > longest:
+                    raise DataError(_too_long(name, longest))
     if any(rest):
         yield b"".join(rest)
+
+
+def _refuse_long(text: bytes, name: str, longest: int) -> None:
+    """Raise DataError if a stretch of `longest` bytes has no line end. Remedy: check that the file is text."""
+    for start in range(0, len(text) - longest, longest):
+        if text.find(b"\n", start, start + longest) < 0:
+            raise DataError(_too_long(name, longest))
+
+
+def _too_long(name: str, longest: int) -> str:
+    return f"{name} has a line of more than {longest:,} bytes. Check that it is text with line ends."
 
 
 def _utf8(stream: IO[bytes], name: str, encoding: str) -> Iterator[bytes]:

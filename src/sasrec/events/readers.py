@@ -37,9 +37,7 @@ def read_input(each: Input, config: DataConfig) -> Iterator[Piece]:
         yield from read_frame(each.frame.lazy(), config, f"the {each.name}", each)
         return
     path = each.path
-    if path is None or not os.path.isfile(
-        path
-    ):  # Path.is_file raises on impossible names, as one with a null byte
+    if path is None or not os.path.exists(path):  # Path.exists raises on impossible names, as one with a null byte
         raise DataError(f"the file {path} does not exist{nearby(Path(str(path)))}. Check the path.")
     ending = Path(_PACKED.sub("", path.name)).suffix.lower()
     if ending in _FOREIGN:

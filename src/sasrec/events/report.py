@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from sasrec.config.settings import DataConfig
+from sasrec.config.split_rule import EPOCH
 from sasrec.events.events import Events
 
 _MANY_USERS, _MUCH = 20, 0.03
+_DECADES = 20 * 365_250 * 86_400_000  # 20 years in microseconds
 
 
 def describe(
@@ -50,6 +53,7 @@ def describe(
         "duplicates": config.duplicates,
         "time_unit": events.time_unit,
     }
+    odd_times: list[str] = []
     if "time" in numbered.columns:
         first, last = numbered.select(
             pl.col("time").min().cast(pl.Datetime("us")).dt.to_string("%Y-%m-%d %H:%M:%S").alias("first"),
@@ -62,8 +66,40 @@ def describe(
             "tied": _tied(ordered["user"].to_numpy(), ordered["time"].to_numpy()),
             "unsorted": _unsorted(user, time),
         }
-    report["warnings"] = [*events.warnings, *_suspicions(report)]
+        odd_times = far_times(numbered["time"])
+    report["warnings"] = [*events.warnings, *odd_times, *_suspicions(report)]
     return report
+
+
+def far_times(time: pl.Series, now: datetime | None = None) -> list[str]:
+    """Return notes if some events are decades older than most others, or lie in the future.
+
+    `time`: microseconds since 1970 UTC. Data that covers a century evenly gets no note. `now`: for tests.
+    """
+    notes = []
+    tomorrow = _microseconds((now or datetime.now(UTC)) + timedelta(days=1))
+    first, last = cast(int, time.min()), cast(int, time.max())
+    if last - first > _DECADES:
+        early = time < cast(float, time.quantile(0.25)) - _DECADES
+        if count := int(early.sum()):
+            notes.append(
+                f"{count:,} events are at least 20 years older than three quarters of all (the earliest is of "
+                f"{_date(first)}). Such times often stand for unknown ones; correct or remove these events"
+            )
+    if last > tomorrow:
+        notes.append(
+            f"{int((time > tomorrow).sum()):,} events lie in the future (the latest is of {_date(last)}). Check "
+            "the times and their unit; splits go by time"
+        )
+    return notes
+
+
+def _microseconds(moment: datetime) -> int:
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+def _date(microseconds: int) -> str:
+    return str(pl.Series([microseconds]).cast(pl.Datetime("us")).dt.to_string("%Y-%m-%d")[0])
 
 
 def dominant(user_ids: pl.Series, lengths: npt.NDArray[np.int64]) -> list[str]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import bz2
 import codecs
+import errno
 import gzip
+import io
 import lzma
+import os
 import re
 import zipfile
 import zlib
@@ -16,8 +19,11 @@ from typing import IO, Any, Literal, cast
 
 from sasrec.errors import DataError
 from sasrec.files import nearby
+from sasrec.untrusted import free_memory, refuse_no_file
 
 _HEAD = 4096
+_BLOCK = 2**25
+_MOST_UNPACKED, _MOST_RATIO = 2**28, 200  # a bomb exceeds both
 _PACKED = [
     (rb"\x1f\x8b", "gzip"),
     (rb"BZh[1-9]1AY", "bzip2"),
@@ -45,10 +51,14 @@ Kind = Literal["parquet", "arrow", "json lines", "json", "text"]
 def opened(path: Path, name: str) -> Iterator[IO[bytes]]:
     """Open a file as the bytes that were compressed; the first bytes tell how, not the ending of the name.
 
-    Raises: DataError if the file is missing or damaged, an archive of several files, or of a foreign format.
-    Remedy: the message names one.
+    A compressed file is refused as a bomb once it has given more than 256 MiB and 200 times its size; events
+    usually compress to between a fifth and a fiftieth. What is read as a whole must also fit into the free memory.
+
+    Raises: DataError if the file is missing or damaged, a bomb, an archive of several files, of a foreign format,
+    or no regular file (a pipe, a device). Remedy: the message names one.
     """
     try:
+        refuse_no_file(path)
         with path.open("rb") as raw:
             head = raw.read(_HEAD)
             raw.seek(0)
@@ -62,7 +72,40 @@ def opened(path: Path, name: str) -> Iterator[IO[bytes]]:
     except _damage() as error:
         raise DataError(f"{name} is not a valid {method} file: {error}. Copy or download it again.") from None
     except OSError as error:
-        raise DataError(f"{name} cannot be read: {error}. Check the disk and the permissions.") from None
+        raise DataError(unreadable(name, error)) from None
+
+
+def unreadable(name: str, error: OSError) -> str:
+    """Return a sentence on a file that cannot be read."""
+    if error.errno == errno.EINVAL and error.strerror:
+        return f"{name} cannot be read: {error.strerror}. Copy its content to a file, or pass it to stdin (-)."
+    return f"{name} cannot be read: {error}. Check the disk and the permissions."
+
+
+class Unpacked(io.RawIOBase):
+    """The bytes of a compressed file, counted while they are read."""
+
+    def __init__(self, inner: IO[bytes], size: int, name: str) -> None:
+        self._inner, self._size, self._name = inner, size, name
+        self._given = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Return up to `size` bytes; all that are left if it is negative. Raises: DataError for a bomb."""
+        if size < 0:
+            parts, free = [], free_memory()
+            while part := self.read(_BLOCK):
+                parts.append(part)
+                if 2 * self._given > free:  # the parts, and the same bytes joined
+                    raise DataError(f"{self._name} does not fit into memory once it is unpacked. Unpack it.")
+            return b"".join(parts)
+        data = self._inner.read(size)
+        self._given += len(data)
+        if self._given > max(_MOST_UNPACKED, _MOST_RATIO * self._size):
+            raise DataError(
+                f"{self._name} is {self._size:,} bytes, but unpacks to more than {_MOST_RATIO} times as many, as "
+                "no table of events does. Unpack it yourself if it is sound."
+            )
+        return data
 
 
 def _damage() -> tuple[type[Exception], ...]:
@@ -77,13 +120,14 @@ def _damage() -> tuple[type[Exception], ...]:
 
 @contextmanager
 def _decompressed(raw: IO[bytes], method: str, name: str) -> Iterator[IO[bytes]]:
+    size = os.fstat(raw.fileno()).st_size
     if method == "zip":
         with zipfile.ZipFile(raw) as archive, _opened_member(archive, name) as member:
-            yield member
+            yield cast(IO[bytes], Unpacked(member, size, name))
     else:
         openers: dict[str, Any] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open, "zstd": _open_zstd}
         opener = openers.get(method)
-        yield raw if opener is None else cast(IO[bytes], opener(raw, "rb"))
+        yield raw if opener is None else cast(IO[bytes], Unpacked(opener(raw, "rb"), size, name))
 
 
 def _open_zstd(raw: IO[bytes], mode: Literal["rb"]) -> Any:

@@ -37,6 +37,7 @@ from sasrec.runtime.device import deterministic, pick_device, surroundings
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import joined, rank, same_on_every_rank
 from sasrec.sources.resolve import prepared_folder, resolve
+from sasrec.untrusted import refuse_large
 
 ITEMS_DIGEST = "items_sha256"  # key in state.json of an export: the hash of items.parquet
 
@@ -116,7 +117,12 @@ def _warm_up(recommender: Recommender) -> None:
 
 def _exported_items(path: Path, found: store.Checkpoint) -> Items:
     """Read the catalogue of an export. Raises: DataError if the file changed. Remedy: export the run again."""
-    if file_digest(path) != found.need(ITEMS_DIGEST):
+    try:
+        refuse_large(path)
+        changed_since = file_digest(path) != found.need(ITEMS_DIGEST)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}. Export the run again.") from None
+    if changed_since:
         raise DataError(f"{path} has changed since the export. Export the run again.")
     return Items.read(path)
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 from sasrec.config.settings import RunConfig
 from sasrec.data.dataset import Dataset, open_dataset
-from sasrec.errors import ConfigError, DataError, EvaluationError, FolderError
+from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationError, FolderError
 from sasrec.evaluation import metrics as figures
 from sasrec.locks import is_claimed, only_writer
-from sasrec.runs.seal import changed, refuse_changed
+from sasrec.runs.metrics_file import check_metrics
+from sasrec.runs.seal import SEAL, changed, refuse_changed
 from sasrec.runtime.log import RunLog, events_of
 from sasrec.runtime.ranks import from_main, launch_id
 from sasrec.sources.resolve import prepared_folder
+from sasrec.untrusted import in_words, json_of, refuse_no_file
 
 
 def best_baseline(metrics: dict[str, Any], metric: str) -> tuple[str, float]:
@@ -106,11 +106,22 @@ class RunFolder:
                     raise FolderError(
                         f"{self.path} has files and is not a run. Name a new or empty folder as `train_dir`."
                     )
+                self._refuse_no_files()
                 held.enter_context(only_writer(self.path, doing))
                 return ""
 
             from_main(f"{doing} {self.path}", hold)
             yield
+
+    def _refuse_no_files(self) -> None:
+        """Raise CheckpointError if a file of the run is a pipe, a folder or the like, before it is written."""
+        for path in (self.config_file, self.log_file, self.metrics_file, self.ranks_file, self.path / SEAL):
+            try:
+                refuse_no_file(path)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise CheckpointError(f"{path} cannot be used: {error.strerror}. Remove it.") from None
 
     def config(self) -> RunConfig:
         """Read the settings of the run. Raises: ConfigError if the file is damaged. Remedy: repair the file."""
@@ -166,7 +177,7 @@ class RunFolder:
                 events[last][key] for key in ("reason", "best_epoch", "seconds", "time")
             )
             return Ending(str(reason), int(best), float(seconds), str(time), measured=last < len(events) - 1)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, ArithmeticError):
             return None
 
     def is_finished(self) -> bool:
@@ -183,24 +194,11 @@ class RunFolder:
         """
         refuse_changed(self.path, self.metrics_file.name, "checkpoint")
         try:
-            metrics: dict[str, Any] = json.loads(self.metrics_file.read_text(encoding="utf-8"))
-            _check_metrics(metrics)
-        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError):
+            metrics: dict[str, Any] = json_of(self.metrics_file)
+            check_metrics(metrics)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else in_words(error)
             raise EvaluationError(
-                f"{self.metrics_file} is damaged; measure the run again: sasrec evaluate {self.path}"
+                f"{self.metrics_file} is damaged; measure the run again: sasrec evaluate {self.path} ({reason})"
             ) from None
         return figures.Metrics(metrics)
-
-
-def _check_metrics(metrics: Any) -> None:
-    """Read every entry that callers use. A missing or wrong entry raises a built-in exception such as KeyError."""
-    card = metrics["protocol"]
-    measured = [split for split in ("valid", "test") if card[split]["targets"]]
-    for scorer in (metrics, *metrics["baselines"].values()):
-        for split, candidates, name in product(measured, ("full", "sampled"), figures.METRICS):
-            float(scorer[split][candidates][name])
-    for field in ("data", "data_hash", "split", "sasrec"):
-        card[field].split()
-    int(card["sampled_negatives"] + card["sampled_seed"])
-    for split, field in product(("valid", "test"), ("targets", "users")):
-        int(card[split][field])

@@ -9,14 +9,36 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from sasrec.errors import EvaluationError
 from sasrec.files import file_digest, write_whole
+from sasrec.untrusted import content_of, json_of, refuse_large
 
 SEAL = "seal.json"
 _SEALED = ("config.toml", "metrics.json", "ranks.parquet")
 _LOG = "log.jsonl"
+
+
+_Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class _Log(BaseModel):
+    model_config = ConfigDict(strict=True)
+    bytes: Annotated[int, Field(ge=0)]
+    sha256: _Hash
+
+
+class _Seal(BaseModel):
+    """The content of seal.json."""
+
+    model_config = ConfigDict(strict=True)
+    checkpoint: Annotated[str, Field(pattern="^step-[0-9]{8,16}$")]
+    manifest: _Hash
+    files: dict[str, _Hash]
+    log: _Log
 
 
 def seal(run: Path, checkpoint: Path) -> None:
@@ -42,19 +64,19 @@ def changed(run: Path, name: str) -> bool:
     Raises: EvaluationError if the seal is damaged. Remedy: measure the run again.
     """
     found = _read(run)
-    if not found:
+    if found is None:
         return False
-    try:
-        if name == "checkpoint":
-            manifest = run / "checkpoints" / found["checkpoint"] / "MANIFEST.json"
-            return manifest.exists() and bool(file_digest(manifest) != found["manifest"])
-        if name == _LOG:
-            log = (run / _LOG).read_bytes() if (run / _LOG).exists() else b""
-            return hashlib.sha256(log[: int(found["log"]["bytes"])]).hexdigest() != str(found["log"]["sha256"])
-        sealed = found["files"].get(name)
-        return sealed is not None and (run / name).exists() and file_digest(run / name) != str(sealed)
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise EvaluationError(_again(run, SEAL)) from None
+    if name == "checkpoint":
+        return _differs(run / "checkpoints" / found.checkpoint / "MANIFEST.json", found.manifest)
+    if name == _LOG:
+        try:
+            log = content_of(run / _LOG)
+        except FileNotFoundError:
+            log = b""
+        except OSError:
+            return True
+        return hashlib.sha256(log[: found.log.bytes]).hexdigest() != found.log.sha256
+    return name in found.files and _differs(run / name, found.files[name])
 
 
 def refuse_changed(run: Path, *names: str) -> None:
@@ -65,13 +87,25 @@ def refuse_changed(run: Path, *names: str) -> None:
             raise EvaluationError(_again(run, name))
 
 
-def _read(run: Path) -> dict[str, Any]:
+def _differs(path: Path, digest: str) -> bool:
+    """Whether a file has another hash, or is not a regular file; False if it is missing."""
     try:
-        content: dict[str, Any] = json.loads((run / SEAL).read_text(encoding="utf-8"))
-        return content | {}  # a list raises TypeError
+        refuse_large(path)
+        return file_digest(path) != digest
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+
+
+def _read(run: Path) -> _Seal | None:
+    """Return the seal of a run; None if nothing is sealed."""
+    try:
+        content = json_of(run / SEAL)
+        return None if content == {} else _Seal.model_validate(content)
     except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except (OSError, ValueError, TypeError, RecursionError):
+        return None
+    except (OSError, ValueError):  # of pydantic too
         raise EvaluationError(_again(run, SEAL)) from None
 
 

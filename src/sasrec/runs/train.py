@@ -17,6 +17,7 @@ from sasrec.checkpoint.restore import (
     checkpoint_at,
     config_of,
     model_of,
+    newest,
     put_weights,
 )
 from sasrec.config.fields import default_of
@@ -215,8 +216,7 @@ def _resumed(
 ) -> Recommender:
     """Continue the run in `folder`; every rank calls this function. See `resume` for the arguments and errors."""
     # Rank 0 chooses the checkpoint, so all ranks load the same one.
-    newest = from_main("checkpoint", lambda: store.newest(folder.checkpoints, log.say).path.name)
-    found = store.load(folder.checkpoints / newest)
+    found = store.load(folder.checkpoints / from_main("checkpoint", lambda: newest(folder.checkpoints, log.say)))
     config = _resumed_config(config_of(found), recipe, settings)
     _refuse_to_train(config, new=False)
     data = folder.dataset(config)

@@ -15,9 +15,10 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
-from sasrec.errors import ConfigError
+from sasrec.errors import CheckpointError, ConfigError
 from sasrec.files import naming
 from sasrec.runtime.ranks import rank
+from sasrec.untrusted import content_of, json_text
 
 _SAY_EVERY = 60.0  # seconds between two lines, without a terminal to show a bar
 _SHOW_EVERY = 0.5  # seconds, in a notebook, where each change travels to a browser
@@ -189,11 +190,15 @@ def events_of(run: Path) -> list[dict[str, Any]]:
     """The events in a run's log.jsonl. Lines that are not events, such as one cut by a kill, are skipped."""
     found = []
     path = run / "log.jsonl"
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+    try:
+        text = content_of(path).decode(errors="replace") if path.exists() else ""
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}. Remove or restore it.") from None
+    for line in text.splitlines():
         try:
-            event = json.loads(line)
+            event = json_text(line)
         except ValueError:
             continue
-        if isinstance(event, dict) and "event" in event:
+        if isinstance(event, dict) and isinstance(event.get("event"), str):
             found.append(event)
     return found

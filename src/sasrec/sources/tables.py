@@ -15,7 +15,9 @@ from typing import Any
 import polars as pl
 
 from sasrec.errors import DataError
+from sasrec.events.streams import Unpacked
 from sasrec.files import decompressed, nearby, unicode_text
+from sasrec.untrusted import parquet_of, refuse_large
 
 SAMPLE = 10_000  # records that decide how a file is read
 _KEYS_FROM = 1000  # JSON objects that are searched for keys
@@ -62,16 +64,17 @@ def open_table(path: Path) -> TableFile:
     if not path.exists():
         raise DataError(f"the items file {path} does not exist{nearby(path)}. Check the path.")
     try:
+        size = refuse_large(path)
         if path.suffix.lower() in (".parquet", ".pq"):
             return TableFile(path, (_parquet(path),))
         with decompressed(path) as stream:
-            data = stream.read()
+            data = Unpacked(stream, size, f"the items file {path}").read()
         text, guessed = _decoded(data)
         if not text.strip("\ufeff \t\r\n"):
             raise ValueError("it is empty")
     # Polars can panic on damaged Parquet files; gzip raises EOFError for a file that is cut off.
     except (OSError, EOFError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        reason = str(error).splitlines()[0]
+        reason = (isinstance(error, OSError) and error.strerror) or str(error).splitlines()[0]
         raise DataError(
             f"the items file {path} cannot be read ({reason}). Give a CSV, TSV, JSON Lines or Parquet file; save "
             "text as UTF-8 (Excel: CSV UTF-8)."
@@ -185,7 +188,7 @@ def _object(line: Any) -> dict[str, Any] | None:
 
 
 def _parquet(path: Path) -> Reading:
-    frame = pl.read_parquet(path, glob=False)
+    frame = parquet_of(path)
 
     def records() -> Iterator[tuple[int, Record | None]]:
         for number, row in enumerate(frame.iter_rows(), start=1):

@@ -22,6 +22,7 @@ from sasrec.evaluation.metrics import of_targets
 from sasrec.evaluation.significance import Difference
 from sasrec.runs.folder import RunFolder
 from sasrec.runs.seal import refuse_changed
+from sasrec.untrusted import parquet_of
 
 # A comparison is significant if its adjusted p-value is at most this.
 LEVEL = 0.05
@@ -166,13 +167,10 @@ def scored_run(name: str, candidates: Candidates, split: SplitName) -> Scored:
         raise EvaluationError(f"{folder.path} has no ranks.parquet, the ranks of its targets. {again}")
     metrics = folder.metrics()
     scorer = _scorer_named(wanted, ["model", *metrics["baselines"]], folder.path)
+    refuse_changed(folder.path, folder.ranks_file.name)
     try:
-        of_scorer = (pl.col("scorer") == scorer) & (pl.col("split") == split)
-        ranks = pl.col("full", "sampled").cast(pl.Float64)
-        refuse_changed(folder.path, folder.ranks_file.name)
-        rows = pl.read_parquet(folder.ranks_file, glob=False).filter(of_scorer).sort("event")
-        rows = rows.select("user", "event", ranks)
-    except pl.exceptions.PolarsError:
+        rows = _rows_of(folder.ranks_file, scorer, split)
+    except (ValueError, pl.exceptions.PolarsError):
         raise EvaluationError(f"{folder.ranks_file} is damaged. {again}") from None
     if split not in metrics:
         raise EvaluationError(
@@ -196,6 +194,19 @@ def scored_run(name: str, candidates: Candidates, split: SplitName) -> Scored:
     settings = _settings(config, folder) + (str(folder.path.resolve()) if unended else "")
     cautions = tuple(_cautions(config, unended))
     return Scored(name, config.training.seed, settings, metrics["protocol"], rows, cautions)
+
+
+def _rows_of(file: Path, scorer: str, split: SplitName) -> pl.DataFrame:
+    """Return `Scored.rows`. Raises: ValueError or PolarsError if the file is damaged."""
+    of_scorer = (pl.col("scorer") == scorer) & (pl.col("split") == split)
+    rows = parquet_of(file).filter(of_scorer).sort("event")
+    rows = rows.select("user", "event", pl.col("full", "sampled").cast(pl.Float64))
+    kinds = rows["event"].dtype.is_integer() and not rows["user"].dtype.is_nested()
+    low = pl.concat([rows["full"], rows["sampled"]]).min()  # of ranks, or null if none was measured
+    missing = rows.select("user", "event").null_count().sum_horizontal()[0]
+    if not kinds or missing or (isinstance(low, float) and low < 1):
+        raise ValueError("ranks are missing, out of range or of another kind")
+    return rows
 
 
 def _scorer_named(wanted: str, known: list[str], folder: Path) -> str:
