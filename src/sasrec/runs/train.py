@@ -154,9 +154,9 @@ def resume(
         )
     if folder.items_file.exists():
         raise CheckpointError(f"{folder.path} is an export, which cannot be trained. Resume the run it came from.")
-    device = pick_device((recipe or folder.config()).replace(**settings).training.device)
-    deterministic_run = (recipe or folder.config()).training.deterministic
-    with joined(device.type), folder.writing("training"), deterministic(deterministic_run):
+    training = (recipe or folder.config()).replace(**settings).training
+    device = pick_device(training.device)
+    with joined(device.type), folder.writing("training"), deterministic(training.deterministic):
         return _resumed(recipe, settings, folder, device, folder.log(log))
 
 
