@@ -50,7 +50,9 @@ def other_data(number: int) -> pl.DataFrame:
         return frame.filter(~changed)
     if number % 3 == 1:
         return frame.with_columns(pl.when(changed).then(pl.col("time") + 1).otherwise("time").alias("time"))
-    return frame.with_columns(pl.when(changed).then(frame["item"][row - 1]).otherwise("item").alias("item"))
+    return frame.with_columns(
+        pl.when(changed).then(pl.lit(frame["item"][row - 3])).otherwise("item").alias("item")
+    )
 
 
 @pytest.mark.parametrize("number", [pytest.param(n, marks=[] if n == 1 else pytest.mark.slow) for n in range(20)])
