@@ -30,7 +30,6 @@ import torch
 import sasrec
 from sasrec.batches.batches import TrainingBatches
 from sasrec.batches.loader import Loader
-from sasrec.batches.negatives import NegativePlan
 from sasrec.batches.ticks import with_ticks
 from sasrec.checkpoint import store
 from sasrec.config.settings import RunConfig
@@ -75,15 +74,7 @@ def events(users: int, items: int, longest: int) -> Dataset:
 def loader_of(data: Dataset, config: RunConfig, device: torch.device) -> Loader:
     """The batches of the training part of the data, on a device."""
     split = with_ticks(split_events(data, "leave-one-out"), data, config.model)
-    batches = TrainingBatches(
-        split.training,
-        data.num_items,
-        maxlen=config.model.maxlen,
-        batch_size=config.training.batch_size,
-        plan=NegativePlan.of(config.loss),
-        seed=0,
-    )
-    return Loader(batches, device)
+    return Loader(TrainingBatches.of(split.training, data.num_items, config), device)
 
 
 def gradients(

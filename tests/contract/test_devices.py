@@ -19,7 +19,6 @@ from torch.utils._pytree import tree_leaves
 import sasrec
 from sasrec.batches.batches import TrainingBatches
 from sasrec.batches.loader import Loader
-from sasrec.batches.negatives import NegativePlan
 from sasrec.batches.ticks import with_ticks
 from sasrec.config.settings import RunConfig
 from sasrec.data.splits import split_events
@@ -69,14 +68,7 @@ class Watch(TorchDispatchMode):
 def batches_of(config: RunConfig) -> tuple[int, TrainingBatches]:
     data = sasrec.prepare(chain_frame())
     split = with_ticks(split_events(data, "leave-one-out"), data, config.model)
-    return data.num_items, TrainingBatches(
-        split.training,
-        data.num_items,
-        maxlen=config.model.maxlen,
-        batch_size=config.training.batch_size,
-        plan=NegativePlan.of(config.loss),
-        seed=0,
-    )
+    return data.num_items, TrainingBatches.of(split.training, data.num_items, config)
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sasrec.batches.negatives import NegativePlan, TrainingNegatives
+from sasrec.config.settings import RunConfig
 from sasrec.data.histories import Histories
 
 # One stream of random numbers for each purpose: a draw for one purpose must not shift the draws for another.
@@ -116,6 +117,26 @@ class TrainingBatches:
             self._negatives = TrainingNegatives(training, often_V, num_items, plan, known_V=known_V)
         self._lock = threading.Lock()
         self._planned: tuple[int, list[npt.NDArray[np.int64]], Histories] = (-1, [], self._inputs)
+
+    @classmethod
+    def of(
+        cls,
+        training: Histories,
+        num_items: int,
+        config: RunConfig,
+        known_V: npt.NDArray[np.bool_] | None = None,
+    ) -> TrainingBatches:
+        """Make the batches of a run with these settings."""
+        return cls(
+            training,
+            num_items,
+            maxlen=config.model.maxlen,
+            batch_size=config.training.batch_size,
+            plan=NegativePlan.of(config.loss),
+            seed=config.training.seed,
+            windows=config.training.windows,
+            known_V=known_V,
+        )
 
     @property
     def log_q_V(self) -> npt.NDArray[np.float64] | None:  # noqa: N802

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from sasrec.batches.batches import TrainingBatches
-from sasrec.batches.negatives import NegativePlan
 from sasrec.batches.ticks import with_ticks
 from sasrec.checkpoint import store
 from sasrec.checkpoint.restore import (
@@ -309,16 +308,7 @@ def _fitted(
 ) -> Recommender:
     """Train to a limit or early stopping, measure the best checkpoint, and return its Recommender."""
     split = with_ticks(split_events(data, config.evaluation.split), data, config.model)
-    batches = TrainingBatches(
-        split.training,
-        data.num_items,
-        maxlen=config.model.maxlen,
-        batch_size=config.training.batch_size,
-        plan=NegativePlan.of(config.loss),
-        seed=config.training.seed,
-        windows=config.training.windows,
-        known_V=split.known_V,
-    )
+    batches = TrainingBatches.of(split.training, data.num_items, config, split.known_V)
     if not len(batches):
         raise DataError(
             f"under split {split.how} no user has two training events, so training has no sequences. "
