@@ -21,7 +21,7 @@ from sasrec.evaluation.card import Candidates, differences
 from sasrec.evaluation.metrics import of_targets
 from sasrec.evaluation.significance import Difference
 from sasrec.runs.folder import RunFolder
-from sasrec.runs.seal import refuse_changed
+from sasrec.runs.seal import changed, refuse_changed
 from sasrec.untrusted import parquet_of
 
 # A comparison is significant if its adjusted p-value is at most this.
@@ -185,6 +185,11 @@ def scored_run(name: str, candidates: Candidates, split: SplitName) -> Scored:
     if scorer != "model":
         return Scored(name, None, f"{folder.path.resolve()}:{scorer}", metrics["protocol"], rows)
     refuse_changed(folder.path, folder.log_file.name)
+    if changed(folder.path, folder.config_file.name):
+        raise EvaluationError(
+            f"{folder.config_file} was edited after the run was measured, so it may not have the settings of the "
+            "weights. Restore the old values; the log's line of the start has them."
+        )
     ended = folder.ending()
     if ended is not None and not ended.measured:
         raise EvaluationError(f"{folder.path} was trained further after it was measured. {again}")
