@@ -184,12 +184,7 @@ def scored_run(name: str, candidates: Candidates, split: SplitName) -> Scored:
         raise EvaluationError(f"{folder.ranks_file} and metrics.json come from different evaluations. {again}")
     if scorer != "model":
         return Scored(name, None, f"{folder.path.resolve()}:{scorer}", metrics["protocol"], rows)
-    refuse_changed(folder.path, folder.log_file.name)
-    if changed(folder.path, folder.config_file.name):
-        raise EvaluationError(
-            f"{folder.config_file} was edited after the run was measured, so it may not have the settings of the "
-            "weights. Restore the old values; the log's line of the start has them."
-        )
+    _refuse_edited(folder)
     ended = folder.ending()
     if ended is not None and not ended.measured:
         raise EvaluationError(f"{folder.path} was trained further after it was measured. {again}")
@@ -199,6 +194,16 @@ def scored_run(name: str, candidates: Candidates, split: SplitName) -> Scored:
     settings = _settings(config, folder) + (str(folder.path.resolve()) if unended else "")
     cautions = tuple(_cautions(config, unended))
     return Scored(name, config.training.seed, settings, metrics["protocol"], rows, cautions)
+
+
+def _refuse_edited(folder: RunFolder) -> None:
+    """Raise EvaluationError if the log or the settings of a run have changed since it was measured."""
+    refuse_changed(folder.path, folder.log_file.name)
+    if changed(folder.path, folder.config_file.name):
+        raise EvaluationError(
+            f"{folder.config_file} was edited after the run was measured, so it may not have the settings of the "
+            "weights. Restore the old values; the log's line of the start has them."
+        )
 
 
 def _rows_of(file: Path, scorer: str, split: SplitName) -> pl.DataFrame:
