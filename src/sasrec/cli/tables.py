@@ -18,6 +18,7 @@ from sasrec.studies.verdict import Verdict, verdict_on
 
 if TYPE_CHECKING:  # these import PyTorch
     from sasrec.ranking.recommender import Recommender
+    from sasrec.studies.listing import Listed
     from sasrec.studies.reproduce import Outcome
     from sasrec.studies.scored import Comparison
 
@@ -163,6 +164,28 @@ def _print_details(details: dict[str, Any]) -> None:
         )
     out.print(table)
     say(out, sentences.FROM_AND_TO)
+
+
+def print_runs(rows: list[Listed], folder: Path, metric: str) -> None:
+    """Print the result of `list_runs` as a table. `folder`: where the runs are."""
+    if not rows:
+        say(out, f"{folder} has no runs. Train one with sasrec train.")
+        return
+    names = ("run", metric.upper(), "best baseline", "epoch", "time", "seed", "settings")
+    justify = {metric.upper(): "right", "epoch": "right", "time": "right", "seed": "right"}
+    table = Table(*(Column(name, justify=justify.get(name, "left"), overflow="fold") for name in names), box=None)  # type: ignore[arg-type]
+    for row in rows:
+        shown = str(row.path.relative_to(folder)) if row.path != folder else str(folder)
+        value = row.state if row.value is None else number(row.value)
+        baseline = "" if row.baseline is None else f"{row.baseline[0]} {number(row.baseline[1])}"
+        time = "" if row.seconds is None else f"{row.seconds / 60:,.1f} min"
+        epoch, seed = ("" if each is None else str(each) for each in (row.best_epoch, row.seed))
+        what = row.settings if row.value is None or row.state == "measured" else f"({row.state}) {row.settings}"
+        table.add_row(*(escape(visible(each)) for each in (shown, value, baseline, epoch, time, seed, what)))
+    out.print(table)
+    for row in rows:
+        if row.note:
+            say(out, f"{row.path}: {row.note}")
 
 
 def print_outcome(outcome: Outcome) -> None:

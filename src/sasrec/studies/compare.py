@@ -42,6 +42,7 @@ def compare(
     candidates: Candidates = "full",
     split: SplitName = "test",
     resamples: int = 10_000,
+    show: Sequence[str] = ("ndcg@10", "hr@10"),
 ) -> Comparison:
     """Compare each run with the first one, on the same targets.
 
@@ -52,7 +53,8 @@ def compare(
     `runs`: run folders, or "RUN:BASELINE" for a baseline that was measured with the run, for example
     "runs/a:popularity". The baseline's name may be shortened to an unambiguous prefix.
 
-    `metric`: ndcg@K, hr@K, recall@K (equal to hr@K) or mrr@K for any K, or mrr.
+    `metric`: ndcg@K, hr@K, recall@K (equal to hr@K) or mrr@K for any K, or mrr. `show`: more metrics, of which
+    the result has means, but no tests.
 
     Raises:
         ConfigError: fewer than two runs, a run that is named twice, an unknown run, baseline or metric, or too few
@@ -75,7 +77,7 @@ def compare(
     scored = [scored_run(name, candidates, split) for name in names]
     for other in scored[1:]:
         check_alike(scored[0], other, candidates)
-    models, of = models_of(scored), Figure(candidates, split, metric)
+    models, of = models_of(scored), Figure(candidates, split, metric, tuple(map(metric_named, show)))
     # If all runs belong to one model, compare the single runs with each other.
     groups = models if len(models) > 1 else [[run] for run in scored]
     _check_resamples(resamples, len(groups) - 1)
