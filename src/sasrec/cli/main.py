@@ -32,6 +32,7 @@ from sasrec.cli.endings import (
     without_reader,
 )
 from sasrec.cli.help import print_description, print_overview
+from sasrec.cli.study import Study
 from sasrec.cli.study_commands import Compare, Reproduce, Runs
 from sasrec.config.settings import RunConfig
 from sasrec.errors import SasrecError
@@ -46,6 +47,7 @@ _COMMANDS = {
     "evaluate": Evaluate,
     "compare": Compare,
     "runs": Runs,
+    "study": Study,
     "recommend": Recommend,
     "export": Export,
     "reproduce": Reproduce,

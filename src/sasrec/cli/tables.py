@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # these import PyTorch
     from sasrec.studies.listing import Listed
     from sasrec.studies.reproduce import Outcome
     from sasrec.studies.scored import Comparison
+    from sasrec.studies.study import Row
 
 _COLUMNS = ("ndcg@10", "hr@10", "mrr@10", "ndcg@20", "hr@20")
 
@@ -186,6 +187,27 @@ def print_runs(rows: list[Listed], folder: Path, metric: str) -> None:
     for row in rows:
         if row.note:
             say(out, f"{row.path}: {row.note}")
+
+
+def print_study(rows: list[Row]) -> None:
+    """Print how far each run of a study is."""
+    table = Table(
+        "run", "state", Column("epoch", justify="right"), Column("validation", justify="right"), "left", box=None
+    )
+    for row in rows:
+        entry = row.entry
+        shown: list[str] = [entry.run, entry.state, "", "", ""]
+        if entry.state == "running":
+            shown[1] = "running" if row.writer else "interrupted"
+            shown[2] = f"{row.epoch} of {row.epochs}"
+            shown[3] = "" if row.validation is None else number(row.validation)
+            shown[4] = "" if row.left is None or not row.writer else f"at most {row.left / 60:,.0f} min"
+        elif entry.value is not None:
+            shown[3] = number(entry.value)
+        elif entry.reason:
+            shown[4] = entry.reason
+        table.add_row(*(escape(visible(each)) for each in shown))
+    out.print(table)
 
 
 def print_outcome(outcome: Outcome) -> None:

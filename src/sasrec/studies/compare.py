@@ -7,7 +7,7 @@ card, which describes how the run was measured, from RUN/metrics.json.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -43,6 +43,7 @@ def compare(
     split: SplitName = "test",
     resamples: int = 10_000,
     show: Sequence[str] = ("ndcg@10", "hr@10"),
+    labels: Mapping[str, str] | None = None,
 ) -> Comparison:
     """Compare each run with the first one, on the same targets.
 
@@ -54,7 +55,7 @@ def compare(
     "runs/a:popularity". The baseline's name may be shortened to an unambiguous prefix.
 
     `metric`: ndcg@K, hr@K, recall@K (equal to hr@K) or mrr@K for any K, or mrr. `show`: more metrics, of which
-    the result has means, but no tests.
+    the result has means, but no tests. `labels`: a name of `runs` -> the name to show instead.
 
     Raises:
         ConfigError: fewer than two runs, a run that is named twice, an unknown run, baseline or metric, or too few
@@ -74,7 +75,10 @@ def compare(
             f"a comparison needs at least two different runs, not: {', '.join(names) or 'none'}. "
             "Name each run once, as RUN or RUN:BASELINE (for example RUN:popularity)"
         )
-    scored = [scored_run(name, candidates, split) for name in names]
+    scored = [
+        dataclasses.replace(scored_run(name, candidates, split), name=(labels or {}).get(name, name))
+        for name in names
+    ]
     for other in scored[1:]:
         check_alike(scored[0], other, candidates)
     models, of = models_of(scored), Figure(candidates, split, metric, tuple(map(metric_named, show)))
