@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from sasrec.errors import ConfigError, FolderError
-from sasrec.locks import only_writer
+from sasrec.locks import is_claimed, only_writer
 from sasrec.studies.plan import Job
 
 _JOURNAL = "journal.log"
@@ -77,26 +77,26 @@ class Queue:
     def claim(self) -> Iterator[tuple[Job, Entry] | None]:
         """Take the next run that is queued or was interrupted, and hold its folder until the block ends.
 
-        Yields None if nothing is left to take. Interrupted runs come first. The lock of the folder decides who gets a
-        run: the system releases it when a process dies, so a run is neither lost nor trained twice.
+        Yields None if nothing is left to take. Interrupted runs come first. The lock of the folder decides who
+        gets a run: the system releases it when a process dies, so a run is neither lost nor trained twice.
         """
         for entry in sorted(self.entries(), key=lambda entry: entry.state != "running"):
             if entry.state not in ("queued", "running") or entry.run not in self._jobs:
                 continue
-            try:
-                lock = only_writer(self.folder / entry.run, "training")
-                lock.__enter__()
-            except FolderError:  # another process has it
-                continue
-            try:
+            folder = self.folder / entry.run
+            with ExitStack() as held:
+                try:
+                    if is_claimed(folder):  # else training refuses it, as somebody's own
+                        held.enter_context(only_writer(folder, "training"))
+                except FolderError:  # another process has it
+                    continue
                 state = self._storage.get_trial(entry.trial).state
-                if not state.is_finished():  # else another process finished it meanwhile
-                    if state == self._states.WAITING:
-                        self._storage.set_trial_state_values(entry.trial, self._states.RUNNING)
-                    yield self._jobs[entry.run], entry
-                    return
-            finally:
-                lock.__exit__(None, None, None)
+                if state.is_finished():  # by another process, meanwhile
+                    continue
+                if state == self._states.WAITING:
+                    self._storage.set_trial_state_values(entry.trial, self._states.RUNNING)
+                yield self._jobs[entry.run], entry
+                return
         yield None
 
     def done(self, entry: Entry, value: float) -> None:
