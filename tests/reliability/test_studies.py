@@ -159,15 +159,20 @@ def test_a_failed_run_has_its_reason_and_is_retried(tmp_path: Path, capsys: pyte
     assert plan.folder == tmp_path / "study"
 
 
-def test_stop_saves_and_run_continues(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["stop", pytest.param("ctrl-c", marks=pytest.mark.slow)])
+def test_stop_and_ctrl_c_save(tmp_path: Path, how: str) -> None:
     path = study(tmp_path, "study", epochs=4000)
     run = started(path, workers=1)
-    deadline = time.monotonic() + 60
-    while not any((tmp_path / "study").glob("*/seed-0/checkpoints/step-*")) and time.monotonic() < deadline:
+    log, deadline = tmp_path / "study/dropout_rate-0.0/seed-0/log.jsonl", time.monotonic() + 60
+    while not (log.exists() and '"event": "epoch"' in log.read_text()) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert main(["study", "stop", str(path)]) == 0
+    if how == "stop":
+        assert main(["study", "stop", str(path)]) == 0
+    else:
+        os.killpg(run.pid, signal.SIGINT)
     said, _ = run.communicate(timeout=60)
-    assert run.returncode == 0, said.decode()
+    assert run.returncode == (0 if how == "stop" else 130), said.decode()
+    assert "Traceback" not in said.decode()
     first = rows(*open_study(path))[0]
     assert first.entry.state == "running"
     assert not first.writer

@@ -19,6 +19,7 @@ from sasrec.errors import FolderError, SasrecError, TrainingError
 from sasrec.locks import is_claimed, writer_of
 from sasrec.runs.folder import RunFolder, metric_of
 from sasrec.runtime.log import RunLog, events_of
+from sasrec.runtime.signals import deferred_interrupt, pending
 from sasrec.sources.resolve import resolve
 from sasrec.studies.compare import compare
 from sasrec.studies.plan import Plan, kept_plan, read_plan
@@ -79,16 +80,8 @@ def run_study(path: str | Path, *, workers: int = 1, log: RunLog | None = None, 
     _data(plan, log)
     threads = _threads(plan.folder, workers)
     started = [_start_worker(plan.folder, threads, number) for number in range(workers)]
-    try:
+    with deferred_interrupt(second_quits=True):
         _watch(queue, plan, started, log)
-    except BaseException:  # also Ctrl-C, which reaches the workers too if they share the terminal
-        for worker in started:
-            with suppress(ProcessLookupError):
-                worker.send_signal(signal.SIGINT)
-        raise
-    finally:
-        for worker in started:
-            worker.wait()
     left = [entry.run for entry in queue.entries() if entry.state in ("queued", "running")]
     if left and not (plan.folder / _STOP).exists():
         raise TrainingError(
@@ -213,14 +206,21 @@ def _start_worker(folder: Path, threads: int, number: int) -> subprocess.Popen[b
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
+            start_new_session=True,  # else Ctrl-C would reach a worker twice, and a second signal saves nothing
         )
 
 
 def _watch(queue: Queue, plan: Plan, workers: list[subprocess.Popen[bytes]], log: RunLog) -> None:
-    """Say what happens until all workers have ended."""
+    """Say what happens until all workers have ended. Pass a signal on to them, once."""
     said: set[tuple[str, str]] = set()
+    told = False
     while True:
         alive = any(worker.poll() is None for worker in workers)
+        if pending() and not told:
+            told = True
+            log.say("the workers save and end")
+            for worker in workers:
+                worker.send_signal(signal.SIGTERM)  # does nothing to a worker that has ended
         entries = queue.entries()
         for entry in entries:
             if entry.state in ("done", "failed") and (entry.run, entry.state) not in said:
