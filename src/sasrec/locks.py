@@ -106,6 +106,22 @@ def is_claimed(folder: Path) -> bool:
     return not names or _LOCK in names
 
 
+def writer_of(folder: Path) -> str:
+    """Return who writes into a folder now, and since when, as text; "" if nobody does.
+
+    A process of another machine that was killed still counts.
+    """
+    try:
+        writer = json.loads((folder / _WRITER).read_text(encoding="utf-8"))
+        if writer["host"] == socket.gethostname():
+            os.kill(int(writer["process"]), 0)
+        return f"{writer['doing']} on {writer['host']} since {writer['since']}"
+    except PermissionError:  # a process of another user
+        return "another user's process"
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return ""
+
+
 def _sign(place: Path, doing: str) -> None:
     """Write down who holds a folder. Without it, only the message to a second writer says less."""
     since = datetime.now(UTC).isoformat(timespec="seconds")

@@ -55,6 +55,8 @@ class Side:
     """The names of the runs, as the user gave them. If there are several, they differ only in the random seed."""
     metrics: dict[str, float]
     """Name of a metric -> its mean over targets and runs."""
+    spread: dict[str, float]
+    """Name of a metric -> the standard deviation of the runs' means; empty with one run."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,8 @@ class Figure:
     candidates: Candidates
     split: SplitName
     metric: str
+    shown: tuple[str, ...] = ("ndcg@10", "hr@10")
+    """Metrics to show beside it."""
 
     def __str__(self) -> str:
         """The metric in words, for example "validation sampled NDCG@10". "full" and "test" are not mentioned."""
@@ -131,11 +135,12 @@ class Figure:
         return np.stack([of_targets(ranks_of(run.rows, self.candidates), metric or self.metric) for run in group])
 
     def side(self, group: list[Scored]) -> Side:
-        """Return a group of runs as one `Side`, with the means of `self.metric`, of NDCG@10 and of HR@10."""
-        shown = dict.fromkeys((self.metric, "ndcg@10", "hr@10"))
+        """Return a group of runs as one `Side`, with the means of `self.metric` and of the metrics to show."""
+        each = {name: self.runs(group, name) for name in dict.fromkeys((self.metric, *self.shown))}
         name = group[0].name + (f" ({len(group)} seeds)" if len(group) > 1 else "")
-        means = {metric: float(self.runs(group, metric).mean()) for metric in shown}
-        return Side(name, tuple(run.name for run in group), means)
+        means = {metric: float(values.mean()) for metric, values in each.items()}
+        spread = {metric: float(values.mean(1).std(ddof=1)) for metric, values in each.items() if len(group) > 1}
+        return Side(name, tuple(run.name for run in group), means, spread)
 
 
 def scored_run(name: str, candidates: Candidates, split: SplitName) -> Scored:
