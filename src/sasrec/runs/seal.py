@@ -102,6 +102,8 @@ def _differs(path: Path, digest: str) -> bool:
         return file_digest(path) != digest
     except FileNotFoundError:
         return False
+    except PermissionError as error:
+        raise EvaluationError(f"{path} cannot be read: {error.strerror}. Fix its permissions.") from None
     except OSError:
         return True
 
@@ -113,6 +115,8 @@ def _read(run: Path) -> _Seal | None:
         return None if content == {} else _Seal.model_validate(content)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError as error:
+        raise EvaluationError(f"{run / SEAL} cannot be read: {error.strerror}. Fix its permissions.") from None
     except (OSError, ValueError):  # of pydantic too
         raise EvaluationError(_again(run, SEAL)) from None
 
