@@ -77,7 +77,7 @@ def test_a_rank_with_other_data_is_named_before_the_first_step(tmp_path: Path, n
 @pytest.mark.parametrize(
     ("of_rank_1", "named"),
     [
-        ({"num_epochs": 3}, "rank 1 has `num_epochs` 3, but rank 0 has 2"),
+        ({"num_epochs": 3}, "rank 1 has `num_epochs` 3, but rank 0 has `num_epochs` 2"),
         pytest.param({"code": "0" * 64}, "rank 1 has code of sasrec 0.1.0+00000000", marks=pytest.mark.slow),
     ],
 )
