@@ -80,7 +80,7 @@ def test_a_machine_that_is_lost_and_comes_back_takes_the_run_up_again(tmp_path: 
     for what in ("whole", "lost"):
         words = ["-m", "sasrec", "train", f"--dataset={events}", f"--train_dir={tmp_path / what}", *settings]
         agents = [start(1, *words, nodes=2, port=port, restarts=3, name=what)]
-        wait_until(lambda port=port: socket.socket().connect_ex(("127.0.0.1", port)) == 0)  # the first is the host
+        wait_until(lambda port=port: listens(port))  # the first is the host
         agents.append(start(1, *words, nodes=2, port=port, restarts=3, name=what))
         if what == "lost":
             wait_until(lambda: any(tmp_path.glob("lost/checkpoints/step-*")))
@@ -106,6 +106,11 @@ def test_a_machine_that_is_lost_and_comes_back_takes_the_run_up_again(tmp_path: 
     assert all(
         torch.equal(ends["lost"].weights[name], ends["whole"].weights[name]) for name in ends["whole"].weights
     )
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def wait_until(there: Callable[[], bool]) -> None:

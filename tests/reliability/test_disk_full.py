@@ -67,10 +67,12 @@ class Case:
 
 RESUME = "train --train_dir new --resume"
 CASES = {
-    "prepare": Case("prepare more.csv --output data", "data"),
-    "prepare with rejects": Case("prepare bad.csv --max_rejects 1 --output new", "new"),
+    "prepare": Case("prepare more.csv --output data", "data place/tmp/"),
+    "prepare with rejects": Case("prepare bad.csv --max_rejects 1 --output new", "new place/tmp/"),
     "train": Case("train --dataset data --num_epochs 1 --train_dir new", "new", again=RESUME),
-    "train a file": Case("train --dataset events.csv --num_epochs 1 --train_dir new", "new", again=RESUME),
+    "train a file": Case(
+        "train --dataset events.csv --num_epochs 1 --train_dir new", "new place/tmp/", again=RESUME
+    ),
     "resume": Case(
         "train --train_dir run --resume --num_epochs 2",
         "run",
@@ -81,7 +83,9 @@ CASES = {
     "recommend parquet": Case("recommend run --all --output top.parquet --k 3", "top.parquet"),
     "export": Case("export run --output new", "new"),
     "public": Case(
-        "train --dataset ml-100k --from public --num_epochs 1 --train_dir new", "new cache", again=RESUME
+        "train --dataset ml-100k --from public --num_epochs 1 --train_dir new",
+        "new cache place/tmp/",
+        again=RESUME,
     ),
 }
 
