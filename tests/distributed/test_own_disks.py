@@ -86,7 +86,9 @@ def test_a_file_of_test_events_that_differs_is_named(runs: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     "words",
     [
-        ["train", "--dataset=events.csv", "--train_dir=run-$RANK", "--device=cpu"],
+        pytest.param(
+            ["train", "--dataset=events.csv", "--train_dir=run-$RANK", "--device=cpu"], marks=pytest.mark.slow
+        ),
         pytest.param(["evaluate", "run-$RANK", "--device=cpu"], marks=pytest.mark.slow),
     ],
 )

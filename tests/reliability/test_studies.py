@@ -142,6 +142,7 @@ def test_a_study_ends_prints_its_table_and_is_not_trained_again(
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("*/checkpoints/*/*")} == before
 
 
+@pytest.mark.slow
 def test_a_failed_run_has_its_reason_and_is_retried(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = study(tmp_path, "study", epochs=1)
     stranger = tmp_path / "study/dropout_rate-0.5/seed-1"

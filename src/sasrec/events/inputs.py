@@ -145,15 +145,21 @@ def _is_pattern(source: str | Path) -> bool:
     return any(sign in str(source) for sign in "*?[")
 
 
+_ENOUGH, _MOST_SUFFIXES = 1_000, 20  # so many files tell whether a folder is one of events
+
+
 def _parts(folder: Path) -> Iterator[Input]:
     """Yield the data files of a folder and of its subfolders, without hidden files and texts for people.
 
     Raises: DataError if the folder has no such file, or the files have several formats. Remedy: name the files.
     """
-    paths = []
+    paths: list[Path] = []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith((".", "_"))]
         paths += [Path(parent) / name for name in names if not _NO_DATA.search(name)]
+        # A whole disk, say, is refused before all its files are listed.
+        if len(paths) > _ENOUGH and len({path.suffix for path in paths[:_ENOUGH]}) > _MOST_SUFFIXES:
+            break
     paths.sort(key=lambda path: _natural(str(path.relative_to(folder))))
     if not paths:
         raise DataError(f"the folder {folder} contains no data. Check the path.")

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -163,3 +164,22 @@ def test_a_pipe_on_the_command_line_ends_with_a_sentence(tmp_path: Path) -> None
         assert ran.returncode
         assert "pipe, not a file" in ran.stderr, ran.stderr
         assert "Traceback" not in ran.stderr
+
+
+def test_a_folder_of_everything_is_refused_before_all_of_it_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(1_100):
+        (tmp_path / f"{number}.{number % 25}").touch()
+    (tmp_path / "below").mkdir()
+    walked, walk = [], os.walk
+
+    def seen(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+        for found in walk(folder):
+            walked.append(found[0])
+            yield found
+
+    monkeypatch.setattr(os, "walk", seen)
+    with pytest.raises(DataError, match="files of several formats"):
+        sasrec.prepare(tmp_path)
+    assert walked == [str(tmp_path)]
