@@ -34,6 +34,18 @@ CONFIGS = {
     )
     for time in (False, True)
     for streams in (1, 2, 4)
+} | {
+    f"{'tisasrec' if time else 'sasrec'}-{name}": ModelConfig(
+        maxlen=MAXLEN, hidden_units=16, time=time, time_span=9, **settings
+    )
+    for time in (False, True)
+    for name, settings in {
+        "gated": {"gated": True},
+        "birkhoff": {"mhc": True, "mhc_projection": "birkhoff"},
+        "orthogonal": {"mhc": True, "mhc_projection": "orthogonal"},
+        "swiglu": {"feed_forward": "swiglu", "feed_forward_width": 24},
+        "wide": {"feed_forward_width": 24},
+    }.items()
 }
 
 

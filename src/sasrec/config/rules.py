@@ -46,6 +46,15 @@ def relations(config: RunConfig) -> list[tuple[bool, str]]:
             "use mhc_expansion_rate=4 or less, or mhc_projection=sinkhorn",
         ),
         (
+            model.gated and model.mhc,
+            "gated=True and mhc=True are two kinds of residual; use mhc=False, or gated=False",
+        ),
+        (
+            model.gated and model.norm != "pre",
+            f"the gated residual is defined for norm=pre only, not norm={model.norm}; "
+            "use norm=pre, or gated=False",
+        ),
+        (
             model.mhc and model.norm != "pre",
             f"mHC is defined for norm=pre only, not norm={model.norm}; use norm=pre, or mhc=False",
         ),

@@ -97,6 +97,12 @@ class ModelConfig:
     """Dropout probability at the input, the attention weights and the feed-forward layers."""
     norm: Literal["pre", "post", "original"] = "pre"
     """Placement of LayerNorm in a block; docs/models.md shows the three formulas."""
+    feed_forward: Literal["relu", "swiglu"] = "relu"
+    """Feed-forward layer of a block: two matrices with ReLU between, or three in a gated unit (swiglu)."""
+    feed_forward_width: int = setting(0, Ge(0), Le(_MOST_SIZE))
+    """Width of the hidden layer of the feed-forward layer; 0 for hidden_units."""
+    gated: bool = False
+    """Multiply the output of each attention and feed-forward layer by a learned gate (LiGR); norm must be pre."""
     time: bool = False
     """Use time-interval attention (TiSASRec). The data needs times."""
     time_span: int = setting(256, Ge(1), Le(_MOST_SIZE), OnlyWith("time"))
@@ -107,8 +113,8 @@ class ModelConfig:
     """Use manifold-constrained hyper-connections (mHC) instead of plain residuals; norm must be pre."""
     mhc_expansion_rate: int = setting(4, Ge(1), Le(1_000), OnlyWith("mhc"))
     """Number of residual streams (only with mhc); 1 is the plain residual."""
-    mhc_projection: Literal["sinkhorn", "birkhoff"] = setting("sinkhorn", OnlyWith("mhc"))
-    """Make stream-mixing matrices doubly stochastic: Sinkhorn-Knopp, or a mean of permutations (only with mhc)."""
+    mhc_projection: Literal["sinkhorn", "birkhoff", "orthogonal"] = setting("sinkhorn", OnlyWith("mhc"))
+    """Mixing of streams: doubly stochastic (Sinkhorn-Knopp, or birkhoff: exact), or orthogonal (only with mhc)."""
     mhc_sinkhorn_iter: int = setting(20, Ge(1), Le(_MOST_SIZE), OnlyWith("mhc"), _SINKHORN)
     """How often Sinkhorn-Knopp scales the rows and columns (only with mhc, and mhc_projection sinkhorn)."""
     mhc_init_gate: float = setting(0.01, Ge(-1_000), Le(1_000), OnlyWith("mhc"))
@@ -157,7 +163,7 @@ class TrainingConfig:
     optimizer: Literal["adam", "adamw"] = "adam"
     """Adam, or AdamW, which can decay weights."""
     weight_decay: float = setting(0.0, Ge(0), Le(_MOST), OnlyWith("optimizer", ("adamw",)))
-    """Weight decay of the layers' matrices, not of biases, norms, embeddings and mHC weights (only with adamw)."""
+    """Weight decay of the layers' matrices, not of biases, norms, embeddings and residuals (only with adamw)."""
     schedule: Literal["constant", "step", "cosine"] = "constant"
     """Learning rate: constant, step (times gamma every step_size epochs or steps), cosine (to 0 at num_epochs)."""
     step_size: int = setting(20, Ge(1), Le(_MOST), OnlyWith("schedule", ("step",)))
