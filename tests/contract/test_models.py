@@ -140,7 +140,9 @@ def test_every_parameter_gets_a_gradient_and_padding_none(model: SequenceModel, 
     training_loss(model.train(), Loader(batches, model.device).batch(0, 0), config).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
-        if not name.endswith(WITHOUT_INFLUENCE):
+        # The mean over the streams comes next, which an exactly doubly stochastic matrix preserves.
+        last = name == "blocks.1.feed_forward_residual.b_res" and model.config.mhc_projection == "birkhoff"
+        if not (name.endswith(WITHOUT_INFLUENCE) or last):
             assert parameter.grad.abs().max() > 1e-8, name
     for name, parameter in model.named_parameters():
         if "embedding" in name:
