@@ -76,7 +76,9 @@ class Block(nn.Module):
             self.feed_forward_residual = build_residual(config, 2 * index + 1)
         self.norm = config.norm
         self.attention = attention
-        self.feed_forward = (SwiGLUFeedForward if config.feed_forward == "swiglu" else PointWiseFeedForward)(config)
+        self.feed_forward = (SwiGLUFeedForward if config.feed_forward == "swiglu" else PointWiseFeedForward)(
+            config
+        )
         self.attention_norm = nn.LayerNorm(config.hidden_units, eps=NORM_EPS)
         self.feed_forward_norm = nn.LayerNorm(config.hidden_units, eps=NORM_EPS)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sasrec.batches.loader import DeviceBatch
 from sasrec.models.interface import SequenceModel
@@ -25,10 +25,10 @@ def stream_diagnostics(model: SequenceModel, batch: DeviceBatch) -> dict[str, li
     - `rows`, `columns`: the largest |sum - 1| over the rows, or columns, of H_res. With mhc_projection orthogonal,
       `orthogonality` takes their place: the largest element of |H_res H_res^T - I|.
     - `diversity`: norm(streams - their mean) / norm(streams), for the streams after the sub-layer.
-    - `gain`: the largest column sum of the product of all H_res up to this sub-layer, of absolute values. The mixing
-      amplifies a gradient on its way back at most by this factor, measured by its largest stream. Doubly stochastic
-      mixing cannot amplify activations, because rows sum to 1; orthogonal mixing preserves their norm, so its gain
-      is at most sqrt(S).
+    - `gain`: the largest column sum of the product of all H_res up to this sub-layer, of absolute values. The
+      mixing amplifies a gradient on its way back at most by this factor, measured by its largest stream. Doubly
+      stochastic mixing cannot amplify activations, because rows sum to 1. Orthogonal mixing preserves their norm,
+      so its gain is at most sqrt(S).
     """
     connections = [m for m in model.modules() if isinstance(m, MHCResidual)]
     if not connections:

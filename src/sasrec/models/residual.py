@@ -64,7 +64,7 @@ class MHCResidual(nn.Module):
     Some maps cannot learn, in the paper's network as in ours. In the first sub-layer all streams are equal, so
     H_res has no effect and LayerNorm undoes the scale of H_pre. In the last sub-layer H_res has no effect, because
     the streams are averaged next and a doubly stochastic matrix preserves their mean. The only gradient of that
-    last H_res comes from the small error of Sinkhorn-Knopp. An orthogonal H_res changes the mean, so there it learns.
+    last H_res comes from the small error of Sinkhorn-Knopp. An orthogonal H_res changes the mean, so it learns.
     """
 
     permutations: Tensor

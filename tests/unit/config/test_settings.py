@@ -83,7 +83,10 @@ def test_a_saved_recipe_loads_equal(tmp_path: Path) -> None:
             "`mhc_sinkhorn_iter` does nothing with mhc_projection=orthogonal; use mhc_projection=sinkhorn",
         ),
         ({"gated": True, "mhc": True}, "gated=True and mhc=True are two kinds of residual; use mhc=False"),
-        ({"gated": True, "norm": "post"}, "gated residual is defined for norm=pre only, not norm=post; use norm=pre"),
+        (
+            {"gated": True, "norm": "post"},
+            "gated residual is defined for norm=pre only, not norm=post; use norm=pre",
+        ),
         ({"gated": True, "norm": "original"}, "gated residual is defined for norm=pre only, not norm=original"),
         ({"feed_forward": "gelu"}, "feed_forward"),
         ({"feed_forward_width": -1}, "`feed_forward_width` must be at least 0 and at most 1,000,000, not -1"),

@@ -13,7 +13,9 @@ from sasrec.models.blocks import PointWiseFeedForward, SwiGLUFeedForward
 @pytest.mark.parametrize("width", [0, 5, 24])
 def test_swiglu_is_its_formula_at_any_width(width: int) -> None:
     torch.manual_seed(0)
-    layer = SwiGLUFeedForward(ModelConfig(hidden_units=8, feed_forward="swiglu", feed_forward_width=width)).double()
+    layer = SwiGLUFeedForward(
+        ModelConfig(hidden_units=8, feed_forward="swiglu", feed_forward_width=width)
+    ).double()
     x_BLD = torch.randn(2, 3, 8, dtype=torch.float64)
     first, second = x_BLD @ layer.gate.weight.T, x_BLD @ layer.inner.weight.T
     assert first.shape == (2, 3, width or 8)
