@@ -34,8 +34,8 @@ from sasrec.ranking.recommender import Recommender
 from sasrec.ranking.scorers import ModelScorer
 from sasrec.runs.evaluate import measure, recommender_of
 from sasrec.runs.folder import RunFolder
-from sasrec.runs.refusals import refuse_to_train
 from sasrec.runs.record import check_ranks, other_surroundings, record
+from sasrec.runs.refusals import refuse_to_train
 from sasrec.runs.seal import unseal
 from sasrec.runtime.device import deterministic, own_generators, pick_device
 from sasrec.runtime.log import RunLog
