@@ -23,8 +23,8 @@ from sasrec.files import write_whole
 
 _LOCK, _WRITER = ".sasrec.lock", ".sasrec.writer"
 OWN_FILES = frozenset({_LOCK, _WRITER})
-_held: dict[Path, int] = {}
-"""The folders that this process writes into, and the threads that do."""
+_held: dict[Path, tuple[int, int]] = {}
+"""Folder that this process writes into -> the thread that does, and the inode of its lock."""
 
 
 @contextlib.contextmanager
@@ -37,7 +37,7 @@ def only_writer(folder: Path, doing: str) -> Iterator[None]:
     another folder.
     """
     place = Path(os.path.realpath(folder))
-    if _held.get(place) == threading.get_ident():
+    if place in _held and _held[place][0] == threading.get_ident():
         yield
         return
     new = not place.exists()
@@ -57,21 +57,44 @@ def only_writer(folder: Path, doing: str) -> Iterator[None]:
         return
     except OSError as error:
         raise FolderError(
-            f"the folder {folder} cannot be written: {error.strerror}. Fix its permissions, or name another "
-            "folder."
+            f"the folder {folder} cannot be written: {error.filename or place / _LOCK}: {error.strerror}. Fix its "
+            "permissions, or name another folder."
         ) from None
-    _held[place] = threading.get_ident()
+    _held[place] = (threading.get_ident(), (place / _LOCK).stat().st_ino)
     try:
         _sign(place, doing)
         yield
     finally:
+        ours = _is_same(place)
         del _held[place]
-        (place / _WRITER).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
-            if new and {each.name for each in place.iterdir()} <= OWN_FILES:
+            if ours:
+                (place / _WRITER).unlink(missing_ok=True)
+            if ours and new and {each.name for each in place.iterdir()} <= OWN_FILES:
                 (place / _LOCK).unlink()
                 place.rmdir()
         lock.release()
+
+
+def refuse_lost(folder: Path) -> None:
+    """Check before a write that a folder which this process holds is still the same one.
+
+    Raises: FolderError if it was deleted, moved or replaced. Remedy: leave the folder where it is.
+    """
+    place = Path(os.path.realpath(folder))
+    if place in _held and not _is_same(place):
+        raise FolderError(
+            f"{folder} was deleted, moved or replaced while it was written into, so nothing more is written "
+            "there. Start again, and leave the folder where it is."
+        )
+
+
+def _is_same(place: Path) -> bool:
+    """Whether the lock in a folder is still the one that this process holds."""
+    try:
+        return (place / _LOCK).stat().st_ino == _held[place][1]
+    except OSError:
+        return False
 
 
 def is_claimed(folder: Path) -> bool:
@@ -81,6 +104,22 @@ def is_claimed(folder: Path) -> bool:
     except FileNotFoundError:
         return True
     return not names or _LOCK in names
+
+
+def writer_of(folder: Path) -> str:
+    """Return who writes into a folder now, and since when, as text; "" if nobody does.
+
+    A process of another machine that was killed still counts.
+    """
+    try:
+        writer = json.loads((folder / _WRITER).read_text(encoding="utf-8"))
+        if writer["host"] == socket.gethostname():
+            os.kill(int(writer["process"]), 0)
+        return f"{writer['doing']} on {writer['host']} since {writer['since']}"
+    except PermissionError:  # a process of another user
+        return "another user's process"
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return ""
 
 
 def _sign(place: Path, doing: str) -> None:

@@ -160,7 +160,7 @@ _UNSOUND: dict[str, Callable[[store.Checkpoint], Any]] = {
     "wrong entry data_hash": lambda found: found.state.update(data_hash=7),
     "wrong entry training_part.until": lambda found: found.state["training_part"].update(until=2**63),
     "`score` that is not a number": lambda found: found.state.update(score=[0.1]),
-    "state.json: its settings: `maxlen` must be a number": lambda found: found.state["config"]["model"].update(
+    "state.json: its settings: maxlen must be a number": lambda found: found.state["config"]["model"].update(
         maxlen="8"
     ),
     "known_items that do not fit": lambda found: found.state.update(known_items="AAAA"),

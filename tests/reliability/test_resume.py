@@ -425,3 +425,15 @@ def test_the_data_of_a_run_is_found_again_wherever_it_came_from(tmp_path: Path) 
     assert sasrec.RunConfig.load(tmp_path / "run/config.toml").data.dataset == str(path)
     shutil.move(tmp_path / "run", tmp_path / "moved")
     assert len(sasrec.load(tmp_path / "moved").recommend(["item-03"])) == 10
+
+
+def test_copies_beside_the_checkpoints_are_none(tmp_path: Path) -> None:
+    """They sort after ours, so they once counted as the newest, and every new checkpoint was deleted."""
+    sasrec.train(chain_frame(), tmp_path / "run", **small(num_epochs=2))
+    kept = tmp_path / "run/checkpoints"
+    for name in ("step-keep1", "step-keep2"):
+        shutil.copytree(sorted(kept.glob("step-0*"))[-1], kept / name)
+    sasrec.resume(tmp_path / "run", num_epochs=5)
+    assert store.newest(kept, print).state["epoch"] == 5
+    assert {path.name for path in kept.glob("step-keep*")} == {"step-keep1", "step-keep2"}
+    assert not (kept / "quarantine").exists()

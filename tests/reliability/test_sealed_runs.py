@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import sasrec
-from sasrec.errors import SasrecError, SasrecWarning
+from sasrec.errors import EvaluationError, SasrecError, SasrecWarning
 from sasrec.runs.folder import RunFolder
 from tests.synthetic import chain_frame
 
@@ -101,9 +101,15 @@ def test_settings_that_were_edited_are_said_and_those_of_the_checkpoint_count(
     run = shutil.copytree(finished / "one", tmp_path / "run")
     text = (run / "config.toml").read_text()
     (run / "config.toml").write_text(text.replace("maxlen = 8", "maxlen = 5"))
-    with pytest.warns(SasrecWarning, match=r"config\.toml has changed since the run was measured"):
-        assert sasrec.load(run, device="cpu").model.config.maxlen == 8
+    for _ in range(2):  # a measurement does not make the edited settings those of the weights
+        with pytest.warns(SasrecWarning, match=r"config\.toml was edited: maxlen 5 \(trained with 8\)\. These"):
+            assert sasrec.load(run, device="cpu").model.config.maxlen == 8
+        with pytest.raises(EvaluationError, match=r"config\.toml was edited after the run was measured"):
+            sasrec.compare([run, finished / "two"])
+        with pytest.warns(SasrecWarning):
+            sasrec.evaluate(run, device="cpu")
     (run / "config.toml").write_text(text)
+    assert sasrec.compare([run, finished / "two"])
     sasrec.resume(run, num_epochs=3)
     assert json.loads((run / "seal.json").read_text())["checkpoint"].startswith("step-")
     with warnings.catch_warnings():

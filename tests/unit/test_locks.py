@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 
 import sasrec
+from sasrec.checkpoint import store
 from sasrec.errors import ConfigError, FolderError
-from sasrec.locks import is_claimed, only_writer
-from tests.synthetic import chain_frame
+from sasrec.locks import is_claimed, only_writer, refuse_lost
+from sasrec.runtime.log import RunLog
+from tests.synthetic import chain_frame, small
 
 HOLD = """
 import sys, time
@@ -110,3 +113,42 @@ def test_a_thread_that_holds_a_folder_may_hold_it_again(tmp_path: Path) -> None:
     with only_writer(tmp_path / "new", "training"), only_writer(tmp_path / "new" / ".", "writing"):
         assert (tmp_path / "new" / ".sasrec.lock").exists()
     assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_was_deleted_or_replaced_is_not_written_into(tmp_path: Path) -> None:
+    """As after Ctrl-Z: the folder is deleted, somebody else starts there, and the first one wakes."""
+    folder = tmp_path / "run"
+    refuse_lost(folder)  # nobody holds it
+    with only_writer(folder, "training"):
+        refuse_lost(folder)
+        shutil.rmtree(folder)
+        with pytest.raises(FolderError, match="was deleted, moved or replaced while it was written into"):
+            refuse_lost(folder)
+        folder.mkdir()
+        (folder / ".sasrec.lock").touch()
+        with pytest.raises(FolderError, match="replaced"):
+            refuse_lost(folder)
+        with pytest.raises(FolderError, match="replaced"):
+            store.save(folder / "checkpoints", {}, {"step": 1, "score": None})
+        with pytest.raises(FolderError, match="replaced"):
+            RunLog(folder / "log.jsonl").event("epoch")
+    assert sorted(path.name for path in folder.iterdir()) == [".sasrec.lock"]
+
+
+def test_a_folder_of_another_kind_is_refused(tmp_path: Path) -> None:
+    run, data, other = tmp_path / "run", tmp_path / "data", tmp_path / "other"
+    sasrec.prepare(chain_frame(), output=data)
+    for folder in (run, other):
+        sasrec.train(chain_frame(), folder, **small(num_epochs=1))
+    sasrec.export(run, tmp_path / "export")
+    (other / "config.toml").unlink()  # of which an export once deleted all checkpoints
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for folder in (run, data, other, tmp_path / "export"):
+        with pytest.raises(ConfigError, match="not empty"):
+            sasrec.export(run, folder)
+    for folder in (run, tmp_path / "export"):
+        with pytest.raises(FolderError, match="does not contain a data set"):
+            sasrec.prepare(chain_frame(), output=folder)
+    with pytest.raises(FolderError, match="is a data set, not a run"):
+        sasrec.train(chain_frame(), data, **small())
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

@@ -51,9 +51,11 @@ def checkpoint_at(path: Path, encoder: Encoder | None = None) -> store.Checkpoin
     best = store.best(path / CHECKPOINTS)
     try:
         found = store.load(best)
-    except CheckpointError:
+    except CheckpointError as error:
         if best.exists():
-            raise
+            raise CheckpointError(
+                f"{error} Or continue the run with `resume`, which sets damaged checkpoints aside."
+            ) from None
         found = store.load(store.best(path / CHECKPOINTS))  # training has just replaced the best
     check(found, encoder)
     _warn_of_a_lost_best(path, found)

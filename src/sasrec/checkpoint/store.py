@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,10 +31,14 @@ from torch import Tensor
 
 from sasrec.errors import CheckpointError
 from sasrec.files import sha256_of, sync_folder, write_synced
+from sasrec.locks import refuse_lost
 from sasrec.untrusted import content_of, json_of, json_text
 
 WEIGHTS, OPTIMIZER = "weights.safetensors", "optimizer.safetensors"
 STATE, _MANIFEST = "state.json", "MANIFEST.json"
+
+
+_NAME = re.compile("step-[0-9]{8,16}")  # not the copies that somebody makes beside ours
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,10 +64,11 @@ def save(
     """Write the folder `checkpoints/step-N` atomically, where N is state["step"]; replace a previous step-N.
 
     Raises: CheckpointError if writing fails (disk full, read-only). Existing checkpoints remain valid. Remedy:
-        free disk space or fix the permissions.
+        free disk space or fix the permissions. FolderError, as `refuse_lost`.
     """
     final = checkpoints / f"step-{state['step']:08d}"
     temporary = checkpoints / f".{final.name}.tmp"
+    refuse_lost(checkpoints.parent)
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -224,12 +230,12 @@ def _rename(path: Path, name: str) -> Path:
 
 def published(checkpoints: Path) -> list[Path]:
     """List the complete checkpoints of a folder, oldest first; return [] if the folder does not exist."""
-    return sorted(checkpoints.glob("step-*"))
+    return sorted(path for path in checkpoints.glob("step-*") if _NAME.fullmatch(path.name))
 
 
 def begun(checkpoints: Path) -> bool:
     """Return whether a checkpoint exists, also one that a killed save left under its hidden name `.step-….old`."""
-    return any(checkpoints.glob("step-*")) or any(checkpoints.glob(".step-*.old"))
+    return bool(published(checkpoints)) or any(checkpoints.glob(".step-*.old"))
 
 
 def _score(path: Path) -> float:

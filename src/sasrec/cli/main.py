@@ -1,4 +1,4 @@
-"""The command line: `sasrec datasets | prepare | train | evaluate | compare | recommend | export | reproduce`.
+"""The command line: `sasrec datasets | prepare | train | evaluate | compare | runs | recommend | …`.
 
 Each command is a dataclass whose docstring and fields are its help, and whose `run` does the work. Results go to
 stdout, everything about the work to stderr. Exit status: 0 done (or help), 1 a mistake that the message explains,
@@ -32,7 +32,8 @@ from sasrec.cli.endings import (
     without_reader,
 )
 from sasrec.cli.help import print_description, print_overview
-from sasrec.cli.study_commands import Compare, Reproduce
+from sasrec.cli.study import Study
+from sasrec.cli.study_commands import Compare, Reproduce, Runs
 from sasrec.config.settings import RunConfig
 from sasrec.errors import SasrecError
 from sasrec.runtime.ranks import launched
@@ -45,6 +46,8 @@ _COMMANDS = {
     "train": Train,
     "evaluate": Evaluate,
     "compare": Compare,
+    "runs": Runs,
+    "study": Study,
     "recommend": Recommend,
     "export": Export,
     "reproduce": Reproduce,

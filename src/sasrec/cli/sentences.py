@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sasrec.cli.arguments import for_shell
 from sasrec.evaluation.significance import Difference
 from sasrec.runs.folder import RunFolder, best_baseline
+from sasrec.runtime.ranks import launched
 from sasrec.studies.sentences import number, p_value
 from sasrec.studies.verdict import Verdict
 
@@ -140,7 +142,10 @@ def interrupted(train_dir: Path) -> str:
     """Return a sentence that says how to continue an interrupted run, if it saved anything."""
     if not RunFolder(train_dir).can_resume():
         return "interrupted before the first checkpoint; run the same command again"
-    return f"interrupted; continue with: sasrec train --train_dir {shlex.quote(str(train_dir))} --resume"
+    # Bits depend on the number of processes, so the command has them too.
+    local = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    command = f"torchrun --nproc_per_node={local} -m sasrec" if launched() else "sasrec"
+    return f"interrupted; continue with: {command} train --train_dir {shlex.quote(str(train_dir))} --resume"
 
 
 def next_step(run: Path, user: object = None) -> str:

@@ -1,4 +1,4 @@
-"""The commands on several runs: `sasrec compare` and `sasrec reproduce`."""
+"""The commands on several runs: `sasrec compare`, `sasrec runs` and `sasrec reproduce`."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ class Compare:
     Example: sasrec compare runs/a:item-to-item runs/a
 
     Example: sasrec compare runs/plain-* runs/time-* --metric hr@20
+
+    Example: sasrec compare runs/a runs/b --show ndcg@10 mrr --output table.tex
     """
 
     runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN ...", help_behavior_hint="")]
@@ -44,14 +46,57 @@ class Compare:
     """Compare on the targets of this split: test or valid."""
     resamples: int = 10_000
     """Number of bootstrap resamples of the users, for the interval and p."""
+    show: Annotated[tuple[str, ...], tyro.conf.arg(metavar="METRIC ...", help_behavior_hint="")] = (
+        "ndcg@10",
+        "hr@10",
+    )
+    """More metrics to show, untested. Default: ndcg@10 hr@10."""
+    output: OptionalPath = None
+    """Also write the table to this file: .tex (booktabs), .md or .csv."""
 
     def run(self) -> None:
         """Compare, and print the table and the sentences."""
         from sasrec.cli.tables import print_comparison
         from sasrec.studies.compare import compare
+        from sasrec.studies.table_file import table_as, write_table
 
-        options: dict[str, Any] = {"candidates": self.candidates, "split": self.split}
-        print_comparison(compare(self.runs, metric=self.metric, resamples=self.resamples, **options))
+        if self.output is not None:
+            table_as(self.output.suffix)  # a wrong ending is refused before the work
+        options: dict[str, Any] = {"candidates": self.candidates, "split": self.split, "show": self.show}
+        found = compare(self.runs, metric=self.metric, resamples=self.resamples, **options)
+        print_comparison(found)
+        if self.output is not None:
+            write_table(found, self.output)
+            say(err, f"table written to {self.output}")
+
+
+@dataclass(frozen=True)
+class Runs:
+    """List the runs in a folder, best first: state, settings, epochs, time, metric and best baseline.
+
+    A run that is being trained, was interrupted or is damaged is listed too, and says so.
+
+    Example: sasrec runs
+
+    Example: sasrec runs runs/study --metric hr@20 --split valid
+    """
+
+    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")] = Path("runs")
+    """The folder; folders in it are searched too."""
+    metric: str = "ndcg@10"
+    """Metric to sort by: ndcg@K, hr@K or mrr@K with K 1, 5, 10, 20 or 50; or mrr."""
+    candidates: Candidates = "full"
+    """Candidates that the target was ranked among: the whole catalogue (full), or 100 negatives (sampled)."""
+    split: SplitName = "test"
+    """Metric of this split: test or valid."""
+
+    def run(self) -> None:
+        """Print the table."""
+        from sasrec.cli.tables import print_runs
+        from sasrec.studies.listing import list_runs
+
+        options: dict[str, Any] = {"metric": self.metric, "candidates": self.candidates, "split": self.split}
+        print_runs(list_runs(self.folder, **options), self.folder, self.metric)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,10 @@ from sasrec.studies.verdict import Verdict, verdict_on
 
 if TYPE_CHECKING:  # these import PyTorch
     from sasrec.ranking.recommender import Recommender
+    from sasrec.studies.listing import Listed
     from sasrec.studies.reproduce import Outcome
     from sasrec.studies.scored import Comparison
+    from sasrec.studies.study import Row
 
 _COLUMNS = ("ndcg@10", "hr@10", "mrr@10", "ndcg@20", "hr@20")
 
@@ -163,6 +165,49 @@ def _print_details(details: dict[str, Any]) -> None:
         )
     out.print(table)
     say(out, sentences.FROM_AND_TO)
+
+
+def print_runs(rows: list[Listed], folder: Path, metric: str) -> None:
+    """Print the result of `list_runs` as a table. `folder`: where the runs are."""
+    if not rows:
+        say(out, f"{folder} has no runs. Train one with sasrec train.")
+        return
+    names = ("run", metric.upper(), "best baseline", "epoch", "time", "seed", "settings")
+    justify = {metric.upper(): "right", "epoch": "right", "time": "right", "seed": "right"}
+    table = Table(*(Column(name, justify=justify.get(name, "left"), overflow="fold") for name in names), box=None)  # type: ignore[arg-type]
+    for row in rows:
+        shown = str(row.path.relative_to(folder)) if row.path != folder else str(folder)
+        value = row.state if row.value is None else number(row.value)
+        baseline = "" if row.baseline is None else f"{row.baseline[0]} {number(row.baseline[1])}"
+        time = "" if row.seconds is None else f"{row.seconds / 60:,.1f} min"
+        epoch, seed = ("" if each is None else str(each) for each in (row.best_epoch, row.seed))
+        what = row.settings if row.value is None or row.state == "measured" else f"({row.state}) {row.settings}"
+        table.add_row(*(escape(visible(each)) for each in (shown, value, baseline, epoch, time, seed, what)))
+    out.print(table)
+    for row in rows:
+        if row.note:
+            say(out, f"{row.path}: {row.note}")
+
+
+def print_study(rows: list[Row]) -> None:
+    """Print how far each run of a study is."""
+    table = Table(
+        "run", "state", Column("epoch", justify="right"), Column("validation", justify="right"), "left", box=None
+    )
+    for row in rows:
+        entry = row.entry
+        shown: list[str] = [entry.run, entry.state, "", "", ""]
+        if entry.state == "running":
+            shown[1] = "running" if row.writer else "interrupted"
+            shown[2] = f"{row.epoch} of {row.epochs}"
+            shown[3] = "" if row.validation is None else number(row.validation)
+            shown[4] = "" if row.left is None or not row.writer else f"at most {row.left / 60:,.0f} min"
+        elif entry.value is not None:
+            shown[3] = number(entry.value)
+        elif entry.reason:
+            shown[4] = entry.reason
+        table.add_row(*(escape(visible(each)) for each in shown))
+    out.print(table)
 
 
 def print_outcome(outcome: Outcome) -> None:

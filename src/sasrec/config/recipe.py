@@ -24,7 +24,7 @@ from sasrec.config.settings import DataConfig, RunConfig
 from sasrec.config.toml_file import tables_of
 from sasrec.errors import ConfigError
 
-_METRIC = re.compile(r"(test|valid)\.(full|sampled)\.((ndcg|hr|mrr)@(1|5|10|20|50)|mrr)")
+METRIC_NAME = r"^(test|valid)\.(full|sampled)\.((ndcg|hr|mrr)@(1|5|10|20|50)|mrr)$"
 _SHIPPED = Path(__file__).parents[1] / "recipes"
 _CHECKOUT = Path(__file__).parents[3] / "recipes"
 
@@ -119,7 +119,7 @@ def read_recipe(name: str | Path) -> Recipe:
 
 def _check_metric(name: str) -> str:
     """Return the name if it is a metric's name. Raises: ValueError, which pydantic collects."""
-    if not _METRIC.fullmatch(name):
+    if not re.fullmatch(METRIC_NAME, name):
         raise ValueError(f"{name} is not a metric. Use a name such as test.full.ndcg@10.")
     return name
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import html
-import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast, get_type_hints
@@ -26,6 +25,7 @@ from sasrec.config.fields import (
     settings_with,
     violations,
 )
+from sasrec.config.mistakes import SHORT, in_words
 from sasrec.config.rules import relations
 from sasrec.config.split_rule import FILES, split_rule
 from sasrec.config.toml_file import tables_of
@@ -322,7 +322,7 @@ def split_of_files(config: RunConfig) -> RunConfig:
 def _refuse_other_kinds(parts: dict[str, Any], source: str) -> None:
     """Raise ConfigError for what pydantic would convert: a truth value or a text for a number, 1 for True."""
     if not isinstance(parts, dict):
-        raise ConfigError(f"{source}: the settings must be tables such as [model], not {_SHORT.repr(parts)}")
+        raise ConfigError(f"{source}: the settings must be tables such as [model], not {SHORT.repr(parts)}")
     for part, kind in zip(dataclasses.fields(RunConfig), PARTS, strict=True):
         given = parts.get(part.name)
         kinds = get_type_hints(kind)
@@ -331,9 +331,9 @@ def _refuse_other_kinds(parts: dict[str, Any], source: str) -> None:
                 raise ConfigError(f"{source}: `{name}` must be below 2**63")
             numeric = kinds.get(name) in (int, float)
             if numeric and isinstance(value, bool | str):
-                raise ConfigError(f"{source}: `{name}` must be a number, not {_SHORT.repr(value)}")
+                raise ConfigError(f"{source}: {name} must be a number, not {SHORT.repr(value)}")
             if kinds.get(name) is bool and type(value).__name__ not in ("bool", "bool_"):  # also of NumPy
-                raise ConfigError(f"{source}: `{name}` must be true or false, not {_SHORT.repr(value)}")
+                raise ConfigError(f"{source}: {name} must be true or false, not {SHORT.repr(value)}")
 
 
 def _validated(parts: dict[str, Any], source: str) -> RunConfig:
@@ -342,11 +342,9 @@ def _validated(parts: dict[str, Any], source: str) -> RunConfig:
         # extra="forbid" at every level: a misspelt key must not pass as a default.
         return _ADAPTER.validate_python(parts, strict=False, extra="forbid")
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(step) for step in first["loc"])
-        raise ConfigError(f"{source}: {where}: {first['msg']} (found {_SHORT.repr(first['input'])})") from None
+        names = {each.name: [field.name for field in dataclasses.fields(part)] for each, part in _SECTIONS}
+        raise ConfigError(f"{source}: {in_words(error.errors()[0], names)}") from None
 
 
-_SHORT = reprlib.Repr()  # of values in messages, which can be long or nested deeply
-_SHORT.maxstring = _SHORT.maxother = 100
+_SECTIONS = list(zip(dataclasses.fields(RunConfig), PARTS, strict=True))
 _ADAPTER: TypeAdapter[RunConfig] = TypeAdapter(RunConfig)

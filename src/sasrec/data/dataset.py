@@ -13,6 +13,7 @@ import html
 import json
 import re
 import shutil
+import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,7 @@ import polars as pl
 from sasrec.config.settings import DataConfig
 from sasrec.data.items import Items, look_up, read_ids
 from sasrec.data.manifest import (
+    FILES,
     FORMAT,
     MANIFEST,
     Manifest,
@@ -34,13 +36,14 @@ from sasrec.data.manifest import (
     read_report,
 )
 from sasrec.data.parts import PART, described
-from sasrec.errors import DataError, FolderError
+from sasrec.errors import DataError, FolderError, SasrecWarning
 from sasrec.events.events import Events
 from sasrec.events.report import describe, dominant, summary
 from sasrec.files import file_digest, sync_folder, whole_file, write_synced, write_whole
 from sasrec.locks import is_claimed, only_writer
 from sasrec.untrusted import refuse_large
 
+_TEMPORARY = re.compile(r"\..*\.tmp")  # what a killed process leaves of a file (files.py)
 _ARRAYS = {"items": "<i4", "times": "<i8", "offsets": "<i8"}
 _PARTS = "|i1"  # the type of parts.bin, which exists only for data with own validation or test files
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -144,8 +147,11 @@ class Dataset:
         folder = Path(folder)
         manifest = folder / MANIFEST
         with Dataset.writing(folder):
-            earlier = [path for path in folder.glob("data-*") if path.name[5:].isdecimal()]
-            own = folder / f"data-{1 + max((int(path.name[5:]) for path in earlier), default=0)}"
+            _warn_of_what_is_replaced(folder, self)
+            earlier = [path for path in folder.glob("data-*") if _is_own(path)]
+            number = 1 + max((int(path.name[5:]) for path in earlier), default=0)
+            while (own := folder / f"data-{number}").exists():
+                number += 1
             own.mkdir()
             try:
                 self._write(own)
@@ -175,7 +181,7 @@ class Dataset:
     def writing(folder: str | Path) -> contextlib.AbstractContextManager[None]:
         """Return a context in which only this thread may write a data set to a folder. Raises: as `save`."""
         folder = Path(folder)
-        if not is_claimed(folder) and not is_manifest(folder / MANIFEST):
+        if not is_manifest(folder / MANIFEST) and (not is_claimed(folder) or (folder / "config.toml").exists()):
             raise FolderError(f"{folder} is not empty and does not contain a data set. Name another folder.")
         return only_writer(folder, "writing a data set")
 
@@ -187,6 +193,30 @@ class Dataset:
             self.user_ids.rename("id").to_frame().write_parquet(stream)
         self.catalogue.save(folder / "items.parquet")
         write_synced(folder / "report.json", json.dumps(self.report, indent=2).encode())
+
+
+def _warn_of_what_is_replaced(folder: Path, new: Dataset) -> None:
+    """Warn if a folder has a data set that differs from the new one, because runs may use it."""
+    try:
+        old = open_dataset(folder, verify=False)
+    except DataError:  # there is none, or nobody can use it
+        return
+    if old.data_hash != new.data_hash:
+        warnings.warn(
+            f"{folder} had another data set (hash {old.data_hash[:12]}); runs that were trained on it can no "
+            "longer use this folder",
+            SasrecWarning,
+            stacklevel=3,
+        )
+    elif old.catalogue.titles is not None and new.catalogue.titles is None:
+        warnings.warn(f"the titles that {folder} had are gone", SasrecWarning, stacklevel=3)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a folder is one that `save` made, also if it was interrupted; others are somebody else's."""
+    if not re.fullmatch("data-[0-9]{1,9}", path.name) or not path.is_dir():
+        return False
+    return all(each.name in FILES or _TEMPORARY.fullmatch(each.name) for each in path.iterdir())
 
 
 def build(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 File = Literal[
     "items.bin", "times.bin", "offsets.bin", "parts.bin", "users.parquet", "items.parquet", "report.json"
 ]
+FILES = frozenset(get_args(File))
 _NEEDED = {"items.bin", "offsets.bin", "users.parquet", "items.parquet", "report.json"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import operator
 import warnings
@@ -24,7 +25,7 @@ from sasrec.models import SequenceModel
 from sasrec.ranking.candidates import candidate_scores, own_blocks, summed
 from sasrec.ranking.scorers import ModelScorer, Scorer
 from sasrec.runtime.log import RunLog
-from sasrec.runtime.ranks import rank
+from sasrec.runtime.ranks import rank, same_on_every_rank, world
 
 
 class NothingLeft(SasrecWarning):
@@ -153,6 +154,18 @@ class Recommender:
         Remedy: use a larger k.
         """
         data, k = self._users(), _count(k)
+        allow, deny = (None if allow is None else list(allow)), list(deny)
+        if world() > 1:
+            weights = hashlib.sha256(
+                b"".join(each.detach().cpu().numpy().tobytes() for each in self.model.parameters())
+            )
+            same_on_every_rank(
+                {
+                    "data with hash": data.data_hash[:12],
+                    "weights with hash": weights.hexdigest()[:12],
+                    "the options": f"k {k}, exclude_seen {exclude_seen}, allow {allow}, deny {deny}",
+                }
+            )
         users, histories = self._everybody(data)
         shape = (len(histories), min(k, self.model.num_items))
         items, scores = np.zeros(shape), np.zeros(shape)

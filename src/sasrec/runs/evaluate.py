@@ -17,13 +17,12 @@ import torch
 from sasrec.batches.ticks import with_ticks
 from sasrec.checkpoint import store
 from sasrec.checkpoint.restore import check_data, checkpoint_at, config_of, known_items, model_of, training_part
-from sasrec.config.settings import DataConfig, RunConfig
+from sasrec.config.settings import MAY_CHANGE_ON_RESUME, DataConfig, RunConfig
 from sasrec.data.dataset import Dataset, open_dataset
 from sasrec.data.items import Items
 from sasrec.data.other_file import with_test_file
 from sasrec.data.splits import Split, split_events
 from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationError, SasrecWarning
-from sasrec.evaluation.card import code_version
 from sasrec.evaluation.measure import evaluate_scorer
 from sasrec.evaluation.metrics import CUTOFFS, Metrics
 from sasrec.events.report import summary
@@ -33,10 +32,11 @@ from sasrec.models.own import Encoder
 from sasrec.ranking.recommender import Recommender
 from sasrec.ranking.scorers import ModelScorer
 from sasrec.runs.folder import RunFolder
-from sasrec.runs.seal import changed, refuse_changed, seal
+from sasrec.runs.record import check_ranks
+from sasrec.runs.seal import refuse_changed, seal
 from sasrec.runtime.device import deterministic, pick_device, surroundings
 from sasrec.runtime.log import RunLog
-from sasrec.runtime.ranks import joined, rank, same_on_every_rank
+from sasrec.runtime.ranks import joined, rank
 from sasrec.sources.resolve import prepared_folder, resolve
 from sasrec.untrusted import refuse_large
 
@@ -71,8 +71,8 @@ def _loaded(
     encoder: Encoder | None,
     *,
     measuring: bool = False,
-) -> tuple[Recommender, RunConfig]:
-    """Return the recommender of a run, and the settings of its training.
+) -> tuple[Recommender, store.Checkpoint]:
+    """Return the recommender of a run, and its checkpoint.
 
     `measuring`: the run is measured now, as it is.
     """
@@ -84,14 +84,8 @@ def _loaded(
         )
     if checkpoint is None and not measuring:
         refuse_changed(folder.path, "checkpoint")
-    if changed(folder.path, folder.config_file.name):
-        warnings.warn(
-            f"{folder.config_file} has changed since the run was measured. Its data is used, but the settings of "
-            "the model are those of the checkpoint",
-            SasrecWarning,
-            stacklevel=3,
-        )
     found = checkpoint_at(Path(checkpoint) if checkpoint else folder.path, encoder)
+    _warn_of_edits(folder, config_of(found))
     data: Dataset | None = None
     # An export has its own catalogue and no data set, unless the caller names one.
     if dataset is not None or not folder.items_file.exists():
@@ -102,7 +96,23 @@ def _loaded(
     model = model_of(found, len(items), encoder).to(pick_device(device))
     recommender = recommender_of(found, model, items, data)
     _warm_up(recommender)
-    return recommender, config_of(found)
+    return recommender, found
+
+
+def _warn_of_edits(folder: RunFolder, trained: RunConfig) -> None:
+    """Warn if config.toml has other settings than those with which the checkpoint was `trained`."""
+    edited = {
+        name: values
+        for name, values in trained.differences(folder.config()).items()
+        if name not in MAY_CHANGE_ON_RESUME
+    }
+    if edited:
+        what = ", ".join(f"{name} {now} (trained with {was})" for name, (was, now) in edited.items())
+        warnings.warn(
+            f"{folder.config_file} was edited: {what}. These edits are ignored; restore the old values",
+            SasrecWarning,
+            stacklevel=4,
+        )
 
 
 def recommender_of(
@@ -170,14 +180,16 @@ def evaluate(
         # A named checkpoint may not be the run's best, so its metrics stay out of the run's files. A file is not
         # the run's test.
         log = RunLog.of_run(None if only_returned else folder.log_file, log or RunLog(None))
-        recommender, config = _loaded(folder, device, dataset, checkpoint, encoder, measuring=True)
+        recommender, found = _loaded(folder, device, dataset, checkpoint, encoder, measuring=True)
+        config = config_of(found)
         run_data = recommender.data
         assert run_data is not None, "only an export has no data"
-        same_on_every_rank({"data with hash": run_data.data_hash[:12], "code of sasrec": code_version()})
         data, split = run_data, split_events(run_data, config.evaluation.split)
         if test is not None:
             data, split = with_test_file(run_data, split, _test_data(test, folder, log))
         split = with_ticks(split, data, recommender.model.config)
+        asked = {"the options": f"k {list(k)}, details {details}", "the test events": data.data_hash[:12]}
+        check_ranks(config, run_data, found, asked)
         written = None if only_returned else folder
         cutoffs = tuple(sorted({*CUTOFFS, *k}))
         with deterministic(config.training.deterministic):
@@ -222,7 +234,7 @@ def _refuse_to_write(folder: RunFolder, only_returned: bool) -> None:
     if not only_returned and folder.path.is_dir() and not os.access(folder.path, os.W_OK):
         raise ConfigError(
             f"{folder.path} cannot be written, so its metrics could not be saved. Copy the run to a folder of "
-            "your own, or name a `checkpoint`, whose metrics are only returned."
+            "your own."
         )
 
 

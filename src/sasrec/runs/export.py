@@ -15,6 +15,8 @@ from sasrec.models.own import Encoder
 from sasrec.runs.evaluate import ITEMS_DIGEST, load
 from sasrec.runs.folder import RunFolder
 
+_OWN = OWN_FILES | {"items.parquet", "checkpoints"}  # what an interrupted export has
+
 
 def export(run_dir: str | Path, output: str | Path, *, encoder: Encoder | None = None) -> Path:
     """Write the best checkpoint of a run (without its optimizer) and its catalogue to the new folder `output`.
@@ -27,7 +29,8 @@ def export(run_dir: str | Path, output: str | Path, *, encoder: Encoder | None =
     Raises: ConfigError if `output` is not empty. Remedy: name another folder. The errors of `load`.
     """
     folder = RunFolder(output)
-    interrupted = folder.path.is_dir() and is_claimed(folder.path) and not folder.config_file.exists()
+    begun = folder.path.is_dir() and is_claimed(folder.path)
+    interrupted = begun and {each.name for each in folder.path.iterdir()} <= _OWN
     if folder.path.is_file() or (folder.path.exists() and any(folder.path.iterdir()) and not interrupted):
         raise ConfigError(f"{folder.path} is a file or a folder that is not empty. Name another folder.")
     best = checkpoint_at(Path(run_dir), encoder)

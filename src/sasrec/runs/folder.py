@@ -10,13 +10,14 @@ from typing import Any
 
 from sasrec.config.settings import RunConfig
 from sasrec.data.dataset import Dataset, open_dataset
+from sasrec.data.manifest import MANIFEST, is_manifest
 from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationError, FolderError
 from sasrec.evaluation import metrics as figures
 from sasrec.locks import is_claimed, only_writer
 from sasrec.runs.metrics_file import check_metrics
 from sasrec.runs.seal import SEAL, changed, refuse_changed
 from sasrec.runtime.log import RunLog, events_of
-from sasrec.runtime.ranks import from_main, launch_id
+from sasrec.runtime.ranks import from_main, launch_id, same_on_every_rank
 from sasrec.sources.resolve import prepared_folder
 from sasrec.untrusted import in_words, json_of, refuse_no_file
 
@@ -96,12 +97,15 @@ class RunFolder:
         Raises: FolderError if somebody else writes into the folder, or its files are not ours. Remedy: wait, or
         name another folder.
         """
+        same_on_every_rank({"the folder": str(self.path)})
         with ExitStack() as held:
 
             def hold() -> str:
                 if self.path.is_file():
                     raise ConfigError(f"{self.path} is a file. Name a folder for the run as `train_dir`.")
                 copied = any(self.checkpoints.glob("*step-*/MANIFEST.json"))  # perhaps without hidden files
+                if is_manifest(self.path / MANIFEST):
+                    raise FolderError(f"{self.path} is a data set, not a run. Name another folder as `train_dir`.")
                 if not is_claimed(self.path) and not copied:
                     raise FolderError(
                         f"{self.path} has files and is not a run. Name a new or empty folder as `train_dir`."

@@ -68,8 +68,13 @@ def other_surroundings(found: store.Checkpoint, device: torch.device) -> str:
     )
 
 
-def check_ranks(config: RunConfig, data: Dataset | None = None, start: store.Checkpoint | None = None) -> None:
-    """Check that all processes have the same settings, code and PyTorch, and if given, data and checkpoint.
+def check_ranks(
+    config: RunConfig,
+    data: Dataset | None = None,
+    found: store.Checkpoint | None = None,
+    others: dict[str, str] | None = None,
+) -> None:
+    """Check that all processes have the same settings, code and PyTorch; if given, data, checkpoint and `others`.
 
     Raises: ConfigError, naming the process and what differs. Remedy: give all machines the same files.
     """
@@ -78,6 +83,6 @@ def check_ranks(config: RunConfig, data: Dataset | None = None, start: store.Che
     facts |= {"code of sasrec": code_version(), "PyTorch": torch.__version__}
     if data is not None:
         facts["data with hash"] = data.data_hash[:12]
-    if start is not None:
-        facts["checkpoint with hash"] = file_digest(start.path / "MANIFEST.json")[:12]
-    same_on_every_rank(facts)
+    if found is not None:
+        facts["checkpoint with hash"] = file_digest(found.path / "MANIFEST.json")[:12]
+    same_on_every_rank(facts | (others or {}))

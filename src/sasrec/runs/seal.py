@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,7 +18,8 @@ from sasrec.files import file_digest, write_whole
 from sasrec.untrusted import content_of, json_of, refuse_large
 
 SEAL = "seal.json"
-_SEALED = ("config.toml", "metrics.json", "ranks.parquet")
+_CONFIG = "config.toml"
+_SEALED = (_CONFIG, "metrics.json", "ranks.parquet")
 _LOG = "log.jsonl"
 
 
@@ -42,14 +43,21 @@ class _Seal(BaseModel):
 
 
 def seal(run: Path, checkpoint: Path) -> None:
-    """Write the seal of a run, whose `checkpoint` was measured."""
+    """Write the seal of a run, whose `checkpoint` was measured.
+
+    If config.toml was edited since an earlier seal, its hash stays that of then: no measurement makes edited
+    settings those of the weights.
+    """
+    found = _read(run) if (run / SEAL).exists() else None
     log = (run / _LOG).read_bytes() if (run / _LOG).exists() else b""
-    content = {
+    content: dict[str, Any] = {
         "checkpoint": checkpoint.name,
         "manifest": file_digest(checkpoint / "MANIFEST.json"),
         "files": {name: file_digest(run / name) for name in _SEALED if (run / name).exists()},
         "log": {"bytes": len(log), "sha256": hashlib.sha256(log).hexdigest()},
     }
+    if found is not None and found.checkpoint == checkpoint.name and _CONFIG in found.files:
+        content["files"][_CONFIG] = found.files[_CONFIG]
     write_whole(run / SEAL, json.dumps(content, indent=2))
 
 
@@ -94,6 +102,8 @@ def _differs(path: Path, digest: str) -> bool:
         return file_digest(path) != digest
     except FileNotFoundError:
         return False
+    except PermissionError as error:
+        raise EvaluationError(f"{path} cannot be read: {error.strerror}. Fix its permissions.") from None
     except OSError:
         return True
 
@@ -105,6 +115,8 @@ def _read(run: Path) -> _Seal | None:
         return None if content == {} else _Seal.model_validate(content)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError as error:
+        raise EvaluationError(f"{run / SEAL} cannot be read: {error.strerror}. Fix its permissions.") from None
     except (OSError, ValueError):  # of pydantic too
         raise EvaluationError(_again(run, SEAL)) from None
 

@@ -124,7 +124,7 @@ def _begun(
         model = build_model(data.num_items, config.model, own.encoder)
         if start is not None:
             _start_from(start, model, data, config)
-        check_ranks(config, data, start)
+        check_ranks(config, data, start, {"own code": str(own.names())})
         return _fitted(model.to(device), data, config, folder, log, own)
 
 
@@ -266,12 +266,16 @@ def _resumed_config(began: RunConfig, recipe: RunConfig | None, settings: dict[s
     config = config.replace(dataset=str(moved or began.data.dataset))
     # A cosine schedule depends on the number of epochs, so a change would alter past learning rates.
     frozen = {"num_epochs"} if config.training.schedule == "cosine" else set()
-    for name, (before, now) in began.differences(config).items():
-        if name not in MAY_CHANGE_ON_RESUME - frozen:
-            raise ConfigError(
-                f"`{name}` was {before!r} when this run began and is {now!r} now. "
-                "Use the old value, or start another run."
-            )
+    changed = [
+        f"`{name}` was {before!r} when this run began and is {now!r} now"
+        for name, (before, now) in began.differences(config).items()
+        if name not in MAY_CHANGE_ON_RESUME - frozen
+    ]
+    if changed:
+        raise ConfigError(
+            f"{'; '.join(changed)}. Use the old values (if you did not give new ones, config.toml was edited), or "
+            "start another run."
+        )
     return config
 
 
@@ -380,6 +384,7 @@ def _measured(
 ) -> Recommender:
     """Load the best checkpoint, measure it if validation or test has a target, and return its Recommender."""
     best = checkpoint_at(folder.path, own.encoder)
+    check_ranks(config_of(best), data, best)  # other machines may have an old copy of the folder
     put_weights(best, model)
     # The recommender outlives training: without the gradients, and without the compiled encoder, which is bound to
     # this very model.

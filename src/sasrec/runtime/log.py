@@ -17,6 +17,7 @@ from rich.console import Console
 
 from sasrec.errors import CheckpointError, ConfigError
 from sasrec.files import naming
+from sasrec.locks import refuse_lost
 from sasrec.runtime.ranks import rank
 from sasrec.untrusted import content_of, json_text
 
@@ -59,6 +60,7 @@ class RunLog:
         """Append one line: the time, the event's name, its fields. Flushed, so a crash loses nothing."""
         if self._path is None:
             return
+        refuse_lost(self._path.parent)
         line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": name, **fields}
         with naming(self._path), self._path.open("a+b") as stream:
             if stream.tell():

@@ -38,6 +38,7 @@ _SUM = timedelta(minutes=10)
 # Seconds to wait for a silent process after a stop signal. That process has probably died already.
 _GRACE = 3.0
 _POLL = 0.01  # seconds between two checks of the store
+_APART = 5.0  # seconds after which processes that wait for each other have not only just met
 
 _store: PrefixStore | None = None
 _restarted = False
@@ -166,7 +167,7 @@ def _report(number: int, error: Exception) -> None:
     """Tell the other processes the error that ends this one. The first error of all processes counts."""
     if _store is not None:
         with suppress(RuntimeError):  # the store has vanished with rank 0, whose error is the one to look for
-            _store.compare_set(FAILED, "", f"rank {number} failed: {error or type(error).__name__}")
+            _store.compare_set(FAILED, "", f"rank {number} failed: {str(error) or type(error).__name__}")
 
 
 def from_main(key: str, make: Callable[[], str]) -> str:
@@ -191,7 +192,7 @@ def from_main(key: str, make: Callable[[], str]) -> str:
             raise
         store.set(key, f"={made}")
         return made
-    _wait_for(lambda: [] if store.check([key]) else [0])
+    _wait_for(key, lambda: [] if store.check([key]) else [0])
     found = str(store.get(key).decode())
     if found[0] == "!":
         raise TrainingError(f"rank 0 failed: {found[1:]}")
@@ -212,12 +213,12 @@ def same_on_every_rank(facts: dict[str, str]) -> None:
     own = json.loads(_store.get(f"{place}/0"))
     for each in range(1, world()):
         other = json.loads(_store.get(f"{place}/{each}"))
-        for name in own.keys() | other.keys():
-            if own.get(name) != other.get(name):
-                raise ConfigError(
-                    f"rank {each} has {name} {other.get(name)}, but rank 0 has {own.get(name)}. Every process "
-                    "must have the same data, settings and code; give all machines the same files."
-                )
+        if apart := [name for name in own if own[name] != other.get(name)]:
+            theirs, ours = (", ".join(f"{name} {have.get(name)}" for name in apart) for have in (other, own))
+            raise ConfigError(
+                f"rank {each} has {theirs}, but rank 0 has {ours}. Every process must have the same data, "
+                "settings and code: start all with the same options, and give all machines the same files."
+            )
 
 
 def progress(step: int) -> None:
@@ -249,16 +250,28 @@ def meet() -> None:
         return
     store, _meetings = _store, _meetings + 1
     store.set(f"met/{_meetings}/{rank()}", "")
-    _wait_for(lambda: [each for each in range(world()) if not store.check([f"met/{_meetings}/{each}"])])
+    _wait_for("", lambda: [each for each in range(world()) if not store.check([f"met/{_meetings}/{each}"])])
 
 
-def _wait_for(absent: Callable[[], list[int]]) -> None:
+def _wait_for(key: str, absent: Callable[[], list[int]]) -> None:
     """Wait until `absent()`, the list of the ranks that are still missing, is empty. Raises: as `meet`.
 
     This function polls, because signals cannot interrupt a blocking wait of torch.distributed's key-value store.
+    `key`: what is waited for. Processes that were started with different commands could wait for each other.
     """
     assert _store is not None
     heard: dict[int, tuple[bytes, float]] = {}
+    _store.set(f"waits/{rank()}", f"{_meetings}/{key}")
+    try:
+        _poll(f"{_meetings}/{key}", absent, heard)
+    finally:
+        with suppress(RuntimeError):  # the store may have vanished
+            _store.set(f"waits/{rank()}", "")
+
+
+def _poll(key: str, absent: Callable[[], list[int]], heard: dict[int, tuple[bytes, float]]) -> None:
+    assert _store is not None
+    apart = time.monotonic()  # since when all missing processes wait for something else, if they do
     while missing := absent():
         if _store.check([FAILED]):
             raise TrainingError(_store.get(FAILED).decode())
@@ -274,6 +287,14 @@ def _wait_for(absent: Callable[[], list[int]]) -> None:
                     f"rank {rank()} waited, but rank {each} sent no heartbeat for {SILENT:.0f} s. "
                     f"Check the output of rank {each}, then resume the run or start again."
                 )
+        waits = [_store.get(f"waits/{each}").decode() for each in missing if _store.check([f"waits/{each}"])]
+        if len(waits) < len(missing) or any(other in ("", key) for other in waits):
+            apart = now
+        elif now - apart > _APART:
+            raise TrainingError(
+                f"rank {rank()} and rank {missing[0]} wait for each other, because they do different work. Start "
+                "every process with the same command and the same options."
+            )
         time.sleep(_POLL)
 
 

@@ -7,7 +7,7 @@ card, which describes how the run was measured, from RUN/metrics.json.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -42,6 +42,8 @@ def compare(
     candidates: Candidates = "full",
     split: SplitName = "test",
     resamples: int = 10_000,
+    show: Sequence[str] = ("ndcg@10", "hr@10"),
+    labels: Mapping[str, str] | None = None,
 ) -> Comparison:
     """Compare each run with the first one, on the same targets.
 
@@ -52,7 +54,8 @@ def compare(
     `runs`: run folders, or "RUN:BASELINE" for a baseline that was measured with the run, for example
     "runs/a:popularity". The baseline's name may be shortened to an unambiguous prefix.
 
-    `metric`: ndcg@K, hr@K, recall@K (equal to hr@K) or mrr@K for any K, or mrr.
+    `metric`: ndcg@K, hr@K, recall@K (equal to hr@K) or mrr@K for any K, or mrr. `show`: more metrics, of which
+    the result has means, but no tests. `labels`: a name of `runs` -> the name to show instead.
 
     Raises:
         ConfigError: fewer than two runs, a run that is named twice, an unknown run, baseline or metric, or too few
@@ -72,10 +75,13 @@ def compare(
             f"a comparison needs at least two different runs, not: {', '.join(names) or 'none'}. "
             "Name each run once, as RUN or RUN:BASELINE (for example RUN:popularity)"
         )
-    scored = [scored_run(name, candidates, split) for name in names]
+    scored = [
+        dataclasses.replace(scored_run(name, candidates, split), name=(labels or {}).get(name, name))
+        for name in names
+    ]
     for other in scored[1:]:
         check_alike(scored[0], other, candidates)
-    models, of = models_of(scored), Figure(candidates, split, metric)
+    models, of = models_of(scored), Figure(candidates, split, metric, tuple(map(metric_named, show)))
     # If all runs belong to one model, compare the single runs with each other.
     groups = models if len(models) > 1 else [[run] for run in scored]
     _check_resamples(resamples, len(groups) - 1)

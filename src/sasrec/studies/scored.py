@@ -21,7 +21,7 @@ from sasrec.evaluation.card import Candidates, differences
 from sasrec.evaluation.metrics import of_targets
 from sasrec.evaluation.significance import Difference
 from sasrec.runs.folder import RunFolder
-from sasrec.runs.seal import refuse_changed
+from sasrec.runs.seal import changed, refuse_changed
 from sasrec.untrusted import parquet_of
 
 # A comparison is significant if its adjusted p-value is at most this.
@@ -55,6 +55,8 @@ class Side:
     """The names of the runs, as the user gave them. If there are several, they differ only in the random seed."""
     metrics: dict[str, float]
     """Name of a metric -> its mean over targets and runs."""
+    spread: dict[str, float]
+    """Name of a metric -> the standard deviation of the runs' means; empty with one run."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,8 @@ class Figure:
     candidates: Candidates
     split: SplitName
     metric: str
+    shown: tuple[str, ...] = ("ndcg@10", "hr@10")
+    """Metrics to show beside it."""
 
     def __str__(self) -> str:
         """The metric in words, for example "validation sampled NDCG@10". "full" and "test" are not mentioned."""
@@ -131,11 +135,12 @@ class Figure:
         return np.stack([of_targets(ranks_of(run.rows, self.candidates), metric or self.metric) for run in group])
 
     def side(self, group: list[Scored]) -> Side:
-        """Return a group of runs as one `Side`, with the means of `self.metric`, of NDCG@10 and of HR@10."""
-        shown = dict.fromkeys((self.metric, "ndcg@10", "hr@10"))
+        """Return a group of runs as one `Side`, with the means of `self.metric` and of the metrics to show."""
+        each = {name: self.runs(group, name) for name in dict.fromkeys((self.metric, *self.shown))}
         name = group[0].name + (f" ({len(group)} seeds)" if len(group) > 1 else "")
-        means = {metric: float(self.runs(group, metric).mean()) for metric in shown}
-        return Side(name, tuple(run.name for run in group), means)
+        means = {metric: float(values.mean()) for metric, values in each.items()}
+        spread = {metric: float(values.mean(1).std(ddof=1)) for metric, values in each.items() if len(group) > 1}
+        return Side(name, tuple(run.name for run in group), means, spread)
 
 
 def scored_run(name: str, candidates: Candidates, split: SplitName) -> Scored:
@@ -184,7 +189,7 @@ def scored_run(name: str, candidates: Candidates, split: SplitName) -> Scored:
         raise EvaluationError(f"{folder.ranks_file} and metrics.json come from different evaluations. {again}")
     if scorer != "model":
         return Scored(name, None, f"{folder.path.resolve()}:{scorer}", metrics["protocol"], rows)
-    refuse_changed(folder.path, folder.log_file.name)
+    _refuse_edited(folder)
     ended = folder.ending()
     if ended is not None and not ended.measured:
         raise EvaluationError(f"{folder.path} was trained further after it was measured. {again}")
@@ -194,6 +199,16 @@ def scored_run(name: str, candidates: Candidates, split: SplitName) -> Scored:
     settings = _settings(config, folder) + (str(folder.path.resolve()) if unended else "")
     cautions = tuple(_cautions(config, unended))
     return Scored(name, config.training.seed, settings, metrics["protocol"], rows, cautions)
+
+
+def _refuse_edited(folder: RunFolder) -> None:
+    """Raise EvaluationError if the log or the settings of a run have changed since it was measured."""
+    refuse_changed(folder.path, folder.log_file.name)
+    if changed(folder.path, folder.config_file.name):
+        raise EvaluationError(
+            f"{folder.config_file} was edited after the run was measured, so it may not have the settings of the "
+            "weights. Restore the old values; the log's line of the start has them."
+        )
 
 
 def _rows_of(file: Path, scorer: str, split: SplitName) -> pl.DataFrame:

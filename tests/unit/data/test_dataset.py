@@ -14,7 +14,7 @@ import pytest
 
 import sasrec
 from sasrec.data.dataset import Dataset
-from sasrec.errors import ConfigError, DataError, FolderError
+from sasrec.errors import ConfigError, DataError, FolderError, SasrecWarning
 from tests.synthetic import chain_frame, write_csv
 
 
@@ -299,3 +299,29 @@ def test_a_manifest_that_is_changed_is_found(key: str, value: object, tmp_path: 
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
     with pytest.raises(DataError, match=r"Prepare the data set again"):
         sasrec.open_dataset(tmp_path)
+
+
+def test_folders_of_others_beside_ours_stay_whatever_their_names(tmp_path: Path) -> None:
+    sasrec.prepare(chain_frame(), output=tmp_path)
+    for name in ("data-2023", "data-2024010112", "data-7"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.tex").write_text("mine")
+    for users in (20, 30):
+        with pytest.warns(SasrecWarning, match="had another data set .hash [0-9a-f]{12}.; runs that were trained"):
+            sasrec.prepare(chain_frame(users=users), output=tmp_path)
+        assert sasrec.open_dataset(tmp_path).num_users == users
+    assert sorted(path.parent.name for path in tmp_path.glob("*/thesis.tex")) == [
+        "data-2023",
+        "data-2024010112",
+        "data-7",
+    ]
+    assert len(list(tmp_path.glob("data-*/items.bin"))) == 1
+
+
+def test_titles_that_are_lost_are_said(tmp_path: Path) -> None:
+    titles = tmp_path / "titles.csv"
+    frame = chain_frame()
+    frame.select(item_id="item", title="item").unique().write_csv(titles)
+    sasrec.prepare(frame, items=titles, output=tmp_path / "data")
+    with pytest.warns(SasrecWarning, match="the titles that .* had are gone"):
+        sasrec.prepare(frame, output=tmp_path / "data")

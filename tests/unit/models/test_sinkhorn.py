@@ -90,3 +90,12 @@ def test_the_way_of_accelerators_gives_the_same(kind: str, monkeypatch: pytest.M
 
 def test_no_matrix_gives_no_matrix() -> None:
     assert sinkhorn_knopp(torch.zeros(0, 4, 4)).shape == (0, 4, 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_full(dtype: torch.dtype) -> None:
+    logits = torch.randn(50, 4, 4, generator=torch.Generator().manual_seed(2)).to(dtype).requires_grad_()
+    found = sinkhorn_knopp(logits)
+    assert found.dtype == dtype
+    assert (found.float() - in_logarithms(logits, 20)).abs().max() < torch.finfo(dtype).eps
+    assert bool(torch.autograd.grad(found.float().square().sum(), logits)[0].isfinite().all())

@@ -1,0 +1,100 @@
+"""The command `sasrec study`: a queue of runs, trained by several processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from sasrec.cli.arguments import OptionalPath
+from sasrec.cli.commands import with_options
+from sasrec.cli.console import err, say
+from sasrec.errors import ConfigError
+
+Action = Literal["run", "work", "status", "stop", "retry", "add"]
+_AGAIN = "interrupted; run the same command again to continue"
+
+
+@dataclass(frozen=True)
+class Study:
+    """Train many runs from one file: cells or a grid of settings, each with several seeds.
+
+    A study is a TOML file:
+
+        dataset = "ml-100k"
+        seeds = [0, 1]
+        [settings]
+        num_epochs = 20
+        [grid]
+        mhc = [false, true]
+        num_blocks = [2, 4]
+
+    run: train what is not done yet, and compare all with the first. work: the same in this process alone, to join
+    from another machine. status: how far each run is. stop: all workers save and end. retry: queue the failed runs
+    again, and run. add: the file has new runs; run.
+
+    A run that was interrupted continues from its checkpoint, and is never trained twice.
+
+    Example: sasrec study run ablation.toml --workers 2 --output table.tex
+
+    Example: sasrec study status ablation.toml
+    """
+
+    action: Annotated[tyro.conf.Positional[Action], tyro.conf.arg(metavar="ACTION", help_behavior_hint="")]
+    """run, work, status, stop, retry or add."""
+    study: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="STUDY", help_behavior_hint="")]
+    """The TOML file, or the folder of a study that has begun."""
+    workers: int = 1
+    """Number of processes that train at the same time; they share the cores."""
+    output: OptionalPath = None
+    """Write the table of the comparison to this file: .tex (booktabs), .md or .csv."""
+
+    def run(self) -> None:
+        """Do the action."""
+        from sasrec.runtime.log import RunLog
+        from sasrec.studies import study
+        from sasrec.studies.table_file import table_as
+
+        if self.workers < 1:
+            raise ConfigError(f"`workers` must be at least 1, not {self.workers}. Use --workers 1.")
+        if self.output is not None:
+            table_as(self.output.suffix)
+        log = RunLog(None, err, with_options)
+        if self.action == "status":
+            from sasrec.cli.tables import print_study
+
+            print_study(study.rows(*study.open_study(self.study)))
+        elif self.action == "stop":
+            study.stop(self.study)
+            say(err, "the workers save and end; `sasrec study run` continues the study")
+        elif self.action == "work":
+            study.work(self.study, log=log)
+        else:
+            if self.action == "retry":
+                again = study.open_study(self.study)[1].retry()
+                say(err, f"queued again: {', '.join(again) or 'nothing, because no run failed'}")
+            self._run(study, log)
+
+    def _run(self, study: Any, log: Any) -> None:
+        try:
+            rows = study.run_study(self.study, workers=self.workers, log=log, add=self.action == "add")
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_AGAIN) from None
+        from sasrec.cli.tables import print_comparison, print_study
+        from sasrec.studies.study import compared
+        from sasrec.studies.table_file import write_table
+
+        print_study(rows)
+        found = compared(self.study)
+        if found is not None:
+            print_comparison(found)
+            if self.output is not None:
+                write_table(found, self.output)
+                say(err, f"table written to {self.output}")
+        if failed := [row.entry.run for row in rows if row.entry.state == "failed"]:
+            raise ConfigError(
+                f"{len(failed)} runs failed, first {failed[0]}. The reasons are above; correct them, then use "
+                "`sasrec study retry`."
+            )

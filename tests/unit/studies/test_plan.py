@@ -1,0 +1,107 @@
+"""The file of a study: what it trains, and what is refused before anything trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sasrec.errors import ConfigError
+from sasrec.studies.plan import kept_plan, read_plan
+
+ABLATION = """\
+dataset = "ml-100k"
+seeds = [3, 4]
+[settings]
+num_epochs = 20
+[cells.plain]
+[cells.time]
+time = true
+[grid]
+num_blocks = [2, 4]
+norm = ["pre"]
+"""
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "ablation.toml"
+    path.write_text(text)
+    return path
+
+
+def test_cells_times_grid_times_seeds_are_the_runs(tmp_path: Path) -> None:
+    plan = read_plan(written(tmp_path, ABLATION))
+    assert plan.folder == Path("runs/ablation")
+    assert len(plan.jobs) == 2 * 2 * 2
+    assert [job.name for job in plan.jobs[:3]] == [
+        "plain_num_blocks-2_norm-pre/seed-3",
+        "plain_num_blocks-2_norm-pre/seed-4",
+        "plain_num_blocks-4_norm-pre/seed-3",
+    ]
+    last = plan.jobs[-1].config
+    assert (last.model.time, last.model.num_blocks, last.training.seed) == (True, 4, 4)
+    assert (last.training.num_epochs, last.data.dataset) == (20, "ml-100k")
+
+
+def test_a_recipe_comes_first_and_settings_override_it(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text("[model]\nmaxlen = 7\nhidden_units = 16\n")
+    text = f'dataset = "x"\nrecipe = "{tmp_path / "base.toml"}"\n[settings]\nmaxlen = 9\n'
+    (job,) = read_plan(written(tmp_path, text)).jobs
+    assert (job.name, job.config.model.maxlen, job.config.model.hidden_units) == ("all/seed-0", 9, 16)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("seeds =", "sedes ="), "line 2: sedes: Extra inputs"),
+        (("seeds = [3, 4]", "seeds = [3, 3]"), "line 2: a seed occurs twice"),
+        (("seeds = [3, 4]", "seeds = []"), "line 2: seeds: "),
+        (("num_epochs = 20", "num_epochs = 0"), "line 4: `num_epochs` must be at least 1"),
+        (("num_epochs = 20", "num_epoch = 20"), "line 4: 'num_epoch' is not a setting. Did you mean num_epochs?"),
+        (("num_blocks = [2, 4]", "num_blocks = 2"), "line 9: grid.num_blocks: "),
+        (("num_blocks = [2, 4]", "num_blocks = [2, -1]"), "line 9: `num_blocks` must be at least 1"),
+        (("num_blocks = [2, 4]", "num_blocks = [2, 2]"), "have the same settings"),
+        (('norm = ["pre"]', "seed = [1]"), "line 10: `seed` is not a setting of a single run here. Use seeds"),
+        (("time = true", "time_span = 9"), "line 7: `time_span` does nothing without `time`"),
+        (('dataset = "ml-100k"', 'dataset = "ml-100k"\nmetric = "f1"'), "line 2: metric: "),
+        (("[cells.time]", '[cells."a/b"]'), "line 6: cells.a/b"),
+        (("[grid]", "[grid"), "not valid TOML"),
+    ],
+)
+def test_what_no_run_could_use_is_refused_with_its_line(
+    tmp_path: Path, change: tuple[str, str], told: str
+) -> None:
+    path = written(tmp_path, ABLATION.replace(*change))
+    with pytest.raises(ConfigError) as error:
+        read_plan(path)
+    assert told in str(error.value)
+
+
+def test_a_study_that_has_begun_says_what_differs(tmp_path: Path) -> None:
+    text = f'train_dir = "{tmp_path / "study"}"\n{ABLATION}'
+    (tmp_path / "study").mkdir()
+    plan = read_plan(written(tmp_path, text))
+    plan.keep()
+    plan.keep()
+    assert kept_plan(tmp_path / "study") == plan
+    changed = read_plan(written(tmp_path, text.replace("= 20", "= 30")))
+    with pytest.raises(ConfigError, match=r"another plain.*seed-3: num_epochs was 20 and is 30\. Undo"):
+        changed.keep()
+    larger = read_plan(written(tmp_path, text.replace("[3, 4]", "[3, 4, 5]")))
+    with pytest.raises(ConfigError, match=r"begun without plain_num_blocks-2_norm-pre/seed-5, .*study add"):
+        larger.keep()
+    larger.keep(add=True)
+    assert kept_plan(tmp_path / "study") == larger
+    with pytest.raises(ConfigError, match="it is gone"):
+        plan.keep()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"jobs": [{}], "dataset": "x", "metric": "y"}', "[" * 100_000]
+)
+def test_a_damaged_plan_is_named(tmp_path: Path, content: str) -> None:
+    with pytest.raises(ConfigError, match="is not a study"):
+        kept_plan(tmp_path)
+    (tmp_path / "study.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"study.json is damaged .* Name the TOML file"):
+        kept_plan(tmp_path)
