@@ -32,6 +32,9 @@ MODELS: dict[str, dict[str, Any]] = {
     "sasrec without dropout": {"dropout_rate": 0.0},
     "sasrec-mhc": {"mhc": True},
     "sasrec-birkhoff": {"mhc": True, "mhc_projection": "birkhoff"},
+    "sasrec-orthogonal": {"mhc": True, "mhc_projection": "orthogonal"},
+    "sasrec-gated": {"gated": True},
+    "sasrec-swiglu": {"feed_forward": "swiglu", "feed_forward_width": 24},
     "tisasrec": {"time": True},
     "tisasrec-mhc": {"time": True, "mhc": True},
 }

@@ -20,17 +20,21 @@ from sasrec.data.dataset import Dataset
 from sasrec.data.splits import Split, TrainingPart
 from sasrec.errors import CheckpointError, SasrecWarning
 from sasrec.models import SequenceModel, build_model
+from sasrec.models.own import Encoder, OwnCode
 from sasrec.runtime.log import events_of
 
 CHECKPOINTS = "checkpoints"  # the folder inside a run
 _KNOWN_ITEMS, _TRAINING_PART = "known_items", "training_part"
 
 
-def checkpoint_at(path: Path) -> store.Checkpoint:
+def checkpoint_at(path: Path, encoder: Encoder | None = None) -> store.Checkpoint:
     """Load a checkpoint from its own folder, or the best checkpoint from the folder of a run.
 
+    `encoder`: the own class of the model, if it was trained with one.
+
     Raises: CheckpointError if the checkpoint is missing or damaged, or `path` is a file that could run code.
-    Remedy: name a checkpoint folder or a run.
+    Remedy: name a checkpoint folder or a run. ConfigError if the model is of another class. Remedy: pass that
+    class.
     """
     if path.suffix in {".pth", ".pt", ".ckpt", ".bin"}:
         raise CheckpointError(
@@ -42,7 +46,7 @@ def checkpoint_at(path: Path) -> store.Checkpoint:
         raise CheckpointError(f"the run {path} has no checkpoint yet. Train it again, or use another run.")
     if not (path / CHECKPOINTS).exists():
         found = store.load(path)
-        check(found)
+        check(found, encoder)
         return found
     best = store.best(path / CHECKPOINTS)
     try:
@@ -53,14 +57,17 @@ def checkpoint_at(path: Path) -> store.Checkpoint:
                 f"{error} Or continue the run with `resume`, which sets damaged checkpoints aside."
             ) from None
         found = store.load(store.best(path / CHECKPOINTS))  # training has just replaced the best
-    check(found)
+    check(found, encoder)
     _warn_of_a_lost_best(path, found)
     return found
 
 
-def newest(checkpoints: Path, say: Callable[[str], None]) -> str:
-    """Return the name of the newest checkpoint from which training can continue. For the errors, see `newest`."""
-    return store.newest(checkpoints, say, check_to_resume).path.name
+def newest(checkpoints: Path, say: Callable[[str], None], own: OwnCode) -> str:
+    """Return the name of the newest checkpoint from which training can continue.
+
+    Raises: the errors of `store.newest` and `check_to_resume`.
+    """
+    return store.newest(checkpoints, say, lambda found: check_to_resume(found, own)).path.name
 
 
 def _warn_of_a_lost_best(run: Path, found: store.Checkpoint) -> None:
@@ -127,10 +134,13 @@ def config_of(found: store.Checkpoint) -> RunConfig:
     return RunConfig.from_parts(found.need("config"), f"{found.path}/state.json")
 
 
-def model_of(found: store.Checkpoint, num_items: int) -> SequenceModel:
-    """Return the model of a checkpoint, with its weights, on the CPU. The caller's random state is unchanged."""
+def model_of(found: store.Checkpoint, num_items: int, encoder: Encoder | None = None) -> SequenceModel:
+    """Return the model of a checkpoint, with its weights, on the CPU. The caller's random state is unchanged.
+
+    `encoder`: the own class of the model, if it was trained with one.
+    """
     with torch.random.fork_rng(devices=[]):  # the initial values drawn here are overwritten at once
-        model = build_model(num_items, config_of(found).model)
+        model = build_model(num_items, config_of(found).model, encoder)
     put_weights(found, model)
     return model
 

@@ -19,7 +19,9 @@ from sasrec.checkpoint.store import OPTIMIZER, STATE, WEIGHTS, Checkpoint
 from sasrec.config.settings import RunConfig
 from sasrec.errors import CheckpointError, ConfigError
 from sasrec.models import build_model
+from sasrec.models.own import Encoder, OwnCode, refuse_other
 
+Name = Annotated[str, Field(min_length=1, max_length=2000)]
 Count = Annotated[int, Field(ge=0, lt=2**48)]
 Factor = Annotated[float, Field(gt=0)]
 Loss = Annotated[float, Field(ge=-1e30, le=1e30)]
@@ -78,22 +80,27 @@ class State(_Strict):
     training_part: Part
     ranks: Annotated[int, Field(ge=1, le=2**20)]
     config: dict[str, dict[str, Any]]
+    encoder: Name | None = None
+    loss_function: Name | None = None
 
 
-def check(found: Checkpoint) -> None:
-    """Check the state and the weights of a checkpoint against each other.
+def check(found: Checkpoint, encoder: Encoder | None = None) -> None:
+    """Check the state and the weights of a checkpoint against each other. `encoder`: the own class of the model.
 
-    Raises: CheckpointError naming the file and the entry or tensor. Remedy: use another checkpoint.
+    Raises: CheckpointError naming the file and the entry or tensor. Remedy: use another checkpoint. ConfigError if
+    the model is of another class. Remedy: pass that class.
     """
-    _expected(found)
+    _expected(found, encoder)
 
 
-def check_to_resume(found: Checkpoint) -> None:
-    """Check a checkpoint as `check` does, and its optimizer, which must fit the weights.
+def check_to_resume(found: Checkpoint, own: OwnCode) -> None:
+    """Check a checkpoint as `check` does, its optimizer, which must fit the weights, and its loss.
 
-    Raises: CheckpointError naming the file and the entry or tensor. Remedy: use another checkpoint.
+    Raises: CheckpointError naming the file and the entry or tensor. Remedy: use another checkpoint. ConfigError if
+    the model or the loss is other code than `own`. Remedy: pass that code.
     """
-    parameters = _expected(found)
+    parameters = _expected(found, own.encoder)
+    refuse_other("loss_function", found.state.get("loss_function"), own.loss_function, found.path)
     if not found.optimizer and not found.state["step"]:
         return
     wanted = {
@@ -107,7 +114,7 @@ def check_to_resume(found: Checkpoint) -> None:
             raise CheckpointError(f"{found.path / OPTIMIZER} has {name} below 0. Use another checkpoint.")
 
 
-def _expected(found: Checkpoint) -> dict[str, Tensor]:
+def _expected(found: Checkpoint, encoder: Encoder | None) -> dict[str, Tensor]:
     """Check state and weights; return the parameters of the model that the settings describe, without values."""
     state = _state(found)
     try:
@@ -115,8 +122,9 @@ def _expected(found: Checkpoint) -> dict[str, Tensor]:
     except ConfigError as error:
         raise CheckpointError(f"{found.path / STATE}: {error}. Use another checkpoint.") from None
     unpacked(found, state.num_items)
+    refuse_other("encoder", state.encoder, encoder, found.path)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):  # neither memory nor random numbers are used
-        model = build_model(state.num_items, config.model)
+        model = build_model(state.num_items, config.model, encoder)
     _compare(found, WEIGHTS, found.weights, model.state_dict(), "the weights")
     return dict(model.named_parameters())
 

@@ -26,6 +26,7 @@ from sasrec.config.fields import (
     violations,
 )
 from sasrec.config.mistakes import SHORT, in_words
+from sasrec.config.rules import relations
 from sasrec.config.split_rule import FILES, split_rule
 from sasrec.config.toml_file import tables_of
 from sasrec.errors import ConfigError
@@ -96,6 +97,12 @@ class ModelConfig:
     """Dropout probability at the input, the attention weights and the feed-forward layers."""
     norm: Literal["pre", "post", "original"] = "pre"
     """Placement of LayerNorm in a block; docs/models.md shows the three formulas."""
+    feed_forward: Literal["relu", "swiglu"] = "relu"
+    """Feed-forward layer of a block: two matrices with ReLU between, or three in a gated unit (swiglu)."""
+    feed_forward_width: int = setting(0, Ge(0), Le(_MOST_SIZE))
+    """Width of the hidden layer of the feed-forward layer; 0 for hidden_units."""
+    gated: bool = False
+    """Multiply the output of each attention and feed-forward layer by a learned gate (LiGR); norm must be pre."""
     time: bool = False
     """Use time-interval attention (TiSASRec). The data needs times."""
     time_span: int = setting(256, Ge(1), Le(_MOST_SIZE), OnlyWith("time"))
@@ -106,8 +113,8 @@ class ModelConfig:
     """Use manifold-constrained hyper-connections (mHC) instead of plain residuals; norm must be pre."""
     mhc_expansion_rate: int = setting(4, Ge(1), Le(1_000), OnlyWith("mhc"))
     """Number of residual streams (only with mhc); 1 is the plain residual."""
-    mhc_projection: Literal["sinkhorn", "birkhoff"] = setting("sinkhorn", OnlyWith("mhc"))
-    """Make stream-mixing matrices doubly stochastic: Sinkhorn-Knopp, or a mean of permutations (only with mhc)."""
+    mhc_projection: Literal["sinkhorn", "birkhoff", "orthogonal"] = setting("sinkhorn", OnlyWith("mhc"))
+    """Mixing of streams: doubly stochastic (Sinkhorn-Knopp, or birkhoff: exact), or orthogonal (only with mhc)."""
     mhc_sinkhorn_iter: int = setting(20, Ge(1), Le(_MOST_SIZE), OnlyWith("mhc"), _SINKHORN)
     """How often Sinkhorn-Knopp scales the rows and columns (only with mhc, and mhc_projection sinkhorn)."""
     mhc_init_gate: float = setting(0.01, Ge(-1_000), Le(1_000), OnlyWith("mhc"))
@@ -156,7 +163,7 @@ class TrainingConfig:
     optimizer: Literal["adam", "adamw"] = "adam"
     """Adam, or AdamW, which can decay weights."""
     weight_decay: float = setting(0.0, Ge(0), Le(_MOST), OnlyWith("optimizer", ("adamw",)))
-    """Weight decay of the layers' matrices, not of biases, norms, embeddings and mHC weights (only with adamw)."""
+    """Weight decay of the layers' matrices, not of biases, norms, embeddings and residuals (only with adamw)."""
     schedule: Literal["constant", "step", "cosine"] = "constant"
     """Learning rate: constant, step (times gamma every step_size epochs or steps), cosine (to 0 at num_epochs)."""
     step_size: int = setting(20, Ge(1), Le(_MOST), OnlyWith("schedule", ("step",)))
@@ -230,7 +237,7 @@ class RunConfig:
         split_rule(self.evaluation.split)
         for sentence in violations([self.data, self.model, self.loss, self.training, self.evaluation]):
             raise ConfigError(sentence)
-        for fails, sentence in _relations(self):
+        for fails, sentence in relations(self):
             if fails:
                 raise ConfigError(sentence)
 
@@ -310,52 +317,6 @@ def split_of_files(config: RunConfig) -> RunConfig:
             "or use data without `valid` and `test`."
         )
     return config.replace(split=FILES)
-
-
-def _relations(config: RunConfig) -> list[tuple[bool, str]]:
-    """Rules between two settings. For each rule: whether the settings break it, and the error message."""
-    model, loss, training = config.model, config.loss, config.training
-    data = config.data
-    columns = [name for name in ("user_column", "item_column") if getattr(data, name) is not None]
-    in_order = data.columns and ":" not in data.columns
-    has_time = in_order or data.columns.endswith((":time", ":times")) or ":time," in data.columns
-    columns += ["time_column"] if data.time_column is not None and has_time else []
-    return [
-        (
-            bool(data.columns and columns),
-            f"columns={data.columns!r} names this role, so `{''.join(columns[:1])}` would do nothing. Remove one",
-        ),
-        (
-            bool(data.time_format) and data.time_unit not in ("auto", "iso"),
-            f"time_format={data.time_format} is for dates, and time_unit={data.time_unit} for numbers. Remove one",
-        ),
-        (
-            model.num_heads > 0 and model.hidden_units % model.num_heads != 0,
-            f"`num_heads` ({model.num_heads}) must divide `hidden_units` ({model.hidden_units}); change one",
-        ),
-        (
-            training.accumulate > training.batch_size,
-            f"`accumulate` ({training.accumulate}) must not exceed `batch_size` ({training.batch_size}), because "
-            "each part of a batch needs a user",
-        ),
-        (
-            training.l2_emb == 0 and training.l2_emb_tables != default_of(training, "l2_emb_tables"),
-            "`l2_emb_tables` does nothing with l2_emb=0; use l2_emb=5e-5, or remove `l2_emb_tables`",
-        ),
-        (
-            model.mhc and model.mhc_projection == "birkhoff" and model.mhc_expansion_rate > 4,
-            f"{model.mhc_expansion_rate} streams have too many permutations for birkhoff; "
-            "use mhc_expansion_rate=4 or less, or mhc_projection=sinkhorn",
-        ),
-        (
-            model.mhc and model.norm != "pre",
-            f"mHC is defined for norm=pre only, not norm={model.norm}; use norm=pre, or mhc=False",
-        ),
-        (
-            loss.loss != "ce" and loss.shared and loss.num_negatives == 1,
-            "one negative for a whole batch teaches almost nothing; set num_negatives=256 or more",
-        ),
-    ]
 
 
 def _refuse_other_kinds(parts: dict[str, Any], source: str) -> None:

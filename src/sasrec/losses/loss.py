@@ -13,9 +13,11 @@ from torch import Tensor
 
 from sasrec.batches.loader import DeviceTrainingBatch
 from sasrec.config.settings import LossConfig
+from sasrec.errors import ConfigError
 from sasrec.losses.full import full_cross_entropy, left_out_of, logits_at_once, products_in
 from sasrec.losses.sampled import InChunks, sampled_loss
 from sasrec.models import SequenceModel
+from sasrec.models.own import LossFunction
 
 # Up to this many negatives per position are looked up in one call, together with inputs and targets.
 _FEW = 8
@@ -60,6 +62,19 @@ def training_loss(model: SequenceModel, batch: DeviceTrainingBatch, config: Loss
             loss_of, max(1, chunk), states_PD, targets_PD, vectors
         )
         return loss
+
+
+def own_loss(loss_function: LossFunction, model: SequenceModel, batch: DeviceTrainingBatch) -> Tensor:
+    """Return the loss of a batch, or the share of its part, by a function of the caller: a scalar with gradient.
+
+    Raises: ConfigError if the function returns something else. Remedy: return a scalar tensor.
+    """
+    loss = loss_function(model, batch)
+    constant = isinstance(loss, Tensor) and torch.is_grad_enabled() and not loss.requires_grad
+    if not isinstance(loss, Tensor) or loss.dim() or constant:
+        found = "a constant" if constant else f"{type(loss).__name__} {getattr(loss, 'shape', loss)}"
+        raise ConfigError(f"`loss_function` must return a scalar tensor with gradient, not {found}. Return a sum.")
+    return loss
 
 
 def squares(model: SequenceModel, tables: Literal["items", "all"]) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sasrec.batches.loader import DeviceBatch
 from sasrec.models.interface import SequenceModel
@@ -22,12 +22,20 @@ def stream_diagnostics(model: SequenceModel, batch: DeviceBatch) -> dict[str, li
     Each list contains one number for each sub-layer, from the first to the last. H_res is the matrix with which a
     sub-layer mixes the streams (residual.py).
 
-    - `rows`, `columns`: the largest |sum - 1| over the rows, or columns, of H_res.
+    - `rows`, `columns`: the largest |sum - 1| over the rows, or columns, of H_res. With mhc_projection orthogonal,
+      `orthogonality` takes their place: the largest element of |H_res H_res^T - I|.
     - `diversity`: norm(streams - their mean) / norm(streams), for the streams after the sub-layer.
-    - `gain`: the largest column sum of the product of all H_res up to this sub-layer. The mixing amplifies a
-      gradient on its way back at most by this factor. Mixing cannot amplify activations, because rows sum to 1.
+    - `gain`: the largest column sum of the product of all H_res up to this sub-layer, of absolute values. The
+      mixing amplifies a gradient on its way back at most by this factor, measured by its largest stream. Doubly
+      stochastic mixing cannot amplify activations, because rows sum to 1. Orthogonal mixing preserves their norm,
+      so its gain is at most sqrt(S).
     """
-    measures: dict[str, list[float]] = {"rows": [], "columns": [], "diversity": [], "gain": []}
+    connections = [m for m in model.modules() if isinstance(m, MHCResidual)]
+    if not connections:
+        return {}
+    orthogonal = any(connection.projection == "orthogonal" for connection in connections)
+    errors = ["orthogonality"] if orthogonal else ["rows", "columns"]
+    measures: dict[str, list[float]] = {name: [] for name in (*errors, "diversity", "gain")}
     real_BL = batch.items_BL > 0
     product_NSS: Tensor | None = None
 
@@ -38,14 +46,15 @@ def stream_diagnostics(model: SequenceModel, batch: DeviceBatch) -> dict[str, li
         product_NSS = res_NSS if product_NSS is None else res_NSS @ product_NSS
         streams_NSD = out_BLSD[real_BL]
         deviation_NSD = streams_NSD - streams_NSD.mean(1, keepdim=True)
-        measures["rows"].append(float((res_NSS.sum(2) - 1).abs().max()))
-        measures["columns"].append(float((res_NSS.sum(1) - 1).abs().max()))
+        if orthogonal:
+            identity_SS = torch.eye(connection.streams, device=res_NSS.device)
+            measures["orthogonality"].append(float((res_NSS @ res_NSS.mT - identity_SS).abs().max()))
+        else:
+            measures["rows"].append(float((res_NSS.sum(2) - 1).abs().max()))
+            measures["columns"].append(float((res_NSS.sum(1) - 1).abs().max()))
         measures["diversity"].append(float(deviation_NSD.norm() / streams_NSD.norm()))
-        measures["gain"].append(float(product_NSS.sum(1).max()))
+        measures["gain"].append(float(product_NSS.abs().sum(1).max()))
 
-    connections: list[nn.Module] = [m for m in model.modules() if isinstance(m, MHCResidual)]
-    if not connections:
-        return {}
     handles = [connection.register_forward_hook(watch) for connection in connections]
     was_training = model.training
     try:  # an exception must not leave the model in evaluation mode or with hooks attached

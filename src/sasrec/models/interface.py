@@ -73,7 +73,7 @@ class SequenceModel(nn.Module, ABC):
 def initialise(model: SequenceModel) -> None:
     """Draw all matrices Xavier-normal; set biases and padding rows to 0 (Kang & McAuley 2018).
 
-    The mHC residuals (residual.py) keep the initial values from their own constructor.
+    The residuals (residual.py) keep the initial values from their own constructor.
     """
     for name, parameter in _matrices(model):
         nn.init.xavier_normal_(parameter)
@@ -85,7 +85,7 @@ def initialise(model: SequenceModel) -> None:
 
 
 def _matrices(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield the names and values of all weight matrices, except those of the mHC residuals (residual.py)."""
+    """Yield the names and values of all weight matrices, except those of the residuals (residual.py)."""
     for name, parameter in model.named_parameters():
         if parameter.dim() == 2 and "_residual." not in name:
             yield name, parameter.data

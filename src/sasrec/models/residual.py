@@ -1,11 +1,12 @@
-"""Residual connections: the plain x + F(x), or manifold-constrained hyper-connections (mHC).
+"""Residual connections: plain x + F(x), gated x + g(x) * F(x), or manifold-constrained hyper-connections (mHC).
 
 mHC (Xie et al., arXiv 2512.24880) carries S parallel streams of width D through all sub-layers:
 
     x~     = RMSNorm(vec X), without a learned weight
     H_pre  = sigmoid(a_pre (x~ phi_pre) + b_pre)         weights of the streams in the input of the sub-layer
     H_post = 2 sigmoid(a_post (x~ phi_post) + b_post)    weights of the sub-layer's output in each stream
-    H_res  = Sinkhorn(a_res mat(x~ phi_res) + b_res)     mixing of the streams; rows and columns sum to 1
+    H_res  = Sinkhorn(a_res mat(x~ phi_res) + b_res)     mixing of the streams; rows and columns sum to 1.
+                                                         Other projections: birkhoff, orthogonal (sinkhorn.py)
     X'     = H_res X + H_post^T F(H_pre X)
 
 Streams have the shape (B, L, S, D). The S streams of a position are contiguous in memory, so one matrix product
@@ -19,9 +20,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from sasrec.config.settings import ModelConfig
-from sasrec.models.sinkhorn import birkhoff, permutation_matrices, sinkhorn_knopp
+from sasrec.models.sinkhorn import birkhoff, cayley, permutation_matrices, sinkhorn_knopp
 
 _RMS_EPS = 1e-6
 
@@ -34,6 +36,24 @@ class PlainResidual(nn.Module):
         return x + sub_layer(x)
 
 
+class GatedResidual(nn.Module):
+    """The gated residual of LiGR, x + sigmoid(x W + b) * F(LN(x)) (Borisyuk et al. 2025, arXiv 2502.03417).
+
+    The gate reads the residual stream x itself, before LayerNorm, and has a value for each of the D units. W and b
+    start at 0, so all gates start at 1/2. They use no random numbers: the other weights start as those of the
+    plain network with the same random seed.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_weight = nn.Parameter(torch.zeros(config.hidden_units, config.hidden_units))
+        self.gate_bias = nn.Parameter(torch.zeros(config.hidden_units))
+
+    def forward(self, x_BLD: Tensor, sub_layer: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the sum of x and the gated output of `sub_layer`, (B, L, D)."""
+        return x_BLD + F.linear(x_BLD, self.gate_weight, self.gate_bias).sigmoid() * sub_layer(x_BLD)
+
+
 class MHCResidual(nn.Module):
     """The mHC connection of one sub-layer. Its own arithmetic ignores autocast and uses at least fp32.
 
@@ -44,7 +64,7 @@ class MHCResidual(nn.Module):
     Some maps cannot learn, in the paper's network as in ours. In the first sub-layer all streams are equal, so
     H_res has no effect and LayerNorm undoes the scale of H_pre. In the last sub-layer H_res has no effect, because
     the streams are averaged next and a doubly stochastic matrix preserves their mean. The only gradient of that
-    last H_res comes from the small error of Sinkhorn-Knopp.
+    last H_res comes from the small error of Sinkhorn-Knopp. An orthogonal H_res changes the mean, so it learns.
     """
 
     permutations: Tensor
@@ -58,6 +78,8 @@ class MHCResidual(nn.Module):
             self.register_buffer("permutations", permutation_matrices(streams), persistent=False)
             # Logits of S! permutations; the identity, permutation 0, gets nearly all of the softmax.
             res = torch.full((math.factorial(streams),), -7.0).index_fill(0, torch.tensor([0]), 0.0)
+        elif self.projection == "orthogonal":
+            res = torch.zeros(streams, streams)  # the identity
         else:
             # Weights off the diagonal start at exp(-5) = 0.7 % of those on the diagonal.
             res = 5 * (torch.eye(streams) - 1)
@@ -93,12 +115,16 @@ class MHCResidual(nn.Module):
             if self.projection == "birkhoff":
                 return pre_BLS, post_BLS, birkhoff(res_BLR, self.permutations)
             square_BLSS = res_BLR.view(*x_BLSD.shape[:2], self.streams, self.streams)
+            if self.projection == "orthogonal":
+                return pre_BLS, post_BLS, cayley(square_BLSS)
             return pre_BLS, post_BLS, sinkhorn_knopp(square_BLSS, self.max_iter)
 
 
 def build_residual(config: ModelConfig, index: int) -> nn.Module:
-    """Build the residual of sub-layer `index`: mHC with two or more streams, the plain residual with one."""
-    return MHCResidual(config, index) if streams(config) > 1 else PlainResidual()
+    """Build the residual of sub-layer `index`: mHC with two or more streams; with one, gated or plain."""
+    if streams(config) > 1:
+        return MHCResidual(config, index)
+    return GatedResidual(config) if config.gated else PlainResidual()
 
 
 def streams(config: ModelConfig) -> int:

@@ -1,4 +1,4 @@
-"""Doubly stochastic matrices from logits: approximately (Sinkhorn-Knopp) or exactly (mixtures of permutations)."""
+"""Mixing matrices from logits: doubly stochastic (Sinkhorn-Knopp, mixtures of permutations), or orthogonal."""
 
 from __future__ import annotations
 
@@ -37,6 +37,19 @@ def birkhoff(logits: Tensor, permutations: Tensor) -> Tensor:
     `permutation_matrices`.
     """
     return torch.einsum("...p,pst->...st", logits.softmax(-1), permutations)
+
+
+def cayley(logits: Tensor) -> Tensor:
+    """Return orthogonal matrices (I - A)^-1 (I + A), (..., S, S), of the skew-symmetric A = (Z - Z^T) / 2.
+
+    Z is `logits`, (..., S, S); Z = 0 gives the identity. The results are rotations without the eigenvalue -1
+    (Cayley 1846; arXiv 2602.18308 uses the transform for residuals). I - A always has an inverse, because the
+    eigenvalues of A are imaginary. Rounding errors grow with the size of the logits.
+    """
+    identity_SS = torch.eye(logits.shape[-1], dtype=logits.dtype, device=logits.device)
+    # (I - A)^-1 (I + A) = 2 (I - A)^-1 - I. Unlike inv, inv_ex does not make the host wait for a GPU.
+    inverse: Tensor = torch.linalg.inv_ex(identity_SS - (logits - logits.mT) / 2)[0]
+    return 2 * inverse - identity_SS
 
 
 def permutation_matrices(size: int) -> Tensor:

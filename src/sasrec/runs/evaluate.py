@@ -28,6 +28,7 @@ from sasrec.evaluation.metrics import CUTOFFS, Metrics
 from sasrec.events.report import summary
 from sasrec.files import file_digest, write_whole
 from sasrec.models import SequenceModel
+from sasrec.models.own import Encoder
 from sasrec.ranking.recommender import Recommender
 from sasrec.ranking.scorers import ModelScorer
 from sasrec.runs.folder import RunFolder
@@ -48,16 +49,18 @@ def load(
     device: str = "auto",
     dataset: Dataset | str | Path | None = None,
     checkpoint: str | Path | None = None,
+    encoder: Encoder | None = None,
 ) -> Recommender:
     """Load a trained run, or an export, for recommendations.
 
     `checkpoint`: the folder of a checkpoint to use instead of the best one. `dataset`: a prepared folder or
-    Dataset with the same data, if the data of the run has moved.
+    Dataset with the same data, if the data of the run has moved. `encoder`: the class that `train` was given, if
+    the run has a model of your own.
 
     Raises: CheckpointError or DataError if a part is missing, damaged, or belongs to other data. Remedy: name the
-    right checkpoint or data set.
+    right checkpoint or data set. ConfigError if the model is of another class. Remedy: pass it as `encoder`.
     """
-    return _loaded(RunFolder(run), device, dataset, checkpoint)[0]
+    return _loaded(RunFolder(run), device, dataset, checkpoint, encoder)[0]
 
 
 def _loaded(
@@ -65,6 +68,7 @@ def _loaded(
     device: str,
     dataset: Dataset | str | Path | None,
     checkpoint: str | Path | None,
+    encoder: Encoder | None,
     *,
     measuring: bool = False,
 ) -> tuple[Recommender, store.Checkpoint]:
@@ -80,7 +84,7 @@ def _loaded(
         )
     if checkpoint is None and not measuring:
         refuse_changed(folder.path, "checkpoint")
-    found = checkpoint_at(Path(checkpoint) if checkpoint else folder.path)
+    found = checkpoint_at(Path(checkpoint) if checkpoint else folder.path, encoder)
     _warn_of_edits(folder, config_of(found))
     data: Dataset | None = None
     # An export has its own catalogue and no data set, unless the caller names one.
@@ -89,7 +93,7 @@ def _loaded(
         data = named or folder.dataset()
         check_data(found, data)
     items = data.catalogue if data is not None else _exported_items(folder.items_file, found)
-    model = model_of(found, len(items)).to(pick_device(device))
+    model = model_of(found, len(items), encoder).to(pick_device(device))
     recommender = recommender_of(found, model, items, data)
     _warm_up(recommender)
     return recommender, found
@@ -143,6 +147,7 @@ def evaluate(
     device: str = "auto",
     dataset: Dataset | str | Path | None = None,
     checkpoint: str | Path | None = None,
+    encoder: Encoder | None = None,
     test: Any = None,
     details: bool = False,
     k: Sequence[int] = (),
@@ -157,7 +162,7 @@ def evaluate(
     earlier events in the run's data and in the file. The metrics are returned and not written to RUN.
 
     `details`: on test, also measure coverage, novelty and diversity of the top-10 lists, and the metrics by slices
-    of the targets. `k`: more cut-offs, such as [3, 100], for NDCG, HR and MRR. `dataset`: see `load`.
+    of the targets. `k`: more cut-offs, such as [3, 100], for NDCG, HR and MRR. `dataset`, `encoder`: see `load`.
 
     Returns {SPLIT: {"full": {"ndcg@10": …}, "sampled": {…}}, "baselines": {NAME: {SPLIT: …}}, "protocol": see
     evaluation/card.py}, where SPLIT is "valid" or "test". A split without targets is omitted. With `details`,
@@ -175,7 +180,7 @@ def evaluate(
         # A named checkpoint may not be the run's best, so its metrics stay out of the run's files. A file is not
         # the run's test.
         log = RunLog.of_run(None if only_returned else folder.log_file, log or RunLog(None))
-        recommender, found = _loaded(folder, device, dataset, checkpoint, measuring=True)
+        recommender, found = _loaded(folder, device, dataset, checkpoint, encoder, measuring=True)
         config = config_of(found)
         run_data = recommender.data
         assert run_data is not None, "only an export has no data"

@@ -11,17 +11,20 @@ from sasrec.checkpoint.restore import checkpoint_at, config_of
 from sasrec.errors import ConfigError
 from sasrec.files import file_digest
 from sasrec.locks import OWN_FILES, is_claimed, only_writer
+from sasrec.models.own import Encoder
 from sasrec.runs.evaluate import ITEMS_DIGEST, load
 from sasrec.runs.folder import RunFolder
 
 _OWN = OWN_FILES | {"items.parquet", "checkpoints"}  # what an interrupted export has
 
 
-def export(run_dir: str | Path, output: str | Path) -> Path:
+def export(run_dir: str | Path, output: str | Path, *, encoder: Encoder | None = None) -> Path:
     """Write the best checkpoint of a run (without its optimizer) and its catalogue to the new folder `output`.
 
     `sasrec.load(output)` recommends for histories as the run does, with bit-identical scores. An export contains
     no users and no events, so it cannot recommend by user id, be evaluated or be trained further.
+
+    `encoder`: see `load`; whoever loads the export needs the class too.
 
     Raises: ConfigError if `output` is not empty. Remedy: name another folder. The errors of `load`.
     """
@@ -30,8 +33,8 @@ def export(run_dir: str | Path, output: str | Path) -> Path:
     interrupted = begun and {each.name for each in folder.path.iterdir()} <= _OWN
     if folder.path.is_file() or (folder.path.exists() and any(folder.path.iterdir()) and not interrupted):
         raise ConfigError(f"{folder.path} is a file or a folder that is not empty. Name another folder.")
-    best = checkpoint_at(Path(run_dir))
-    recommender = load(run_dir, device="cpu", checkpoint=best.path)
+    best = checkpoint_at(Path(run_dir), encoder)
+    recommender = load(run_dir, device="cpu", checkpoint=best.path, encoder=encoder)
     with only_writer(folder.path, "exporting"):
         shutil.rmtree(folder.checkpoints, ignore_errors=True)
         recommender.items.save(folder.items_file)

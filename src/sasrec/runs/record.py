@@ -15,6 +15,7 @@ from sasrec.data.dataset import Dataset
 from sasrec.data.splits import Split
 from sasrec.evaluation.card import code_version
 from sasrec.files import file_digest
+from sasrec.models.own import OwnCode
 from sasrec.runtime.device import surroundings
 from sasrec.runtime.ranks import same_on_every_rank, world
 from sasrec.training.trainer import TrainingState
@@ -27,6 +28,7 @@ def record(
     split: Split,
     config: RunConfig,
     device: torch.device,
+    own: OwnCode,
 ) -> dict[str, Any]:
     """Return the content of state.json of a checkpoint."""
     return {
@@ -38,6 +40,7 @@ def record(
         "num_items": data.num_items,
         "data_hash": data.data_hash,
         **serving_state(split),
+        **own.names(),
         "ranks": world(),
         "config": dataclasses.asdict(config),
         "versions": {"sasrec": version("sasrec"), "torch": torch.__version__},

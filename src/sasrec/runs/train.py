@@ -19,7 +19,6 @@ from sasrec.checkpoint.restore import (
     newest,
     put_weights,
 )
-from sasrec.config.fields import default_of
 from sasrec.config.settings import MAY_CHANGE_ON_RESUME, ModelConfig, RunConfig, split_of_files
 from sasrec.data.dataset import Dataset
 from sasrec.data.splits import Split, check_files, split_events
@@ -30,11 +29,13 @@ from sasrec.evaluation.target_ranks import target_ranks
 from sasrec.events.inputs import without_password
 from sasrec.events.report import summary
 from sasrec.models import SequenceModel, build_model
+from sasrec.models.own import Encoder, LossFunction, OwnCode
 from sasrec.ranking.recommender import Recommender
 from sasrec.ranking.scorers import ModelScorer
 from sasrec.runs.evaluate import measure, recommender_of
 from sasrec.runs.folder import RunFolder
 from sasrec.runs.record import check_ranks, other_surroundings, record
+from sasrec.runs.refusals import refuse_to_train
 from sasrec.runs.seal import unseal
 from sasrec.runtime.device import deterministic, own_generators, pick_device
 from sasrec.runtime.log import RunLog
@@ -54,6 +55,8 @@ def train(
     log: RunLog | None = None,
     local_copy: Path | None = None,
     start_from: str | Path | None = None,
+    encoder: Encoder | None = None,
+    loss_function: LossFunction | None = None,
     **settings: Any,
 ) -> Recommender:
     """Train a model in the new run folder `train_dir`; return the checkpoint with the best validation NDCG@10.
@@ -67,6 +70,9 @@ def train(
     `start_from`: a checkpoint, or a run, whose best weights become the initial weights (warm start). Its data,
     split and model settings (except dropout_rate, mhc_sinkhorn_iter, mhc_init_gate) must be those of this run.
     `local_copy`: a file or folder to read instead of downloading a public data set.
+    `encoder`, `loss_function`: a model and a loss of your own (docs/how-to-own-model.md). `encoder` is a subclass
+    of SequenceModel; `loss_function(model, batch)` returns a scalar. Checkpoints record their names, and `resume`
+    and `load` need them again.
     If torchrun restarts the processes after a failure, they resume the run that the same launch started.
 
     Raises: ConfigError if `train_dir` already contains a run, or a setting is wrong. CheckpointError or
@@ -74,40 +80,61 @@ def train(
     if the loss is not finite. Each message names the remedy. KeyboardInterrupt after Ctrl-C, once the weights are
     saved; `resume` continues such a run.
     """
-    config = _asked(data, recipe, settings, own_files=valid is not None or test is not None)
+    own = OwnCode(encoder, loss_function)
+    config = _asked(data, recipe, settings, own, own_files=valid is not None or test is not None)
     folder = RunFolder(train_dir)
     device = pick_device(config.training.device)
     with joined(device.type), folder.writing("training"), deterministic(config.training.deterministic):
         check_ranks(config)
         if restarted() and from_main("began", lambda: folder.launch() if folder.can_resume() else ""):
-            return _resumed(config, {}, folder, device, folder.log(log))
+            return _resumed(config, {}, folder, device, folder.log(log), own)
         if folder.can_resume():
             raise ConfigError(
                 f"{folder.path} already holds a run. Continue it with `resume`, or name another `train_dir`."
             )
         log = folder.log(log)
         dataset, config = _prepared((data, valid, test), config, folder, log, local_copy)
-        start = None if start_from is None else checkpoint_at(Path(start_from))
-        log.event(
-            "start",
-            data_hash=dataset.data_hash,
-            ranks=world(),
-            launch=launch_id(),
-            start_from=start and str(start.path.absolute()),
-            config=dataclasses.asdict(config),
-        )
-        # The initial weights must depend on the seed alone, not on what the caller drew before.
-        with own_generators(device):
-            torch.manual_seed(config.training.seed)
-            model = build_model(dataset.num_items, config.model)
-            if start is not None:
-                _start_from(start, model, dataset, config)
-            check_ranks(config, dataset, start)
-            return _fitted(model.to(device), dataset, config, folder, log)
+        return _begun(dataset, config, folder, device, log, own, start_from)
+
+
+def _begun(
+    data: Dataset,
+    config: RunConfig,
+    folder: RunFolder,
+    device: torch.device,
+    log: RunLog,
+    own: OwnCode,
+    start_from: str | Path | None,
+) -> Recommender:
+    """Train the new run in `folder` from random weights, or from those of the checkpoint `start_from`."""
+    own.check(data.num_items, config.model)
+    start = None if start_from is None else checkpoint_at(Path(start_from), own.encoder)
+    log.event(
+        "start",
+        data_hash=data.data_hash,
+        ranks=world(),
+        launch=launch_id(),
+        start_from=start and str(start.path.absolute()),
+        config=dataclasses.asdict(config),
+        **own.names(),
+    )
+    # The initial weights must depend on the seed alone, not on what the caller drew before.
+    with own_generators(device):
+        torch.manual_seed(config.training.seed)
+        model = build_model(data.num_items, config.model, own.encoder)
+        if start is not None:
+            _start_from(start, model, data, config)
+        check_ranks(config, data, start, {"own code": str(own.names())})
+        return _fitted(model.to(device), data, config, folder, log, own)
 
 
 def _asked(
-    data: Any, recipe: str | Path | RunConfig | None, settings: dict[str, Any], *, own_files: bool
+    data: Any,
+    recipe: str | Path | RunConfig | None,
+    settings: dict[str, Any],
+    own: OwnCode,
+    *,
+    own_files: bool,
 ) -> RunConfig:
     """Return the settings of a new run. `own_files`: there are own validation or test events.
 
@@ -120,7 +147,7 @@ def _asked(
     config = config.replace(
         **settings, dataset=without_password(str(data)) if isinstance(data, str | Path) else ""
     )
-    _refuse_to_train(config, new=True)
+    refuse_to_train(config, own, new=True)
     return split_of_files(config) if own_files else config
 
 
@@ -129,6 +156,8 @@ def resume(
     *,
     recipe: str | Path | RunConfig | None = None,
     log: RunLog | None = None,
+    encoder: Encoder | None = None,
+    loss_function: LossFunction | None = None,
     **settings: Any,
 ) -> Recommender:
     """Continue a run from its newest undamaged checkpoint. The result is bit-identical to an uninterrupted run.
@@ -137,6 +166,7 @@ def resume(
     unless the schedule is cosine, max_minutes, patience), save_minutes, device and the diagnostics
     (diagnose_every, show_shapes, tensorboard, detect_anomaly). They may also name the new place of the prepared
     data. A run that has ended is measured again; if its limits were raised, it is trained further first.
+    `encoder`, `loss_function`: those that `train` was given.
 
     Raises: CheckpointError if the run has no checkpoint, or the data changed. Remedy: start a new run, or
     name the right data. ConfigError if another setting differs. Remedy: keep the value of the run.
@@ -156,30 +186,8 @@ def resume(
     training = (recipe or folder.config()).replace(**settings).training
     device = pick_device(training.device)
     with joined(device.type), folder.writing("training"), deterministic(training.deterministic):
-        return _resumed(recipe, settings, folder, device, folder.log(log))
-
-
-def _refuse_to_train(config: RunConfig, *, new: bool) -> None:
-    """Refuse settings that must not be trained with. An existing run with such settings can still be evaluated.
-
-    `new`: the training is new, not resumed; more settings are refused then.
-
-    Raises: ConfigError. Remedy: the message says which setting to change or remove.
-    """
-    model, training = config.model, config.training
-    of_streams = ("mhc_projection", "mhc_sinkhorn_iter", "mhc_init_gate")
-    if new and model.mhc_expansion_rate == 1:
-        for name in of_streams:
-            if getattr(model, name) != default_of(model, name):
-                raise ConfigError(
-                    f"`{name}` does nothing with mhc_expansion_rate 1, because one stream is the plain residual. "
-                    f"Remove `{name}`."
-                )
-    if training.detect_anomaly and training.precision == "fp16":
-        raise ConfigError(
-            "detect_anomaly would stop at the overflows by which fp16 finds its scale; "
-            "use detect_anomaly=False, precision=bf16 or precision=fp32."
-        )
+        own = OwnCode(encoder, loss_function)
+        return _resumed(recipe, settings, folder, device, folder.log(log), own)
 
 
 def _start_from(start: store.Checkpoint, model: SequenceModel, data: Dataset, config: RunConfig) -> None:
@@ -211,13 +219,19 @@ def _start_from(start: store.Checkpoint, model: SequenceModel, data: Dataset, co
 
 
 def _resumed(
-    recipe: RunConfig | None, settings: dict[str, Any], folder: RunFolder, device: torch.device, log: RunLog
+    recipe: RunConfig | None,
+    settings: dict[str, Any],
+    folder: RunFolder,
+    device: torch.device,
+    log: RunLog,
+    own: OwnCode,
 ) -> Recommender:
     """Continue the run in `folder`; every rank calls this function. See `resume` for the arguments and errors."""
     # Rank 0 chooses the checkpoint, so all ranks load the same one.
-    found = store.load(folder.checkpoints / from_main("checkpoint", lambda: newest(folder.checkpoints, log.say)))
+    name = from_main("checkpoint", lambda: newest(folder.checkpoints, log.say, own))
+    found = store.load(folder.checkpoints / name)
     config = _resumed_config(config_of(found), recipe, settings)
-    _refuse_to_train(config, new=False)
+    refuse_to_train(config, own, new=False)
     data = folder.dataset(config)
     check_data(found, data)
     check_ranks(config, data, found)
@@ -230,7 +244,8 @@ def _resumed(
     if note := other_surroundings(found, device):
         log.say(note)
     with own_generators(device):
-        return _fitted(model_of(found, data.num_items).to(device), data, config, folder, log, found)
+        model = model_of(found, data.num_items, own.encoder).to(device)
+        return _fitted(model, data, config, folder, log, own, found)
 
 
 def _resumed_config(began: RunConfig, recipe: RunConfig | None, settings: dict[str, Any]) -> RunConfig:
@@ -308,6 +323,7 @@ def _fitted(
     config: RunConfig,
     folder: RunFolder,
     log: RunLog,
+    own: OwnCode,
     resumed: store.Checkpoint | None = None,
 ) -> Recommender:
     """Train to a limit or early stopping, measure the best checkpoint, and return its Recommender."""
@@ -327,13 +343,15 @@ def _fitted(
 
     def save(state: TrainingState, score: float | None, optimizer: dict[str, torch.Tensor]) -> None:
         if rank() == 0:
-            state_json = record(state, score, data, split, config, model.device)
+            state_json = record(state, score, data, split, config, model.device, own)
             store.save(folder.checkpoints, dict(model.state_dict()), state_json, optimizer)
             store.prune(folder.checkpoints, log.say)
 
     if warning := schedule_warning(config.training, len(batches.plan(0))):
         log.say(f"warning: {warning}")
-    trainer = Trainer(model, batches, config, validate=validate, save=save, log=log)
+    trainer = Trainer(
+        model, batches, config, validate=validate, save=save, log=log, loss_function=own.loss_function
+    )
     if resumed is not None:
         try:
             trainer.restore(TrainingState(**resumed.need("training")), resumed.optimizer)
@@ -343,7 +361,7 @@ def _fitted(
                 f"({error}). Use another checkpoint."
             ) from None
     trainer.fit()
-    return _measured(model, data, split, folder, log)
+    return _measured(model, data, split, folder, log, own)
 
 
 def _announce(
@@ -361,9 +379,11 @@ def _announce(
         log.show_in_tensorboard(step)
 
 
-def _measured(model: SequenceModel, data: Dataset, split: Split, folder: RunFolder, log: RunLog) -> Recommender:
+def _measured(
+    model: SequenceModel, data: Dataset, split: Split, folder: RunFolder, log: RunLog, own: OwnCode
+) -> Recommender:
     """Load the best checkpoint, measure it if validation or test has a target, and return its Recommender."""
-    best = checkpoint_at(folder.path)
+    best = checkpoint_at(folder.path, own.encoder)
     check_ranks(config_of(best), data, best)  # other machines may have an old copy of the folder
     put_weights(best, model)
     # The recommender outlives training: without the gradients, and without the compiled encoder, which is bound to

@@ -249,15 +249,18 @@ def _settings(config: RunConfig, folder: RunFolder) -> str:
     """The settings that affect the weights, as JSON, except the seed, the data and the split."""
     parts = dataclasses.asdict(config)
     training = {name: value for name, value in parts["training"].items() if name not in ("seed", *KEEP_WEIGHTS)}
-    return json.dumps([parts["model"], parts["loss"], training, _started_from(folder)])
+    return json.dumps([parts["model"], parts["loss"], training, _began(folder)])
 
 
-def _started_from(folder: RunFolder) -> str | None:
-    """The checkpoint from which a run took its initial weights, according to its log; None for random weights."""
-    checkpoint = None
+def _began(folder: RunFolder) -> list[str | None]:
+    """What decides weights beside the settings, according to the log of a run.
+
+    It is the checkpoint with the initial weights, and the names of an encoder and a loss function of one's own.
+    """
+    start: dict[str, Any] = {}
     for event in folder.events():
-        checkpoint = event.get("start_from") if event["event"] == "start" else checkpoint
-    return checkpoint
+        start = event if event["event"] == "start" else start
+    return [start.get(name) for name in ("start_from", "encoder", "loss_function")]
 
 
 def check_alike(first: Scored, other: Scored, candidates: Candidates) -> None:

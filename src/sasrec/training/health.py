@@ -8,13 +8,25 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from sasrec.errors import TrainingError
+from sasrec.errors import ConfigError, TrainingError
 from sasrec.models import SequenceModel
 
 
 def gradient_norm(model: SequenceModel) -> Tensor:
     """The L2 norm of all gradients together, a scalar tensor on the model's device."""
     return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+
+
+def refuse_unused(model: SequenceModel) -> None:
+    """Raise ConfigError if a parameter got no gradient in the first step, so that Adam would have no state for it.
+
+    This concerns own encoders and losses. Remedy: use the parameter, or make it a buffer.
+    """
+    if unused := [name for name, parameter in model.named_parameters() if parameter.grad is None]:
+        raise ConfigError(
+            f"the loss does not depend on the parameter {unused[0]} of {type(model).__name__}. Use the parameter, "
+            "remove it, or make it a buffer."
+        )
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:
@@ -87,6 +99,7 @@ def _watch(
 
     def hook_of(name: str) -> Callable[[nn.Module, object, object], None]:
         def hook(module: nn.Module, inputs: object, output: object) -> None:
+            output = output[0] if isinstance(output, tuple) and output else output  # nn.GRU also returns its state
             if isinstance(output, Tensor):
                 see(name, module, output)
 

@@ -15,7 +15,7 @@ def build_optimizer(model: SequenceModel, config: TrainingConfig) -> torch.optim
     """Make the optimizer. On CPU and CUDA it is fused, so an update passes over the embedding table only once.
 
     With AdamW, `weight_decay` applies only to the matrices of layers, not to biases, norms, embeddings or the
-    weights of mHC.
+    weights of gated and mHC residuals.
     """
     decayed: list[Tensor] = []
     others: list[Tensor] = []

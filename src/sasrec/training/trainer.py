@@ -18,9 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 from sasrec.batches.batches import TrainingBatches
 from sasrec.batches.loader import DeviceTrainingBatch, Loader
 from sasrec.config.settings import RunConfig
-from sasrec.losses.loss import squares, training_loss
+from sasrec.losses.loss import own_loss, squares, training_loss
 from sasrec.models import SequenceModel
 from sasrec.models.diagnostics import stream_diagnostics
+from sasrec.models.own import LossFunction
 from sasrec.runtime.device import seed_generators
 from sasrec.runtime.log import Bar, RunLog
 from sasrec.runtime.ranks import from_main, progress, rank, sum_over_ranks, under_torchrun, world
@@ -61,15 +62,18 @@ class TrainingState:
 class _Loss(nn.Module):
     """The loss of a batch as a module, because DistributedDataParallel can only wrap a module."""
 
-    def __init__(self, model: SequenceModel, config: RunConfig) -> None:
+    def __init__(self, model: SequenceModel, config: RunConfig, own: LossFunction | None) -> None:
         super().__init__()
-        self.model, self.config = model, config
+        self.model, self.config, self._own = model, config, own
 
     def forward(self, batch: DeviceTrainingBatch, l2_emb: float) -> tuple[Tensor, Tensor]:
         """Return two scalars: the loss without gradient (to log), and the loss plus L2 penalty (to minimise)."""
         kind = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.config.training.precision]
         with torch.autocast(self.model.device.type, kind, enabled=kind is not None):
-            loss = training_loss(self.model, batch, self.config.loss)
+            if self._own is None:
+                loss = training_loss(self.model, batch, self.config.loss)
+            else:
+                loss = own_loss(self._own, self.model, batch)
         penalty = l2_emb * squares(self.model, self.config.training.l2_emb_tables) if l2_emb > 0 else 0.0
         return loss.detach(), loss + penalty
 
@@ -89,16 +93,18 @@ class Trainer:
         validate: Callable[[], float | None],
         save: Callable[[TrainingState, float | None, dict[str, Tensor]], None],
         log: RunLog,
+        loss_function: LossFunction | None = None,
     ) -> None:
         """Prepare the optimizer and the loader.
 
         `validate()` returns the score to maximise, or None if the split has no validation target.
         `save(state, score, optimizer)` writes a checkpoint of the current weights; score is None if the weights
-        were not validated.
+        were not validated. `loss_function` replaces the loss of the settings.
         """
         self.model, self.batches, self.config = model, batches, config
         self.state = TrainingState()
         self._validate, self._save, self._log = validate, save, log
+        self._loss_function = loss_function
         self._optimizer = build_optimizer(model, config.training)
         self._scaler = torch.amp.GradScaler(model.device.type, enabled=config.training.precision == "fp16")
         self._epoch_loss = torch.zeros(())
@@ -126,7 +132,7 @@ class Trainer:
         second signal raises at once without saving, since an update may be incomplete (not under torchrun).
         """
         training, state = self.config.training, self.state
-        module = _Loss(self.model, self.config)
+        module = _Loss(self.model, self.config, self._loss_function)
 
         def trial() -> Any:
             """Compute the loss of one part (micro-batch) of the first batch, without an update of the weights."""
@@ -237,6 +243,8 @@ class Trainer:
                 loss, penalised = self._loss_of(batch, training.l2_emb if index == rank() == 0 else 0.0)
                 shared[0] += loss
                 self._backward(penalised, loss)
+        if state.step == 0:
+            health.refuse_unused(self.model)
         shared[1] = pending()
         if rank() == 0:  # clocks differ, so only the clock of rank 0 counts
             now = time.monotonic()
@@ -285,7 +293,7 @@ class Trainer:
         parts = self.config.training.accumulate * world()
         for part in range(rank(), parts, world()):
             batch = self._loader.batch(self.state.epoch, self.state.epoch_step, part, parts)
-            _Loss(self.model, self.config)(batch, 0.0)
+            _Loss(self.model, self.config, self._loss_function)(batch, 0.0)
 
     def _may_overflow(self) -> bool:
         """Whether a gradient that is not finite may be an fp16 overflow, which a lower loss scale can avoid."""

@@ -25,7 +25,7 @@ OTHER = {
     "num_heads": 1, "dropout_rate": 0.3, "gbce_t": 0.25, "label_smoothing": 0.05, "gamma": 0.9, "device": "cpu",
     "duplicates": "first", "time_unit": "ms", "norm": "post", "interval_unit": "history", "step_unit": "steps",
     "mhc_projection": "birkhoff", "loss": "bce", "negatives": "popularity", "windows": "random",
-    "optimizer": "adamw", "columns": "user,item,-,time", "time_format": "%d.%m.%Y", "missing": "?",
+    "feed_forward": "swiglu", "optimizer": "adamw", "columns": "user,item,-,time", "time_format": "%d.%m.%Y", "missing": "?",
     "schedule": "cosine", "precision": "bf16", "hidden_units": 32, "l2_emb_tables": "all",
 }  # fmt: skip
 

@@ -77,6 +77,20 @@ def test_a_saved_recipe_loads_equal(tmp_path: Path) -> None:
         ({"mhc": True, "norm": "post"}, "mHC is defined for norm=pre only, not norm=post"),
         ({"mhc": True, "mhc_expansion_rate": 0}, "`mhc_expansion_rate` must be at least 1"),
         ({"mhc_sinkhorn_iter": 5}, "`mhc_sinkhorn_iter` does nothing without `mhc`"),
+        ({"mhc_projection": "orthogonal"}, "`mhc_projection` does nothing without `mhc`; use mhc=True"),
+        (
+            {"mhc": True, "mhc_projection": "orthogonal", "mhc_sinkhorn_iter": 5},
+            "`mhc_sinkhorn_iter` does nothing with mhc_projection=orthogonal; use mhc_projection=sinkhorn",
+        ),
+        ({"gated": True, "mhc": True}, "gated=True and mhc=True are two kinds of residual; use mhc=False"),
+        (
+            {"gated": True, "norm": "post"},
+            "gated residual is defined for norm=pre only, not norm=post; use norm=pre",
+        ),
+        ({"gated": True, "norm": "original"}, "gated residual is defined for norm=pre only, not norm=original"),
+        ({"feed_forward": "gelu"}, "feed_forward"),
+        ({"feed_forward_width": -1}, "`feed_forward_width` must be at least 0 and at most 1,000,000, not -1"),
+        ({"feed_forward_width": 2_000_000}, "`feed_forward_width` must be at least 0 and at most 1,000,000"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_by_name(setting: dict[str, object], message: str) -> None:

@@ -17,8 +17,8 @@ from sasrec.config.settings import LossConfig, ModelConfig
 from sasrec.data.splits import split_events
 from sasrec.losses.loss import training_loss
 from sasrec.models import SequenceModel, build_model
-from sasrec.models.residual import MHCResidual
-from sasrec.models.sinkhorn import birkhoff, permutation_matrices, sinkhorn_knopp
+from sasrec.models.residual import GatedResidual, MHCResidual
+from sasrec.models.sinkhorn import birkhoff, cayley, permutation_matrices, sinkhorn_knopp
 from tests.synthetic import chain_frame, dataset, random_lists
 
 ITEMS = 30
@@ -68,6 +68,29 @@ def test_means_of_permutations_are_doubly_stochastic_whatever_the_logits(streams
         assert (matrices.sum(axis) - 1).abs().max() < 1e-12
     assert matrices.min() >= 0
     assert matrices.var((0, 1)).min() > 1e-3
+
+
+@pytest.mark.parametrize("streams", [2, 3, 4, 8])
+def test_the_cayley_transform_gives_rotations_and_its_gradient_is_right(streams: int) -> None:
+    torch.manual_seed(0)
+    logits = (3 * torch.randn(5, 20, streams, streams, dtype=torch.float64)).requires_grad_()
+    matrices = cayley(logits)
+    identity = torch.eye(streams, dtype=torch.float64)
+    assert (matrices @ matrices.mT - identity).abs().max() < 1e-12
+    assert (torch.linalg.det(matrices) - 1).abs().max() < 1e-12
+    skew = (logits - logits.mT) / 2
+    assert ((identity - skew) @ matrices - (identity + skew)).abs().max() < 1e-12
+    assert torch.equal(cayley(torch.zeros(1, streams, streams)), torch.eye(streams).unsqueeze(0))
+    assert torch.autograd.gradcheck(cayley, logits[0, :2].detach().requires_grad_())
+
+
+def test_huge_logits_give_finite_orthogonal_matrices() -> None:
+    torch.manual_seed(0)
+    logits = (1e3 * (2 * torch.rand(500, 4, 4) - 1)).requires_grad_()
+    matrices = cayley(logits)
+    matrices.sum().backward()
+    assert (matrices @ matrices.mT - torch.eye(4)).abs().max() < 1e-3
+    assert logits.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -123,7 +146,8 @@ def trained(model: SequenceModel, steps: int) -> SequenceModel:
 @pytest.mark.parametrize("time", [False, True])
 @pytest.mark.parametrize(
     ("streams", "projection"),
-    [(2, "sinkhorn"), (4, "sinkhorn"), (8, "sinkhorn"), (2, "birkhoff"), (4, "birkhoff")],
+    [(2, "sinkhorn"), (4, "sinkhorn"), (8, "sinkhorn"), (2, "birkhoff"), (4, "birkhoff")]
+    + [(streams, "orthogonal") for streams in (2, 4, 8)],
 )
 def test_at_the_start_it_is_the_plain_network(streams: int, projection: str, time: bool) -> None:
     with_mhc, plain = models(streams, time=time, projection=projection)
@@ -136,7 +160,7 @@ def test_one_stream_is_the_plain_residual_exactly() -> None:
     assert torch.equal(states(with_mhc), states(plain))
 
 
-@pytest.mark.parametrize("projection", ["sinkhorn", "birkhoff"])
+@pytest.mark.parametrize("projection", ["sinkhorn", "birkhoff", "orthogonal"])
 def test_every_parameter_of_the_maps_learns(projection: str) -> None:
     model = trained(models(4, projection=projection)[0], steps=3)
     for name, parameter in model.named_parameters():
@@ -147,7 +171,7 @@ def test_every_parameter_of_the_maps_learns(projection: str) -> None:
             assert parameter.grad.abs().max() > 1e-8, name
 
 
-@pytest.mark.parametrize("projection", ["sinkhorn", "birkhoff"])
+@pytest.mark.parametrize("projection", ["sinkhorn", "birkhoff", "orthogonal"])
 def test_streams_part_company_and_their_mixing_matters_after_training(
     monkeypatch: pytest.MonkeyPatch, projection: str
 ) -> None:
@@ -216,8 +240,9 @@ def test_the_gain_over_many_layers_stays_bounded() -> None:
     assert product.sum(0).max() < 1.3
 
 
-def test_the_maps_stay_in_fp32_under_autocast() -> None:
-    connection = MHCResidual(ModelConfig(hidden_units=8, mhc=True), 0)
+@pytest.mark.parametrize("projection", ["sinkhorn", "orthogonal"])
+def test_the_maps_stay_in_fp32_under_autocast(projection: str) -> None:
+    connection = MHCResidual(ModelConfig(hidden_units=8, mhc=True, mhc_projection=projection), 0)
     torch.nn.init.normal_(connection.phi)
     x_BLSD = torch.randn(2, 3, 4, 8)
     expected = connection.maps(x_BLSD)
@@ -229,6 +254,42 @@ def test_the_maps_stay_in_fp32_under_autocast() -> None:
         assert torch.equal(one, other)
     assert out.dtype == torch.float32
     assert out.isfinite().all()
+
+
+def test_the_gated_residual_is_its_formula_and_reads_x_before_the_norm() -> None:
+    torch.manual_seed(0)
+    connection = GatedResidual(ModelConfig(hidden_units=8)).double()
+    x_BLD = torch.randn(2, 3, 8, dtype=torch.float64)
+    assert torch.equal(connection(x_BLD, torch.sin), x_BLD + torch.sin(x_BLD) / 2), "all gates start at 1/2"
+    torch.nn.init.normal_(connection.gate_weight)
+    torch.nn.init.normal_(connection.gate_bias)
+    gates = 1 / (1 + (-(x_BLD @ connection.gate_weight.T + connection.gate_bias)).exp())
+    assert (connection(x_BLD, torch.sin) - (x_BLD + gates * torch.sin(x_BLD))).abs().max() < 1e-12
+
+
+def test_the_gates_learn_and_the_other_weights_start_as_those_of_the_plain_network() -> None:
+    built = []
+    for gated in (True, False):
+        torch.manual_seed(3)
+        built.append(build_model(ITEMS, ModelConfig(maxlen=10, hidden_units=16, dropout_rate=0.0, gated=gated)))
+    gated_model, plain = built
+    for name, parameter in plain.named_parameters():
+        assert torch.equal(dict(gated_model.named_parameters())[name], parameter), name
+    for name, parameter in trained(gated_model, steps=3).named_parameters():
+        if "_residual." in name:
+            assert parameter.abs().max() > 1e-3, name
+
+
+def test_diagnostics_of_orthogonal_mixing_measure_orthogonality(tmp_path: Path) -> None:
+    settings = {"maxlen": 8, "hidden_units": 8, "num_epochs": 3, "batch_size": 16, "lr": 1e-2}
+    mixing = {"mhc": True, "mhc_projection": "orthogonal"}
+    sasrec.train(chain_frame(), tmp_path / "run", diagnose_every=2, **settings, **mixing)
+    events = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    last = [event for event in events if event["event"] == "diagnostics"][-1]
+    assert "rows" not in last
+    assert [len(last[key]) for key in ("orthogonality", "diversity", "gain")] == [4] * 3
+    assert max(last["orthogonality"]) < 1e-5
+    assert 1 < max(last["gain"]) <= 2.0001, "at most the root of four streams"
 
 
 def test_diagnostics_do_not_mind_batches_in_many_parts(tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ def losses(folder: Path, **settings: Any) -> list[float]:
         pytest.param({"time": True}, marks=pytest.mark.slow),
         pytest.param({"mhc": True}, marks=pytest.mark.slow),
         pytest.param({"mhc": True, "mhc_projection": "birkhoff"}, marks=pytest.mark.slow),
+        pytest.param({"mhc": True, "mhc_projection": "orthogonal"}, marks=pytest.mark.slow),
+        pytest.param({"gated": True, "feed_forward": "swiglu", "feed_forward_width": 24}, marks=pytest.mark.slow),
     ],
 )
 def test_compiled_training_gives_the_losses_of_eager_training(
