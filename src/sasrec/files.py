@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
+TEMPORARY = re.compile(r"\..+\.tmp")
+"""Names of the files that a killed process leaves of a `whole_file`."""
 _OF_SYSTEM = re.compile(r"\(os error (\d+)\)")  # how libraries in Rust write the number of an error
 
 

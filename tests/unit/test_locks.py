@@ -99,7 +99,9 @@ def test_an_interrupted_export_can_be_repeated(tmp_path: Path, monkeypatch: pyte
         with pytest.raises(KeyboardInterrupt):
             sasrec.export(tmp_path / "run", tmp_path / "export")
     assert is_claimed(tmp_path / "export")
+    (tmp_path / "export/.items.parquet.4321.tmp").write_bytes(b"PAR1")  # as a kill within a file leaves it
     sasrec.export(tmp_path / "run", tmp_path / "export")
+    (tmp_path / "export/.items.parquet.4321.tmp").unlink()
     assert {path.name for path in (tmp_path / "export").iterdir()} == {
         "checkpoints",
         "config.toml",

@@ -39,11 +39,10 @@ from sasrec.data.parts import PART, described
 from sasrec.errors import DataError, FolderError, SasrecWarning
 from sasrec.events.events import Events
 from sasrec.events.report import describe, dominant, summary
-from sasrec.files import file_digest, sync_folder, whole_file, write_synced, write_whole
+from sasrec.files import TEMPORARY, file_digest, sync_folder, whole_file, write_synced, write_whole
 from sasrec.locks import is_claimed, only_writer
 from sasrec.untrusted import refuse_large
 
-_TEMPORARY = re.compile(r"\..*\.tmp")  # what a killed process leaves of a file (files.py)
 _ARRAYS = {"items": "<i4", "times": "<i8", "offsets": "<i8"}
 _PARTS = "|i1"  # the type of parts.bin, which exists only for data with own validation or test files
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -216,7 +215,7 @@ def _is_own(path: Path) -> bool:
     """Whether a folder is one that `save` made, also if it was interrupted; others are somebody else's."""
     if not re.fullmatch("data-[0-9]{1,9}", path.name) or not path.is_dir():
         return False
-    return all(each.name in FILES or _TEMPORARY.fullmatch(each.name) for each in path.iterdir())
+    return all(each.name in FILES or TEMPORARY.fullmatch(each.name) for each in path.iterdir())
 
 
 def build(

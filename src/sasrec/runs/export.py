@@ -9,7 +9,7 @@ from pathlib import Path
 from sasrec.checkpoint import store
 from sasrec.checkpoint.restore import checkpoint_at, config_of
 from sasrec.errors import ConfigError
-from sasrec.files import file_digest
+from sasrec.files import TEMPORARY, file_digest
 from sasrec.locks import OWN_FILES, is_claimed, only_writer
 from sasrec.models.own import Encoder
 from sasrec.runs.evaluate import ITEMS_DIGEST, load
@@ -30,7 +30,9 @@ def export(run_dir: str | Path, output: str | Path, *, encoder: Encoder | None =
     """
     folder = RunFolder(output)
     begun = folder.path.is_dir() and is_claimed(folder.path)
-    interrupted = begun and {each.name for each in folder.path.iterdir()} <= _OWN
+    interrupted = begun and all(
+        each.name in _OWN or TEMPORARY.fullmatch(each.name) for each in folder.path.iterdir()
+    )
     if folder.path.is_file() or (folder.path.exists() and any(folder.path.iterdir()) and not interrupted):
         raise ConfigError(f"{folder.path} is a file or a folder that is not empty. Name another folder.")
     best = checkpoint_at(Path(run_dir), encoder)
