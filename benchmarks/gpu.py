@@ -5,7 +5,7 @@
 
 parity   Each model and loss, in fp32 and bf16: the loss and the gradients against the same model in float64 on the
          CPU. The relative distance must stay within a bound.
-bits     Each model, trained twice: are the weights the same to the bit? With `deterministic` they must be.
+bits     Each model, trained twice: are the weights bit-identical? With `deterministic` they must be.
 stalls   Training steps while PyTorch raises an error for every read that makes the host wait, but the one counted.
 speed    Milliseconds a step, and the most memory, of each model and loss on made-up histories.
 

@@ -51,14 +51,18 @@ class Queue:
         self.folder, self._jobs = folder, {job.name: job for job in jobs}
         self._states = optuna.trial.TrialState
         self._storage = JournalStorage(JournalFileBackend(str(folder / _JOURNAL)))
-        with only_writer(folder, "opening the study"):
-            self._study = optuna.create_study(
-                storage=self._storage, study_name="study", direction="maximize", load_if_exists=True
-            )
-            known = {entry.run for entry in self.entries()}
-            for job in jobs:
-                if job.name not in known:
-                    self._study.enqueue_trial({}, user_attrs={_RUN: job.name})
+        self._study = optuna.create_study(
+            storage=self._storage, study_name="study", direction="maximize", load_if_exists=True
+        )
+        if self._missing():  # workers, which open a study at the same moment, find nothing to add
+            with only_writer(folder, "opening the study"):
+                for name in self._missing():
+                    self._study.enqueue_trial({}, user_attrs={_RUN: name})
+
+    def _missing(self) -> list[str]:
+        """Return the names of the jobs that the queue does not have yet."""
+        known = {entry.run for entry in self.entries()}
+        return [name for name in self._jobs if name not in known]
 
     def entries(self) -> list[Entry]:
         """Return every run of the study, in the order of the queue. A retried run has its newest state."""

@@ -108,9 +108,10 @@ def work(folder: str | Path, *, log: RunLog | None = None) -> int:
             job, entry = claimed
             try:
                 value = _trained(plan, job.config, plan.folder / job.name, data, log)
-            except SasrecError as error:
-                queue.failed(entry, str(error))
-                log.say(f"warning: {job.name} failed: {error}")
+            except Exception as error:  # else a run that ends its worker would end every worker after it
+                reason = str(error) if isinstance(error, SasrecError) else f"{type(error).__name__}: {error}"
+                queue.failed(entry, reason)
+                log.say(f"warning: {job.name} failed: {reason}")
             else:
                 queue.done(entry, value)
                 finished += 1
@@ -137,7 +138,7 @@ def rows(plan: Plan, queue: Queue) -> list[Row]:
 def compared(path: str | Path, **options: Any) -> Comparison | None:
     """Compare the cells of a study with its first cell, by the runs that are done; None if only one has any.
 
-    `options`: those of `compare`. The metric and split are those of the study; test if it decides on validation.
+    The metric is that of the study, such as NDCG@10, but on test. `options`: those of `compare`.
     """
     plan, queue = open_study(path)
     cells = {job.name: job.cell for job in plan.jobs}
@@ -213,11 +214,11 @@ def _start_worker(folder: Path, threads: int, number: int) -> subprocess.Popen[b
 def _watch(queue: Queue, plan: Plan, workers: list[subprocess.Popen[bytes]], log: RunLog) -> None:
     """Say what happens until all workers have ended. Pass a signal on to them, once."""
     said: set[tuple[str, str]] = set()
-    told = False
+    sent = False
     while True:
         alive = any(worker.poll() is None for worker in workers)
-        if pending() and not told:
-            told = True
+        if pending() and not sent:
+            sent = True
             log.say("the workers save and end")
             for worker in workers:
                 worker.send_signal(signal.SIGTERM)  # does nothing to a worker that has ended
