@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -22,6 +22,8 @@ from sasrec.runtime.log import RunLog
 # Ranks are multiples of one half. float32 has 24 binary digits, so it represents them exactly up to this rank.
 _EXACT_IN_FLOAT32 = 2**23
 _IN_WORDS = {"valid": "validation", "test": "test"}
+Ranks: TypeAlias = dict[tuple[str, str], TargetRanks]
+"""Scorer ("model" or a baseline) and split -> the ranks of the targets."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,11 +52,12 @@ def evaluate_scorer(
     log: RunLog,
     details: bool = False,
     cutoffs: tuple[int, ...] = CUTOFFS,
+    known: Ranks | None = None,
 ) -> Measured:
     """Rank the validation and test targets by a scorer and by all baselines; omit a split without targets.
 
     `details`: on test, also measure the recommended lists, and the metrics by slices (groups) of the targets
-    (evaluation/lists.py).
+    (evaluation/lists.py). `known`: ranks that are measured already.
 
     Raises: EvaluationError if neither validation nor test has a target. Remedy: train with another value of the
     setting `split`. The errors of `target_ranks`.
@@ -78,13 +81,12 @@ def evaluate_scorer(
     simple = baselines(split.training, data.num_items, split.event_times)
     scorers: dict[str, Scorer] = {"model": scorer, **simple}
     measured: dict[str, dict[str, Any]] = {name: {} for name in scorers}
-    all_ranks: dict[tuple[str, str], TargetRanks] = {}
+    all_ranks: Ranks = dict(known or {})
     for part in parts:
-        negatives = sampled_negatives(part, data.num_items, SAMPLED_NEGATIVES, SAMPLED_SEED)
-        for name, one in scorers.items():
-            with log.bar(f"{name}, {part.name}", len(part.targets)) as bar:
-                ranks = target_ranks(one, part, negatives=negatives, advance=bar)
-            all_ranks[name, part.name] = ranks
+        unknown = {name: one for name, one in scorers.items() if (name, part.name) not in all_ranks}
+        all_ranks |= _ranked(unknown, part, data.num_items, log)
+        for name in scorers:
+            ranks = all_ranks[name, part.name]
             measured[name][part.name] = {"full": metrics_from_ranks(ranks.full, cutoffs)}
             if ranks.sampled is not None:
                 measured[name][part.name]["sampled"] = metrics_from_ranks(ranks.sampled, cutoffs)
@@ -99,6 +101,21 @@ def evaluate_scorer(
         metrics["details"] = details_on_test(scorers, on_test, data, split, log)
     frames = [_rows(name, data, part, all_ranks[name, part.name]) for name in scorers for part in parts]
     return Measured(metrics, pl.concat(frames))
+
+
+def baseline_ranks(data: Dataset, split: Split, log: RunLog) -> Ranks:
+    """Rank the validation targets by each baseline, as `evaluate_scorer` does."""
+    return _ranked(baselines(split.training, data.num_items, split.event_times), split.valid, data.num_items, log)
+
+
+def _ranked(scorers: dict[str, Scorer], part: EvaluationSplit, num_items: int, log: RunLog) -> Ranks:
+    """Rank the targets of a split by each scorer."""
+    found: Ranks = {}
+    negatives = sampled_negatives(part, num_items, SAMPLED_NEGATIVES, SAMPLED_SEED)
+    for name, one in scorers.items():
+        with log.bar(f"{name}, {part.name}", len(part.targets)) as bar:
+            found[name, part.name] = target_ranks(one, part, negatives=negatives, advance=bar)
+    return found
 
 
 def nobody(part: EvaluationSplit) -> str:

@@ -23,7 +23,7 @@ from sasrec.data.items import Items
 from sasrec.data.other_file import with_test_file
 from sasrec.data.splits import Split, split_events
 from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationError, SasrecWarning
-from sasrec.evaluation.measure import evaluate_scorer
+from sasrec.evaluation.measure import Ranks, evaluate_scorer
 from sasrec.evaluation.metrics import CUTOFFS, Metrics
 from sasrec.events.report import summary
 from sasrec.files import file_digest, write_whole
@@ -247,9 +247,15 @@ def measure(
     *,
     details: bool = False,
     cutoffs: tuple[int, ...] = CUTOFFS,
+    known: Ranks | None = None,
 ) -> Metrics:
-    """Measure a model on a split, and log its metrics. With `folder`, write its metrics.json and ranks.parquet."""
-    measured = evaluate_scorer(ModelScorer(model), data, split, log=log, details=details, cutoffs=cutoffs)
+    """Measure a model on a split, and log its metrics. With `folder`, write its metrics.json and ranks.parquet.
+
+    `known`: ranks that are measured already.
+    """
+    measured = evaluate_scorer(
+        ModelScorer(model), data, split, log=log, details=details, cutoffs=cutoffs, known=known or {}
+    )
     metrics = Metrics(measured.metrics)
     metrics["protocol"]["computed_on"] = {
         "device": surroundings(model.device)["device"],

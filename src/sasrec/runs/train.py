@@ -23,7 +23,7 @@ from sasrec.config.settings import MAY_CHANGE_ON_RESUME, ModelConfig, RunConfig,
 from sasrec.data.dataset import Dataset
 from sasrec.data.splits import Split, check_files, split_events
 from sasrec.errors import CheckpointError, ConfigError, DataError
-from sasrec.evaluation.measure import nobody
+from sasrec.evaluation.measure import Ranks, nobody
 from sasrec.evaluation.metrics import metrics_from_ranks
 from sasrec.evaluation.target_ranks import target_ranks
 from sasrec.events.inputs import without_password
@@ -37,6 +37,7 @@ from sasrec.runs.folder import RunFolder
 from sasrec.runs.record import check_ranks, other_surroundings, record
 from sasrec.runs.refusals import refuse_to_train
 from sasrec.runs.seal import unseal
+from sasrec.runs.start import announce, validated_baselines
 from sasrec.runtime.device import deterministic, own_generators, pick_device
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import from_main, joined, launch_id, rank, restarted, world
@@ -334,7 +335,9 @@ def _fitted(
             f"under split {split.how} no user has two training events, so training has no sequences. "
             "Use data with longer histories, or another `split`."
         )
-    _announce(model, split, config, folder, log, 0 if resumed is None else resumed.state["step"])
+    announce(model, split, config, folder, log, 0 if resumed is None else resumed.state["step"])
+    # A resumed run has them in its log since it began.
+    known = validated_baselines(data, split, log) if resumed is None else {}
 
     def validate() -> float | None:
         if not len(split.valid.targets):
@@ -361,28 +364,22 @@ def _fitted(
                 f"({error}). Use another checkpoint."
             ) from None
     trainer.fit()
-    return _measured(model, data, split, folder, log, own)
-
-
-def _announce(
-    model: SequenceModel, split: Split, config: RunConfig, folder: RunFolder, log: RunLog, step: int
-) -> None:
-    """Log the size of the model and of the split before training begins."""
-    parameters = sum(p.numel() for p in model.parameters())
-    log.event("model", parameters=parameters, device=str(model.device))
-    log.say(f"training {parameters:,} parameters on {model.device}; results in {folder.path}")
-    targets = f"{len(split.valid.targets):,} validation and {len(split.test.targets):,} test targets"
-    log.say(f"split {split.how}: {split.training.lengths.sum():,} events to train on, {targets}")
-    if not len(split.valid.targets):
-        log.say(f"note: nobody has a validation target ({split.valid.why_skipped}); the last weights are kept")
-    if config.training.tensorboard:
-        log.show_in_tensorboard(step)
+    return _measured(model, data, split, folder, log, own, known)
 
 
 def _measured(
-    model: SequenceModel, data: Dataset, split: Split, folder: RunFolder, log: RunLog, own: OwnCode
+    model: SequenceModel,
+    data: Dataset,
+    split: Split,
+    folder: RunFolder,
+    log: RunLog,
+    own: OwnCode,
+    known: Ranks,
 ) -> Recommender:
-    """Load the best checkpoint, measure it if validation or test has a target, and return its Recommender."""
+    """Load the best checkpoint, measure it if validation or test has a target, and return its Recommender.
+
+    `known`: ranks that were measured before training.
+    """
     best = checkpoint_at(folder.path, own.encoder)
     check_ranks(config_of(best), data, best)  # other machines may have an old copy of the folder
     put_weights(best, model)
@@ -392,7 +389,9 @@ def _measured(
     model.__dict__.pop("encode", None)
     recommender = recommender_of(best, model, data.catalogue, data)
     if len(split.valid.targets) or len(split.test.targets):
-        recommender = dataclasses.replace(recommender, metrics=measure(model, data, split, folder, log))
+        recommender = dataclasses.replace(
+            recommender, metrics=measure(model, data, split, folder, log, known=known)
+        )
     else:
         log.say(f"note: {nobody(split.valid)}, and {nobody(split.test)}; metrics.json is not written")
     return recommender
