@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,6 +27,7 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+_STEERING = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
 def refuse_no_file(path: Path) -> int:
@@ -105,6 +107,14 @@ def in_words(error: ValueError) -> str:
         entry = ".".join(map(str, first["loc"]))[:100]
         return f"{entry or 'its content'}: {first['msg'].removeprefix('Value error, ')}"
     return str(error)
+
+
+def visible(text: str, *, lines: bool = False) -> str:
+    """Return text in which characters that steer a terminal, or turn the direction of text, are escapes.
+
+    `lines`: line breaks stay.
+    """
+    return _STEERING.sub(lambda sign: sign[0] if lines and sign[0] == "\n" else repr(sign[0])[1:-1], text)
 
 
 def refuse_deep(value: Any) -> None:

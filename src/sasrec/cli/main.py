@@ -1,4 +1,4 @@
-"""The command line: `sasrec datasets | prepare | train | evaluate | compare | runs | recommend | …`.
+"""The command line: `sasrec datasets | prepare | train | evaluate | compare | runs | plot | report | recommend | …`.
 
 Each command is a dataclass whose docstring and fields are its help, and whose `run` does the work. Results go to
 stdout, everything about the work to stderr. Exit status: 0 done (or help), 1 a mistake that the message explains,
@@ -32,6 +32,7 @@ from sasrec.cli.endings import (
     without_reader,
 )
 from sasrec.cli.help import print_description, print_overview
+from sasrec.cli.report_commands import Plot, Report
 from sasrec.cli.study import Study
 from sasrec.cli.study_commands import Compare, Reproduce, Runs
 from sasrec.config.settings import RunConfig
@@ -48,6 +49,8 @@ _COMMANDS = {
     "compare": Compare,
     "runs": Runs,
     "study": Study,
+    "plot": Plot,
+    "report": Report,
     "recommend": Recommend,
     "export": Export,
     "reproduce": Reproduce,

@@ -12,12 +12,13 @@ from sasrec.cli.arguments import for_shell
 from sasrec.evaluation.significance import Difference
 from sasrec.runs.folder import RunFolder, best_baseline
 from sasrec.runtime.ranks import launched
+from sasrec.studies.sentences import measured_how as measured_how
 from sasrec.studies.sentences import number, p_value
+from sasrec.studies.sentences import protocol as protocol
 from sasrec.studies.verdict import Verdict
 
 if TYPE_CHECKING:  # these import PyTorch
     from sasrec.studies.reproduce import Outcome
-    from sasrec.studies.scored import Comparison
 
 
 def verdict(found: Verdict) -> Iterator[str]:
@@ -76,51 +77,6 @@ def sampled(metrics: dict[str, Any], split: str, *, shown: bool) -> str:
         return f"{told}, seed {card['sampled_seed']}; not comparable with the full catalogue"
     figures = f"NDCG@10 {number(values['ndcg@10'])}, HR@10 {number(values['hr@10'])}"
     return f"{told}: {figures}; not comparable with the above; --sampled shows the table"
-
-
-def protocol(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield pairs (label, text) that summarise the protocol card; RUN/metrics.json has the whole card."""
-    if card["boundaries"] is None:
-        yield "split", card["split"]
-    else:
-        yield (
-            "split",
-            f"temporal: validation from {card['boundaries']['valid']}, test from {card['boundaries']['test']}",
-        )
-    yield "candidates", f"{card['full']}, without those of the user's history; ties count half"
-    for split in ("valid", "test"):
-        part = card[split]
-        if not part["targets"] and "test_file" not in card:
-            yield split, "0 targets of 0 users"
-        skipped = [f"{users:,} users ({reason})" for reason, users in part["skipped"].items() if users]
-        if skipped:
-            yield f"{split} skips", ", ".join(skipped)
-        if part["history_events_left_out"]:
-            yield f"{split} omits", f"{part['history_events_left_out']:,} history events of unknown items"
-        if part["repeats_left_out"] not in (0, *part["skipped"].values()):  # one a user is said above
-            yield f"{split} omits", f"{part['repeats_left_out']:,} targets that the user has seen"
-        for reason, targets in part.get("targets_left_out", {}).items():
-            if targets:
-                yield f"{split} omits", f"{targets:,} targets ({reason})"
-    if leak := card.get("test_file", {}).get("leak"):
-        yield "test leaks", leak
-    unknown = card["items_not_candidates"]
-    items = f"{card['items']:,} items{f' ({unknown:,} not candidates)' if unknown else ''}"
-    yield "data", f"{card['data']} {card['data_hash'][:12]}; {items}; {card['training_events']:,} training events"
-    yield "code", f"sasrec {card['sasrec']}"
-
-
-def measured_how(found: Comparison) -> str:
-    """A line on how a comparison was measured: split, candidates, data, number of targets and of resamples."""
-    card, part = found.protocol, found.protocol[found.split]
-    rule = card["split"].partition(":")[0]
-    negatives = f"{card['sampled_negatives']} sampled negatives, seed {card['sampled_seed']}"
-    return (
-        f"{'validation' if found.split == 'valid' else 'test'} of {rule}, "
-        f"{'full catalogue' if found.candidates == 'full' else negatives}, "
-        f"data {card['data']} {card['data_hash'][:12]}, {part['targets']:,} targets of {part['users']:,} users, "
-        f"{found.resamples:,} resamples"
-    )
 
 
 def reproduced(outcome: Outcome, seconds: float) -> Iterator[str]:

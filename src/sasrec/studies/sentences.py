@@ -1,11 +1,12 @@
-"""English sentences about a comparison: verdicts and notes."""
+"""English sentences about a comparison: verdicts, notes, and the protocol."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal
 
 from sasrec.evaluation.significance import Difference
-from sasrec.studies.scored import LEVEL, Against, Figure, Scored, Side, grouped
+from sasrec.studies.scored import LEVEL, Against, Comparison, Figure, Scored, Side, grouped
 
 
 def against_first(
@@ -80,3 +81,48 @@ def notes_on_intervals(others: tuple[Against, ...]) -> list[str]:
         "an interval that excludes 0 does not show a difference here. Each interval covers one comparison only; "
         "with several comparisons, one may exclude 0 by chance. Holm's p corrects for the number of comparisons"
     ]
+
+
+def protocol(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield pairs (label, text) that summarise the protocol card; RUN/metrics.json has the whole card."""
+    if card["boundaries"] is None:
+        yield "split", card["split"]
+    else:
+        yield (
+            "split",
+            f"temporal: validation from {card['boundaries']['valid']}, test from {card['boundaries']['test']}",
+        )
+    yield "candidates", f"{card['full']}, without those of the user's history; ties count half"
+    for split in ("valid", "test"):
+        part = card[split]
+        if not part["targets"] and "test_file" not in card:
+            yield split, "0 targets of 0 users"
+        skipped = [f"{users:,} users ({reason})" for reason, users in part["skipped"].items() if users]
+        if skipped:
+            yield f"{split} skips", ", ".join(skipped)
+        if part["history_events_left_out"]:
+            yield f"{split} omits", f"{part['history_events_left_out']:,} history events of unknown items"
+        if part["repeats_left_out"] not in (0, *part["skipped"].values()):  # one a user is said above
+            yield f"{split} omits", f"{part['repeats_left_out']:,} targets that the user has seen"
+        for reason, targets in part.get("targets_left_out", {}).items():
+            if targets:
+                yield f"{split} omits", f"{targets:,} targets ({reason})"
+    if leak := card.get("test_file", {}).get("leak"):
+        yield "test leaks", leak
+    unknown = card["items_not_candidates"]
+    items = f"{card['items']:,} items{f' ({unknown:,} not candidates)' if unknown else ''}"
+    yield "data", f"{card['data']} {card['data_hash'][:12]}; {items}; {card['training_events']:,} training events"
+    yield "code", f"sasrec {card['sasrec']}"
+
+
+def measured_how(found: Comparison) -> str:
+    """A line on how a comparison was measured: split, candidates, data, number of targets and of resamples."""
+    card, part = found.protocol, found.protocol[found.split]
+    rule = card["split"].partition(":")[0]
+    negatives = f"{card['sampled_negatives']} sampled negatives, seed {card['sampled_seed']}"
+    return (
+        f"{'validation' if found.split == 'valid' else 'test'} of {rule}, "
+        f"{'full catalogue' if found.candidates == 'full' else negatives}, "
+        f"data {card['data']} {card['data_hash'][:12]}, {part['targets']:,} targets of {part['users']:,} users, "
+        f"{found.resamples:,} resamples"
+    )

@@ -1,0 +1,186 @@
+"""What a report says about results: one comparison with the base, one with the best cell, one with a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from sasrec.config.choices import SplitName
+from sasrec.errors import ConfigError
+from sasrec.runs.folder import RunFolder, best_baseline, metric_of
+from sasrec.studies.cells import Cell
+from sasrec.studies.compare import compare
+from sasrec.studies.scored import Against, Comparison, Side
+from sasrec.studies.sentences import number, p_value
+
+_SHOWN = ("ndcg@10", "hr@10", "mrr")
+
+
+@dataclass(frozen=True)
+class Results:
+    """Comparisons of the measured cells."""
+
+    cells: tuple[Cell, ...]
+    """The cells with measured runs, and these runs only."""
+    waiting: tuple[str, ...]
+    """Runs that are not measured yet."""
+    metric: str
+    split: SplitName
+    table: Comparison | None
+    """Each cell with the first one; of a single cell, each baseline with it. None with fewer than two users."""
+    best: Cell
+    """The cell with the best mean on validation; without validation targets, on test."""
+    best_by: SplitName
+    from_best: Comparison | None
+    """Each cell with the best one; None for a single cell."""
+    baseline: str
+    """The best baseline, by the metric."""
+    from_baseline: Comparison | None
+    """The best cell with the best baseline."""
+    metrics: dict[str, dict[str, Any]]
+    """The path of a run -> its metrics.json."""
+
+    def value(self, run: Path, name: str) -> float:
+        """Return a metric of a run, such as "ndcg@10", on the split of the report."""
+        return metric_of(self.metrics[str(run)], f"{self.split}.full.{name}")
+
+    def side(self, cell: Cell) -> tuple[float, float | None]:
+        """Return the mean of the metric of a cell, and its standard deviation over seeds."""
+        values = [self.value(run, self.metric) for run in cell.runs]
+        return mean(values), stdev(values) if len(values) > 1 else None
+
+
+def results_of(cells: Sequence[Cell], metric: str) -> Results:
+    """Compare the measured runs of the cells.
+
+    Raises: ConfigError if no run is measured. Remedy: finish one. EvaluationError if runs were measured under
+    different protocols. Remedy: as the message says.
+    """
+    measured, waiting = [], []
+    for cell in cells:
+        runs = tuple(run for run in cell.runs if RunFolder(run).metrics_file.exists())
+        waiting += [f"{cell.name} ({run.name})" for run in cell.runs if run not in runs]
+        measured += [Cell(cell.name, runs)] if runs else []
+    if not measured:
+        raise ConfigError(
+            "no run is measured yet, so a report has nothing to say. Finish one, or use `sasrec plot`."
+        )
+    metrics = {str(run): dict(RunFolder(run).metrics()) for cell in measured for run in cell.runs}
+    first = metrics[str(measured[0].runs[0])]
+    split: SplitName = "test" if "test" in first else "valid"
+    best_by: SplitName = "valid" if "valid" in first else "test"
+
+    def on(cell: Cell) -> float:
+        return mean(metric_of(metrics[str(run)], f"{best_by}.full.{metric}") for run in cell.runs)
+
+    best = max(measured, key=on)
+    baseline = best_baseline(first, f"{split}.full.{metric}")[0]
+    several = first["protocol"][split]["users"] > 1
+    options: dict[str, Any] = {"metric": metric, "split": split, "show": (metric, *_SHOWN)}
+    table = from_best = from_baseline = None
+    if several:
+        of = f"{best.runs[0]}:{baseline}"
+        labels = {str(run): best.name for run in best.runs} | {of: baseline}
+        from_baseline = compare([of, *map(str, best.runs)], labels=labels, **options)
+        if len(measured) == 1:
+            names = {f"{best.runs[0]}:{name}": name for name in first["baselines"]}
+            labels |= names
+            table = compare([*map(str, best.runs), *names], labels=labels, **options)
+        else:
+            table = _compared(measured, options)
+            ordered = [best, *(cell for cell in measured if cell is not best)]
+            from_best = table if best is measured[0] else _compared(ordered, options)
+    return Results(
+        tuple(measured), tuple(waiting), metric, split, table, best, best_by, from_best, baseline, from_baseline,
+        metrics,
+    )  # fmt: skip
+
+
+def _compared(cells: Sequence[Cell], options: dict[str, Any]) -> Comparison:
+    labels = {str(run): cell.name for cell in cells for run in cell.runs}
+    return compare(list(labels), labels=labels, **options)
+
+
+def headline(found: Results) -> tuple[str, list[str]]:
+    """Return the result in one sentence, and sentences that say how sure it is."""
+    name, (own, spread) = found.metric.upper(), found.side(found.best)
+    where = "test" if found.split == "test" else "validation"
+    figure = f"{name} {number(own)}{f' ± {number(spread)}' if spread is not None else ''} on {where}"
+    if found.table is None:
+        return f"{found.best.name}: {figure}. One user says nothing about others, so nothing was tested.", []
+    if found.from_best is None:
+        return _against_baseline(found, found.best.name, figure), []
+    base = found.cells[0]
+    chosen = f"{found.best.name} is best on {'validation' if found.best_by == 'valid' else 'test'}"
+    if found.best is base:
+        lead = f"No setting beats the base: {chosen}, with {figure}."
+    else:
+        against = _of(found.table, found.best.name)
+        words = {
+            "better": f"it beats {base.name} by",
+            "worse": f"it is worse than {base.name} by",
+            "no difference": f"no difference from {base.name} was shown:",
+        }[against.verdict]
+        lead = f"{chosen}: {figure}; {words} {_difference(against, found.table)}."
+    return lead, [*_separated(found), _against_baseline(found, "It", figure="")]
+
+
+def _separated(found: Results) -> list[str]:
+    """Sentences on whether the best cell is better than the others."""
+    assert found.from_best is not None
+    by: dict[str, list[str]] = {"better": [], "worse": [], "no difference": []}
+    for against in found.from_best.others:
+        by[against.verdict].append(against.side.runs[0])
+    seeds = sorted({len(cell.runs) for cell in found.cells})
+    how = (
+        "one seed each"
+        if seeds == [1]
+        else f"{'–'.join(map(str, (seeds[0], seeds[-1])[: len(seeds)]))} seeds each"
+    )
+    said = []
+    if by["worse"]:
+        said.append(f"With {how}, {found.best.name} is shown to be better than {_listed(by['worse'])}.")
+    if by["no difference"]:
+        said.append(f"With {how}, it cannot be separated from {_listed(by['no difference'])}.")
+    if by["better"]:
+        said.append(
+            f"On {found.split}, it is worse than {_listed(by['better'])}: the choice on validation misled."
+        )
+    return said
+
+
+def _against_baseline(found: Results, subject: str, figure: str) -> str:
+    assert found.from_baseline is not None
+    (against,) = found.from_baseline.others
+    verdict = {
+        "better": f"{subject} is better than",
+        "worse": f"{subject} is worse than",
+        "no difference": f"No difference was shown between {'it' if subject == 'It' else subject} and",
+    }[against.verdict]
+    value = number(found.from_baseline.first.metrics[found.metric])
+    change = _difference(against, found.from_baseline)
+    figure = f"{figure}; " if figure else ""
+    return f"{verdict} the best baseline, {found.baseline} ({value}): {figure}difference {change}."
+
+
+def _difference(against: Against, table: Comparison) -> str:
+    change, p = against.difference, p_value(against.adjusted_p)
+    p_is = "Holm's p" if len(table.others) > 1 else "p"
+    p = p if p.startswith("<") else f"= {p}"
+    return f"{number(change.mean)} (95 % interval {number(change.low)} to {number(change.high)}, {p_is} {p})"
+
+
+def _of(table: Comparison, name: str) -> Against:
+    return next(against for against in table.others if against.side.runs[0] == name)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def sides_of(table: Comparison) -> list[tuple[Side, Against | None]]:
+    """Return the sides of a comparison in order, each with its comparison with the first; None for the first."""
+    return [(table.first, None), *((against.side, against) for against in table.others)]
