@@ -1,4 +1,4 @@
-"""The command line: `sasrec datasets | prepare | train | evaluate | compare | runs | plot | report | recommend | …`.
+"""The command line: `sasrec datasets | prepare | train | evaluate | compare | runs | report | recommend | …`.
 
 Each command is a dataclass whose docstring and fields are its help, and whose `run` does the work. Results go to
 stdout, everything about the work to stderr. Exit status: 0 done (or help), 1 a mistake that the message explains,

@@ -15,9 +15,9 @@ from sasrec.cli.console import err, say
 class Plot:
     """Plot training loss and validation of runs by epoch, with the baselines as lines, as PNG or SVG.
 
-    RUN is the folder of a run, of a study or of several runs, or the TOML file of a study. Runs that differ only in
-    the seed have one colour: each is thin, their mean bold. Dots mark the best epochs. Runs that are still trained
-    are plotted as far as they are. Needs matplotlib: pip install "sasrec[reports]".
+    RUN is the folder of a run, of a study or of several runs, or the TOML file of a study. Runs that differ only
+    in the seed have one colour: each is thin, their mean bold. Dots mark the best epochs. Runs that are still
+    trained are plotted as far as they are. Needs matplotlib: pip install "sasrec[reports]".
 
     Example: sasrec plot runs/first
 
@@ -44,8 +44,8 @@ class Report:
 
     It says which is best and how sure that is, and has the table with intervals, curves, costs, slices of the
     targets, lists for five users, the protocol, and how to repeat it. RUN is the folder of a run, of a study or of
-    several runs, or the TOML file of a study; runs are compared with the first. A single run is compared with its
-    baselines. Slices need sasrec evaluate RUN --details. Needs matplotlib and Jinja2: pip install "sasrec[reports]".
+    several runs, or the TOML file of a study; runs are compared with the first, a single run with its baselines.
+    Slices need sasrec evaluate RUN --details. Needs matplotlib and Jinja2: pip install "sasrec[reports]".
 
     Example: sasrec report ablation.toml
 

@@ -193,8 +193,8 @@ def _slices(results: Results, lines: list[Line]) -> dict[str, Any]:
     height = 1.0 + 0.3 * len(shown)
     figure = _svg("metric by slice", draw_slices, shown, rows, named, width=7.4, height=height)
     said = (
-        f"Circles are cells, in their colours; grey squares are {baseline}, the best baseline; in brackets, targets. "
-        "Slices have no intervals: they show where to look, not which is better."
+        f"Circles are cells, in their colours; grey squares are {baseline}, the best baseline. "
+        "Counts are targets. Slices have no intervals: they show where to look, not which is better."
     )
     return {"slices": {"figure": figure, "note": said}, "details_command": ""}
 

@@ -105,27 +105,32 @@ def _compared(cells: Sequence[Cell], options: dict[str, Any]) -> Comparison:
 
 
 def headline(found: Results) -> tuple[str, list[str]]:
-    """Return the result in one sentence, and sentences that say how sure it is."""
-    name, (own, spread) = found.metric.upper(), found.side(found.best)
-    where = "test" if found.split == "test" else "validation"
-    figure = f"{name} {number(own)}{f' ± {number(spread)}' if spread is not None else ''} on {where}"
+    """Return the result in one sentence, and sentences that give its figures and say how sure it is."""
+    name, where = found.best.name, "test" if found.split == "test" else "validation"
+    figure = f"{found.metric.upper()} {_mean(found.side(found.best))} on {where}"
     if found.table is None:
-        return f"{found.best.name}: {figure}. One user says nothing about others, so nothing was tested.", []
+        return f"{name}: {figure}.", ["One user says nothing about others, so nothing was tested."]
     if found.from_best is None:
-        return _against_baseline(found, found.best.name, figure), []
+        return _against_baseline(found, name)[0], [_against_baseline(found, name)[1]]
     base = found.cells[0]
-    chosen = f"{found.best.name} is best on {'validation' if found.best_by == 'valid' else 'test'}"
+    chosen = f"{name} is best on {'validation' if found.best_by == 'valid' else 'test'}"
     if found.best is base:
-        lead = f"No setting beats the base: {chosen}, with {figure}."
-    else:
-        against = _of(found.table, found.best.name)
-        words = {
-            "better": f"it beats {base.name} by",
-            "worse": f"it is worse than {base.name} by",
-            "no difference": f"no difference from {base.name} was shown:",
-        }[against.verdict]
-        lead = f"{chosen}: {figure}; {words} {_difference(against, found.table)}."
-    return lead, [*_separated(found), _against_baseline(found, "It", figure="")]
+        return f"The base, {chosen}: {figure}.", [*_separated(found), " ".join(_against_baseline(found, name))]
+    against = _of(found.table, name)
+    lead = {
+        "better": f"{name} is best: {figure}, {number(abs(against.difference.mean))} above {base.name}.",
+        "worse": f"{chosen}, but on {where} it is worse than {base.name}.",
+        "no difference": f"{chosen}, but on {where} no difference from {base.name} was shown.",
+    }[against.verdict]
+    figures = (
+        f"{found.metric.upper()} {_mean(found.side(found.best))} against {_mean(found.side(base))}: "
+        f"{_difference(against, found.table)}."
+    )
+    return lead, [figures, *_separated(found), " ".join(_against_baseline(found, name))]
+
+
+def _mean(side: tuple[float, float | None]) -> str:
+    return number(side[0]) + ("" if side[1] is None else f" ± {number(side[1])}")
 
 
 def _separated(found: Results) -> list[str]:
@@ -152,25 +157,27 @@ def _separated(found: Results) -> list[str]:
     return said
 
 
-def _against_baseline(found: Results, subject: str, figure: str) -> str:
+def _against_baseline(found: Results, name: str) -> tuple[str, str]:
+    """Sentences on the best cell and the best baseline: the verdict, and its figures."""
     assert found.from_baseline is not None
     (against,) = found.from_baseline.others
     verdict = {
-        "better": f"{subject} is better than",
-        "worse": f"{subject} is worse than",
-        "no difference": f"No difference was shown between {'it' if subject == 'It' else subject} and",
+        "better": f"{name} is better than the best baseline, {found.baseline}.",
+        "worse": f"{name} is worse than the best baseline, {found.baseline}.",
+        "no difference": f"No difference was shown between {name} and the best baseline, {found.baseline}.",
     }[against.verdict]
     value = number(found.from_baseline.first.metrics[found.metric])
+    own = _mean(found.side(found.best))
     change = _difference(against, found.from_baseline)
-    figure = f"{figure}; " if figure else ""
-    return f"{verdict} the best baseline, {found.baseline} ({value}): {figure}difference {change}."
+    return verdict, f"{found.metric.upper()} {own} against {value}: {change}."
 
 
 def _difference(against: Against, table: Comparison) -> str:
     change, p = against.difference, p_value(against.adjusted_p)
     p_is = "Holm's p" if len(table.others) > 1 else "p"
     p = p if p.startswith("<") else f"= {p}"
-    return f"{number(change.mean)} (95 % interval {number(change.low)} to {number(change.high)}, {p_is} {p})"
+    interval = f"95 % interval {number(change.low)} to {number(change.high)}"
+    return f"difference {number(change.mean)} ({interval}, {p_is} {p})"
 
 
 def _of(table: Comparison, name: str) -> Against:

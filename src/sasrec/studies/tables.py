@@ -39,7 +39,7 @@ def table_of(results: Results, lines: Sequence[Line]) -> dict[str, Any]:
         names, sides = list(results.table.first.metrics), sides_of(results.table)
     p_is = "Holm's p" if len(sides) > 2 else "p"
     head = [
-        "",
+        "model",
         "seeds",
         *map(str.upper, names),
         "difference",
@@ -62,8 +62,8 @@ def table_of(results: Results, lines: Sequence[Line]) -> dict[str, Any]:
             )
         )
     if results.table is None or len(results.cells) > 1:
-        for name, of in first["baselines"].items():
-            values = [metric_of({"x": of}, f"x.{results.split}.full.{each}") for each in names]
+        for name in first["baselines"]:
+            values = [metric_of(first, f"baselines.{name}.{results.split}.full.{each}") for each in names]
             cells = [_cell(), *(_cell(number(value), value) for value in values), *[_cell()] * 6]
             rows.append(_row(name, None, cells))
     if results.table is None:
