@@ -15,6 +15,7 @@ from sasrec.untrusted import visible
 # Okabe & Ito 2008: colours that colour-blind readers can tell apart; without yellow, which is faint on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MOST_NAMED = 12
 _LONGEST = 26
 _WIDE_RANGE = 20.0  # losses of different functions differ by this and need a logarithmic axis
@@ -102,7 +103,8 @@ def draw_against(axes: Any, lines: Sequence[Line], values: dict[str, float], wha
         if not points:
             continue
         x, y = zip(*points, strict=True)
-        axes.plot(x, y, "o", ms=6.5, color=line.colour, mec="white", mew=0.8, ls="", gid=f"cell-{line.at}")
+        mark = MARKERS[line.at % len(MARKERS)] if line.at < MOST_NAMED else "."
+        axes.plot(x, y, mark, ms=7.5, color=line.colour, mec="white", mew=0.8, ls="", gid=f"cell-{line.at}")
         if line.at < MOST_NAMED:
             named.append((max(x), mean(y), line))
     axes.set_xlabel(f"{what}{' on its machine' if what == 'minutes' else ''}")
@@ -110,7 +112,7 @@ def draw_against(axes: Any, lines: Sequence[Line], values: dict[str, float], wha
     axes.xaxis.set_major_locator(whole_ticks(4))
     axes.yaxis.set_major_formatter(lambda value, _: number(value, 3))
     axes.margins(x=0.1, y=0.15)
-    name_at_right(axes, [(x, y, short(line.name), line.colour, line.at) for x, y, line in named])
+    name_at_right(axes, [(x, y, short(line.name), line.colour, line.at) for x, y, line in named], leaders=False)
 
 
 def _draw(axes: Any, line: Line, series: list[dict[int, float]]) -> tuple[int, float] | None:
@@ -149,8 +151,11 @@ def _finish(
     name_at_right(axes, labels)
 
 
-def name_at_right(axes: Any, labels: list[tuple[float, float, str, str, int]]) -> None:
-    """Write (x, y, text, colour, cell) right of the axes, moved apart where they would overlap."""
+def name_at_right(axes: Any, labels: list[tuple[float, float, str, str, int]], *, leaders: bool = True) -> None:
+    """Write (x, y, text, colour, cell) right of the axes, moved apart where they would overlap.
+
+    `leaders`: with a thin line from (x, y) to its text.
+    """
     height = axes.figure.get_figheight() * 72 * 0.74  # of the axes, about
     step = 11.5 / height
     low, high = axes.get_ylim()
@@ -162,7 +167,7 @@ def name_at_right(axes: Any, labels: list[tuple[float, float, str, str, int]]) -
         axes.annotate(
             text, (x, y), (1.05, place), xycoords="data", textcoords="axes fraction", va="center", fontsize=8.5,
             color=colour, annotation_clip=False, gid=f"cell-{at}" if at >= 0 else None,
-            arrowprops=arrow | {"color": colour},
+            arrowprops=arrow | {"color": colour} if leaders else None,
         )  # fmt: skip
 
 

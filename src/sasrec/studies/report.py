@@ -191,7 +191,7 @@ def _slices(results: Results, lines: list[Line]) -> dict[str, Any]:
     known = {*named, baseline}
     shown = {name: {side: value for side, value in each.items() if side in known} for name, each in values.items()}
     height = 1.0 + 0.3 * len(shown)
-    figure = _svg("metric by slice", draw_slices, shown, rows, named, width=7.4, height=height)
+    figure = _svg("metric by slice", draw_slices, shown, rows, named, width=5.4, height=height)
     said = (
         f"Circles are cells, in their colours; grey squares are {baseline}, the best baseline. "
         "Counts are targets. Slices have no intervals: they show where to look, not which is better."
@@ -222,10 +222,10 @@ def _examples(results: Results, users: int) -> dict[str, Any]:
         }
         for one in found
     ]
-    words = "the test" if results.split == "test" else "validation"
+    words = "test" if results.split == "test" else "validation"
     return {
         "examples": shown,
-        "examples_note": f"Lists of ten by {results.best.name} ({run.name}), before the target of {words}. "
+        "examples_note": f"Lists of ten by {results.best.name} ({run.name}), before the {words} target. "
         "The users are evenly spaced from the best rank of the target to the worst.",
         "no_examples": "This run has no data set, so it has no users.",
     }

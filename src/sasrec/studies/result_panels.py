@@ -125,7 +125,7 @@ def draw_parallel(axes: Any, searched: Searched, metric: str) -> None:
         axes.annotate(
             short(name, 16),
             (at, 0),
-            (0, -14 - 12 * (at % 2)),
+            (0, -14 - 12 * (at % 2) * (len(scales) > 4)),
             textcoords="offset points",
             ha="center",
             fontsize=8.5,

@@ -16,7 +16,7 @@ from sasrec.studies.compare import compare
 from sasrec.studies.scored import Against, Comparison, Side
 from sasrec.studies.sentences import number, p_value
 
-_SHOWN = ("ndcg@10", "hr@10", "mrr")
+_SHOWN = ("ndcg@10", "hr@10")
 
 
 @dataclass(frozen=True)
