@@ -11,6 +11,7 @@ from typing import Any
 
 from sasrec.errors import ConfigError, SasrecError
 from sasrec.files import write_whole
+from sasrec.runs.folder import RunFolder
 from sasrec.studies import repeat, tables
 from sasrec.studies.cells import Found, find_runs
 from sasrec.studies.panels import MOST_NAMED, Line, draw_against, draw_loss, draw_validation
@@ -27,6 +28,7 @@ from sasrec.studies.sentences import number, protocol
 from sasrec.studies.svg import drawing, inline_svg, new_figure
 from sasrec.studies.table_file import write_table
 from sasrec.studies.tried import Searched
+from sasrec.studies.verdict import cut_by
 from sasrec.untrusted import visible
 
 _PAGE = Path(__file__).with_name("page")
@@ -106,10 +108,6 @@ def _content(found: Found, results: Results, searched: Searched | None, users: i
     count = sum(len(cell.runs) for cell in results.cells)
     where = "test" if results.split == "test" else "validation"
     title = found.plan.folder.name if found.plan else ", ".join(cell.name for cell in results.cells[:3])
-    notes = list(results.table.notes) if results.table else []
-    if results.waiting:
-        named = ", ".join(results.waiting[:6]) + (" and others" if len(results.waiting) > 6 else "")
-        notes.append(f"not measured yet, so left out: {named}")
     return {
         "title": title,
         "data": card["data"],
@@ -118,7 +116,7 @@ def _content(found: Found, results: Results, searched: Searched | None, users: i
         "sentences": sentences,
         "where": f"{where}: {part['targets']:,} targets of {part['users']:,} users, full catalogue",
         "table_note": tables.note_on(results),
-        "notes": notes,
+        "notes": _notes(results),
         "card": list(protocol(card)),
         "cells": lines[:MOST_NAMED],
         **tables.table_of(results, lines),
@@ -126,8 +124,24 @@ def _content(found: Found, results: Results, searched: Searched | None, users: i
         "search": _search(searched, found),
         **_slices(results, lines),
         **_examples(results, users),
-        **_repeat(found, results, card),
+        **_repeat(found, results),
     }
+
+
+def _notes(results: Results) -> list[str]:
+    """What a reader of the table should know: the notes of the comparison, unfinished and unconverged runs."""
+    notes = list(results.table.notes) if results.table else []
+    if results.waiting:
+        named = ", ".join(results.waiting[:6]) + (" and others" if len(results.waiting) > 6 else "")
+        notes.append(f"not measured yet, so left out: {named}")
+    for setting in ("num_epochs", "max_minutes"):
+        cut = [cell.name for cell in results.cells if any(cut_by(run) == setting for run in cell.runs)]
+        if cut:
+            notes.append(
+                f"validation was still improving when {setting} ended runs of {', '.join(cut)}; "
+                f"with more training, they may do better"
+            )
+    return notes
 
 
 def _svg(label: str, draw: Any, *arguments: Any, width: float = 4.9, height: float = 3.3) -> Any:
@@ -231,10 +245,11 @@ def _examples(results: Results, users: int) -> dict[str, Any]:
     }
 
 
-def _repeat(found: Found, results: Results, card: dict[str, Any]) -> dict[str, Any]:
+def _repeat(found: Found, results: Results) -> dict[str, Any]:
     """The section on repeating the runs."""
     cells = results.cells[:MOST_NAMED]
-    dataset = found.plan.dataset if found.plan else card["data"]
+    own = RunFolder(cells[0].runs[0]).config().data.dataset
+    dataset = found.plan.dataset if found.plan else own or "DATA"
     text = found.study_file.read_text(encoding="utf-8", errors="replace") if found.study_file else ""
     return {
         "study_text": text,

@@ -47,7 +47,7 @@ def table_of(results: Results, lines: Sequence[Line]) -> dict[str, Any]:
         p_is,
         "parameters",
         "minutes",
-        "epoch",
+        "best epoch",
     ]
     rows = []
     best = {name: max(side.metrics[name] for side, _ in sides) for name in names} if sides else {}

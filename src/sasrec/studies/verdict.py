@@ -48,7 +48,7 @@ def verdict_on(run: str | Path) -> Verdict:
     several = metrics["protocol"][split]["users"] > 1
     baseline = best_baseline(metrics, "test.full.ndcg@10")[0] if split == "test" else None
     comparison = compare([f"{run}:{baseline}", run]) if baseline and several else None
-    return Verdict(baseline, comparison, _intervals(run, split) if several else {}, _cut_by(Path(run)))
+    return Verdict(baseline, comparison, _intervals(run, split) if several else {}, cut_by(Path(run)))
 
 
 def _intervals(run: str | Path, split: SplitName) -> dict[str, Difference]:
@@ -63,7 +63,8 @@ def _intervals(run: str | Path, split: SplitName) -> dict[str, Difference]:
     return found
 
 
-def _cut_by(run: Path) -> Literal["num_epochs", "max_minutes"] | None:
+def cut_by(run: Path) -> Literal["num_epochs", "max_minutes"] | None:
+    """Return the setting that ended the training of a run while validation was still improving, or None."""
     ended = RunFolder(run).ending()
     validations = [each for each in events_of(run) if each["event"] == "validation"]
     # One score alone cannot say that validation was still improving.
