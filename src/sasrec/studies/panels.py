@@ -109,7 +109,7 @@ def draw_against(axes: Any, lines: Sequence[Line], values: dict[str, float], wha
             named.append((max(x), mean(y), line))
     axes.set_xlabel(f"{what}{' on its machine' if what == 'minutes' else ''}")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:g}")
-    axes.xaxis.set_major_locator(whole_ticks(4))
+    axes.xaxis.set_major_locator(whole_ticks(4, whole=what == "parameters"))
     axes.yaxis.set_major_formatter(lambda value, _: number(value, 3))
     axes.margins(x=0.1, y=0.15)
     name_at_right(axes, [(x, y, short(line.name), line.colour, line.at) for x, y, line in named], leaders=False)

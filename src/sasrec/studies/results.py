@@ -17,6 +17,8 @@ from sasrec.studies.scored import Against, Comparison, Side
 from sasrec.studies.sentences import number, p_value
 
 _SHOWN = ("ndcg@10", "hr@10")
+_RESAMPLES = 10_000
+_A_COMPARISON = 50  # resamples that each comparison needs at least, so that its p can be significant after Holm
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ def results_of(cells: Sequence[Cell], metric: str) -> Results:
     baseline = best_baseline(first, f"{split}.full.{metric}")[0]
     several = first["protocol"][split]["users"] > 1
     options: dict[str, Any] = {"metric": metric, "split": split, "show": (metric, *_SHOWN)}
+    options["resamples"] = max(_RESAMPLES, _A_COMPARISON * len(measured))
     table = from_best = from_baseline = None
     if several:
         of = f"{best.runs[0]}:{baseline}"
