@@ -19,7 +19,7 @@ from tests.synthetic import write_csv
 
 STUDY = """\
 dataset = "{data}"
-train_dir = "{folder}"
+{storage}train_dir = "{folder}"
 seeds = [0, 1]
 [settings]
 maxlen = 8
@@ -34,12 +34,13 @@ dropout_rate = [0.0, 0.5]
 """
 
 
-def study(folder: Path, name: str, epochs: int = 30) -> Path:
+def study(folder: Path, name: str, epochs: int = 30, storage: str | None = None) -> Path:
     data = folder / "events.csv"
     if not data.exists():
         write_csv(data)
     path = folder / f"{name}.toml"
-    path.write_text(STUDY.format(data=data, folder=folder / name, epochs=epochs))
+    line = f'storage = "{storage}"\n' if storage else ""
+    path.write_text(STUDY.format(data=data, folder=folder / name, epochs=epochs, storage=line))
     return path
 
 
@@ -73,9 +74,9 @@ def epochs_trained(folder: Path) -> dict[str, list[int]]:
     }
 
 
-def disturbed(folder: Path, name: str, chance: random.Random) -> None:
+def disturbed(folder: Path, name: str, chance: random.Random, storage: str | None) -> None:
     """Run a study; kill one worker, then all, at random moments; let a worker join late; run it to its end."""
-    path = study(folder, name)
+    path = study(folder, name, storage=storage)
     run = started(path)
     for whom in ("one", "all"):
         time.sleep(chance.uniform(3.0, 7.0))
@@ -104,7 +105,7 @@ def disturbed(folder: Path, name: str, chance: random.Random) -> None:
     assert again.returncode == 0, said.decode()
 
 
-def trials(tmp_path: Path, count: int) -> None:
+def trials(tmp_path: Path, count: int, storage: str | None = None) -> None:
     quiet = started(study(tmp_path, "quiet"), workers=2)
     said, _ = quiet.communicate(timeout=240)
     assert quiet.returncode == 0, said.decode()
@@ -113,7 +114,7 @@ def trials(tmp_path: Path, count: int) -> None:
     chance = random.Random(0)
     for number in range(count):
         name = f"disturbed-{number}"
-        disturbed(tmp_path, name, chance)
+        disturbed(tmp_path, name, chance, storage)
         assert results(tmp_path / name) == expected
         plan, queue = open_study(tmp_path / name)
         assert [row.entry.state for row in rows(plan, queue)] == ["done"] * 4

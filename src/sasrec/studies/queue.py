@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from sasrec.errors import ConfigError, FolderError
-from sasrec.locks import is_claimed, only_writer
+from sasrec.locks import alone, is_claimed, only_writer
 from sasrec.studies.plan import Job, Plan
 from sasrec.studies.search import cannot_win
 from sasrec.studies.storage import is_lost, patient, storage_of
 
 # The attributes of a trial of Optuna. POINT marks the trials of a search; they have the parameters of the point.
 _RUN, _CELL, _SEED, _POINT, _REASON, _SECONDS = "run", "cell", "seed", "point", "reason", "seconds"
-_WAIT = 60.0  # seconds for another process to add its runs
 State = Literal["queued", "running", "done", "pruned", "failed"]
 T = TypeVar("T")
 
@@ -54,7 +52,7 @@ class Queue:
         `say`: is called with a sentence when the data base does not answer.
 
         Raises: ConfigError if Optuna is not installed, or the data base cannot be reached. Remedy: as the message
-        says. FolderError if another process has been adding runs for a minute. Remedy: try again.
+        says. FolderError if another process has been adding runs for minutes. Remedy: try again.
         """
         self._plan, self._say, self._jobs = plan, say, {job.name: job for job in plan.jobs}
         self._storage = storage_of(plan.folder, plan.storage)
@@ -68,7 +66,7 @@ class Queue:
             )
         )
         if self._missing():  # workers, which open a study at the same moment, find nothing to add
-            with self._alone():
+            with alone(self._plan.folder, "adding runs"):
                 for job in self._missing():
                     self._add(job)
 
@@ -199,7 +197,7 @@ class Queue:
         search, seeds = self._plan.search, self._plan.seeds
         if search is None or self.spent():
             return False
-        with self._alone():
+        with alone(self._plan.folder, "adding runs"):
             if any(entry.state == "queued" for entry in self.entries()):
                 return True  # another worker was faster
             for cell in dict.fromkeys(job.cell for job in self._plan.jobs):
@@ -224,21 +222,6 @@ class Queue:
                             self._add(job, cell, dict(trial.params), dict(trial.distributions))
                             return True
         return False
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the folder of the study while runs are added, so that two processes never add the same."""
-        deadline = time.monotonic() + _WAIT
-        with ExitStack() as held:
-            while True:
-                try:
-                    held.enter_context(only_writer(self._plan.folder, "adding runs"))
-                    break
-                except FolderError:
-                    if time.monotonic() > deadline:
-                        raise
-                    time.sleep(0.1)
-            yield
 
     def _missing(self) -> list[Job]:
         """Return the jobs of the plan that the queue does not have yet."""

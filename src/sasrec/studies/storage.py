@@ -39,9 +39,11 @@ def storage_of(folder: Path, url: str | None) -> Any:
     if url is None:
         return JournalStorage(JournalFileBackend(str(folder / _JOURNAL)))
     try:
+        from sqlalchemy.pool import NullPool  # a connection that rests for an hour of training is cut somewhere
+
         return RDBStorage(
             url.replace("postgresql://", "postgresql+psycopg://", 1),
-            engine_kwargs={"pool_pre_ping": True, "connect_args": _LIVENESS},
+            engine_kwargs={"poolclass": NullPool, "connect_args": _LIVENESS},
         )
     except ImportError:
         raise ConfigError(

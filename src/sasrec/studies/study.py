@@ -17,7 +17,7 @@ from typing import Any
 from sasrec.data.dataset import open_dataset
 from sasrec.data.manifest import MANIFEST
 from sasrec.errors import FolderError, SasrecError, TrainingError
-from sasrec.locks import is_claimed, writer_of
+from sasrec.locks import alone, is_claimed, writer_of
 from sasrec.runs.folder import RunFolder, metric_of
 from sasrec.runtime.log import RunLog, events_of
 from sasrec.runtime.signals import deferred_interrupt, pending
@@ -248,8 +248,9 @@ def _data(plan: Plan, log: RunLog) -> Path:
     if not (folder / MANIFEST).exists():
         log.say(f"preparing {plan.dataset}")
         data, _ = resolve(plan.dataset, plan.jobs[0].config.data, say=log.say)
-        with suppress(FolderError):  # another worker prepares it at this moment
-            data.save(folder)
+        with alone(folder, "preparing the data"):  # another worker may be doing the same
+            if not (folder / MANIFEST).exists():
+                data.save(folder)
     open_dataset(folder)  # refuse damaged data before anything is trained
     return folder
 
