@@ -256,10 +256,14 @@ def _data(plan: Plan, log: RunLog) -> Path:
 
 
 def _threads(folder: Path, workers: int) -> int:
-    """Return how many threads each worker uses: as when the study began, because results depend on it."""
+    """Return how many threads each worker uses: as when the study began, because results depend on it.
+
+    OMP_NUM_THREADS decides if the caller has set it; else the workers share the cores.
+    """
     file = folder / "threads"
     if not file.exists():
-        file.write_text(str(max(1, (os.cpu_count() or 1) // workers)))
+        asked = os.environ.get("OMP_NUM_THREADS", "")
+        file.write_text(asked if asked.isdecimal() else str(max(1, (os.cpu_count() or 1) // workers)))
     return int(file.read_text())
 
 
