@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from sasrec.errors import FolderError, SasrecWarning
 from sasrec.files import write_whole
 
 _LOCK, _WRITER = ".sasrec.lock", ".sasrec.writer"
+_WAIT = 600.0  # seconds
 OWN_FILES = frozenset({_LOCK, _WRITER})
 _held: dict[Path, tuple[int, int]] = {}
 """Folder that this process writes into -> the thread that does, and the inode of its lock."""
@@ -74,6 +76,25 @@ def only_writer(folder: Path, doing: str) -> Iterator[None]:
                 (place / _LOCK).unlink()
                 place.rmdir()
         lock.release()
+
+
+@contextlib.contextmanager
+def alone(folder: Path, doing: str) -> Iterator[None]:
+    """Hold a folder like `only_writer`, but wait for another process, for work that takes it seconds.
+
+    Raises: FolderError after ten minutes, or if the folder cannot be made.
+    """
+    deadline = time.monotonic() + _WAIT
+    with contextlib.ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(only_writer(folder, doing))
+                break
+            except FolderError:
+                if time.monotonic() > deadline or not (folder / _LOCK).exists():
+                    raise
+                time.sleep(0.1)
+        yield
 
 
 def refuse_lost(folder: Path) -> None:

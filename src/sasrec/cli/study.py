@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
+from rich.live import Live
 
 from sasrec.cli.arguments import OptionalPath
 from sasrec.cli.commands import with_options
-from sasrec.cli.console import err, say
+from sasrec.cli.console import err, out, say
 from sasrec.errors import ConfigError
 
 Action = Literal["run", "work", "status", "stop", "retry", "add"]
@@ -46,8 +48,12 @@ class Study:
     """run, work, status, stop, retry or add."""
     study: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="STUDY", help_behavior_hint="")]
     """The TOML file, or the folder of a study that has begun."""
-    workers: int = 1
-    """Number of processes that train at the same time; they share the cores."""
+    workers: int = 0
+    """Number of processes that train at the same time; they share the cores. Default: one a GPU, or one."""
+    per_device: int = 1
+    """How many runs may share a GPU."""
+    watch: bool = False
+    """status: show the table until all runs are finished, or until Ctrl-C."""
     output: OptionalPath = None
     """Write the table of the comparison to this file: .tex (booktabs), .md or .csv."""
 
@@ -57,36 +63,54 @@ class Study:
         from sasrec.studies import study
         from sasrec.studies.table_file import table_as
 
-        if self.workers < 1:
-            raise ConfigError(f"`workers` must be at least 1, not {self.workers}. Use --workers 1.")
+        if self.workers < 0 or self.per_device < 1:
+            raise ConfigError(
+                f"`workers` ({self.workers}) and `per_device` ({self.per_device}) must be at least 1: use 1."
+            )
         if self.output is not None:
             table_as(self.output.suffix)
         log = RunLog(None, err, with_options)
         if self.action == "status":
-            from sasrec.cli.tables import print_study
-
-            print_study(study.rows(*study.open_study(self.study)))
+            self._status(study, log)
         elif self.action == "stop":
             study.stop(self.study)
             say(err, "the workers save and end; `sasrec study run` continues the study")
         elif self.action == "work":
-            study.work(self.study, log=log)
+            study.work(self.study, per_device=self.per_device, log=log)
         else:
             if self.action == "retry":
                 again = study.open_study(self.study)[1].retry()
                 say(err, f"queued again: {', '.join(again) or 'nothing, because no run failed'}")
             self._run(study, log)
 
+    def _status(self, study: Any, log: Any) -> None:
+        from sasrec.cli.tables import study_table
+
+        plan, queue = study.open_study(self.study, log=log)
+        if not self.watch:
+            out.print(study_table(study.rows(plan, queue)))
+            return
+        with Live(study_table(study.rows(plan, queue)), console=out, auto_refresh=False) as live:
+            while queue.is_open():
+                time.sleep(2)
+                live.update(study_table(study.rows(plan, queue)), refresh=True)
+
     def _run(self, study: Any, log: Any) -> None:
         try:
-            rows = study.run_study(self.study, workers=self.workers, log=log, add=self.action == "add")
+            rows = study.run_study(
+                self.study,
+                workers=self.workers or None,
+                per_device=self.per_device,
+                log=log,
+                add=self.action == "add",
+            )
         except KeyboardInterrupt:
             raise KeyboardInterrupt(_AGAIN) from None
-        from sasrec.cli.tables import print_comparison, print_study
+        from sasrec.cli.tables import print_comparison, study_table
         from sasrec.studies.study import compared
         from sasrec.studies.table_file import write_table
 
-        print_study(rows)
+        out.print(study_table(rows))
         found = compared(self.study)
         if found is not None:
             print_comparison(found)

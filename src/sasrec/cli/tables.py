@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import sys
 from pathlib import Path
@@ -189,25 +190,28 @@ def print_runs(rows: list[Listed], folder: Path, metric: str) -> None:
             say(out, f"{row.path}: {row.note}")
 
 
-def print_study(rows: list[Row]) -> None:
-    """Print how far each run of a study is."""
-    table = Table(
-        "run", "state", Column("epoch", justify="right"), Column("validation", justify="right"), "left", box=None
-    )
+def study_table(rows: list[Row]) -> Table:
+    """Return a table of how far each run of a study is."""
+    right = [Column(name, justify="right") for name in ("epoch", "validation", "s/epoch", "left")]
+    table = Table("run", "state", *right, "", box=None)
     for row in rows:
         entry = row.entry
-        shown: list[str] = [entry.run, entry.state, "", "", ""]
+        shown: list[str] = [entry.run, entry.state, "", "", "", "", entry.reason]
         if entry.state == "running":
             shown[1] = "running" if row.writer else "interrupted"
             shown[2] = f"{row.epoch} of {row.epochs}"
             shown[3] = "" if row.validation is None else number(row.validation)
-            shown[4] = "" if row.left is None or not row.writer else f"at most {row.left / 60:,.0f} min"
+            shown[4] = "" if row.rate is None else f"{row.rate:,.1f}"
+            shown[5] = "" if row.left is None or not row.writer else f"{math.ceil(row.left / 60):,} min"
         elif entry.value is not None:
             shown[3] = number(entry.value)
-        elif entry.reason:
-            shown[4] = entry.reason
+        if entry.point is not None:
+            shown[6] = entry.reason or " ".join(
+                f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+                for name, value in entry.point.items()
+            )
         table.add_row(*(escape(visible(each)) for each in shown))
-    out.print(table)
+    return table
 
 
 def print_outcome(outcome: Outcome) -> None:

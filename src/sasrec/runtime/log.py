@@ -37,10 +37,17 @@ class RunLog:
     """Writes events and shows progress: a live line on a terminal and in a notebook, elsewhere a line a minute."""
 
     def __init__(
-        self, path: Path | None, console: Console | None = None, words: Callable[[str], str] = str
+        self,
+        path: Path | None,
+        console: Console | None = None,
+        words: Callable[[str], str] = str,
+        watch: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
-        """`path`: the JSON lines file, or None to write none. `words`: rewords each sentence to show."""
-        self.words = words
+        """`path`: the JSON lines file, or None to write none. `words`: rewords each sentence to show.
+
+        `watch`: is called with each event once it is written. What it raises ends the work.
+        """
+        self.words, self.watch = words, watch
         self.console = console or Console(stderr=True)
         self._path = path
         self._board: Any = None
@@ -54,7 +61,7 @@ class RunLog:
         """
         if rank() > 0:
             return RunLog(None, Console(quiet=True))
-        return RunLog(path, log.console, log.words) if log else RunLog(path)
+        return RunLog(path, log.console, log.words, log.watch) if log else RunLog(path)
 
     def event(self, name: str, **fields: Any) -> None:
         """Append one line: the time, the event's name, its fields. Flushed, so a crash loses nothing."""
@@ -72,6 +79,8 @@ class RunLog:
                 if field != "step" and isinstance(value, int | float):
                     self._board.add_scalar(f"{name}/{field}", value, fields["step"])
             self._board.flush()
+        if self.watch is not None:
+            self.watch(line)
 
     def show_in_tensorboard(self, step: int) -> None:
         """From now on, also write the numeric fields of each logged event that has a step to RUN/tensorboard.

@@ -15,6 +15,11 @@ mhc = true
 
 [grid]                              # optional: every combination, in every cell
 num_blocks = [2, 4]
+
+[search]                            # optional: search a space, in every cell (search.py)
+trials = 30
+[search.space]
+lr = {low = 1e-4, high = 1e-2, log = true}
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ import dataclasses
 import itertools
 import json
 import re
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,6 +40,7 @@ from sasrec.config.settings import RunConfig
 from sasrec.config.toml_file import tables_of
 from sasrec.errors import ConfigError
 from sasrec.files import write_whole
+from sasrec.studies.search import Range, Search
 from sasrec.untrusted import in_words, json_of
 
 _KEPT = "study.json"
@@ -48,9 +55,12 @@ class _File(BaseModel):
     recipe: str | None = None
     metric: Annotated[str, Field(pattern=METRIC_NAME)] = "valid.full.ndcg@10"
     train_dir: str | None = None
+    hours: Annotated[float, Field(gt=0)] | None = None
+    storage: Annotated[str, Field(pattern=r"^postgresql://")] | None = None
     settings: dict[str, Any] = {}
     cells: dict[Annotated[str, Field(pattern=_NAME)], dict[str, Any]] = {}
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    search: Search | None = None
 
 
 @dataclass(frozen=True)
@@ -77,34 +87,84 @@ class Plan:
     metric: str
     """The metric that decides, such as "valid.full.ndcg@10"."""
     jobs: tuple[Job, ...]
-    """All runs: seeds within cells, so that a part of the study has whole cells."""
+    """All runs but those of the search: seeds within cells, so that a part of the study has whole cells."""
+    search: Search | None = None
+    hours: float | None = None
+    """No run begins once the runs have trained for so long together."""
+    storage: str | None = None
+    """The PostgreSQL data base of the queue; None: a journal in the folder."""
+    id: str = ""
+    """Names the study in the data base."""
 
-    def keep(self, *, add: bool = False) -> None:
-        """Write the plan to the folder of the study, or compare it with the one there.
+    @property
+    def seeds(self) -> list[int]:
+        """The random seeds of every cell; a search uses the first, and confirms with all."""
+        return sorted({job.seed for job in self.jobs}, key=[job.seed for job in self.jobs].index)
 
-        `add`: there may be more runs than before.
+    @property
+    def runs(self) -> int:
+        """How many runs the study has in the end, without failed ones."""
+        cells, search = len({job.cell for job in self.jobs}), self.search
+        confirmed = min(search.confirm, search.trials) * (len(self.seeds) - 1) if search else 0
+        return len(self.jobs) + (cells * (search.trials + confirmed) if search else 0)
+
+    def base(self, cell: str) -> RunConfig:
+        """The settings of a cell, with the first seed."""
+        return next(job.config for job in self.jobs if job.cell == cell)
+
+    def keep(self, *, add: bool = False) -> Plan:
+        """Write the plan to the folder of the study, or compare it with the one there; return it with its id.
+
+        `add`: there may be more runs than before, and more trials.
 
         Raises: ConfigError if a run has changed since the study began, naming what differs. Remedy: undo the
         change, name another `train_dir`, or use `add` for new runs.
         """
-        now = {job.name: _flat(job.config) for job in self.jobs}
+        plan = dataclasses.replace(self, id=uuid.uuid4().hex[:12])
         if (self.folder / _KEPT).exists():
-            before = {job.name: _flat(job.config) for job in kept_plan(self.folder).jobs}
-            for name, settings in before.items():
-                if settings != now.get(name):
-                    was = _apart(settings, now[name]) if name in now else "it is gone"
-                    raise ConfigError(
-                        f"the study in {self.folder} has begun with another {name}: {was}. Undo the change, or "
-                        "name another train_dir."
-                    )
-            if (new := [name for name in now if name not in before]) and not add:
-                raise ConfigError(
-                    f"the study in {self.folder} has begun without {', '.join(new[:3])}. Add new runs with "
-                    "`sasrec study add`, or name another train_dir."
-                )
-        jobs = [{"cell": job.cell, "seed": job.seed, "settings": _flat(job.config)} for job in self.jobs]
-        content = {"dataset": self.dataset, "metric": self.metric, "jobs": jobs}
+            before = kept_plan(self.folder)
+            self._refuse_changed(before, add)
+            plan = dataclasses.replace(self, id=before.id)
+        content = {
+            "id": plan.id,
+            "dataset": self.dataset,
+            "metric": self.metric,
+            "hours": self.hours,
+            "storage": self.storage,
+            "search": self.search and self.search.model_dump(),
+            "sampler": self.search and self.search.sampler_in_words(),
+            "jobs": [{"cell": job.cell, "seed": job.seed, "settings": _flat(job.config)} for job in self.jobs],
+        }
         write_whole(self.folder / _KEPT, json.dumps(content, indent=1))
+        return plan
+
+    def _refuse_changed(self, before: Plan, add: bool) -> None:
+        """Raise ConfigError if this plan is not that of the study that has begun, or, with `add`, more of it."""
+        now = {job.name: _flat(job.config) for job in self.jobs}
+        was = {job.name: _flat(job.config) for job in before.jobs}
+        for name, settings in was.items():
+            if settings != now.get(name):
+                how = _apart(settings, now[name]) if name in now else "it is gone"
+                raise self._begun_with(f"another {name}: {how}")
+        searches = [plan.search.model_dump() if plan.search else {} for plan in (before, self)]
+        if add and searches[0] and self.search is not None and before.search is not None:
+            if self.search.trials < before.search.trials:
+                raise self._begun_with(f"{before.search.trials} trials")
+            searches[0]["trials"] = searches[1]["trials"]
+        if searches[0] != searches[1]:
+            raise self._begun_with(f"another [search]: {_apart(*searches)}")
+        if (before.storage, before.metric) != (self.storage, self.metric):
+            raise self._begun_with(f"storage {before.storage or 'in its folder'} and metric {before.metric}")
+        if (new := [name for name in now if name not in was]) and not add:
+            raise ConfigError(
+                f"the study in {self.folder} has begun without {', '.join(new[:3])}. Add new runs with "
+                "`sasrec study add`, or name another train_dir."
+            )
+
+    def _begun_with(self, what: str) -> ConfigError:
+        return ConfigError(
+            f"the study in {self.folder} has begun with {what}. Undo the change, or name another train_dir."
+        )
 
 
 def kept_plan(folder: Path) -> Plan:
@@ -118,7 +178,17 @@ def kept_plan(folder: Path) -> Plan:
             Job(str(each["cell"]), int(each["seed"]), RunConfig().replace(**each["settings"]))
             for each in content["jobs"]
         ]
-        return Plan(folder, str(content["dataset"]), str(content["metric"]), tuple(jobs))
+        search = content["search"] and Search.model_validate(content["search"])
+        return Plan(
+            folder,
+            str(content["dataset"]),
+            str(content["metric"]),
+            tuple(jobs),
+            search,
+            content["hours"],
+            content["storage"],
+            str(content["id"]),
+        )
     except FileNotFoundError:
         raise ConfigError(f"{folder} is not a study. Name the TOML file of a study, or its folder.") from None
     except (OSError, ValueError, TypeError, LookupError, ConfigError) as error:
@@ -163,7 +233,45 @@ def read_plan(path: str | Path) -> Plan:
     ]
     _refuse_twins(jobs, path)
     folder = Path(file.train_dir or f"runs/{path.stem}")
-    return Plan(folder, file.dataset, file.metric, tuple(jobs))
+    plan = Plan(folder, file.dataset, file.metric, tuple(jobs), file.search, file.hours, file.storage)
+    _check_search(plan, path, text)
+    if file.storage and re.match(r"[^@/]*://[^@/]*:[^@/]*@", file.storage):
+        raise ConfigError(
+            f"{_line(path, text, 'storage')}: the URL has a password, which would be stored in {folder}. "
+            "Remove it, and put it into ~/.pgpass or the environment variable PGPASSWORD."
+        )
+    return plan
+
+
+def _check_search(plan: Plan, path: Path, text: str) -> None:
+    """Raise ConfigError, with the line, if the search of a study cannot be done."""
+    if (search := plan.search) is None:
+        return
+    if plan.metric.startswith("test."):
+        raise ConfigError(
+            f"{_line(path, text, 'metric')}: a search that chooses by {plan.metric} would see the test targets. "
+            'Choose by validation, such as metric = "valid.full.ndcg@10".'
+        )
+    if search.prune and (len(plan.seeds) < 2 or plan.metric != "valid.full.ndcg@10"):
+        raise ConfigError(
+            f"{_line(path, text, 'prune')}: `prune` stops a run that is worse by more than the noise between "
+            "seeds, by its validation NDCG@10. Name at least two seeds, and leave out `metric`."
+        )
+    for name, values in search.space.items():
+        for value in (values.low, values.high) if isinstance(values, Range) else values:
+            try:
+                _changed(plan.jobs[0].config, {name: value}, path, text)
+            except ConfigError as error:
+                # What depends on a second setting is left to the draws of whole points below.
+                if re.search(
+                    rf"`{name}` must be |'{name}' is not |given: {name} must |`{name}` is not a set", str(error)
+                ):
+                    raise
+    for cell in dict.fromkeys(job.cell for job in plan.jobs):
+        try:
+            search.propose(plan.base(cell), [], seed=0)
+        except ConfigError as error:
+            raise ConfigError(f"{_line(path, text, 'search.space')}: {error}") from None
 
 
 def _changed(base: RunConfig, settings: dict[str, Any], path: Path, text: str) -> RunConfig:
@@ -200,7 +308,7 @@ def _name(cell: str, point: dict[str, Any]) -> str:
     """The name of a cell and a point of the grid, which is a folder's name: plain_num_blocks-2."""
     parts = [cell] if cell else []
     parts += [re.sub(r"[^A-Za-z0-9._-]", "-", f"{name}-{value}") for name, value in point.items()]
-    return "_".join(parts) or "all"
+    return "_".join(parts) or "default"
 
 
 def _line(path: Path, text: str, *entry: Any) -> str:

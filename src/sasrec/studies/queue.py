@@ -1,20 +1,23 @@
-"""The queue of a study: one trial of Optuna for each run, in a journal that many processes append to."""
+"""The queue of a study: one trial of Optuna for each run, in a storage that many processes write to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from sasrec.errors import ConfigError, FolderError
-from sasrec.locks import is_claimed, only_writer
-from sasrec.studies.plan import Job
+from sasrec.locks import alone, is_claimed, only_writer
+from sasrec.studies.plan import Job, Plan
+from sasrec.studies.search import cannot_win
+from sasrec.studies.storage import is_lost, patient, storage_of
 
-_JOURNAL = "journal.log"
-_RUN, _REASON = "run", "reason"
-State = Literal["queued", "running", "done", "failed"]
+# The attributes of a trial of Optuna. POINT marks the trials of a search; they have the parameters of the point.
+_RUN, _CELL, _SEED, _POINT, _REASON, _SECONDS = "run", "cell", "seed", "point", "reason", "seconds"
+State = Literal["queued", "running", "done", "pruned", "failed"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -23,98 +26,286 @@ class Entry:
 
     run: str
     """CELL/seed-N."""
+    cell: str
+    """The cell of the plan, also for the points that are tried in it."""
     state: State
     """A run that was interrupted is "running" until it is taken up again."""
     value: float | None
-    """The metric of the study, once the run is done."""
+    """The metric of the study, once the run is done; the best validation of a pruned run."""
     reason: str
     """Why the run failed; else ""."""
+    seconds: float
+    """How long it trained, once it is done."""
+    point: dict[str, Any] | None
+    """Settings that the search chose; None for a run that the file names."""
+    job: Job | None
+    """None if the plan does not have the run any more."""
     trial: int
 
 
 class Queue:
     """The runs of a study and their states. Several processes may use the same study at once."""
 
-    def __init__(self, folder: Path, jobs: tuple[Job, ...]) -> None:
-        """Open the queue in the folder of a study, and add the jobs that it does not have yet.
+    def __init__(self, plan: Plan, say: Callable[[str], None] = lambda _: None) -> None:
+        """Open the queue of a study, and add the runs that it does not have yet.
 
-        Raises: ConfigError if Optuna is not installed. Remedy: pip install "sasrec[studies]". FolderError if
-        another process adds jobs at this moment. Remedy: try again.
+        `say`: is called with a sentence when the data base does not answer.
+
+        Raises: ConfigError if Optuna is not installed, or the data base cannot be reached. Remedy: as the message
+        says. FolderError if another process has been adding runs for minutes. Remedy: try again.
         """
-        try:
-            import optuna
-            from optuna.storages import JournalStorage
-            from optuna.storages.journal import JournalFileBackend
-        except ImportError:
-            raise ConfigError('studies need Optuna. Install it: pip install "sasrec[studies]"') from None
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.folder, self._jobs = folder, {job.name: job for job in jobs}
+        self._plan, self._say, self._jobs = plan, say, {job.name: job for job in plan.jobs}
+        self._storage = storage_of(plan.folder, plan.storage)
+        import optuna
+
         self._states = optuna.trial.TrialState
-        self._storage = JournalStorage(JournalFileBackend(str(folder / _JOURNAL)))
-        self._study = optuna.create_study(
-            storage=self._storage, study_name="study", direction="maximize", load_if_exists=True
+        self._create = optuna.trial.create_trial
+        self._study = self._try(
+            lambda: optuna.create_study(
+                storage=self._storage, study_name=plan.id, direction="maximize", load_if_exists=True
+            )
         )
         if self._missing():  # workers, which open a study at the same moment, find nothing to add
-            with only_writer(folder, "opening the study"):
-                for name in self._missing():
-                    self._study.enqueue_trial({}, user_attrs={_RUN: name})
-
-    def _missing(self) -> list[str]:
-        """Return the names of the jobs that the queue does not have yet."""
-        known = {entry.run for entry in self.entries()}
-        return [name for name in self._jobs if name not in known]
+            with alone(self._plan.folder, "adding runs"):
+                for job in self._missing():
+                    self._add(job)
 
     def entries(self) -> list[Entry]:
         """Return every run of the study, in the order of the queue. A retried run has its newest state."""
         newest: dict[str, Entry] = {}
-        for trial in self._study.get_trials(deepcopy=False):
-            state: State = {
-                self._states.WAITING: "queued",
-                self._states.RUNNING: "running",
-                self._states.COMPLETE: "done",
-            }.get(trial.state, "failed")  # type: ignore[assignment]
-            run, reason = str(trial.user_attrs[_RUN]), str(trial.user_attrs.get(_REASON, ""))
-            newest[run] = Entry(run, state, trial.value if state == "done" else None, reason, trial._trial_id)
+        for trial in self._trials():
+            entry = self._entry(trial)
+            newest[entry.run] = entry
         return list(newest.values())
 
+    def is_open(self) -> bool:
+        """Whether a run is queued or running."""
+        return any(entry.state in ("queued", "running") for entry in self.entries())
+
     @contextmanager
-    def claim(self) -> Iterator[tuple[Job, Entry] | None]:
+    def claim(self) -> Iterator[Entry | None]:
         """Take the next run that is queued or was interrupted, and hold its folder until the block ends.
 
-        Yields None if nothing is left to take. Interrupted runs come first. The lock of the folder decides who
-        gets a run: the system releases it when a process dies, so a run is neither lost nor trained twice.
+        Yields None if nothing can be taken now. Interrupted runs come first. The lock of the folder decides who
+        gets a run: the system releases it when a process dies, so a run is neither lost nor trained twice. If the
+        queue is empty, a search adds its next point.
         """
-        for entry in sorted(self.entries(), key=lambda entry: entry.state != "running"):
-            if entry.state not in ("queued", "running") or entry.run not in self._jobs:
-                continue
-            folder = self.folder / entry.run
-            with ExitStack() as held:
-                try:
-                    if is_claimed(folder):  # else training refuses it, as somebody's own
-                        held.enter_context(only_writer(folder, "training"))
-                except FolderError:  # another process has it
+        while True:
+            for entry in sorted(self.entries(), key=lambda entry: entry.state != "running"):
+                if entry.job is None or entry.state not in self._takes():
                     continue
-                state = self._storage.get_trial(entry.trial).state
-                if state.is_finished():  # by another process, meanwhile
-                    continue
-                if state == self._states.WAITING:
-                    self._storage.set_trial_state_values(entry.trial, self._states.RUNNING)
-                yield self._jobs[entry.run], entry
+                with ExitStack() as held:
+                    if self._held(entry, held):
+                        yield entry
+                        return
+            if not self._extend():
+                yield None
                 return
-        yield None
 
-    def done(self, entry: Entry, value: float) -> None:
-        """Record that a run is finished, with its metric."""
-        self._storage.set_trial_state_values(entry.trial, self._states.COMPLETE, [value])
+    def spent(self) -> bool:
+        """Whether the runs have trained for as long as the study may, together."""
+        hours = self._plan.hours
+        return hours is not None and sum(entry.seconds for entry in self.entries()) >= hours * 3600
+
+    def done(self, entry: Entry, value: float, seconds: float) -> None:
+        """Record that a run is finished, with its metric and its training time."""
+        self._set(entry, self._states.COMPLETE, [value], {_SECONDS: seconds})
 
     def failed(self, entry: Entry, reason: str) -> None:
         """Record that a run cannot be finished, and why."""
-        self._storage.set_trial_user_attr(entry.trial, _REASON, reason)
-        self._storage.set_trial_state_values(entry.trial, self._states.FAIL)
+        self._set(entry, self._states.FAIL, None, {_REASON: reason})
+
+    def pruned(self, entry: Entry, value: float, seconds: float) -> None:
+        """Record that a run was stopped because it cannot win, with its best validation."""
+        self._set(entry, self._states.PRUNED, [value], {_SECONDS: seconds})
+
+    def cannot_win(self, entry: Entry, curve: dict[int, float]) -> bool:
+        """Record the validation scores of a run, by epoch, and return whether to stop it.
+
+        Only the runs of a search with `prune` are ever stopped, and none while the data base does not answer.
+        """
+        search = self._plan.search
+        if search is None:
+            return False
+        try:
+            trials = self._study.get_trials(deepcopy=False)
+            known = next(trial for trial in trials if trial._trial_id == entry.trial).intermediate_values
+            for epoch, score in curve.items():
+                if epoch not in known:
+                    self._storage.set_trial_intermediate_value(entry.trial, epoch, score)
+        except Exception as error:
+            if not is_lost(error):
+                raise
+            return False
+        if not search.prune or entry.point is None or entry.job is None:
+            return False
+        cell = [trial for trial in trials if trial.user_attrs[_CELL] == entry.cell]
+        ended = [trial for trial in cell if trial.state == self._states.COMPLETE]
+        finished = [trial.intermediate_values for trial in ended if _POINT in trial.user_attrs]
+        by_seed = [trial.intermediate_values for trial in ended if _POINT not in trial.user_attrs]
+        return cannot_win(curve, finished, by_seed)
 
     def retry(self) -> list[str]:
         """Queue the failed runs again; return their names."""
-        again = [entry.run for entry in self.entries() if entry.state == "failed"]
-        for run in again:
-            self._study.enqueue_trial({}, user_attrs={_RUN: run})
-        return again
+        again = [entry for entry in self.entries() if entry.state == "failed" and entry.job is not None]
+        for entry in again:
+            trial = next(trial for trial in self._trials() if trial._trial_id == entry.trial)
+            attributes = {name: value for name, value in trial.user_attrs.items() if name != _REASON}
+            self._add_trial(attributes, dict(trial.params), dict(trial.distributions))
+        return [entry.run for entry in again]
+
+    def best(self, cell: str, count: int) -> list[Entry]:
+        """Return the best points that the search has finished in a cell, best first."""
+        found = [
+            entry
+            for entry in self.entries()
+            if entry.point is not None and entry.value is not None and entry.state == "done"
+            if entry.cell == cell and entry.job is not None and entry.job.seed == self._plan.seeds[0]
+        ]
+        return sorted(found, key=lambda entry: -(entry.value or 0.0))[:count]
+
+    def searched(self, cell: str) -> list[Any]:
+        """Return the trials of a cell's search, as Optuna has them, oldest first; not those with other seeds."""
+        return [
+            trial
+            for trial in self._trials()
+            if _POINT in trial.user_attrs
+            and trial.user_attrs[_CELL] == cell
+            and trial.user_attrs[_SEED] == self._plan.seeds[0]
+        ]
+
+    def _takes(self) -> tuple[State, ...]:
+        return ("running",) if self.spent() else ("queued", "running")
+
+    def _held(self, entry: Entry, held: ExitStack) -> bool:
+        """Whether the run is ours now, with its folder held."""
+        folder = self._plan.folder / entry.run
+        try:
+            if is_claimed(folder):  # else training refuses it, as somebody's own
+                held.enter_context(only_writer(folder, "training"))
+        except FolderError:  # another process has it
+            return False
+        state = self._try(lambda: self._storage.get_trial(entry.trial)).state
+        if state.is_finished():  # by another process, meanwhile
+            return False
+        if state == self._states.WAITING:
+            self._try(lambda: self._storage.set_trial_state_values(entry.trial, self._states.RUNNING))
+        return True
+
+    def _extend(self) -> bool:
+        """Add the next run of the search, or of its confirmation; return False if it needs nothing more now."""
+        search, seeds = self._plan.search, self._plan.seeds
+        if search is None or self.spent():
+            return False
+        with alone(self._plan.folder, "adding runs"):
+            if any(entry.state == "queued" for entry in self.entries()):
+                return True  # another worker was faster
+            for cell in dict.fromkeys(job.cell for job in self._plan.jobs):
+                tried = self.searched(cell)
+                number = len({trial.user_attrs[_RUN] for trial in tried})
+                if number < search.trials:
+                    names, base = f"{cell}_trial-{number}", self._plan.base(cell)
+                    point, distributions = search.propose(
+                        base, _as_seen(tried, self._states, self._create), number
+                    )
+                    self._add(Job(names, seeds[0], base), cell, point, distributions)
+                    return True
+                if any(trial.state in (self._states.WAITING, self._states.RUNNING) for trial in tried):
+                    continue
+                known = {entry.run for entry in self.entries()}
+                for entry in self.best(cell, search.confirm):
+                    assert entry.job is not None
+                    trial = next(each for each in tried if each._trial_id == entry.trial)
+                    for seed in seeds[1:]:
+                        job = dataclasses.replace(entry.job, seed=seed)
+                        if job.name not in known:
+                            self._add(job, cell, dict(trial.params), dict(trial.distributions))
+                            return True
+        return False
+
+    def _missing(self) -> list[Job]:
+        """Return the jobs of the plan that the queue does not have yet."""
+        known = {entry.run for entry in self.entries()}
+        return [job for job in self._plan.jobs if job.name not in known]
+
+    def _add(
+        self,
+        job: Job,
+        cell: str | None = None,
+        point: dict[str, Any] | None = None,
+        distributions: dict[str, Any] | None = None,
+    ) -> None:
+        attributes = {_RUN: job.name, _CELL: cell or job.cell, _SEED: job.seed}
+        if point is not None:
+            attributes[_POINT] = job.cell
+        self._add_trial(attributes, point or {}, distributions or {})
+
+    def _add_trial(
+        self, attributes: dict[str, Any], params: dict[str, Any], distributions: dict[str, Any]
+    ) -> None:
+        trial = self._create(
+            state=self._states.WAITING, params=params, distributions=distributions, user_attrs=attributes
+        )
+        self._try(lambda: self._study.add_trial(trial))
+
+    def _entry(self, trial: Any) -> Entry:
+        state: State = {
+            self._states.WAITING: "queued",
+            self._states.RUNNING: "running",
+            self._states.COMPLETE: "done",
+            self._states.PRUNED: "pruned",
+        }.get(trial.state, "failed")  # type: ignore[assignment]
+        attributes = trial.user_attrs
+        point = dict(trial.params) if _POINT in attributes else None
+        return Entry(
+            str(attributes[_RUN]),
+            str(attributes[_CELL]),
+            state,
+            trial.value if state in ("done", "pruned") else None,
+            str(attributes.get(_REASON, "")),
+            float(attributes.get(_SECONDS, 0.0)),
+            point,
+            self._job(attributes, point),
+            trial._trial_id,
+        )
+
+    def _job(self, attributes: dict[str, Any], point: dict[str, Any] | None) -> Job | None:
+        if point is None:
+            return self._jobs.get(attributes[_RUN])
+        with suppress(StopIteration, ConfigError):
+            config = self._plan.base(attributes[_CELL]).replace(**point, seed=int(attributes[_SEED]))
+            return Job(str(attributes[_POINT]), int(attributes[_SEED]), config)
+        return None
+
+    def _set(self, entry: Entry, state: Any, values: list[float] | None, attributes: dict[str, Any]) -> None:
+        def write() -> None:
+            if self._storage.get_trial(entry.trial).state == state:
+                return  # an earlier attempt was written, and only its answer was lost
+            for name, value in attributes.items():
+                self._storage.set_trial_user_attr(entry.trial, name, value)
+            self._storage.set_trial_state_values(entry.trial, state, values)
+
+        self._try(write)
+
+    def _trials(self) -> list[Any]:
+        return list(self._try(lambda: self._study.get_trials(deepcopy=False)))
+
+    def _try(self, call: Callable[[], T]) -> T:
+        return patient(call, self._say)
+
+
+def _as_seen(trials: list[Any], states: Any, create: Callable[..., Any]) -> list[Any]:
+    """The trials as a sampler sees them: those that are queued count as running."""
+    seen = []
+    for trial in trials:
+        waits = trial.state == states.WAITING
+        seen.append(
+            create(
+                state=states.RUNNING if waits else trial.state,
+                value=trial.value,
+                params=trial.params,
+                distributions=trial.distributions,
+                intermediate_values=trial.intermediate_values,
+            )
+        )
+    return seen

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,14 @@ from typing import Any
 from sasrec.data.dataset import open_dataset
 from sasrec.data.manifest import MANIFEST
 from sasrec.errors import FolderError, SasrecError, TrainingError
-from sasrec.locks import is_claimed, writer_of
+from sasrec.locks import alone, is_claimed, writer_of
 from sasrec.runs.folder import RunFolder, metric_of
 from sasrec.runtime.log import RunLog, events_of
 from sasrec.runtime.signals import deferred_interrupt, pending
 from sasrec.sources.resolve import resolve
 from sasrec.studies.compare import compare
-from sasrec.studies.plan import Plan, kept_plan, read_plan
+from sasrec.studies.devices import devices_here, held_device
+from sasrec.studies.plan import Job, Plan, kept_plan, read_plan
 from sasrec.studies.queue import Entry, Queue
 from sasrec.studies.scored import Comparison
 
@@ -42,14 +44,18 @@ class Row:
     validation: float | None
     """The newest validation score."""
     best: float | None
+    rate: float | None
+    """Seconds an epoch, on average; None before the first."""
     left: float | None
     """Seconds until all epochs are done, at the speed so far; None before the first."""
 
 
-def open_study(path: str | Path, *, add: bool = False) -> tuple[Plan, Queue]:
+def open_study(path: str | Path, *, add: bool = False, log: RunLog | None = None) -> tuple[Plan, Queue]:
     """Open a study by its TOML file, or by its folder once it has begun.
 
     `add`: the file may have more runs than when the study began.
+
+    `log`: says when the data base of the queue does not answer.
 
     Raises: ConfigError if the file is wrong or has changed. Remedy: as the message says.
     """
@@ -61,12 +67,22 @@ def open_study(path: str | Path, *, add: bool = False) -> tuple[Plan, Queue]:
         if not is_claimed(plan.folder):
             raise FolderError(f"{plan.folder} has files and is not a study. Name a new folder as `train_dir`.")
         plan.folder.mkdir(parents=True, exist_ok=True)
-        plan.keep(add=add)
-    return plan, Queue(plan.folder, plan.jobs)
+        plan = plan.keep(add=add)
+    return plan, Queue(plan, (log or RunLog(None)).say)
 
 
-def run_study(path: str | Path, *, workers: int = 1, log: RunLog | None = None, add: bool = False) -> list[Row]:
-    """Train all runs of a study that are queued, interrupted or new, by `workers` processes; return all rows.
+def run_study(
+    path: str | Path,
+    *,
+    workers: int | None = None,
+    per_device: int = 1,
+    log: RunLog | None = None,
+    add: bool = False,
+) -> list[Row]:
+    """Train all runs of a study that are queued, interrupted or new, by several processes; return all rows.
+
+    `workers`: the number of processes; by default `per_device` for each GPU, or one. `per_device`: how many runs
+    may share a GPU.
 
     Ctrl-C stops the workers after their step, saved; the same call continues. A worker that dies is not replaced,
     but the others take up its run, from its checkpoint.
@@ -75,15 +91,18 @@ def run_study(path: str | Path, *, workers: int = 1, log: RunLog | None = None, 
     if the workers ended before the study. KeyboardInterrupt after Ctrl-C, once the workers have ended.
     """
     log = log or RunLog(None)
-    plan, queue = open_study(path, add=add)
+    plan, queue = open_study(path, add=add, log=log)
+    workers = workers or max(1, len(devices_here()) * per_device)
     (plan.folder / _STOP).unlink(missing_ok=True)
     _data(plan, log)
     threads = _threads(plan.folder, workers)
-    started = [_start_worker(plan.folder, threads, number) for number in range(workers)]
+    started = [_start_worker(plan.folder, threads, per_device, number) for number in range(workers)]
     with deferred_interrupt(second_quits=True):
         _watch(queue, plan, started, log)
     left = [entry.run for entry in queue.entries() if entry.state in ("queued", "running")]
-    if left and not (plan.folder / _STOP).exists():
+    if left and queue.spent():
+        log.say(f"note: the {plan.hours:g} hours of the study are spent; {len(left)} runs are not trained")
+    elif left and not (plan.folder / _STOP).exists():
         raise TrainingError(
             f"the workers ended before {', '.join(left[:3])}{' and others' if len(left) > 3 else ''}. See "
             f"{plan.folder}/worker-0.log, then run the study again."
@@ -91,32 +110,72 @@ def run_study(path: str | Path, *, workers: int = 1, log: RunLog | None = None, 
     return rows(plan, queue)
 
 
-def work(folder: str | Path, *, log: RunLog | None = None) -> int:
-    """Train runs of a study in this process, until none is left to take; return how many were finished.
+def work(folder: str | Path, *, per_device: int = 1, log: RunLog | None = None) -> int:
+    """Train runs of a study in this process, until all are finished; return how many were finished here.
+
+    While other workers train the last runs, this one waits, because it continues a run whose worker dies.
 
     Raises: ConfigError if `folder` is not a study. KeyboardInterrupt or SystemExit after a signal, once the run is
     saved.
     """
     log = log or RunLog(None)
-    plan, queue = open_study(folder)
+    plan, queue = open_study(folder, log=log)
     data, finished = _data(plan, log), 0
     _stop_when_asked(plan.folder / _STOP)
-    while not (plan.folder / _STOP).exists():
-        with queue.claim() as claimed:
-            if claimed is None:
-                break
-            job, entry = claimed
-            try:
-                value = _trained(plan, job.config, plan.folder / job.name, data, log)
-            except Exception as error:  # else a run that ends its worker would end every worker after it
-                reason = str(error) if isinstance(error, SasrecError) else f"{type(error).__name__}: {error}"
-                queue.failed(entry, reason)
-                log.say(f"warning: {job.name} failed: {reason}")
-            else:
-                queue.done(entry, value)
-                finished += 1
-                log.say(f"{job.name}: {plan.metric} {value:.4f}")
+    devices = [] if plan.jobs[0].config.training.device == "cpu" else devices_here()
+    with held_device(devices, per_device, log.say):
+        while not (plan.folder / _STOP).exists():
+            with queue.claim() as entry:
+                if entry is not None:
+                    finished += _worked(plan, queue, entry, data, log)
+            if entry is None:
+                if not queue.is_open() or queue.spent():
+                    break
+                time.sleep(_LOOK)
     return finished
+
+
+def _worked(plan: Plan, queue: Queue, entry: Entry, data: Path, log: RunLog) -> bool:
+    """Train a run that was claimed, and record how it ended; return whether it is done."""
+    assert entry.job is not None
+    curve: dict[int, float] = {}
+
+    def watch(event: dict[str, Any]) -> None:
+        if event["event"] == "validation" and event["score"] is not None:
+            curve[int(event["epoch"])] = float(event["score"])
+            if queue.cannot_win(entry, curve):
+                raise _CannotWinError
+
+    run = plan.folder / entry.run
+    for event in events_of(run):  # of a run that continues
+        with suppress(_CannotWinError):
+            watch(event)
+    try:
+        value = _trained(plan, entry.job.config, run, data, _quiet(log, watch))
+    except _CannotWinError:
+        best = max(curve.values())
+        queue.pruned(entry, best, _seconds(run))
+        log.say(
+            f"{entry.run}: stopped after epoch {max(curve)}, because it cannot win; best validation {best:.4f}"
+        )
+    except Exception as error:  # else a run that ends its worker would end every worker after it
+        reason = str(error) if isinstance(error, SasrecError) else f"{type(error).__name__}: {error}"
+        queue.failed(entry, reason)
+        log.say(f"warning: {entry.run} failed: {reason}")
+    else:
+        queue.done(entry, value, _seconds(run))
+        log.say(f"{entry.run}: {plan.metric} {value:.4f}")
+        return True
+    return False
+
+
+class _CannotWinError(Exception):
+    """A run of a search is stopped early."""
+
+
+def _seconds(run: Path) -> float:
+    """How long a run has trained, without the parts that a kill lost."""
+    return max((float(event["seconds"]) for event in events_of(run) if "seconds" in event), default=0.0)
 
 
 def stop(folder: str | Path) -> None:
@@ -127,38 +186,42 @@ def stop(folder: str | Path) -> None:
 
 def rows(plan: Plan, queue: Queue) -> list[Row]:
     """Return how far each run of a study is, in the order of the queue."""
-    jobs = {job.name: job for job in plan.jobs}
-    return [
-        _row(plan.folder, entry, jobs[entry.run].config.training.num_epochs)
-        for entry in queue.entries()
-        if entry.run in jobs
-    ]
+    return [_row(plan.folder, entry, entry.job) for entry in queue.entries() if entry.job is not None]
 
 
 def compared(path: str | Path, **options: Any) -> Comparison | None:
     """Compare the cells of a study with its first cell, by the runs that are done; None if only one has any.
 
+    Of a search, the best points are compared, and not those that were only tried.
+
     The metric is that of the study, such as NDCG@10, but on test. `options`: those of `compare`.
     """
     plan, queue = open_study(path)
-    cells = {job.name: job.cell for job in plan.jobs}
-    done = {str(plan.folder / entry.run): cells[entry.run] for entry in queue.entries() if entry.state == "done"}
+    cells = dict.fromkeys(job.cell for job in plan.jobs)
+    if plan.search is not None:
+        best = [entry for cell in cells for entry in queue.best(cell, plan.search.confirm)]
+        cells |= dict.fromkeys(entry.job.cell for entry in best if entry.job is not None)
+    done = {
+        str(plan.folder / entry.run): entry.job.cell
+        for entry in queue.entries()
+        if entry.state == "done" and entry.job is not None and entry.job.cell in cells
+    }
     metric = plan.metric.rpartition(".")[2]
     return compare(list(done), metric=metric, labels=done, **options) if len(done) > 1 else None
 
 
-def _row(folder: Path, entry: Entry, epochs: int) -> Row:
-    run = folder / entry.run
+def _row(folder: Path, entry: Entry, job: Job) -> Row:
+    run, epochs = folder / entry.run, job.config.training.num_epochs
     events = events_of(run) if entry.state == "running" and (run / "log.jsonl").exists() else []
     ends = [event for event in events if event["event"] == "epoch"]
     scores = [event["score"] for event in events if event["event"] == "validation" and event["score"] is not None]
-    epoch, left = 0, None
+    epoch, rate = 0, None
     if ends:
         epoch = int(ends[-1]["epoch"])
-        left = float(ends[-1]["seconds"]) / max(1, epoch) * (epochs - epoch)
-    return Row(
-        entry, writer_of(run), epoch, epochs, scores[-1] if scores else None, max(scores, default=None), left
-    )
+        rate = float(ends[-1]["seconds"]) / max(1, epoch)
+    left = None if rate is None else rate * (epochs - epoch)
+    newest = scores[-1] if scores else None
+    return Row(entry, writer_of(run), epoch, epochs, newest, max(scores, default=None), rate, left)
 
 
 def _trained(plan: Plan, config: Any, folder: Path, data: Path, log: RunLog) -> float:
@@ -167,16 +230,16 @@ def _trained(plan: Plan, config: Any, folder: Path, data: Path, log: RunLog) -> 
 
     run = RunFolder(folder)
     if not run.can_resume():
-        train(str(data), folder, recipe=config, log=_quiet(log))
+        train(str(data), folder, recipe=config, log=log)
     elif not run.is_finished():
-        resume(folder, log=_quiet(log))
+        resume(folder, log=log)
     return metric_of(run.metrics(), plan.metric)
 
 
-def _quiet(log: RunLog) -> RunLog:
+def _quiet(log: RunLog, watch: Callable[[dict[str, Any]], None]) -> RunLog:
     from rich.console import Console
 
-    return RunLog(None, Console(quiet=True), log.words)
+    return RunLog(None, Console(quiet=True), log.words, watch)
 
 
 def _data(plan: Plan, log: RunLog) -> Path:
@@ -185,24 +248,29 @@ def _data(plan: Plan, log: RunLog) -> Path:
     if not (folder / MANIFEST).exists():
         log.say(f"preparing {plan.dataset}")
         data, _ = resolve(plan.dataset, plan.jobs[0].config.data, say=log.say)
-        with suppress(FolderError):  # another worker prepares it at this moment
-            data.save(folder)
+        with alone(folder, "preparing the data"):  # another worker may be doing the same
+            if not (folder / MANIFEST).exists():
+                data.save(folder)
     open_dataset(folder)  # refuse damaged data before anything is trained
     return folder
 
 
 def _threads(folder: Path, workers: int) -> int:
-    """Return how many threads each worker uses: as when the study began, because results depend on it."""
+    """Return how many threads each worker uses: as when the study began, because results depend on it.
+
+    OMP_NUM_THREADS decides if the caller has set it; else the workers share the cores.
+    """
     file = folder / "threads"
     if not file.exists():
-        file.write_text(str(max(1, (os.cpu_count() or 1) // workers)))
+        asked = os.environ.get("OMP_NUM_THREADS", "")
+        file.write_text(asked if asked.isdecimal() else str(max(1, (os.cpu_count() or 1) // workers)))
     return int(file.read_text())
 
 
-def _start_worker(folder: Path, threads: int, number: int) -> subprocess.Popen[bytes]:
+def _start_worker(folder: Path, threads: int, per_device: int, number: int) -> subprocess.Popen[bytes]:
     with (folder / f"worker-{number}.log").open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "sasrec", "study", "work", str(folder)],
+            [sys.executable, "-m", "sasrec", "study", "work", str(folder), f"--per_device={per_device}"],
             env=os.environ | {"OMP_NUM_THREADS": str(threads)},
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -224,12 +292,13 @@ def _watch(queue: Queue, plan: Plan, workers: list[subprocess.Popen[bytes]], log
                 worker.send_signal(signal.SIGTERM)  # does nothing to a worker that has ended
         entries = queue.entries()
         for entry in entries:
-            if entry.state in ("done", "failed") and (entry.run, entry.state) not in said:
+            if entry.state in ("done", "pruned", "failed") and (entry.run, entry.state) not in said:
                 said.add((entry.run, entry.state))
-                result = (
-                    f"{plan.metric} {entry.value:.4f}" if entry.value is not None else f"failed: {entry.reason}"
-                )
-                log.say(f"[{len(said)} of {len(entries)}] {entry.run}: {result}")
+                result = f"failed: {entry.reason}"
+                if entry.value is not None:
+                    metric = plan.metric if entry.state == "done" else "stopped, because it cannot win; validation"
+                    result = f"{metric} {entry.value:.4f}"
+                log.say(f"[{len(said)} of {plan.runs}] {entry.run}: {result}")
         if not alive:
             return
         time.sleep(_LOOK)

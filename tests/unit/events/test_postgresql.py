@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,37 +10,16 @@ import pytest
 
 import sasrec
 from sasrec.errors import DataError
+from tests.postgres import needs_postgres, server
 from tests.synthetic import small
 
-PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-pytestmark = pytest.mark.skipif(not PROGRAMS, reason="PostgreSQL is not installed")
-
-
-def as_postgres(*command: object) -> None:
-    """Run a program; as the user postgres if root runs the tests, because PostgreSQL refuses root."""
-    user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    subprocess.run([*user, *map(str, command)], check=True, capture_output=True, timeout=60)
+pytestmark = needs_postgres
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = Path("/tmp") / tmp_path_factory.mktemp("postgres").name  # others may not enter pytest's folder
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(mode=0o777)
-    folder.chmod(0o777)
-    binaries, data = PROGRAMS[-1].parent, folder / "data"
-    as_postgres(binaries / "initdb", "-D", data, "-A", "trust", "-U", "postgres")
-    control = [binaries / "pg_ctl", "-D", data]
-    options = f"-p {port} -h 127.0.0.1 -k {folder}"
-    as_postgres(*control, "-o", options, "-l", folder / "log", "-w", "start")
-    try:
-        yield f"postgresql://postgres:secret@127.0.0.1:{port}/postgres"
-    finally:
-        as_postgres(*control, "-m", "fast", "-w", "stop")
-        shutil.rmtree(folder, ignore_errors=True)
+def url() -> Iterator[str]:
+    with server("events") as found:
+        yield found.replace("postgres@", "postgres:secret@")
 
 
 def test_a_query_gives_the_events_and_no_password_is_kept(url: str, tmp_path: Path) -> None:

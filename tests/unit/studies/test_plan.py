@@ -47,7 +47,7 @@ def test_a_recipe_comes_first_and_settings_override_it(tmp_path: Path) -> None:
     (tmp_path / "base.toml").write_text("[model]\nmaxlen = 7\nhidden_units = 16\n")
     text = f'dataset = "x"\nrecipe = "{tmp_path / "base.toml"}"\n[settings]\nmaxlen = 9\n'
     (job,) = read_plan(written(tmp_path, text)).jobs
-    assert (job.name, job.config.model.maxlen, job.config.model.hidden_units) == ("all/seed-0", 9, 16)
+    assert (job.name, job.config.model.maxlen, job.config.model.hidden_units) == ("default/seed-0", 9, 16)
 
 
 @pytest.mark.parametrize(
@@ -80,9 +80,8 @@ def test_what_no_run_could_use_is_refused_with_its_line(
 def test_a_study_that_has_begun_says_what_differs(tmp_path: Path) -> None:
     text = f'train_dir = "{tmp_path / "study"}"\n{ABLATION}'
     (tmp_path / "study").mkdir()
-    plan = read_plan(written(tmp_path, text))
-    plan.keep()
-    plan.keep()
+    plan = read_plan(written(tmp_path, text)).keep()
+    assert plan.keep() == plan
     assert kept_plan(tmp_path / "study") == plan
     changed = read_plan(written(tmp_path, text.replace("= 20", "= 30")))
     with pytest.raises(ConfigError, match=r"another plain.*seed-3: num_epochs was 20 and is 30\. Undo"):
@@ -90,8 +89,8 @@ def test_a_study_that_has_begun_says_what_differs(tmp_path: Path) -> None:
     larger = read_plan(written(tmp_path, text.replace("[3, 4]", "[3, 4, 5]")))
     with pytest.raises(ConfigError, match=r"begun without plain_num_blocks-2_norm-pre/seed-5, .*study add"):
         larger.keep()
-    larger.keep(add=True)
-    assert kept_plan(tmp_path / "study") == larger
+    larger = larger.keep(add=True)
+    assert (larger.id, kept_plan(tmp_path / "study")) == (plan.id, larger)
     with pytest.raises(ConfigError, match="it is gone"):
         plan.keep()
 
