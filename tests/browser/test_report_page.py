@@ -46,7 +46,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for at in range(1, 30)
     ]
     searched = Searched(tuple(tried), {"lr": 0.7, "loss": 0.2, "num_blocks": 0.1})
-    report(runs, folder / "report.html", searched=searched)
+    report(runs, folder / "report.html", search=searched)
     return folder / "report.html"
 
 

@@ -70,7 +70,8 @@ def find_runs(paths: Sequence[str | Path]) -> Found:
 
 def _plan(path: Path) -> Plan | None:
     if path.is_file():
-        return read_plan(path)
+        plan = read_plan(path)
+        return kept_plan(plan.folder) if (plan.folder / _STUDY).exists() else plan
     return kept_plan(path) if (path / _STUDY).exists() else None
 
 
@@ -80,7 +81,10 @@ def _inside(folder: Path, plan: Plan | None) -> Iterable[Cell]:
     others = [path.parent for path in folder.rglob("config.toml") if not (path.parent / "items.parquet").exists()]
     for path in [*known, *sorted(set(others) - known.keys())]:
         if (path / "config.toml").exists():
-            yield Cell(known.get(path, str(path)), (path,))
+            searched = (
+                str(path.parent.relative_to(folder)) if plan and path.name.startswith("seed-") else str(path)
+            )
+            yield Cell(known.get(path, searched), (path,))
 
 
 def _grouped(cells: list[Cell]) -> list[Cell]:

@@ -13,7 +13,7 @@ from sasrec.errors import ConfigError, SasrecError
 from sasrec.files import write_whole
 from sasrec.runs.folder import RunFolder
 from sasrec.studies import repeat, tables
-from sasrec.studies.cells import Found, find_runs
+from sasrec.studies.cells import Cell, Found, find_runs
 from sasrec.studies.panels import MOST_NAMED, Line, draw_against, draw_loss, draw_validation
 from sasrec.studies.plots import baselines_of, lines_of
 from sasrec.studies.result_panels import (
@@ -27,7 +27,7 @@ from sasrec.studies.results import Results, headline, results_of
 from sasrec.studies.sentences import number, protocol
 from sasrec.studies.svg import drawing, inline_svg, new_figure
 from sasrec.studies.table_file import write_table
-from sasrec.studies.tried import Searched
+from sasrec.studies.tried import Searched, searched
 from sasrec.studies.verdict import cut_by
 from sasrec.untrusted import visible
 
@@ -36,7 +36,7 @@ _MOST_COMMANDS = 12
 
 
 def report(
-    runs: Sequence[str | Path], output: str | Path, *, searched: Searched | None = None, users: int = 5
+    runs: Sequence[str | Path], output: str | Path, *, search: Searched | None = None, users: int = 5
 ) -> list[Path]:
     """Write a report on runs or a study, and beside it their table as .md, .csv and .tex; return the files.
 
@@ -44,7 +44,8 @@ def report(
     examples for `users` users, the protocol, and how to repeat it. Runs that are not measured yet are named and
     left out of the table. Files that exist are replaced.
 
-    `runs`: as for `plot`. `output`: a file that ends in .html. `searched`: what the study's search has tried.
+    `runs`: as for `plot`. `output`: a file that ends in .html. `search`: what a search has tried; by default
+    that of the study.
 
     Raises: ConfigError if a path has no run, no run is measured, the ending is another one, or a package is
     missing. EvaluationError if the runs cannot be compared. Remedy: as the message says.
@@ -52,9 +53,11 @@ def report(
     output = check_output(output)
     found = find_runs(runs)
     metric = found.plan.metric.rpartition(".")[2] if found.plan else "ndcg@10"
-    results = results_of(found.cells, metric)
+    if search is None and found.plan is not None and found.plan.search is not None:
+        search = searched(found.plan.folder)
+    results = results_of(_to_compare(found, search), metric)
     with drawing():
-        content = _content(found, results, searched, users)
+        content = _content(found, results, search, users)
         write_whole(output, _rendered(content))
     written = [output]
     if results.table is not None:
@@ -62,6 +65,14 @@ def report(
             written.append(output.with_suffix(ending))
             write_table(results.table, written[-1])
     return written
+
+
+def _to_compare(found: Found, search: Searched | None) -> list[Cell]:
+    """The cells of a report: those of the study and the best of its search, but not what was only tried."""
+    if found.plan is None or search is None:
+        return list(found.cells)
+    named = {job.cell for job in found.plan.jobs} | set(search.best)
+    return [cell for cell in found.cells if cell.name in named]
 
 
 def check_output(output: str | Path) -> Path:
@@ -100,7 +111,7 @@ def _source(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def _content(found: Found, results: Results, searched: Searched | None, users: int) -> dict[str, Any]:
+def _content(found: Found, results: Results, search: Searched | None, users: int) -> dict[str, Any]:
     lines = lines_of(results.cells)
     metrics = results.metrics[str(results.cells[0].runs[0])]
     card, part = metrics["protocol"], metrics["protocol"][results.split]
@@ -121,7 +132,7 @@ def _content(found: Found, results: Results, searched: Searched | None, users: i
         "cells": lines[:MOST_NAMED],
         **tables.table_of(results, lines),
         **_figures(results, lines),
-        "search": _search(searched, found),
+        "search": _search(search, found),
         **_slices(results, lines),
         **_examples(results, users),
         **_repeat(found, results),
@@ -174,23 +185,23 @@ def _figures(results: Results, lines: list[Line]) -> dict[str, Any]:
     return {"curves": curves, "costs": costs, "differences": differences}
 
 
-def _search(searched: Searched | None, found: Found) -> dict[str, Any] | None:
+def _search(search: Searched | None, found: Found) -> dict[str, Any] | None:
     """The section on a search; None without one, or before its first run has ended."""
-    if searched is None or not any(each.value is not None for each in searched.tried):
+    if search is None or not any(each.value is not None for each in search.tried):
         return None
     metric = (found.plan.metric if found.plan else "valid.full.ndcg@10").rpartition(".")[2].upper()
-    states = [each.state for each in searched.tried]
+    states = [each.state for each in search.tried]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    best = max((each for each in searched.tried if each.value is not None), key=lambda each: each.value or 0.0)
+    best = max((each for each in search.tried if each.value is not None), key=lambda each: each.value or 0.0)
     chosen = ", ".join(f"{name} = {value}" for name, value in best.settings.items())
-    figures = [_svg("best so far", draw_best_so_far, searched.tried, metric)]
-    if searched.importance:
-        figures.append(_svg("importance of settings", draw_importance, searched.importance))
+    figures = [_svg("best so far", draw_best_so_far, search.tried, metric)]
+    if search.importance:
+        figures.append(_svg("importance of settings", draw_importance, search.importance))
     return {
         "sentence": f"{len(states)} runs ({counts}). The best on validation is {best.run}: "
         f"{metric} {number(best.value or 0.0)} with {chosen}.",
         "figures": figures,
-        "parallel": _svg("settings of each run", draw_parallel, searched, metric, width=7.4, height=3.6),
+        "parallel": _svg("settings of each run", draw_parallel, search, metric, width=7.4, height=3.6),
     }
 
 

@@ -179,7 +179,7 @@ def test_texts_of_others_are_escaped(tmp_path: Path) -> None:
         Tried(SCRIPT, {SCRIPT: SCRIPT, "lr": 0.1}, 0.1, SCRIPT),
         Tried("b", {SCRIPT: 1, "lr": 0.2}, 0.2, "done"),
     ]
-    report([run], tmp_path / "report.html", users=12, searched=Searched(tuple(tried), {SCRIPT: 0.7}))
+    report([run], tmp_path / "report.html", users=12, search=Searched(tuple(tried), {SCRIPT: 0.7}))
     page = Page(tmp_path / "report.html")
     assert [of for tag, of in page.tags if tag == "script"] == [{}]  # ours
     assert not [tag for tag, _ in page.tags if tag == "img"]
@@ -213,7 +213,7 @@ def test_a_search_has_its_section(runs: Path, tmp_path: Path) -> None:
         for at in range(1, 20)
     ]
     tried += [Tried("cut", {"lr": 0.5, "loss": "ce"}, 0.01, "pruned"), Tried("bad", {"lr": 1.0}, None, "failed")]
-    report(named(runs), tmp_path / "report.html", searched=Searched(tuple(tried), {"lr": 0.8, "loss": 0.2}))
+    report(named(runs), tmp_path / "report.html", search=Searched(tuple(tried), {"lr": 0.8, "loss": 0.2}))
     page = Page(tmp_path / "report.html")
     assert (
         "21 runs (19 done, 1 pruned, 1 failed). The best on validation is trial-19: NDCG@10 .1900 with"
@@ -222,8 +222,30 @@ def test_a_search_has_its_section(runs: Path, tmp_path: Path) -> None:
     for words in ("best .1900", "80%", "Settings of each run; the best are dark"):
         assert words in page.text
     nothing = Searched((Tried("a", {"lr": 1}, None, "queued"),))
-    report([runs / "good-0"], tmp_path / "none.html", searched=nothing)
+    report([runs / "good-0"], tmp_path / "none.html", search=nothing)
     assert "Search" not in Page(tmp_path / "none.html").text
+
+
+def test_a_study_that_searches_compares_its_best_point_and_shows_what_it_tried(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    chain_frame().write_csv(tmp_path / "events.csv")
+    study = tmp_path / "search.toml"
+    study.write_text(
+        f'dataset = "{tmp_path}/events.csv"\ntrain_dir = "{tmp_path}/search"\nseeds = [0, 1]\n'
+        '[settings]\ndevice = "cpu"\nmaxlen = 8\nnum_blocks = 1\nnum_epochs = 2\nbatch_size = 16\n'
+        "[search]\ntrials = 6\n[search.space]\nlr = { low = 1e-4, high = 1e-1, log = true }\nhidden_units = [8, 16]\n"
+    )
+    assert main(["study", "run", str(study)]) == 0
+    report([study], tmp_path / "report.html")
+    page = Page(tmp_path / "report.html")
+    assert "6 runs (6 done). The best on validation is" in page.text
+    assert "Which settings decided" in page.text
+    with (tmp_path / "report.csv").open() as stream:
+        names = [row["model"] for row in csv.DictReader(stream)]
+    assert len(names) == 2
+    assert names[0].startswith("default")
+    assert re.fullmatch(r"default_trial-\d \(2 seeds\)", names[1])
+    assert "dataset = " in page.text  # the study itself
 
 
 def test_runs_that_are_not_measured_are_named_and_what_cannot_be_compared_is_refused(
