@@ -116,7 +116,7 @@ def draw_against(axes: Any, lines: Sequence[Line], values: dict[str, float], wha
 
 
 def _draw(axes: Any, line: Line, series: list[dict[int, float]]) -> tuple[int, float] | None:
-    """Draw the runs of a cell thinly and their mean boldly; return where the mean ends."""
+    """Draw the runs of a cell thinly and their mean boldly; return where the mean, or the longest run, ends."""
     series = [each for each in series if each]
     if not series:
         return None
@@ -128,7 +128,8 @@ def _draw(axes: Any, line: Line, series: list[dict[int, float]]) -> tuple[int, f
     shared = sorted(set.intersection(*map(set, series)) if len(series) > 1 else series[0]) or sorted(series[0])
     means = [mean(each[epoch] for each in series if epoch in each) for epoch in shared]
     axes.plot(shared, means, lw=0.8 if grey else 1.9, ls=line.dash, zorder=1 if grey else 3, **style)
-    return shared[-1], means[-1]
+    longest = max(series, key=max)
+    return (max(longest), longest[max(longest)]) if max(longest) > shared[-1] else (shared[-1], means[-1])
 
 
 def _finish(

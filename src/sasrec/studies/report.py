@@ -218,10 +218,9 @@ def _slices(results: Results, lines: list[Line]) -> dict[str, Any]:
     height = 1.0 + 0.3 * len(shown)
     figure = _svg("metric by slice", draw_slices, shown, rows, named, width=5.4, height=height)
     said = (
-        f"Circles are cells, in their colours; grey squares are {baseline}, the best baseline. "
-        "Counts are targets. Slices have no intervals: they show where to look, not which is better."
+        "In brackets: the number of targets. Slices have no intervals: they show where to look, not who is better."
     )
-    return {"slices": {"figure": figure, "note": said}, "details_command": ""}
+    return {"slices": {"figure": figure, "note": said, "baseline": baseline}, "details_command": ""}
 
 
 def _examples(results: Results, users: int) -> dict[str, Any]:
