@@ -121,7 +121,7 @@ def headline(found: Results) -> tuple[str, list[str]]:
         return f"The base, {chosen}: {figure}.", [*_separated(found), " ".join(_against_baseline(found, name))]
     against = _of(found.table, name)
     lead = {
-        "better": f"{name} is best: {figure}, {number(abs(against.difference.mean))} above {base.name}.",
+        "better": f"{chosen}: {figure}, {number(abs(against.difference.mean))} above {base.name}.",
         "worse": f"{chosen}, but on {where} it is worse than {base.name}.",
         "no difference": f"{chosen}, but on {where} no difference from {base.name} was shown.",
     }[against.verdict]
@@ -148,11 +148,12 @@ def _separated(found: Results) -> list[str]:
         if seeds == [1]
         else f"{'–'.join(map(str, (seeds[0], seeds[-1])[: len(seeds)]))} seeds each"
     )
-    said = []
+    clauses = []
     if by["worse"]:
-        said.append(f"With {how}, {found.best.name} is shown to be better than {_listed(by['worse'])}.")
+        clauses.append(f"is shown to be better than {_listed(by['worse'])}")
     if by["no difference"]:
-        said.append(f"With {how}, it cannot be separated from {_listed(by['no difference'])}.")
+        clauses.append(f"cannot be separated from {_listed(by['no difference'])}")
+    said = [f"With {how}, {found.best.name} {', but '.join(clauses)}."] if clauses else []
     if by["better"]:
         said.append(
             f"On {found.split}, it is worse than {_listed(by['better'])}: the choice on validation misled."

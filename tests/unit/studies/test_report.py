@@ -86,7 +86,7 @@ def test_the_headline_says_who_is_best_by_how_much_and_whether_seeds_separate_th
     means = [statistics.mean(value(runs / f"{name}-{seed}") for seed in (0, 1)) for name in ("poor", "good")]
     spread = statistics.stdev(value(runs / f"good-{seed}") for seed in (0, 1))
     above = figure(means[1] - means[0])
-    lead = f"good-0 is best: NDCG@10 {figure(means[1])} ± {figure(spread)} on test, {above} above poor-0."
+    lead = f"good-0 is best on validation: NDCG@10 {figure(means[1])} ± {figure(spread)} on test, {above} above poor-0."
     assert lead in page.text
     found = sasrec.compare([str(run) for run in named(runs)])
     change = found.others[0].difference
