@@ -156,14 +156,37 @@ def test_two_nodes_of_one_rank_each_do_the_work_of_one_process(tmp_path: Path, e
     assert (one / "metrics.json").read_text() == (two / "metrics.json").read_text()
 
 
-def test_the_command_line_trains_evaluates_and_recommends_on_two_ranks_as_on_one(
-    tmp_path: Path, events: Path
-) -> None:
+@pytest.fixture(scope="module")
+def trained_by_slurm(events: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str]:
+    """A run of docs/slurm.sbatch, its exit status and its output.
+
+    One node with two processes. scontrol and srun are replaced by scripts of two lines.
+    """
+    folder = tmp_path_factory.mktemp("slurm")
+    for name, line in (("scontrol", "echo 127.0.0.1"), ("srun", 'exec "$@"')):
+        (folder / name).write_text(f"#!/bin/bash\n{line}\n")
+        (folder / name).chmod(0o755)
+    slurm = {"SLURM_JOB_NODELIST": "here", "SLURM_NNODES": "1", "SLURM_JOB_ID": "7", "SLURM_GPUS_ON_NODE": "2"}
+    path = f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    example = Path(__file__).resolve().parents[2] / "docs/slurm.sbatch"
+    run = folder / "run"
     settings = [f"--{key}={value}" for key, value in SETTINGS.items() if key not in ("num_epochs", "eval_every")]
-    run = tmp_path / "run"
-    status, said = finish(
-        start(2, "-m", "sasrec", "train", f"--dataset={events}", f"--train_dir={run}", "--num_epochs=2", *settings)
+    words = [f"--dataset={events}", f"--train_dir={run}", "--num_epochs=2", *settings]
+    process = subprocess.Popen(
+        ["bash", str(example), *words],
+        env=os.environ | slurm | {"PATH": path, "PORT": str(free_port()), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
+    return run, *finish(process)
+
+
+def test_the_command_line_trains_evaluates_and_recommends_on_two_ranks_as_on_one(
+    tmp_path: Path, trained_by_slurm: tuple[Path, int, str]
+) -> None:
+    run, status, said = trained_by_slurm
     assert status == 0, said
     assert said.count("test, full catalogue: ") == 1, "printed once"
     trained = json.loads((run / "metrics.json").read_text())
@@ -316,24 +339,7 @@ def test_a_rank_that_is_asked_to_stop_stops_all_after_the_same_step(tmp_path: Pa
     assert kept.state["step"] == 38, "the step in which the signal came is the last"
 
 
-def test_the_sbatch_example_runs_where_slurm_is_stood_in_for(tmp_path: Path, events: Path) -> None:
-    """One node with two processes. scontrol and srun are replaced by scripts of two lines."""
-    for name, line in (("scontrol", "echo 127.0.0.1"), ("srun", 'exec "$@"')):
-        (tmp_path / name).write_text(f"#!/bin/bash\n{line}\n")
-        (tmp_path / name).chmod(0o755)
-    slurm = {"SLURM_JOB_NODELIST": "here", "SLURM_NNODES": "1", "SLURM_JOB_ID": "7", "SLURM_GPUS_ON_NODE": "2"}
-    path = f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    example = Path(__file__).resolve().parents[2] / "docs/slurm.sbatch"
-    run = tmp_path / "run"
-    words = [f"--dataset={events}", f"--train_dir={run}", "--num_epochs=2", "--maxlen=8", "--device=cpu"]
-    process = subprocess.Popen(
-        ["bash", str(example), *words],
-        env=os.environ | slurm | {"PATH": path, "PORT": str(free_port()), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    status, said = finish(process)
+def test_the_sbatch_example_runs_where_slurm_is_stood_in_for(trained_by_slurm: tuple[Path, int, str]) -> None:
+    run, status, said = trained_by_slurm
     assert status == 0, said
     assert json.loads((run / "log.jsonl").read_text().splitlines()[0])["ranks"] == 2
