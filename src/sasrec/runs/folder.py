@@ -121,7 +121,8 @@ class RunFolder:
     def measuring(self, *, writes: bool) -> Iterator[None]:
         """Hold the folder while it is measured, if the measurement `writes` into it.
 
-        Raises: CheckpointError or FolderError if the folder is not a run. Remedy: name a run. The errors of `writing`.
+        Raises: CheckpointError or FolderError if the folder is not a run. Remedy: name a run. Also the errors of
+            `writing`.
         """
         self.refuse_no_run()
         with self.writing("measuring") if writes else nullcontext():
