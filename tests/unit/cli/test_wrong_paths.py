@@ -35,6 +35,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("export nix --output new", "the run nix does not exist. Check the path."),
         ("compare nix run", "the run nix does not exist. Check the path."),
         ("runs nix", "the folder nix does not exist."),
+        ("runs events.csv", "the folder events.csv is a file. Name a folder with runs in it."),
         ("train --train_dir nix --resume", "the run nix does not exist. Check the path."),
         ("train --train_dir nix --inference_only", "the run nix does not exist. Check the path."),
         ("reproduce nix.toml --train_dir new", "the file of settings nix.toml does not exist. Name a TOML file."),
