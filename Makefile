@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .PHONY: demo test check slow gpu matrix
-demo: .venv/installed ; rm -rf runs/demo && OMP_NUM_THREADS=1 $(BIN)/sasrec train --recipe recipes/ml-100k.toml --train_dir runs/demo && $(BIN)/sasrec recommend runs/demo --user 196
+demo: .venv/installed ; rm -rf runs/demo && OMP_NUM_THREADS=1 $(BIN)/sasrec train --recipe recipes/ml-100k.toml --train_dir runs/demo && $(BIN)/sasrec recommend runs/demo --user 1
 # The profile ci draws the same inputs at every run; `pytest tests/property` draws new ones.
 test: .venv/installed ; OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --hypothesis-profile=ci
 slow: .venv/installed ; OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout=3600

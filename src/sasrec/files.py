@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import gzip
 import hashlib
 import os
@@ -107,7 +108,21 @@ def unicode_text(data: bytes) -> str:
     return text
 
 
-def nearby(path: Path) -> str:
+def missing(path: Path) -> str:
+    """Return a verb and what is wrong with a path that leads to no file, such as "does not exist (NAME does)"."""
+    try:
+        link = os.readlink(path)
+        os.stat(path)
+    except FileNotFoundError:
+        if os.path.islink(path):
+            return f"is a link to {link}, which does not exist"
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ELOOP:
+            return f"is a link to {link}, which leads back to itself"
+    return f"does not exist{_nearby(path)}"
+
+
+def _nearby(path: Path) -> str:
     """Return " (NAME does)" if the folder of a missing file has one with a similar name, else ""."""
     try:
         names = os.listdir(path.parent)

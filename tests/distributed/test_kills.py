@@ -22,7 +22,7 @@ from tests.synthetic import chain_frame
 # step (at the n-th loss). Every kill, and the first step of every attempt, is recorded with its time.
 SCRIPT = """
 import json, os, signal, sys, threading, time
-events, run, notes, plan = sys.argv[1:]
+events, run, notes, plan, epochs = sys.argv[1:]
 rank, attempt = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
 who, moment, when = json.loads(plan)[attempt] if attempt < len(json.loads(plan)) else (-1, "", 0)
 
@@ -57,17 +57,24 @@ def fsync(descriptor):
     original_fsync(descriptor)
 
 trainer.training_loss, os.fsync = loss, fsync
-settings = dict(maxlen=12, hidden_units=16, batch_size=16, lr=1e-2, device="cpu", num_epochs=15, save_minutes=1e-4)
+settings = dict(maxlen=12, hidden_units=16, batch_size=16, lr=1e-2, device="cpu", num_epochs=int(epochs), save_minutes=1e-4)
 sasrec.train(events, run, **settings)
 """
 
 
-def run_through(folder: Path, plan: list[tuple[int, str, float]]) -> tuple[Path, list[Any]]:
+def run_through(folder: Path, plan: list[tuple[int, str, float]], epochs: int) -> tuple[Path, list[Any]]:
     """Train on two processes with these kills. Returns the run and its notes."""
     run, notes = folder / "run", folder / "notes"
     folder.mkdir()
     (folder / "script.py").write_text(SCRIPT)
-    words = [str(folder / "script.py"), str(folder.parent / "events.csv"), str(run), str(notes), json.dumps(plan)]
+    words = [
+        str(folder / "script.py"),
+        str(folder.parent / "events.csv"),
+        str(run),
+        str(notes),
+        json.dumps(plan),
+        str(epochs),
+    ]
     status, said = finish(start(2, *words, restarts=len(plan)), seconds=60 + 60 * len(plan))
     assert status == 0, said
     return run, [json.loads(line) for line in notes.read_text().splitlines()]
@@ -83,15 +90,15 @@ def recovery_times(notes: list[Any]) -> list[float]:
 
 
 def kills_end_the_same(
-    tmp_path: Path, plans: Iterable[list[tuple[int, str, float]]], until: int
+    tmp_path: Path, plans: Iterable[list[tuple[int, str, float]]], until: int, epochs: int = 15
 ) -> tuple[int, list[float]]:
     """Repeat runs with kills until there were at least `until` kills. Returns their number and the recovery times."""
     chain_frame().write_csv(tmp_path / "events.csv")
-    whole, _ = run_through(tmp_path / "whole", [])
+    whole, _ = run_through(tmp_path / "whole", [], epochs)
     expected = store.newest(whole / "checkpoints", print)
     kills, times = 0, []
     for number, plan in enumerate(plans):
-        run, notes = run_through(tmp_path / f"killed-{number}", plan)
+        run, notes = run_through(tmp_path / f"killed-{number}", plan, epochs)
         found = store.newest(run / "checkpoints", print)
         assert all(torch.equal(found.weights[name], expected.weights[name]) for name in expected.weights)
         assert all(torch.equal(found.optimizer[name], expected.optimizer[name]) for name in expected.optimizer)
@@ -105,7 +112,7 @@ def kills_end_the_same(
 
 
 def test_killed_in_a_save_and_while_starting_the_run_goes_on(tmp_path: Path) -> None:
-    kills, times = kills_end_the_same(tmp_path, [[(0, "save", 9), (1, "init", 0.5)]], until=2)
+    kills, times = kills_end_the_same(tmp_path, [[(0, "save", 9), (1, "init", 0.5)]], until=2, epochs=3)
     assert kills == 2
     assert max(times) < 30
 

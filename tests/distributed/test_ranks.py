@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+import torch
 
+import sasrec
 from sasrec.checkpoint import store
+from sasrec.cli.main import main
 from tests.distributed.launch import finish, free_port, start
 from tests.synthetic import chain_frame
 
@@ -77,40 +82,61 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(tmp_path: Path, events: Path, ranks: int, **settings: Any) -> Path:
+    """Train on so many ranks; on one rank in this process, as to start another takes longer than to train."""
     run = tmp_path / f"ranks-{ranks}"
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
+    if ranks == 1:
+        with torch_of_the_script():
+            sasrec.train(events, run, **(SETTINGS | settings))
+        return run
     words = [str(script), str(events), str(run), json.dumps(SETTINGS | settings)]
     status, said = finish(start(ranks, *words))
     assert status == 0, said
     return run
 
 
+@contextlib.contextmanager
+def torch_of_the_script() -> Iterator[None]:
+    """The type of numbers and the threads of SCRIPT."""
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "several"),
     [
-        {"loss": "bce", "num_negatives": 2, "accumulate": 2},
-        pytest.param({"loss": "ce", "time": True, "mhc": True}, marks=pytest.mark.slow),
-        pytest.param({"loss": "softmax", "negatives": "in_batch", "num_negatives": 20}, marks=pytest.mark.slow),
+        ({"loss": "bce", "num_negatives": 2, "accumulate": 2}, [3]),
+        pytest.param({"loss": "bce", "num_negatives": 2, "accumulate": 2}, [2], marks=pytest.mark.slow),
+        pytest.param({"loss": "ce", "time": True, "mhc": True}, [2, 3], marks=pytest.mark.slow),
+        pytest.param(
+            {"loss": "softmax", "negatives": "in_batch", "num_negatives": 20}, [2, 3], marks=pytest.mark.slow
+        ),
     ],
 )
 def test_two_and_three_ranks_make_the_weights_and_metrics_of_one(
-    tmp_path: Path, events: Path, settings: dict[str, Any]
+    tmp_path: Path, events: Path, settings: dict[str, Any], several: list[int]
 ) -> None:
-    runs = {ranks: train(tmp_path, events, ranks, **settings) for ranks in (1, 2, 3)}
+    runs = {ranks: train(tmp_path, events, ranks, **settings) for ranks in (1, *several)}
     found = {ranks: store.newest(run / "checkpoints", print) for ranks, run in runs.items()}
     assert found[1].state["step"] >= 50
     metrics = {ranks: json.loads((run / "metrics.json").read_text()) for ranks, run in runs.items()}
-    for ranks in (2, 3):
+    for ranks in several:
         for name, expected in found[1].weights.items():
             if not name.endswith(
                 "key.bias"
             ):  # this bias has no effect; its gradient is rounding noise, which Adam amplifies
                 assert (found[ranks].weights[name] - expected).abs().max() < 1e-10, name
         assert metrics[ranks] == metrics[1]
-    log = [json.loads(line) for line in (runs[3] / "log.jsonl").read_text().splitlines()]
+    log = [json.loads(line) for line in (runs[several[-1]] / "log.jsonl").read_text().splitlines()]
     assert [event["event"] for event in log].count("start") == 1, "only rank 0 writes"
-    assert log[0]["ranks"] == 3
+    assert log[0]["ranks"] == several[-1]
 
 
 @pytest.mark.slow
@@ -130,24 +156,55 @@ def test_two_nodes_of_one_rank_each_do_the_work_of_one_process(tmp_path: Path, e
     assert (one / "metrics.json").read_text() == (two / "metrics.json").read_text()
 
 
-def test_the_command_line_trains_evaluates_and_recommends_on_two_ranks_as_on_one(
-    tmp_path: Path, events: Path
-) -> None:
+@pytest.fixture(scope="module")
+def trained_by_slurm(events: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str]:
+    """A run of docs/slurm.sbatch, its exit status and its output.
+
+    One node with two processes. scontrol and srun are replaced by scripts of two lines.
+    """
+    folder = tmp_path_factory.mktemp("slurm")
+    for name, line in (("scontrol", "echo 127.0.0.1"), ("srun", 'exec "$@"')):
+        (folder / name).write_text(f"#!/bin/bash\n{line}\n")
+        (folder / name).chmod(0o755)
+    slurm = {"SLURM_JOB_NODELIST": "here", "SLURM_NNODES": "1", "SLURM_JOB_ID": "7", "SLURM_GPUS_ON_NODE": "2"}
+    path = f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    example = Path(__file__).resolve().parents[2] / "docs/slurm.sbatch"
+    run = folder / "run"
     settings = [f"--{key}={value}" for key, value in SETTINGS.items() if key not in ("num_epochs", "eval_every")]
-    run = tmp_path / "run"
-    status, said = finish(
-        start(2, "-m", "sasrec", "train", f"--dataset={events}", f"--train_dir={run}", "--num_epochs=2", *settings)
+    words = [f"--dataset={events}", f"--train_dir={run}", "--num_epochs=2", *settings]
+    process = subprocess.Popen(
+        ["bash", str(example), *words],
+        env=os.environ | slurm | {"PATH": path, "PORT": str(free_port()), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
+    return run, *finish(process)
+
+
+def test_the_command_line_trains_evaluates_and_recommends_on_two_ranks_as_on_one(
+    tmp_path: Path, trained_by_slurm: tuple[Path, int, str]
+) -> None:
+    run, status, said = trained_by_slurm
     assert status == 0, said
     assert said.count("test, full catalogue: ") == 1, "printed once"
     trained = json.loads((run / "metrics.json").read_text())
-    for ranks in (1, 2):
-        status, said = finish(start(ranks, "-m", "sasrec", "evaluate", str(run), "--device=cpu"))
-        assert status == 0, said
-        assert json.loads((run / "metrics.json").read_text()) == trained
-        words = ["recommend", str(run), "--all", f"--output={tmp_path / f'top-{ranks}.parquet'}", "--device=cpu"]
-        status, said = finish(start(ranks, "-m", "sasrec", *words))
-        assert status == 0, said
+    evaluate = ["evaluate", str(run), "--device=cpu"]
+    recommend = ["recommend", str(run), "--all", "--device=cpu", f"--output={tmp_path}/top-"]
+    assert main(evaluate) == 0
+    assert json.loads((run / "metrics.json").read_text()) == trained
+    assert main([*recommend[:-1], f"{recommend[-1]}1.parquet"]) == 0
+    (run / "metrics.json").unlink()
+    script = tmp_path / "both.py"  # both commands in one start
+    script.write_text(
+        "import json, sys; from sasrec.cli.main import main\n"
+        "sys.exit(any(main(words) for words in json.loads(sys.argv[1])))"
+    )
+    words = json.dumps([evaluate, [*recommend[:-1], f"{recommend[-1]}2.parquet"]])
+    status, said = finish(start(2, str(script), words))
+    assert status == 0, said
+    assert json.loads((run / "metrics.json").read_text()) == trained
     assert pl.read_parquet(tmp_path / "top-1.parquet").equals(pl.read_parquet(tmp_path / "top-2.parquet"))
 
 
@@ -207,11 +264,15 @@ def test_what_one_rank_finds_wrong_ends_all_and_a_restart_takes_no_other_run_for
     status, said = finish(start(2, *words, restarts=1), seconds=60)
     assert status != 0
     assert "already holds a run" in said
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.slow
+def test_a_file_that_does_not_exist_ends_all(tmp_path: Path) -> None:
     words = ["-m", "sasrec", "train", "--dataset=nowhere.csv", f"--train_dir={tmp_path / 'new'}", "--device=cpu"]
     status, said = finish(start(2, *words), seconds=60)
     assert status != 0
     assert "nowhere.csv does not exist" in said
-    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 SLOW_RANK_0 = """
@@ -278,24 +339,7 @@ def test_a_rank_that_is_asked_to_stop_stops_all_after_the_same_step(tmp_path: Pa
     assert kept.state["step"] == 38, "the step in which the signal came is the last"
 
 
-def test_the_sbatch_example_runs_where_slurm_is_stood_in_for(tmp_path: Path, events: Path) -> None:
-    """One node with two processes. scontrol and srun are replaced by scripts of two lines."""
-    for name, line in (("scontrol", "echo 127.0.0.1"), ("srun", 'exec "$@"')):
-        (tmp_path / name).write_text(f"#!/bin/bash\n{line}\n")
-        (tmp_path / name).chmod(0o755)
-    slurm = {"SLURM_JOB_NODELIST": "here", "SLURM_NNODES": "1", "SLURM_JOB_ID": "7", "SLURM_GPUS_ON_NODE": "2"}
-    path = f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    example = Path(__file__).resolve().parents[2] / "docs/slurm.sbatch"
-    run = tmp_path / "run"
-    words = [f"--dataset={events}", f"--train_dir={run}", "--num_epochs=2", "--maxlen=8", "--device=cpu"]
-    process = subprocess.Popen(
-        ["bash", str(example), *words],
-        env=os.environ | slurm | {"PATH": path, "PORT": str(free_port()), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    status, said = finish(process)
+def test_the_sbatch_example_runs_where_slurm_is_stood_in_for(trained_by_slurm: tuple[Path, int, str]) -> None:
+    run, status, said = trained_by_slurm
     assert status == 0, said
     assert json.loads((run / "log.jsonl").read_text().splitlines()[0])["ranks"] == 2

@@ -17,7 +17,9 @@ from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
 from sasrec.events.events import Events, read_events
 
-FAST = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# The profile ci draws the same inputs at every run, so more of them find less than new ones.
+EXAMPLES = 50 if settings.default.derandomize else 150
+FAST = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 FIELD = st.one_of(
     st.sampled_from(
         ["", " ", "1", "3.5", "a", '"', '"x"', '"x,y"', 'x"y', "2020-01-01", "1e9", "nan", "\x00", "\ufeff"]
@@ -156,7 +158,7 @@ def test_every_row_of_a_typed_frame_is_kept_or_rejected(
     assert events.rejects["line"].is_sorted()
 
 
-@settings(FAST, max_examples=40)
+@settings(FAST, max_examples=EXAMPLES // 3)
 @given(
     users=st.lists(st.sampled_from("abc"), min_size=4, max_size=20),
     seed=st.integers(0, 10**6),

@@ -48,8 +48,9 @@ def in_a_child_killed_at(number: int, work: Any) -> bool:
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_two_hundred_killed_saves_leave_a_whole_checkpoint_and_after_the_next_start_no_orphan(
-    tmp_path: Path,
+@pytest.mark.parametrize("kills", [40, pytest.param(200, marks=pytest.mark.slow)])
+def test_killed_saves_leave_a_whole_checkpoint_and_after_the_next_start_no_orphan(
+    tmp_path: Path, kills: int
 ) -> None:
     checkpoints, chance = tmp_path / "checkpoints", random.Random(0)
     weights = {"table": torch.arange(1000.0), "layer": torch.ones(30, 30)}
@@ -61,7 +62,7 @@ def test_two_hundred_killed_saves_leave_a_whole_checkpoint_and_after_the_next_st
 
     save(0)
     killed = step = 0
-    while killed < 200:
+    while killed < kills:
         step += chance.randrange(2)  # a step that was saved before may be saved again, as after a validation
         before = store.newest(checkpoints, print).state["step"]
         killed += not in_a_child_killed_at(chance.randrange(1, 30), lambda step=step: save(step))

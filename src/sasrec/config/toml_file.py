@@ -7,7 +7,28 @@ from pathlib import Path
 from typing import Any
 
 from sasrec.errors import ConfigError
+from sasrec.files import missing
 from sasrec.untrusted import MOST_TEXT, content_of, refuse_deep
+
+_SHIPPED = Path(__file__).parents[1] / "recipes"
+_CHECKOUT = Path(__file__).parents[3] / "recipes"
+
+
+def recipe_folder() -> Path:
+    """The folder of recipes: inside the package if installed from a wheel, beside src in a checkout."""
+    return _SHIPPED if _SHIPPED.exists() else _CHECKOUT
+
+
+def _recipe_for(path: Path) -> str:
+    """Return the remedy for a file of settings that does not exist: the recipe of this name, or all names."""
+    here, folder = Path.cwd(), recipe_folder()
+    folder = folder.relative_to(here) if folder.is_relative_to(here) else folder
+    if (found := folder / f"{path.name.removesuffix('.toml')}.toml").exists():
+        return f"Name the file of this recipe: {found}."
+    if path.suffix == ".toml":
+        return "Name a TOML file."
+    names = sorted(each.name for each in folder.glob("*.toml"))
+    return f"Name a TOML file, such as one of {folder}: {', '.join(names)}."
 
 
 def tables_of(path: Path) -> dict[str, Any]:
@@ -16,6 +37,8 @@ def tables_of(path: Path) -> dict[str, Any]:
         tables = tomllib.loads(content_of(path, MOST_TEXT).decode().replace("\r\n", "\n"))
         refuse_deep(tables)
         return tables
+    except FileNotFoundError:
+        raise ConfigError(f"the file of settings {path} {missing(path)}. {_recipe_for(path)}") from None
     except OSError as error:
         raise ConfigError(f"the settings {path} cannot be read: {error.strerror}. Name a TOML file.") from None
     except UnicodeDecodeError as error:

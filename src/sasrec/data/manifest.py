@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sasrec.config.settings import RunConfig
 from sasrec.data.parts import TEST, TRAIN
 from sasrec.errors import DataError
+from sasrec.files import missing
 from sasrec.untrusted import in_words, json_of
 
 FORMAT = 2
@@ -85,6 +87,11 @@ def read_manifest(folder: Path) -> Manifest:
         content = json_of(path)
         version = content["format"]
     except (FileNotFoundError, NotADirectoryError):
+        if not folder.exists():
+            raise DataError(
+                f"the folder {folder} {missing(folder)}. Name a folder that `sasrec prepare` made."
+            ) from None
+        refuse_run(folder)
         raise DataError(
             f"{folder} contains no data set (manifest.json is missing). Make one with `sasrec prepare`."
         ) from None
@@ -100,6 +107,20 @@ def read_manifest(folder: Path) -> Manifest:
     if not found.files.keys() >= _NEEDED:
         raise DataError(f"{path} is damaged: it does not list {min(_NEEDED - found.files.keys())}. {_AGAIN}")
     return found
+
+
+def refuse_run(folder: Path) -> None:
+    """Raise DataError for a folder that is a run or an export. Remedy: name the data of the run."""
+    settings = folder / "config.toml"
+    if not (settings.is_file() and (folder / "checkpoints").is_dir()):
+        return
+    if (folder / "items.parquet").exists():
+        raise DataError(f"{folder} is an export, which contains no events. Name a file or a data set.")
+    own = folder / "dataset"
+    data = str(own) if is_manifest(own / MANIFEST) else RunConfig.load(settings).data.dataset
+    raise DataError(
+        f"{folder} is a run, not a data set. Name the data of this run: {data or 'a file or a data set'}"
+    )
 
 
 def is_manifest(path: Path) -> bool:

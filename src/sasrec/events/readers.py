@@ -15,7 +15,7 @@ from sasrec.events.inputs import Input
 from sasrec.events.json_records import read_json
 from sasrec.events.pieces import Piece
 from sasrec.events.streams import sniffed
-from sasrec.files import nearby
+from sasrec.files import missing
 
 # The usual separator of an ending; None where files of this ending have various ones.
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".inter": "\t"}
@@ -38,7 +38,7 @@ def read_input(each: Input, config: DataConfig) -> Iterator[Piece]:
         return
     path = each.path
     if path is None or not os.path.exists(path):  # Path.exists raises on impossible names, as one with a null byte
-        raise DataError(f"the file {path} does not exist{nearby(Path(str(path)))}. Check the path.")
+        raise DataError(f"the file {path} {missing(Path(str(path)))}. Check the path.")
     ending = Path(_PACKED.sub("", path.name)).suffix.lower()
     if ending in _FOREIGN:
         raise DataError(f"{each.name} has a format that cannot be read. Save the table as CSV or Parquet.")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, cast
 
 from sasrec.errors import DataError
-from sasrec.files import nearby
+from sasrec.files import missing
 from sasrec.untrusted import free_memory, refuse_no_file
 
 _HEAD = 4096
@@ -42,6 +42,7 @@ _FOREIGN = [
     (rb"(?i)\s*(<!doctype html|<html|<\?xml)", "a page of HTML or XML", "If it was downloaded, download it again"),
     (rb"Rar!|7z\xbc\xaf", "a rar or 7z archive", "Unpack it"),
     (rb"\xd0\xcf\x11\xe0", "an old Excel file", "Save the sheet as CSV"),
+    (rb"PK\x05\x06", "an empty archive", "Name a file of events"),
     (rb"Obj\x01", "an Avro file", "Save the table as Parquet"),
 ]
 Kind = Literal["parquet", "arrow", "json lines", "json", "text"]
@@ -66,7 +67,7 @@ def opened(path: Path, name: str) -> Iterator[IO[bytes]]:
             with _decompressed(raw, method, name) as stream:
                 yield stream
     except FileNotFoundError:
-        raise DataError(f"the file {path} does not exist{nearby(path)}. Check the path.") from None
+        raise DataError(f"the file {path} {missing(path)}. Check the path.") from None
     except EOFError:
         raise DataError(f"the compressed file {name} is cut off. Copy or download it again.") from None
     except _damage() as error:
@@ -77,7 +78,8 @@ def opened(path: Path, name: str) -> Iterator[IO[bytes]]:
 
 def unreadable(name: str, error: OSError) -> str:
     """Return a sentence on a file that cannot be read."""
-    if error.errno == errno.EINVAL and error.strerror:
+    if error.errno == errno.EINVAL and error.strerror:  # the name of a pipe can be a number, as in /dev/fd/63
+        name = error.filename or name
         return f"{name} cannot be read: {error.strerror}. Copy its content to a file, or pass it to stdin (-)."
     return f"{name} cannot be read: {error}. Check the disk and the permissions."
 

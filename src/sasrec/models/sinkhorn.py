@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sasrec.errors import ConfigError
+
 _OFFSET = 30.0  # the largest logit before exp; exp(±30) fits fp32 easily
 _FAR = 2 * _OFFSET  # a logit this far below the largest one may vanish in exp, so such logits take the log domain
 _FAR_IN_DOUBLE = 700.0  # the same in float64, where logits further below are raised to this
@@ -19,7 +21,18 @@ def sinkhorn_knopp(logits: Tensor, max_iter: int = 20) -> Tensor:
     The algorithm takes exp of the logits, then repeats `max_iter` times: normalise columns, then rows (Xie et al.
     2025, eq. 8 and 9). The error of the column sums grows with the range of the logits. After 20 iterations the
     error is 2e-4 for logits with standard deviation 1, and 5e-2 for standard deviation 3.
+
+    Raises: ConfigError if the logits are not square matrices of real numbers. Remedy: convert or reshape them.
     """
+    if not logits.is_floating_point():
+        raise ConfigError(
+            f"sinkhorn_knopp needs logits in floating point, not {logits.dtype}. Use logits.float()."
+        )
+    if logits.ndim < 2 or logits.shape[-1] != logits.shape[-2]:
+        raise ConfigError(
+            f"sinkhorn_knopp needs square matrices (…, S, S), not logits of the shape {tuple(logits.shape)}, "
+            "because no other matrix has rows and columns that all sum to 1. Reshape the logits."
+        )
     if logits.dtype in (torch.float16, torch.bfloat16):  # exp needs the range and the digits of fp32
         return sinkhorn_knopp(logits.float(), max_iter).to(logits.dtype)
     shifted = logits - logits.amax(dim=(-2, -1), keepdim=True)

@@ -7,7 +7,6 @@ import json
 import os
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from sasrec.data.dataset import Dataset, open_dataset
 from sasrec.data.items import Items
 from sasrec.data.other_file import with_test_file
 from sasrec.data.splits import Split, split_events
-from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationError, SasrecWarning
+from sasrec.errors import ConfigError, DataError, EvaluationError, SasrecWarning
 from sasrec.evaluation.measure import Ranks, evaluate_scorer
 from sasrec.evaluation.metrics import CUTOFFS, Metrics
 from sasrec.events.report import summary
@@ -76,12 +75,7 @@ def _loaded(
 
     `measuring`: the run is measured now, as it is.
     """
-    if not folder.path.exists():
-        raise CheckpointError(f"the run {folder.path} does not exist. Check the path.")
-    if not folder.config_file.exists():
-        raise CheckpointError(
-            f"{folder.path} is not a run, since it has no config.toml. Name a folder that `train` made."
-        )
+    folder.refuse_no_run()
     if checkpoint is None and not measuring:
         refuse_changed(folder.path, "checkpoint")
     found = checkpoint_at(Path(checkpoint) if checkpoint else folder.path, encoder)
@@ -176,7 +170,7 @@ def evaluate(
     _refuse_to_evaluate(folder, dataset, k)
     only_returned = checkpoint is not None or test is not None
     _refuse_to_write(folder, only_returned)
-    with joined(pick_device(device).type), nullcontext() if only_returned else folder.writing("measuring"):
+    with joined(pick_device(device).type), folder.measuring(writes=not only_returned):
         # A named checkpoint may not be the run's best, so its metrics stay out of the run's files. A file is not
         # the run's test.
         log = RunLog.of_run(None if only_returned else folder.log_file, log or RunLog(None))

@@ -28,6 +28,7 @@ def export(run_dir: str | Path, output: str | Path, *, encoder: Encoder | None =
 
     Raises: ConfigError if `output` is not empty. Remedy: name another folder. The errors of `load`.
     """
+    RunFolder(run_dir).refuse_no_run()
     folder = RunFolder(output)
     begun = folder.path.is_dir() and is_claimed(folder.path)
     interrupted = begun and all(

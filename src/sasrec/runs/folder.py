@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from sasrec.data.dataset import Dataset, open_dataset
 from sasrec.data.manifest import MANIFEST, is_manifest
 from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationError, FolderError
 from sasrec.evaluation import metrics as figures
+from sasrec.files import missing
 from sasrec.locks import is_claimed, only_writer
 from sasrec.runs.metrics_file import check_metrics
 from sasrec.runs.seal import SEAL, changed, refuse_changed
@@ -104,8 +105,7 @@ class RunFolder:
                 if self.path.is_file():
                     raise ConfigError(f"{self.path} is a file. Name a folder for the run as `train_dir`.")
                 copied = any(self.checkpoints.glob("*step-*/MANIFEST.json"))  # perhaps without hidden files
-                if is_manifest(self.path / MANIFEST):
-                    raise FolderError(f"{self.path} is a data set, not a run. Name another folder as `train_dir`.")
+                self.refuse_data_set()
                 if not is_claimed(self.path) and not copied:
                     raise FolderError(
                         f"{self.path} has files and is not a run. Name a new or empty folder as `train_dir`."
@@ -117,6 +117,17 @@ class RunFolder:
             from_main(f"{doing} {self.path}", hold)
             yield
 
+    @contextmanager
+    def measuring(self, *, writes: bool) -> Iterator[None]:
+        """Hold the folder while it is measured, if the measurement `writes` into it.
+
+        Raises: CheckpointError or FolderError if the folder is not a run. Remedy: name a run. Also the errors of
+            `writing`.
+        """
+        self.refuse_no_run()
+        with self.writing("measuring") if writes else nullcontext():
+            yield
+
     def _refuse_no_files(self) -> None:
         """Raise CheckpointError if a file of the run is a pipe, a folder or the like, before it is written."""
         for path in (self.config_file, self.log_file, self.metrics_file, self.ranks_file, self.path / SEAL):
@@ -126,6 +137,22 @@ class RunFolder:
                 continue
             except OSError as error:
                 raise CheckpointError(f"{path} cannot be used: {error.strerror}. Remove it.") from None
+
+    def refuse_data_set(self) -> None:
+        """Raise FolderError if the folder is a data set. Remedy: name the folder of a run."""
+        if is_manifest(self.path / MANIFEST):
+            raise FolderError(
+                f"{self.path} is a data set, not a run. Name the folder of a run; name a data set as `dataset`."
+            )
+
+    def refuse_no_run(self) -> None:
+        """Raise CheckpointError or FolderError if the folder is not there, or is not a run. Remedy: name a run."""
+        if not self.path.exists():
+            raise CheckpointError(f"the run {self.path} {missing(self.path)}. Check the path.")
+        self.refuse_data_set()
+        if not self.config_file.exists():
+            what = "a file" if self.path.is_file() else "not a run, since it has no config.toml"
+            raise CheckpointError(f"{self.path} is {what}. Name a folder that `train` made.")
 
     def config(self) -> RunConfig:
         """Read the settings of the run. Raises: ConfigError if the file is damaged. Remedy: repair the file."""
@@ -158,7 +185,11 @@ class RunFolder:
         return events_of(self.path)
 
     def can_resume(self) -> bool:
-        """Whether the run has a checkpoint to continue from."""
+        """Whether the run has a checkpoint to continue from.
+
+        Raises: FolderError if the folder is a data set. Remedy: name the folder of a run.
+        """
+        self.refuse_data_set()
         from sasrec.checkpoint import store  # imports PyTorch, which `sasrec compare` does without
 
         return store.begun(self.checkpoints)

@@ -13,11 +13,12 @@ from typing import Any
 from sasrec.config.settings import DataConfig, RunConfig
 from sasrec.config.spellings import ROLES
 from sasrec.data.dataset import Dataset, build, open_dataset
+from sasrec.data.manifest import refuse_run
 from sasrec.data.parts import TRAIN, joined
 from sasrec.errors import ConfigError, DataError, SasrecWarning
 from sasrec.events.events import read_events
 from sasrec.events.inputs import STDIN, is_database
-from sasrec.files import nearby
+from sasrec.files import missing
 from sasrec.sources import public
 from sasrec.sources.registry import CATALOG, DOWNLOADED, find
 from sasrec.sources.tables import open_table
@@ -80,8 +81,7 @@ def resolve(
         return from_source(name, config, **own_files, rejects_path=rejects_path), None
     if not path.exists() and name != STDIN and not any(sign in name for sign in "*?["):
         raise DataError(
-            f"{path} does not exist{nearby(path)}. Name a file, a folder or a public data set "
-            f"({', '.join(CATALOG)})."
+            f"{path} {missing(path)}. Name a file, a folder or a public data set ({', '.join(CATALOG)})."
         )
     return from_source(path, config, **own_files, rejects_path=rejects_path), None
 
@@ -135,6 +135,9 @@ def from_source(
     `valid` and `test`: files or frames with validation and test events, which are read like `source`. Bad rows are
     written to `rejects_path`.
     """
+    for each in source if isinstance(source, list | tuple) else [source]:
+        if isinstance(each, str | Path):
+            refuse_run(Path(each))
     sources = {part: each for part, each in enumerate((source, valid, test)) if part == TRAIN or each is not None}
     read = {part: read_events(each, config, rejects_path) for part, each in sources.items()}
     events = read[TRAIN] if len(read) == 1 else joined(read, config, rejects_path)

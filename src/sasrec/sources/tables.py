@@ -16,7 +16,7 @@ import polars as pl
 
 from sasrec.errors import DataError
 from sasrec.events.streams import Unpacked
-from sasrec.files import decompressed, nearby, unicode_text
+from sasrec.files import decompressed, missing, unicode_text
 from sasrec.untrusted import parquet_of, refuse_large
 
 SAMPLE = 10_000  # records that decide how a file is read
@@ -62,7 +62,7 @@ def open_table(path: Path) -> TableFile:
     Raises: DataError if the file is missing, is not text, or has no separator. Remedy: save it as UTF-8 CSV.
     """
     if not path.exists():
-        raise DataError(f"the items file {path} does not exist{nearby(path)}. Check the path.")
+        raise DataError(f"the items file {path} {missing(path)}. Check the path.")
     try:
         size = refuse_large(path)
         if path.suffix.lower() in (".parquet", ".pq"):

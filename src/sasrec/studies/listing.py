@@ -11,6 +11,7 @@ from sasrec.config.choices import Candidates, SplitName
 from sasrec.config.settings import RunConfig
 from sasrec.errors import ConfigError, SasrecError
 from sasrec.evaluation.metrics import METRICS
+from sasrec.files import missing
 from sasrec.locks import writer_of
 from sasrec.runs.folder import RunFolder, best_baseline
 
@@ -53,7 +54,8 @@ def list_runs(
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ConfigError(f"the folder {folder} does not exist. Name a folder with runs in it.")
+        what = "is a file" if folder.exists() else missing(folder)
+        raise ConfigError(f"the folder {folder} {what}. Name a folder with runs in it.")
     if metric not in METRICS:
         raise ConfigError(f"unknown `metric` {metric!r}. Choose one of: {', '.join(METRICS)}")
     paths = sorted(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from sasrec.errors import ConfigError, FolderError
-from sasrec.locks import alone, is_claimed, only_writer
+from sasrec.locks import alone, is_claimed, only_writer, writer_of
 from sasrec.studies.plan import Job, Plan
 from sasrec.studies.search import cannot_win
 from sasrec.studies.storage import is_lost, patient, storage_of
@@ -91,14 +91,15 @@ class Queue:
         queue is empty, a search adds its next point.
         """
         while True:
-            for entry in sorted(self.entries(), key=lambda entry: entry.state != "running"):
+            entries = self.entries()
+            for entry in sorted(entries, key=lambda entry: entry.state != "running"):
                 if entry.job is None or entry.state not in self._takes():
                     continue
                 with ExitStack() as held:
                     if self._held(entry, held):
                         yield entry
                         return
-            if not self._extend():
+            if not self._extend(len(entries)):
                 yield None
                 return
 
@@ -183,8 +184,10 @@ class Queue:
         try:
             if is_claimed(folder):  # else training refuses it, as somebody's own
                 held.enter_context(only_writer(folder, "training"))
-        except FolderError:  # another process has it
-            return False
+        except FolderError:
+            if writer_of(folder):  # another process has it
+                return False
+            # Else the folder cannot be made, and training will say so.
         state = self._try(lambda: self._storage.get_trial(entry.trial)).state
         if state.is_finished():  # by another process, meanwhile
             return False
@@ -192,14 +195,17 @@ class Queue:
             self._try(lambda: self._storage.set_trial_state_values(entry.trial, self._states.RUNNING))
         return True
 
-    def _extend(self) -> bool:
-        """Add the next run of the search, or of its confirmation; return False if it needs nothing more now."""
+    def _extend(self, known: int) -> bool:
+        """Add the next run of the search, or of its confirmation; return False if it needs nothing more now.
+
+        `known`: how many runs the caller has seen. If another worker has added some since, nothing is added.
+        """
         search, seeds = self._plan.search, self._plan.seeds
         if search is None or self.spent():
             return False
         with alone(self._plan.folder, "adding runs"):
-            if any(entry.state == "queued" for entry in self.entries()):
-                return True  # another worker was faster
+            if len(self.entries()) > known:
+                return True
             for cell in dict.fromkeys(job.cell for job in self._plan.jobs):
                 tried = self.searched(cell)
                 number = len({trial.user_attrs[_RUN] for trial in tried})
@@ -212,13 +218,13 @@ class Queue:
                     return True
                 if any(trial.state in (self._states.WAITING, self._states.RUNNING) for trial in tried):
                     continue
-                known = {entry.run for entry in self.entries()}
+                named = {entry.run for entry in self.entries()}
                 for entry in self.best(cell, search.confirm):
                     assert entry.job is not None
                     trial = next(each for each in tried if each._trial_id == entry.trial)
                     for seed in seeds[1:]:
                         job = dataclasses.replace(entry.job, seed=seed)
-                        if job.name not in known:
+                        if job.name not in named:
                             self._add(job, cell, dict(trial.params), dict(trial.distributions))
                             return True
         return False

@@ -20,6 +20,7 @@ from sasrec.errors import ConfigError, EvaluationError
 from sasrec.evaluation.card import Candidates, differences
 from sasrec.evaluation.metrics import of_targets
 from sasrec.evaluation.significance import Difference
+from sasrec.files import missing
 from sasrec.runs.folder import RunFolder
 from sasrec.runs.seal import changed, refuse_changed
 from sasrec.untrusted import parquet_of
@@ -159,7 +160,7 @@ def scored_run(name: str, candidates: Candidates, split: SplitName) -> Scored:
         run, _, wanted = name.rpartition(":")
         folder = RunFolder(run)
     if not folder.path.exists():
-        raise ConfigError(f"the run {name} does not exist. Check the path.")
+        raise ConfigError(f"the run {name} {missing(folder.path)}. Check the path.")
     if folder.items_file.exists():
         raise ConfigError(f"{folder.path} is an export, which has no metrics. Name the run that it came from.")
     if not folder.metrics_file.exists():

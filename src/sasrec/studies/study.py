@@ -120,7 +120,7 @@ def work(folder: str | Path, *, per_device: int = 1, log: RunLog | None = None) 
     """
     log = log or RunLog(None)
     plan, queue = open_study(folder, log=log)
-    data, finished = _data(plan, log), 0
+    data, finished, waits = _data(plan, log), 0, False
     _stop_when_asked(plan.folder / _STOP)
     devices = [] if plan.jobs[0].config.training.device == "cpu" else devices_here()
     with held_device(devices, per_device, log.say):
@@ -131,6 +131,9 @@ def work(folder: str | Path, *, per_device: int = 1, log: RunLog | None = None) 
             if entry is None:
                 if not queue.is_open() or queue.spent():
                     break
+                if not waits:
+                    waits = True
+                    log.say("waiting for the runs of the other workers")
                 time.sleep(_LOOK)
     return finished
 

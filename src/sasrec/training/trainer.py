@@ -359,7 +359,10 @@ class Trainer:
     def _limit_reached(self) -> str:
         """Whether num_epochs or max_minutes is reached: the reason as text, or ""."""
         training, state = self.config.training, self.state
-        if state.epoch >= training.num_epochs:
+        # studies/verdict.py recognises these reasons by their ends.
+        if state.epoch > training.num_epochs:  # resumed with a lower limit
+            return f"num_epochs is {training.num_epochs}, with {state.epoch} epochs done"
+        if state.epoch == training.num_epochs:
             return f"all {training.num_epochs} epochs done"
         if training.max_minutes and state.seconds >= training.max_minutes * 60:
             # studies/reproduce.py recognises this reason by its text, also in the logs of older runs.

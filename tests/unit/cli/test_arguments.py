@@ -77,9 +77,11 @@ def test_a_misspelt_word_gets_the_nearest_of_that_command(arguments: list[str], 
         ("remove local_copy=FILE, or start_from=RUN", "remove --from FILE, or --state_dict_path RUN"),
         ("give another `split` or `local_copy`", "give another --split or --from"),
         ("`prepare` and `nothing` are no options", "`prepare` and `nothing` are no options"),
+        ("cannot cast Duration(time_unit='us') to f64; use time=True", "cannot cast Duration(time_unit='us') to f64; use --time"),
+        ("Datetime(time_unit=f(x), where=3) and (time=True)", "Datetime(time_unit=f(x), where=3) and (--time)"),
         ("https://example.org/?nothing=ours and x=5", "https://example.org/?nothing=ours and x=5"),
     ],
-)
+)  # fmt: skip
 def test_errors_name_options_on_the_command_line(message: str, shown: str) -> None:
     assert as_options(message, COMMANDS.values()) == shown
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sasrec.errors import ConfigError
 from sasrec.models import sinkhorn
 from sasrec.models.sinkhorn import sinkhorn_knopp
 
@@ -99,3 +100,20 @@ def test_half_precision_is_computed_in_full(dtype: torch.dtype) -> None:
     assert found.dtype == dtype
     assert (found.float() - in_logarithms(logits, 20)).abs().max() < torch.finfo(dtype).eps
     assert bool(torch.autograd.grad(found.float().square().sum(), logits)[0].isfinite().all())
+
+
+@pytest.mark.parametrize(
+    ("logits", "message"),
+    [
+        (torch.zeros(2, 3, 3, dtype=torch.int64), "floating point, not torch.int64. Use logits.float()."),
+        (torch.zeros(3, 3, dtype=torch.bool), "floating point, not torch.bool"),
+        (torch.zeros(3, 3, dtype=torch.complex64), "floating point, not torch.complex64"),
+        (torch.zeros(5, 2, 3), r"square matrices .* not logits of the shape \(5, 2, 3\)"),
+        (torch.zeros(4), r"square matrices .* not logits of the shape \(4,\)"),
+    ],
+)
+def test_logits_that_are_not_square_matrices_of_real_numbers_are_refused(
+    logits: torch.Tensor, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        sinkhorn_knopp(logits)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import statistics
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from sasrec.cli.main import main
 from sasrec.config.settings import RunConfig
 from sasrec.errors import ConfigError
+from sasrec.locks import only_writer
 from sasrec.studies.plan import kept_plan, read_plan
 from sasrec.studies.search import Search, cannot_win
 from sasrec.studies.study import compared, open_study
@@ -166,3 +168,32 @@ def test_a_study_ends_when_its_hours_are_spent(
     said = capsys.readouterr()
     assert "hours of the study are spent; 1 runs are not trained" in said.err
     assert said.out.count("done") == 1
+
+
+def test_a_run_that_another_process_holds_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("search.toml").write_text(
+        STUDY.replace("seeds = [0, 1]", "seeds = [0]").replace("trials = 2", "trials = 1")
+    )
+    _, queue = open_study("search.toml")
+    held, release = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with (
+            only_writer(Path("study/default/seed-0"), "training"),
+            only_writer(Path("study/default_trial-0/seed-0"), "training"),
+        ):
+            held.set()
+            release.wait(30)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert held.wait(10)
+    with queue.claim() as nothing:
+        assert nothing is None
+    assert [entry.state for entry in queue.entries()] == ["queued", "queued"]
+    release.set()
+    thread.join()
+    with queue.claim() as entry:
+        assert entry is not None
+        assert entry.run == "default/seed-0"
