@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import sasrec
-from sasrec.studies.report import report
-from sasrec.studies.tried import Searched, Tried
+from sasrec.studies.report.page import report
+from sasrec.studies.report.tried import Searched, Tried
 from tests.synthetic import chain_frame, small
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

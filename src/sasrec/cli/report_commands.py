@@ -31,7 +31,7 @@ class Plot:
 
     def run(self) -> None:
         """Draw and write the file."""
-        from sasrec.studies.plots import check_output, plot
+        from sasrec.studies.report.plots import check_output, plot
 
         check_output(self.output)
         plot(self.runs, self.output)
@@ -40,7 +40,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Report:
-    """Write a report on runs or a study: one HTML file that needs no network, and its table as .md, .csv and .tex.
+    """Write a report on runs or a study: one HTML file that needs no network, and its table for a paper.
 
     It says which is best and how sure that is, and has the table with intervals, curves, costs, slices of the
     targets, lists for five users, the protocol, and how to repeat it. RUN is the folder of a run, of a study or of
@@ -55,11 +55,11 @@ class Report:
     runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN ...", help_behavior_hint="")]
     """One or more runs or studies."""
     output: Path = Path("report.html")
-    """The file to write. Files of this name with .html, .md, .csv and .tex are replaced."""
+    """The file to write. The table goes beside it: NAME-table.md, .csv and .tex. Files there are replaced."""
 
     def run(self) -> None:
         """Write the files."""
-        from sasrec.studies.report import check_output, report
+        from sasrec.studies.report.page import check_output, report
 
         check_output(self.output)
         written = report(self.runs, self.output)

@@ -12,33 +12,33 @@ from typing import Any
 from sasrec.errors import ConfigError, SasrecError
 from sasrec.files import write_whole
 from sasrec.runs.folder import RunFolder
-from sasrec.studies import repeat, tables
-from sasrec.studies.cells import Cell, Found, find_runs
-from sasrec.studies.panels import MOST_NAMED, Line, draw_against, draw_loss, draw_validation
-from sasrec.studies.plots import baselines_of, lines_of
-from sasrec.studies.result_panels import (
+from sasrec.studies.report import repeat, tables
+from sasrec.studies.report.cells import Cell, Found, find_runs
+from sasrec.studies.report.plots import baselines_of, lines_of
+from sasrec.studies.report.result_figures import (
     draw_best_so_far,
     draw_differences,
     draw_importance,
     draw_parallel,
     draw_slices,
 )
-from sasrec.studies.results import Results, headline, results_of
+from sasrec.studies.report.results import Results, headline, results_of
+from sasrec.studies.report.svg import drawing, inline_svg, new_figure
+from sasrec.studies.report.training_figures import MOST_NAMED, Line, draw_against, draw_loss, draw_validation
+from sasrec.studies.report.tried import Searched, searched
 from sasrec.studies.sentences import number, protocol
-from sasrec.studies.svg import drawing, inline_svg, new_figure
 from sasrec.studies.table_file import write_table
-from sasrec.studies.tried import Searched, searched
 from sasrec.studies.verdict import cut_by
 from sasrec.untrusted import visible
 
-_PAGE = Path(__file__).with_name("page")
+_PAGE = Path(__file__).with_name("template")
 _MOST_COMMANDS = 12
 
 
 def report(
     runs: Sequence[str | Path], output: str | Path, *, search: Searched | None = None, users: int = 5
 ) -> list[Path]:
-    """Write a report on runs or a study, and beside it their table as .md, .csv and .tex; return the files.
+    """Write a report on runs or a study, and beside it their table (NAME-table.md, .csv, .tex); return the files.
 
     The HTML file has everything in it: a headline, the comparison with the first cell, curves, costs, slices,
     examples for `users` users, the protocol, and how to repeat it. Runs that are not measured yet are named and
@@ -62,7 +62,7 @@ def report(
     written = [output]
     if results.table is not None:
         for ending in (".md", ".csv", ".tex"):
-            written.append(output.with_suffix(ending))
+            written.append(output.with_name(f"{output.stem}-table{ending}"))
             write_table(results.table, written[-1])
     return written
 
@@ -225,7 +225,7 @@ def _slices(results: Results, lines: list[Line]) -> dict[str, Any]:
 
 def _examples(results: Results, users: int) -> dict[str, Any]:
     """The section with lists for a few users, from the run of the best cell that is best on validation."""
-    from sasrec.studies.examples import examples  # imports PyTorch
+    from sasrec.studies.report.examples import examples  # imports PyTorch
 
     def on_validation(run: Path) -> float:
         return float(results.metrics[str(run)][results.best_by]["full"]["ndcg@10"])

@@ -8,8 +8,8 @@ from itertools import pairwise
 from statistics import mean
 from typing import Any
 
-from sasrec.studies.curves import Curve
-from sasrec.studies.svg import QUIET
+from sasrec.studies.report.curves import Curve
+from sasrec.studies.report.svg import QUIET
 from sasrec.untrusted import visible
 
 # Okabe & Ito 2008: colours that colour-blind readers can tell apart; without yellow, which is faint on white.

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sasrec.errors import ConfigError
-from sasrec.studies.cells import Cell, find_runs
-from sasrec.studies.curves import curve_of
-from sasrec.studies.panels import MOST_NAMED, Line, draw_loss, draw_validation
-from sasrec.studies.svg import drawing, new_figure, save
+from sasrec.studies.report.cells import Cell, find_runs
+from sasrec.studies.report.curves import curve_of
+from sasrec.studies.report.svg import drawing, new_figure, save
+from sasrec.studies.report.training_figures import MOST_NAMED, Line, draw_loss, draw_validation
 
 ENDINGS = (".png", ".svg")
 

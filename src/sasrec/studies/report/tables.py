@@ -9,9 +9,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, ValidationError
 
 from sasrec.runs.folder import metric_of
-from sasrec.studies.curves import Curve
-from sasrec.studies.panels import MOST_NAMED, Line
-from sasrec.studies.results import Results, sides_of
+from sasrec.studies.report.curves import Curve
+from sasrec.studies.report.results import Results, sides_of
+from sasrec.studies.report.training_figures import MOST_NAMED, Line
 from sasrec.studies.scored import Against, Side
 from sasrec.studies.sentences import number, p_value
 

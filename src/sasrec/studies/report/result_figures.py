@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from sasrec.studies.panels import COLOURS, Line, name_at_right, number, short, whole_ticks
+from sasrec.studies.report.svg import QUIET, RULE
+from sasrec.studies.report.training_figures import COLOURS, Line, name_at_right, number, short, whole_ticks
+from sasrec.studies.report.tried import Searched, Tried
 from sasrec.studies.scored import Comparison
-from sasrec.studies.svg import QUIET, RULE
-from sasrec.studies.tried import Searched, Tried
 
 _MOST_AXES = 6
 

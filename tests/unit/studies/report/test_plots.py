@@ -13,10 +13,10 @@ import pytest
 import sasrec
 from sasrec.cli.main import main
 from sasrec.errors import ConfigError
-from sasrec.studies.cells import find_runs
-from sasrec.studies.curves import curve_of
-from sasrec.studies.panels import MOST_NAMED, spread
-from sasrec.studies.plots import lines_of, plot
+from sasrec.studies.report.cells import find_runs
+from sasrec.studies.report.curves import curve_of
+from sasrec.studies.report.plots import lines_of, plot
+from sasrec.studies.report.training_figures import MOST_NAMED, spread
 from tests.synthetic import chain_frame, small
 
 

@@ -18,8 +18,8 @@ import sasrec
 from sasrec.cli.main import main
 from sasrec.errors import ConfigError, EvaluationError
 from sasrec.runs.folder import RunFolder, best_baseline
-from sasrec.studies.report import report
-from sasrec.studies.tried import Searched, Tried
+from sasrec.studies.report.page import report
+from sasrec.studies.report.tried import Searched, Tried
 from tests.synthetic import chain_frame, small
 
 SCRIPT = "<script>alert('x')</script>"
@@ -103,16 +103,16 @@ def test_the_table_has_every_model_and_baseline_and_the_files_beside_it_the_same
 ) -> None:
     path = tmp_path / "own.html"
     assert main(["report", *map(str, named(runs)), "--output", str(path)]) == 0
-    written = [path.with_suffix(ending) for ending in (".html", ".md", ".csv", ".tex")]
+    written = [path, *(path.with_name(f"{path.stem}-table{ending}") for ending in (".md", ".csv", ".tex"))]
     assert f"report written to {', '.join(map(str, written))}" in capsys.readouterr().err
-    with (tmp_path / "own.csv").open() as stream:
+    with (tmp_path / "own-table.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     page = Page(path)
     for row in rows:
         cell = f"{figure(float(row['ndcg@10']))} ± {figure(float(row['ndcg@10_sd']))}"
         assert cell in page.text
-        assert cell in (tmp_path / "own.md").read_text().replace("*", "")
-    assert r"\toprule" in (tmp_path / "own.tex").read_text()
+        assert cell in (tmp_path / "own-table.md").read_text().replace("*", "")
+    assert r"\toprule" in (tmp_path / "own-table.tex").read_text()
     for name, of in RunFolder(runs / "good-0").metrics()["baselines"].items():
         assert f"{name} {figure(of['test']['full']['ndcg@10'])}" in page.text
 
@@ -240,7 +240,7 @@ def test_a_study_that_searches_compares_its_best_point_and_shows_what_it_tried(t
     page = Page(tmp_path / "report.html")
     assert "6 runs (6 done). The best on validation is" in page.text
     assert "Which settings decided" in page.text
-    with (tmp_path / "report.csv").open() as stream:
+    with (tmp_path / "report-table.csv").open() as stream:
         names = [row["model"] for row in csv.DictReader(stream)]
     assert len(names) == 2
     assert names[0].startswith("default")

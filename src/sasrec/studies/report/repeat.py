@@ -10,7 +10,7 @@ from sasrec.checkpoint import store
 from sasrec.config.settings import RunConfig
 from sasrec.errors import SasrecError
 from sasrec.runs.folder import RunFolder
-from sasrec.studies.cells import Cell
+from sasrec.studies.report.cells import Cell
 from sasrec.untrusted import json_of
 
 _OWN = ("dataset", "device", "seed")

@@ -11,8 +11,8 @@ from typing import Any
 from sasrec.config.choices import SplitName
 from sasrec.errors import ConfigError
 from sasrec.runs.folder import RunFolder, best_baseline, metric_of
-from sasrec.studies.cells import Cell
 from sasrec.studies.compare import compare
+from sasrec.studies.report.cells import Cell
 from sasrec.studies.scored import Against, Comparison, Side
 from sasrec.studies.sentences import number, p_value
 
