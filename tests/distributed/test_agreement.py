@@ -96,4 +96,4 @@ def test_a_rank_without_the_data_says_so_through_rank_0(tmp_path: Path) -> None:
     status, said = trained(tmp_path, **SMALL, of_rank_1={"place": str(tmp_path / "nowhere")})
     assert status != 0
     of_rank_0 = [line for line in said.splitlines() if line.startswith("[rank0]")]
-    assert any("rank 1 failed: " in line and "nowhere contains no data set" in line for line in of_rank_0), said
+    assert any("rank 1 failed: " in line and "nowhere does not exist" in line for line in of_rank_0), said

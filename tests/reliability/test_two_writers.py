@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import subprocess
 import sys
 import time
@@ -64,7 +65,7 @@ def interleaved(folder: Path, rounds: int, chance: random.Random) -> tuple[int, 
             try:
                 assert sasrec.open_dataset(target).data_hash in hashes
             except DataError as error:
-                if "contains no data set" not in str(error):
+                if not re.search("contains no data set|does not exist", str(error)):
                     raise
                 missing += 1
         for writer in writers:
