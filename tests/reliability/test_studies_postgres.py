@@ -44,7 +44,7 @@ class Cable:
         for end in self._open:
             end.close()
 
-    def mend(self) -> None:
+    def join(self) -> None:
         self.is_cut.clear()
 
     def _accept(self) -> None:
@@ -103,7 +103,7 @@ def test_two_workers_cut_off_for_a_minute_lose_nothing(tmp_path: Path, url: str)
     cable.cut()
     time.sleep(seconds)
     wait_until(lambda: "does not answer; trying again" in said.read_text())
-    cable.mend()
+    cable.join()
     assert [worker.wait(timeout=240) for worker in workers] == [0, 0], said.read_text()
     assert "Traceback" not in said.read_text()
     assert results(tmp_path / "cut") == results(tmp_path / "quiet")
@@ -119,7 +119,7 @@ def test_a_run_that_ends_while_the_data_base_is_away_is_recorded_later(tmp_path:
     with queue.claim() as entry:
         assert entry is not None
         cable.cut()
-        threading.Timer(3.0, cable.mend).start()
+        threading.Timer(3.0, cable.join).start()
         queue.done(entry, 0.5, seconds=1.0)
     assert [each.state for each in queue.entries()] == ["done", "queued", "queued", "queued"]
     assert len(said) == 1
