@@ -86,7 +86,7 @@ class Study:
     def _status(self, study: Any, log: Any) -> None:
         from sasrec.cli.tables import study_table
 
-        plan, queue = study.open_study(self.study, log=log)
+        plan, queue = study.begun_study(self.study, log=log)
         if not self.watch:
             out.print(study_table(study.rows(plan, queue)))
             return

@@ -121,9 +121,9 @@ class Plan:
         change, name another `train_dir`, or use `add` for new runs.
         """
         plan = dataclasses.replace(self, id=uuid.uuid4().hex[:12])
-        if (self.folder / _KEPT).exists():
+        if self.has_begun():
             before = kept_plan(self.folder)
-            self._refuse_changed(before, add)
+            self.refuse_changed(before, add=add)
             plan = dataclasses.replace(self, id=before.id)
         content = {
             "id": plan.id,
@@ -138,7 +138,11 @@ class Plan:
         write_whole(self.folder / _KEPT, json.dumps(content, indent=1))
         return plan
 
-    def _refuse_changed(self, before: Plan, add: bool) -> None:
+    def has_begun(self) -> bool:
+        """Return whether the folder of the study has a plan."""
+        return (self.folder / _KEPT).exists()
+
+    def refuse_changed(self, before: Plan, *, add: bool = False) -> None:
         """Raise ConfigError if this plan is not that of the study that has begun, or, with `add`, more of it."""
         now = {job.name: _flat(job.config) for job in self.jobs}
         was = {job.name: _flat(job.config) for job in before.jobs}

@@ -16,7 +16,7 @@ from typing import Any
 
 from sasrec.data.dataset import open_dataset
 from sasrec.data.manifest import MANIFEST
-from sasrec.errors import FolderError, SasrecError, TrainingError
+from sasrec.errors import ConfigError, FolderError, SasrecError, TrainingError
 from sasrec.locks import alone, is_claimed, writer_of
 from sasrec.runs.folder import RunFolder, metric_of
 from sasrec.runtime.log import RunLog, events_of
@@ -69,6 +69,28 @@ def open_study(path: str | Path, *, add: bool = False, log: RunLog | None = None
         plan.folder.mkdir(parents=True, exist_ok=True)
         plan = plan.keep(add=add)
     return plan, Queue(plan, (log or RunLog(None)).say)
+
+
+def begun_study(path: str | Path, *, log: RunLog | None = None) -> tuple[Plan, Queue]:
+    """Open a study to look at it: as it began, although its file may have changed since. Nothing is written.
+
+    `log`: says that the file has changed, or when the data base of the queue does not answer.
+
+    Raises: ConfigError if the study has not begun, or its file is wrong. Remedy: as the message says.
+    """
+    path, log = Path(path), log or RunLog(None)
+    if path.is_dir():
+        plan = kept_plan(path)
+    else:
+        asked = read_plan(path)
+        if not asked.has_begun():
+            raise ConfigError(f"the study {path} has not begun. Start it with `sasrec study run {path}`.")
+        plan = kept_plan(asked.folder)
+        try:
+            asked.refuse_changed(plan)
+        except ConfigError:
+            log.say(f"note: {path} has changed since the study began; this is the study as it began")
+    return plan, Queue(plan, log.say)
 
 
 def run_study(
@@ -183,7 +205,7 @@ def _seconds(run: Path) -> float:
 
 def stop(folder: str | Path) -> None:
     """Ask all workers of a study to save and end, on every machine; `run_study` continues it."""
-    plan, _ = open_study(folder)
+    plan, _ = begun_study(folder)
     (plan.folder / _STOP).touch()
 
 
@@ -199,7 +221,7 @@ def compared(path: str | Path, **options: Any) -> Comparison | None:
 
     The metric is that of the study, such as NDCG@10, but on test. `options`: those of `compare`.
     """
-    plan, queue = open_study(path)
+    plan, queue = begun_study(path)
     cells = dict.fromkeys(job.cell for job in plan.jobs)
     if plan.search is not None:
         best = [entry for cell in cells for entry in queue.best(cell, plan.search.confirm)]

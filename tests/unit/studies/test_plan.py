@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sasrec.cli.main import main
 from sasrec.errors import ConfigError
 from sasrec.studies.plan import kept_plan, read_plan
 
@@ -104,3 +105,26 @@ def test_a_damaged_plan_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "study.json").write_text(content)
     with pytest.raises(ConfigError, match=r"study.json is damaged .* Name the TOML file"):
         kept_plan(tmp_path)
+
+
+def test_a_study_whose_file_has_changed_is_shown_and_stopped_as_it_began(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = written(tmp_path, ABLATION)
+    for action in ("status", "stop"):
+        assert main(["study", action, str(path)]) == 1
+        assert f"{path} has not begun. Start it with `sasrec study run {path}`" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists(), "a look writes nothing"
+    folder = read_plan(path).keep().folder
+    before = (folder / "study.json").read_bytes()
+    assert main(["study", "status", str(path)]) == 0
+    assert "note" not in capsys.readouterr().err
+    written(tmp_path, ABLATION.replace("seeds = [3, 4]", "seeds = [3]"))
+    assert main(["study", "status", str(path)]) == 0
+    said = capsys.readouterr()
+    assert "has changed since the study began; this is the study as it began" in said.err
+    assert "seed-4" in said.out
+    assert main(["study", "stop", str(path)]) == 0
+    assert (folder / "stop").exists()
+    assert (folder / "study.json").read_bytes() == before

@@ -71,7 +71,7 @@ def find_runs(paths: Sequence[str | Path]) -> Found:
 def _plan(path: Path) -> Plan | None:
     if path.is_file():
         plan = read_plan(path)
-        return kept_plan(plan.folder) if (plan.folder / _STUDY).exists() else plan
+        return kept_plan(plan.folder) if plan.has_begun() else plan
     return kept_plan(path) if (path / _STUDY).exists() else None
 
 

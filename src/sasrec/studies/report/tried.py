@@ -41,11 +41,11 @@ def searched(study: str | Path) -> Searched | None:
     The importance is that of PED-ANOVA (Watanabe et al. 2023): how much a setting decides whether a run is among
     the best tenth. With several cells it is their mean.
 
-    Raises: the errors of `open_study`, such as ConfigError if the database cannot be reached.
+    Raises: the errors of `begun_study`, such as ConfigError if the database cannot be reached.
     """
-    from sasrec.studies.study import open_study
+    from sasrec.studies.study import begun_study
 
-    plan, queue = open_study(study)
+    plan, queue = begun_study(study)
     if plan.search is None:
         return None
     cells = list(dict.fromkeys(job.cell for job in plan.jobs))
