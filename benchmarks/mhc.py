@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -114,18 +115,18 @@ def measure_steps(data: str, rounds: int) -> None:
 
     events = sasrec.prepare(data)
     base = RunConfig().replace(
-        maxlen=50, hidden_units=64, num_heads=2, dropout_rate=0.3, loss="ce", batch_size=32, windows="random"
+        maxlen=50, num_heads=2, dropout_rate=0.3, loss="ce", batch_size=32, windows="random"
     )
     steps: dict[str, list[float]] = defaultdict(list)
-    cells = [
-        (encoder, residual, depth)
-        for encoder in ("SASRec", "TiSASRec")
-        for residual in (RESIDUALS if encoder == "SASRec" else ("plain", "mHC sinkhorn"))
-        for depth in (2, 4, 8, 12)
+    kinds = [
+        *(("SASRec", residual, 64) for residual in RESIDUALS),
+        *(("TiSASRec", residual, 64) for residual in ("plain", "mHC sinkhorn")),
+        ("SASRec", "plain", 128),
     ]
     for _ in range(rounds):
-        for encoder, residual, depth in cells:
-            config = base.replace(num_blocks=depth, time=encoder == "TiSASRec", **RESIDUALS[residual])
+        for (encoder, residual, width), depth in itertools.product(kinds, (2, 4, 8, 12)):
+            own = RESIDUALS[residual] | {"hidden_units": width, "time": encoder == "TiSASRec"}
+            config = base.replace(num_blocks=depth, **own)
             split = with_ticks(split_events(events, "leave-one-out"), events, config.model)
             batches = TrainingBatches.of(split.training, events.num_items, config, split.known_V)
             model = build_model(events.num_items, config.model)
@@ -138,7 +139,7 @@ def measure_steps(data: str, rounds: int) -> None:
                 optimizer.step()
                 optimizer.zero_grad()
                 if step >= 3:
-                    steps[f"{encoder}, {residual}, {depth}"].append(1000 * (time.perf_counter() - began))
+                    steps[f"{encoder}, {residual}, {depth}, {width}"].append(1000 * (time.perf_counter() - began))
     stored = json.loads(RESULTS.read_text())
     stored["steps"] = {cell: round(statistics.median(found), 2) for cell, found in steps.items()}
     RESULTS.write_text(json.dumps(stored, indent=1) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,10 @@ def write(stored: dict[str, Any], page: Path, figure: Path) -> None:
         diagnostics=_diagnostics(cells),
         left_out=_left_out(cells),
     )
-    page.write_text(text)
+    wide = (
+        line if line.startswith(("|", "!", "-", " ")) else textwrap.fill(line, 120) for line in text.split("\n")
+    )
+    page.write_text("\n".join(wide))
     _draw(cells, stored["steps"], figure)
 
 
@@ -57,7 +61,7 @@ def _spread(rows: list[dict[str, Any]], name: str) -> str:
 
 def _step(cell: Cell, steps: dict[str, float]) -> float | None:
     encoder, residual, depth, width, _ = cell
-    return steps.get(f"{encoder}, {residual}, {depth}") if width == 64 else None
+    return steps.get(f"{encoder}, {residual}, {depth}, {width}")
 
 
 def _rows(head: list[str], rows: list[list[str]]) -> str:
@@ -172,8 +176,12 @@ def _left_out(cells: dict[Cell, list[dict[str, Any]]]) -> str:
         for residual in (COLOURS if encoder == "SASRec" else ("plain", "mHC sinkhorn"))
         for depth in (2, 4, 8, 12)
     ]
-    missing = [_name(cell) for cell in wanted if len(cells.get(cell, [])) < 3]
-    cut = f"Cells of the plan with fewer than three seeds so far: {'; '.join(missing)}. " if missing else ""
+    missing: dict[str, list[str]] = defaultdict(list)
+    for cell in wanted:
+        if len(cells.get(cell, [])) < 3:
+            missing[f"{cell[0]}, {cell[1]}"].append(str(cell[2]))
+    short = "; ".join(f"{name}: {', '.join(depths)} blocks" for name, depths in missing.items())
+    cut = f"Cells of the plan with fewer than three seeds so far: {short}. " if missing else ""
     return cut + (
         "Other data, larger widths, other losses, and learning rates tuned for each cell. Published evidence for "
         "depth comes from data a hundred times larger (LiGR, on ML-20M: plain SASRec falls from .18 to .0231 at 8 "

@@ -231,8 +231,8 @@ def read_plan(path: str | Path) -> Plan:
         raise ConfigError(f"{path} has more than {_MOST_RUNS:,} runs. Use fewer values in [grid].")
     jobs = [
         Job(_name(cell, point), seed, _changed(base, settings | point, path, text).replace(seed=seed))
+        for point in points  # outermost: a study that is stopped has every cell with the first values of the grid
         for cell, settings in (file.cells or {"": {}}).items()
-        for point in points
         for seed in file.seeds
     ]
     _refuse_twins(jobs, path)

@@ -37,7 +37,7 @@ def test_cells_times_grid_times_seeds_are_the_runs(tmp_path: Path) -> None:
     assert [job.name for job in plan.jobs[:3]] == [
         "plain_num_blocks-2_norm-pre/seed-3",
         "plain_num_blocks-2_norm-pre/seed-4",
-        "plain_num_blocks-4_norm-pre/seed-3",
+        "time_num_blocks-2_norm-pre/seed-3",
     ]
     last = plan.jobs[-1].config
     assert (last.model.time, last.model.num_blocks, last.training.seed) == (True, 4, 4)
