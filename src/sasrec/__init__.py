@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sasrec.ranking.recommender import Recommender
     from sasrec.runs.evaluate import evaluate, load
     from sasrec.runs.export import export
+    from sasrec.runs.final import final_fit
     from sasrec.runs.train import resume, train
     from sasrec.sources.resolve import prepare
     from sasrec.studies.compare import compare
@@ -46,6 +47,7 @@ __all__ = [
     "compare",
     "evaluate",
     "export",
+    "final_fit",
     "load",
     "open_dataset",
     "prepare",
@@ -63,6 +65,7 @@ _HOME = {
     "compare": "studies.compare",
     "evaluate": "runs.evaluate",
     "export": "runs.export",
+    "final_fit": "runs.final",
     "load": "runs.evaluate",
     "open_dataset": "data.dataset",
     "prepare": "sources.resolve",

@@ -21,7 +21,8 @@ from sasrec.config.settings import LossConfig, ModelConfig
 from sasrec.data.dataset import Dataset
 from sasrec.data.histories import Histories
 from sasrec.data.items import Items
-from sasrec.data.splits import EvaluationSplit, Split, iso, split_events
+from sasrec.data.moments import iso
+from sasrec.data.splits import EvaluationSplit, Split, split_events
 from sasrec.errors import DataError
 from sasrec.evaluation.target_ranks import sampled_negatives
 

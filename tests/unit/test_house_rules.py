@@ -18,7 +18,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PUBLIC = [
-    "Dataset", "Recommender", "RunConfig", "SasrecError", "SasrecWarning", "compare", "evaluate", "export", "load", "open_dataset",
+    "Dataset", "Recommender", "RunConfig", "SasrecError", "SasrecWarning", "compare", "evaluate", "export", "final_fit", "load", "open_dataset",
     "prepare", "resume", "train",
 ]  # fmt: skip
 # A new setting is a decision: add it here, to the reference in docs/, and to CHANGELOG.md.
@@ -29,7 +29,7 @@ SETTINGS = [
     "mhc_expansion_rate", "mhc_init_gate", "mhc_projection", "mhc_sinkhorn_iter", "min_item_events",
     "min_user_events", "missing", "negatives", "norm", "num_blocks", "num_epochs", "num_heads", "num_negatives", "optimizer",
     "patience", "precision", "query", "save_minutes", "schedule", "seed", "share_negatives", "show_shapes", "skip_own_items",
-    "split", "step_size", "step_unit", "temperature", "tensorboard", "time", "time_column", "time_format", "time_span",
+    "split", "step_size", "step_unit", "stop_epoch", "temperature", "tensorboard", "time", "time_column", "time_format", "time_span",
     "time_unit", "user_column", "warmup_steps", "weight_decay", "where", "windows",
 ]  # fmt: skip
 # Texts of metrics.json are compared between runs, so another wording would make old runs incomparable.

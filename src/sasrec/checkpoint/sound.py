@@ -64,6 +64,18 @@ class Part(_Strict):
 
     held_out: Count
     until: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None
+    everything: bool = False
+
+
+class Chosen(_Strict):
+    """The entry `chosen_by` of state.json: the run that chose the settings of a final fit (runs/final.py)."""
+
+    run: str
+    checkpoint: str
+    data_hash: str
+    split: str
+    epoch: Count
+    metrics: dict[str, dict[str, float]]
 
 
 class State(_Strict):
@@ -82,6 +94,7 @@ class State(_Strict):
     config: dict[str, dict[str, Any]]
     encoder: Name | None = None
     loss_function: Name | None = None
+    chosen_by: Chosen | None = None
 
 
 def check(found: Checkpoint, encoder: Encoder | None = None) -> None:

@@ -37,16 +37,18 @@ def recipe_named_in(arguments: list[str]) -> RunConfig:
     """Return the settings that the other options override. They are needed before these options are parsed.
 
     --recipe names the file of these settings. Without it, --resume and --inference_only use the config.toml of the
-    run. In all other cases, return the built-in defaults.
+    run, and --final that of the run it names. In all other cases, return the built-in defaults.
     """
     given: dict[str, str] = {}
     for flag, following in zip(arguments, [*arguments, ""][1:], strict=True):
         name, _, value = flag.partition("=")
         given[_spelled(name)] = value or following
     own = Path(given.get("--train_dir", "")) / "config.toml"
+    if "--final" in given:
+        own = Path(given["--final"]) / "config.toml"
     if "--recipe" in given:
         return RunConfig.load(given["--recipe"])
-    existing = own.exists() and ("--resume" in given or "--inference_only" in given)
+    existing = own.exists() and {"--resume", "--inference_only", "--final"} & given.keys()
     return RunConfig.load(own) if existing else RunConfig()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +14,7 @@ import tyro
 from sasrec.cli.arguments import OptionalPath, OptionalText, as_options
 from sasrec.cli.console import err, say
 from sasrec.cli.lists import ids, refuse_unknown, seconds
-from sasrec.config.settings import RunConfig
+from sasrec.config.settings import KEEP_WEIGHTS, RunConfig
 from sasrec.errors import ConfigError, DataError
 from sasrec.files import whole_file
 
@@ -43,6 +45,8 @@ class Train:
 
     Example: sasrec train --train_dir runs/mine --resume
 
+    Example: sasrec train --final runs/mine --train_dir runs/mine-final
+
     The options --norm_first, --no_norm_first, --use_amp and --multi_gpu of the published SASRec code for PyTorch
     work, too.
     """
@@ -65,40 +69,33 @@ class Train:
     """Measure the run's best checkpoint, without training; or --state_dict_path, whose metrics are not saved."""
     sampled: bool = False
     """Print the figures of the sampled protocol as a table too."""
+    final: OptionalPath = None
+    """Train on all events, with the settings and the best epoch of this run; nothing is measured."""
+    then_final: bool = False
+    """After training, train on all events too, in the folder TRAIN_DIR-final."""
     config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
 
     def run(self) -> None:
         """Train, and print the metrics."""
-        dataset = self.config.data.dataset
         if self.inference_only:
             self._measure()
             return
-        if self.resume and self.state_dict_path is not None:
-            raise ConfigError("--resume continues with the run's own weights. Remove --state_dict_path.")
-        for name, path in (("from", self.from_), ("valid", self.valid), ("test", self.test)):
-            if self.resume and path:
-                raise ConfigError(f"--resume continues with the run's own data. Remove --{name}.")
-        if not dataset and not self.resume:
-            if (self.train_dir / "config.toml").exists():
-                raise DataError(
-                    "no data set is named. Set --dataset, or continue the run of --train_dir with --resume."
-                )
-            raise DataError(
-                "no data set is named. Set --dataset to a public data set (by name), a prepared folder or a file."
-            )
-        from sasrec.cli.sentences import interrupted, next_step
+        if self.final is not None:
+            self._final_fit(self.final, self.train_dir)
+            return
+        self._refuse()
         from sasrec.cli.tables import print_run
         from sasrec.runs.folder import RunFolder
         from sasrec.runs.train import resume, train
         from sasrec.runtime.log import RunLog
 
         log = RunLog(None, err, with_options)
-        try:
+        with self._saying_how_to_continue(self.train_dir):
             if self.resume:
                 recommender = resume(self.train_dir, recipe=self.config, log=log)
             else:
                 recommender = train(
-                    dataset,
+                    self.config.data.dataset,
                     self.train_dir,
                     valid=self.valid,
                     test=self.test,
@@ -107,16 +104,84 @@ class Train:
                     local_copy=self.from_,
                     start_from=self.state_dict_path,
                 )
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(interrupted(self.train_dir)) from None
-        except SystemExit:
-            say(err, interrupted(self.train_dir))
-            raise
         folder = RunFolder(self.train_dir)
         if folder.metrics_file.exists():
             print_run(self.train_dir, folder.metrics(), sampled=self.sampled)
+        if self.then_final:
+            self._final_fit(self.train_dir, Path(f"{self.train_dir}-final"))
+        else:
+            self._say_next(self.train_dir, recommender)
+
+    def _refuse(self) -> None:
+        """Raise ConfigError or DataError for options that contradict each other, before anything is read."""
+        if self.resume and self.state_dict_path is not None:
+            raise ConfigError("--resume continues with the run's own weights. Remove --state_dict_path.")
+        for name, path in (("from", self.from_), ("valid", self.valid), ("test", self.test)):
+            if self.resume and path:
+                raise ConfigError(f"--resume continues with the run's own data. Remove --{name}.")
+        if not self.config.data.dataset and not self.resume:
+            if (self.train_dir / "config.toml").exists():
+                raise DataError(
+                    "no data set is named. Set --dataset, or continue the run of --train_dir with --resume."
+                )
+            raise DataError(
+                "no data set is named. Set --dataset to a public data set (by name), a prepared folder or a file."
+            )
+
+    def _final_fit(self, run: Path, train_dir: Path) -> None:
+        """Train on all events with what `run` chose; continue if that was interrupted."""
+        from sasrec.cli.sentences import chosen_by
+        from sasrec.runs.final import final_fit
+        from sasrec.runs.folder import RunFolder
+        from sasrec.runs.train import resume
+        from sasrec.runtime.log import RunLog
+
+        log, data = RunLog(None, err, with_options), None
+        if self.final is not None:
+            self._refuse_with_final()
+            own = RunFolder(run)
+            own.refuse_no_run()
+            named = self.config.data.dataset
+            data = named if named != own.config().data.dataset else None
+        with self._saying_how_to_continue(train_dir):
+            if (self.resume or self.then_final) and RunFolder(train_dir).can_resume():
+                recommender = resume(train_dir, log=log)
+            else:
+                device = self.config.training.device
+                recommender = final_fit(run, train_dir, data=data, device=device, log=log)
+        say(err, chosen_by(RunFolder(train_dir)))
+        self._say_next(train_dir, recommender)
+
+    def _refuse_with_final(self) -> None:
+        """Raise ConfigError for options that have no effect beside --final."""
+        own = self.final and self.final / "config.toml"
+        other = RunConfig.load(own).differences(self.config).keys() if own and own.exists() else set()
+        given = {"from": self.from_, "valid": self.valid, "test": self.test, "then_final": self.then_final}
+        given |= {"state_dict_path": self.state_dict_path, "recipe": self.recipe}
+        names = sorted(other - KEEP_WEIGHTS - {"dataset"}) + [name for name, value in given.items() if value]
+        if names:
+            options = ", ".join(f"--{name}" for name in names)
+            raise ConfigError(
+                f"--final takes the settings of {self.final}, so {options} would have no effect. Remove {options}."
+            )
+
+    @contextmanager
+    def _saying_how_to_continue(self, train_dir: Path) -> Iterator[None]:
+        from sasrec.cli.sentences import interrupted
+
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(interrupted(train_dir)) from None
+        except SystemExit:
+            say(err, interrupted(train_dir))
+            raise
+
+    def _say_next(self, train_dir: Path, recommender: Recommender) -> None:
+        from sasrec.cli.sentences import next_step
+
         user_ids = recommender.data.user_ids if recommender.data is not None else ()
-        say(err, next_step(self.train_dir, next(iter(user_ids), None)))
+        say(err, next_step(train_dir, next(iter(user_ids), None)))
 
     def _measure(self) -> None:
         from sasrec.cli.tables import print_metrics, print_run

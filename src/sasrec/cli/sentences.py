@@ -115,6 +115,19 @@ def next_step(run: Path, user: object = None) -> str:
     return f"next: sasrec recommend {shlex.quote(str(run))} --history ITEM,ITEM,…{times}"
 
 
+def chosen_by(run: RunFolder) -> str:
+    """Return a sentence on a run that was trained on all events: which run was measured instead, and how well."""
+    start = next(event for event in reversed(run.events()) if event["event"] == "start")
+    chosen = start["chosen_by"]
+    figures = chosen["metrics"].get("test") or chosen["metrics"].get("valid") or {}
+    of = "test" if "test" in chosen["metrics"] else "validation"
+    measured = f": NDCG@10 {number(figures['ndcg@10'])} on {of}" if figures else ""
+    return (
+        f"trained on all events for {chosen['epoch']} epochs, so nothing is left to measure; {chosen['run']} was "
+        f"measured with the same settings{measured}"
+    )
+
+
 REPEATS_NOT_LEARNED = (
     "this model has not learned how likely items are seen again: train it with --no_skip_own_items"
 )

@@ -184,6 +184,8 @@ class TrainingConfig:
     """Embeddings in the L2 penalty (only with l2_emb): items, or all, which adds positions and intervals."""
     num_epochs: int = setting(200, Ge(1), Le(_MOST), MayChangeOnResume())
     """Maximum number of passes over the users."""
+    stop_epoch: int = setting(0, Ge(0), Le(_MOST), OnlyWith("schedule", ("cosine",)))
+    """End training after this epoch, before lr is 0; 0 for num_epochs (only with schedule cosine)."""
     max_minutes: float = setting(0.0, Ge(0), Le(_MOST), MayChangeOnResume())
     """Stop training after this many minutes, validations included; 0 for no limit."""
     eval_every: int = setting(1, Ge(1), Le(_MOST))
@@ -217,7 +219,7 @@ class EvaluationConfig:
     """Which events are held out from training for evaluation."""
 
     split: str = "leave-one-out"
-    """leave-one-out, last-N (last-2), temporal:WHEN, temporal:T1,T2 or files (own); see docs/evaluation.md."""
+    """leave-one-out, last-N (last-2), temporal:WHEN, temporal:T1,T2, files or all; see docs/evaluation.md."""
 
 
 PARTS = [DataConfig, ModelConfig, LossConfig, TrainingConfig, EvaluationConfig]

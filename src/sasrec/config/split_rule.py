@@ -12,12 +12,14 @@ from sasrec.errors import ConfigError
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FORMS = (
-    "Use leave-one-out, last-N (such as last-2), temporal:T for test from T, or temporal:T1,T2 for validation "
-    "from T1 and test from T2. Write T, T1 and T2 as ISO date (2015-01-31, 2015-01-31T12:00Z), as a number since "
-    "1970 (1422662400), or as the fraction of events before (0.9)."
+    "Use leave-one-out, last-N (such as last-2), temporal:T for test from T, temporal:T1,T2 for validation from "
+    "T1 and test from T2, or all to hold out nothing. Write T, T1 and T2 as ISO date (2015-01-31, "
+    "2015-01-31T12:00Z), as a number since 1970 (1422662400), or as the fraction of events before (0.9)."
 )
 FILES = "files"
 """The value of `split` for data with own validation and test files."""
+ALL = "all"
+"""The value of `split` that trains on every event and holds out nothing."""
 _NUMBER = r"[1-9][0-9]{1,18}(\.[0-9]+)?"
 # Microseconds in a unit, and the largest number that is read as this unit. `time_unit='auto'` has the same limits.
 _UNITS = ((10**6, 10**11), (10**3, 10**14), (1, 10**17))
@@ -35,6 +37,8 @@ class SplitRule:
     microseconds since 1970 UTC; a float is the fraction of events before the moment."""
     files: bool = False
     """Whether the files that the events came from decide, as the data set has stored them."""
+    all: bool = False
+    """Whether every event is a training event."""
 
 
 def split_rule(split: str) -> SplitRule:
@@ -46,6 +50,8 @@ def split_rule(split: str) -> SplitRule:
         return SplitRule(last=1)
     if split == FILES:
         return SplitRule(files=True)
+    if split == ALL:
+        return SplitRule(all=True)
     if last := re.fullmatch(r"last-([1-9][0-9]{0,8})", split):
         return SplitRule(last=int(last[1]))
     kind, _, moments = split.partition(":")

@@ -76,7 +76,7 @@ def _frame(data: Dataset, timed: bool, users: npt.NDArray[np.int64], items: npt.
 
 def _own_parts(data: Dataset, split: Split) -> npt.NDArray[np.int8]:
     """Return (events,): TRAIN for the events that the run was trained on, VALID for the others."""
-    if data.parts is not None:
+    if data.parts is not None and not split.training_part.everything:
         return np.where(data.parts == TRAIN, TRAIN, VALID).astype(np.int8)
     ends = split.training_part.ends(data.times, data.offsets)
     trained = np.arange(data.num_events) < np.repeat(ends, np.diff(data.offsets))

@@ -3,23 +3,24 @@
 `leave-one-out` (Kang & McAuley 2018) takes a user's last event as test target and the second-last as validation
 target; all earlier events are training events. `last-N` takes N test and N validation targets per user. `temporal`
 cuts the events of all users at the same two moments, so the model never learns from events later than a target.
-`files` takes the events of own validation and test files as targets. docs/evaluation.md compares the four.
+`files` takes the events of own validation and test files as targets. `all` holds out nothing.
+docs/evaluation.md compares them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from sasrec.config.choices import SplitName as SplitName
-from sasrec.config.split_rule import EPOCH, FILES, split_rule
+from sasrec.config.split_rule import ALL, FILES, split_rule
 from sasrec.data.dataset import Dataset
 from sasrec.data.histories import Histories, exclusive_counts
+from sasrec.data.moments import boundaries_of
 from sasrec.data.parts import TEST, TRAIN, VALID
 from sasrec.data.split_by_file import targets_of_file
 from sasrec.errors import ConfigError, DataError
@@ -33,6 +34,8 @@ class TrainingPart:
     """Number of last events to hold out per user. A user with at most this many keeps all events for training."""
     until: int | None = None
     """Start of the held-out events, in microseconds since 1970 UTC; None unless the split is temporal."""
+    everything: bool = False
+    """Whether the events of own validation and test files are training events too (split `all`)."""
 
     def ends(
         self,
@@ -46,6 +49,8 @@ class TrainingPart:
         With `parts` (data/parts.py), the training part ends before the user's first event of another part.
         """
         starts, ends = offsets[:-1], offsets[1:]
+        if self.everything:
+            return ends
         if parts is not None:
             held_out = np.append(np.flatnonzero(parts != TRAIN), len(parts))
             first: npt.NDArray[np.int64] = np.minimum(ends, held_out[np.searchsorted(held_out, starts)])
@@ -125,7 +130,7 @@ _Rows: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], dict[str,
 
 
 def split_events(data: Dataset, how: str = "leave-one-out") -> Split:
-    """Split a data set by the rule `how`: leave-one-out, last-N, temporal:WHEN, or files.
+    """Split a data set by the rule `how`: leave-one-out, last-N, temporal:WHEN, files, or all.
 
     Raises: ConfigError if `how` is malformed, or if the data has own validation or test files and `how` is not
     files, or the reverse. Remedy: use a form that the message names. DataError if no history is long enough for
@@ -133,6 +138,8 @@ def split_events(data: Dataset, how: str = "leave-one-out") -> Split:
     """
     rule = split_rule(how)
     check_files(data, how)
+    if rule.all:
+        return _nothing_held_out(data)
     if rule.files:
         return split_by_parts(data)
     starts, ends = data.offsets[:-1], data.offsets[1:]
@@ -143,7 +150,7 @@ def split_events(data: Dataset, how: str = "leave-one-out") -> Split:
                 f"split {how} needs times, but the data set {data.name!r} has no times. "
                 "Name the column of times with `time_column`, or use split=leave-one-out."
             )
-        boundaries = _boundaries(data.times, rule.boundaries, how)
+        boundaries = boundaries_of(data.times, rule.boundaries, how)
         part = TrainingPart(until=boundaries[0])
         # An item without a training event has no trained embedding, so it cannot be a fair candidate.
         known_V = np.zeros(data.num_items + 1, bool)
@@ -181,11 +188,30 @@ def check_files(data: Dataset, how: str) -> None:
             "split=files needs data with own validation or test files. Give the files as `valid` and `test`, or "
             "use another `split`."
         )
-    if data.parts is not None and not split_rule(how).files:
+    if data.parts is not None and not (split_rule(how).files or split_rule(how).all):
         raise ConfigError(
             f"the data has own validation or test files, so split={how} would mix their events with training. "
             "Remove `split`, or prepare the data without `valid` and `test`."
         )
+
+
+def _nothing_held_out(data: Dataset) -> Split:
+    """Make every event a training event, also those of own validation and test files; nothing is a target."""
+    known_V = np.zeros(data.num_items + 1, bool)
+    known_V[data.items] = True
+    views, none = _views(data, known_V), np.zeros(0, np.int64)
+    skipped = {"every event is a training event": data.num_users}
+    empty = EvaluationSplit("valid", none, none, views(none, none), none, known_V, skipped, 0, 0)
+    return Split(
+        how=ALL,
+        training=views(data.offsets[:-1], data.offsets[1:]),
+        valid=empty,
+        test=replace(empty, name="test"),
+        known_V=known_V,
+        training_part=TrainingPart(everything=True),
+        event_times=data.times,
+        boundaries=None,
+    )
 
 
 def split_by_parts(data: Dataset, known_V: npt.NDArray[np.bool_] | None = None) -> Split:
@@ -218,11 +244,6 @@ def split_by_parts(data: Dataset, known_V: npt.NDArray[np.bool_] | None = None) 
         boundaries=None,
         training_events=training_events,
     )
-
-
-def iso(microseconds: int) -> str:
-    """Return a moment, in microseconds since 1970 UTC, as ISO 8601 text."""
-    return (EPOCH + timedelta(microseconds=int(microseconds))).isoformat()
 
 
 def _evaluation_split(
@@ -319,56 +340,3 @@ def _events_before(data: Dataset, moment: int) -> npt.NDArray[np.int64]:
     assert data.times is not None
     before = exclusive_counts(data.times < moment)
     return before[data.offsets[1:]] - before[data.offsets[:-1]]
-
-
-def _boundaries(times: npt.NDArray[np.int64], wanted: tuple[int | float, ...], how: str) -> tuple[int, int]:
-    """Return the moments at which validation and test begin, in microseconds.
-
-    `wanted`: one or two moments, or fractions of the events. A fraction becomes the moment before which about this
-    fraction of the events lies. With one value, validation gets about as many events as test. Events with equal
-    times stay together.
-    """
-    ordered = np.sort(times)
-    total = len(ordered)
-    moments = [
-        moment if isinstance(moment, int) else _with_before(ordered, moment * total, how) for moment in wanted
-    ]
-    test = moments[-1]
-    at_test = int(np.searchsorted(ordered, test))
-    valid = moments[0]
-    if len(moments) == 1 and 0 < at_test < total:
-        if 2 * at_test <= total:
-            raise DataError(
-                f"split {how}: only {at_test} of {total} events are before {iso(test)}, too few for validation "
-                "(which gets as many events as test) and training. Use a later moment, or give both moments "
-                "(temporal:T1,T2)."
-            )
-        # Test has total - at_test events; the same number before it leaves 2 * at_test - total for training.
-        valid = _with_before(ordered[:at_test], 2 * at_test - total, how)
-    at_valid = int(np.searchsorted(ordered, valid))
-    if not 0 < at_valid < at_test < total:
-        raise DataError(
-            f"split {how} leaves a part without events: training has {at_valid}, validation {at_test - at_valid}, "
-            f"test {total - at_test}. Validation begins at {iso(valid)} and test at {iso(test)}; the times run "
-            f"from {iso(ordered[0])} to {iso(ordered[-1])}. "
-            "Use other moments, or a fraction such as temporal:0.9."
-        )
-    return valid, test
-
-
-def _with_before(ordered: npt.NDArray[np.int64], before: float, how: str) -> int:
-    """Return the event time whose number of earlier events is nearest to `before`, and at least 1.
-
-    If two times are equally near, return the earlier one. `ordered`: event times in ascending order. `before`: the
-    wanted number of earlier events. `how`: the setting `split`, for the error message.
-
-    Raises: DataError if all times are equal. Remedy: as the message says.
-    """
-    changes = np.flatnonzero(np.diff(ordered)) + 1  # a cut elsewhere would separate events with equal times
-    if not len(changes):
-        raise DataError(
-            f"split {how}: the {len(ordered)} earliest events cannot be divided into an earlier and a later part, "
-            "because they all have the same time. "
-            "Use a later moment, give both moments (temporal:T1,T2), or use split=leave-one-out."
-        )
-    return int(ordered[changes[np.argmin(np.abs(changes - before))]])

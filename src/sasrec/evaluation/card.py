@@ -17,7 +17,8 @@ import numpy as np
 from sasrec.config.choices import Candidates as Candidates
 from sasrec.config.split_rule import split_rule
 from sasrec.data.dataset import Dataset
-from sasrec.data.splits import EvaluationSplit, Split, iso
+from sasrec.data.moments import iso
+from sasrec.data.splits import EvaluationSplit, Split
 from sasrec.evaluation.metrics import CUTOFFS, DEFINITIONS
 
 # Add one when a field of the card changes its meaning or its wording, because `differences` compares text.

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import polars as pl
 
+from sasrec.config.split_rule import ALL
 from sasrec.data.dataset import Dataset
 from sasrec.data.splits import EvaluationSplit, Split
 from sasrec.errors import EvaluationError
@@ -63,18 +64,8 @@ def evaluate_scorer(
     setting `split`. The errors of `target_ranks`.
     """
     parts = [part for part in (split.valid, split.test) if len(part.targets)]
-    if not parts and split.other_file is not None:
-        reasons = split.test.targets_left_out | {"the user has the item already": split.test.repeats_left_out}
-        counts = "; ".join(f"{reason}: {events:,}" for reason, events in reasons.items() if events)
-        raise EvaluationError(
-            f"no event of the file {split.other_file['name']} can be a test target ({counts}). Use a file with "
-            "events of the run's users and items, written with the same ids."
-        )
     if not parts:
-        raise EvaluationError(
-            f"no metrics can be measured, because {nobody(split.valid)} and {nobody(split.test)}. "
-            "Train with another `split`."
-        )
+        raise EvaluationError(_why_nothing(split))
     for part in (split.valid, split.test):
         if part not in parts and split.other_file is None:
             log.say(f"note: {nobody(part)}; only the {_IN_WORDS[parts[0].name]} metrics are measured")
@@ -116,6 +107,26 @@ def _ranked(scorers: dict[str, Scorer], part: EvaluationSplit, num_items: int, l
         with log.bar(f"{name}, {part.name}", len(part.targets)) as bar:
             found[name, part.name] = target_ranks(one, part, negatives=negatives, advance=bar)
     return found
+
+
+def _why_nothing(split: Split) -> str:
+    """Say why a split has no target at all, and what to do."""
+    if split.other_file is not None:
+        reasons = split.test.targets_left_out | {"the user has the item already": split.test.repeats_left_out}
+        counts = "; ".join(f"{reason}: {events:,}" for reason, events in reasons.items() if events)
+        return (
+            f"no event of the file {split.other_file['name']} can be a test target ({counts}). Use a file with "
+            "events of the run's users and items, written with the same ids."
+        )
+    if split.how == ALL:
+        return (
+            "nothing can be measured, because the model was trained on all events. Measure the run that chose its "
+            "settings, or name later events as `test`."
+        )
+    return (
+        f"no metrics can be measured, because {nobody(split.valid)} and {nobody(split.test)}. "
+        "Train with another `split`."
+    )
 
 
 def nobody(part: EvaluationSplit) -> str:

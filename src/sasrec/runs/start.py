@@ -1,10 +1,16 @@
-"""Say what a training begins with: the size of the model, the split, and the baselines on validation."""
+"""What a training begins with: the size of the model, the split, the baselines on validation, other weights."""
 
 from __future__ import annotations
 
-from sasrec.config.settings import RunConfig
+import dataclasses
+
+from sasrec.checkpoint import store
+from sasrec.checkpoint.restore import check_data, config_of, put_weights
+from sasrec.config.settings import ModelConfig, RunConfig
+from sasrec.config.split_rule import ALL
 from sasrec.data.dataset import Dataset
 from sasrec.data.splits import Split
+from sasrec.errors import CheckpointError, ConfigError
 from sasrec.evaluation.measure import Ranks, baseline_ranks
 from sasrec.evaluation.metrics import metrics_from_ranks
 from sasrec.models import SequenceModel
@@ -21,7 +27,9 @@ def announce(
     log.say(f"training {parameters:,} parameters on {model.device}; results in {folder.path}")
     targets = f"{len(split.valid.targets):,} validation and {len(split.test.targets):,} test targets"
     log.say(f"split {split.how}: {split.training.lengths.sum():,} events to train on, {targets}")
-    if not len(split.valid.targets):
+    if split.how == ALL:
+        log.say("note: nothing is held out, so the last weights are kept, and nothing is measured")
+    elif not len(split.valid.targets):
         log.say(f"note: nobody has a validation target ({split.valid.why_skipped}); the last weights are kept")
     if config.training.tensorboard:
         log.show_in_tensorboard(step)
@@ -41,3 +49,31 @@ def validated_baselines(data: Dataset, split: Split, log: RunLog) -> Ranks:
     best = max(metrics, key=lambda name: metrics[name]["ndcg@10"])
     log.say(f"best baseline on validation: {best}, NDCG@10 {metrics[best]['ndcg@10']:.4f}")
     return known
+
+
+def start_from_weights(start: store.Checkpoint, model: SequenceModel, data: Dataset, config: RunConfig) -> None:
+    """Copy the weights of a checkpoint to a new model (warm start).
+
+    Raises: CheckpointError if the checkpoint has other data or model settings than this run, ConfigError if it has
+    another split. Remedy: start from a checkpoint with the same data, model settings and split.
+    """
+    check_data(start, data)
+    other = config_of(start)
+    if other.evaluation.split != config.evaluation.split:
+        raise ConfigError(
+            f"{start.path} was trained with split {other.evaluation.split}, so it may have seen targets of split "
+            f"{config.evaluation.split}. Start from weights of the same split."
+        )
+    of_model = {field.name for field in dataclasses.fields(ModelConfig)}
+    # Equal shapes do not suffice: another setting turns the same weights into another function.
+    differing = other.differences(config).keys() & of_model - {
+        "dropout_rate",
+        "mhc_sinkhorn_iter",
+        "mhc_init_gate",
+    }
+    if differing:
+        raise CheckpointError(
+            f"{start.path} is of a model with another {', '.join(sorted(differing))} than this run. "
+            "Give this run the values of that model, or start from another checkpoint."
+        )
+    put_weights(start, model)

@@ -19,7 +19,8 @@ from sasrec.checkpoint.restore import (
     newest,
     put_weights,
 )
-from sasrec.config.settings import MAY_CHANGE_ON_RESUME, ModelConfig, RunConfig, split_of_files
+from sasrec.config.settings import MAY_CHANGE_ON_RESUME, RunConfig, split_of_files
+from sasrec.config.split_rule import ALL
 from sasrec.data.dataset import Dataset
 from sasrec.data.splits import Split, check_files, split_events
 from sasrec.errors import CheckpointError, ConfigError, DataError
@@ -34,10 +35,10 @@ from sasrec.ranking.recommender import Recommender
 from sasrec.ranking.scorers import ModelScorer
 from sasrec.runs.evaluate import measure, recommender_of
 from sasrec.runs.folder import RunFolder
-from sasrec.runs.record import check_ranks, other_surroundings, record
+from sasrec.runs.record import CHOSEN_BY, check_ranks, other_surroundings, record
 from sasrec.runs.refusals import refuse_to_train
 from sasrec.runs.seal import unseal
-from sasrec.runs.start import announce, validated_baselines
+from sasrec.runs.start import announce, start_from_weights, validated_baselines
 from sasrec.runtime.device import deterministic, own_generators, pick_device
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import from_main, joined, launch_id, rank, restarted, world
@@ -83,7 +84,26 @@ def train(
     """
     own = OwnCode(encoder, loss_function)
     config = _asked(data, recipe, settings, own, own_files=valid is not None or test is not None)
-    folder = RunFolder(train_dir)
+    sources = (data, valid, test)
+    return new_run(sources, config, RunFolder(train_dir), log, own, local_copy=local_copy, start_from=start_from)
+
+
+def new_run(
+    sources: tuple[Any, Any, Any],
+    config: RunConfig,
+    folder: RunFolder,
+    log: RunLog | None,
+    own: OwnCode,
+    *,
+    local_copy: Path | None = None,
+    start_from: str | Path | None = None,
+    chosen_by: dict[str, Any] | None = None,
+) -> Recommender:
+    """Train the new run in `folder`. See `train`, also for the errors.
+
+    `sources`: the data, and own validation and test events or None. `chosen_by`: the run whose settings and
+    epochs this one takes over (runs/final.py); every checkpoint records it.
+    """
     device = pick_device(config.training.device)
     with joined(device.type), folder.writing("training"), deterministic(config.training.deterministic):
         check_ranks(config)
@@ -94,8 +114,8 @@ def train(
                 f"{folder.path} already holds a run. Continue it with `resume`, or name another `train_dir`."
             )
         log = folder.log(log)
-        dataset, config = _prepared((data, valid, test), config, folder, log, local_copy)
-        return _begun(dataset, config, folder, device, log, own, start_from)
+        dataset, config = _prepared(sources, config, folder, log, local_copy)
+        return _begun(dataset, config, folder, device, log, own, start_from, chosen_by)
 
 
 def _begun(
@@ -106,6 +126,7 @@ def _begun(
     log: RunLog,
     own: OwnCode,
     start_from: str | Path | None,
+    chosen_by: dict[str, Any] | None,
 ) -> Recommender:
     """Train the new run in `folder` from random weights, or from those of the checkpoint `start_from`."""
     own.check(data.num_items, config.model)
@@ -117,6 +138,7 @@ def _begun(
         launch=launch_id(),
         start_from=start and str(start.path.absolute()),
         config=dataclasses.asdict(config),
+        **({CHOSEN_BY: chosen_by} if chosen_by else {}),
         **own.names(),
     )
     # The initial weights must depend on the seed alone, not on what the caller drew before.
@@ -124,9 +146,9 @@ def _begun(
         torch.manual_seed(config.training.seed)
         model = build_model(data.num_items, config.model, own.encoder)
         if start is not None:
-            _start_from(start, model, data, config)
+            start_from_weights(start, model, data, config)
         check_ranks(config, data, start, {"own code": str(own.names())})
-        return _fitted(model.to(device), data, config, folder, log, own)
+        return _fitted(model.to(device), data, config, folder, log, own, chosen_by=chosen_by)
 
 
 def _asked(
@@ -149,7 +171,7 @@ def _asked(
         **settings, dataset=without_password(str(data)) if isinstance(data, str | Path) else ""
     )
     refuse_to_train(config, own, new=True)
-    return split_of_files(config) if own_files else config
+    return split_of_files(config) if own_files and config.evaluation.split != ALL else config
 
 
 def resume(
@@ -191,34 +213,6 @@ def resume(
         return _resumed(recipe, settings, folder, device, folder.log(log), own)
 
 
-def _start_from(start: store.Checkpoint, model: SequenceModel, data: Dataset, config: RunConfig) -> None:
-    """Copy the weights of a checkpoint to a new model (warm start).
-
-    Raises: CheckpointError if the checkpoint has other data or model settings than this run, ConfigError if it has
-    another split. Remedy: start from a checkpoint with the same data, model settings and split.
-    """
-    check_data(start, data)
-    other = config_of(start)
-    if other.evaluation.split != config.evaluation.split:
-        raise ConfigError(
-            f"{start.path} was trained with split {other.evaluation.split}, so it may have seen targets of split "
-            f"{config.evaluation.split}. Start from weights of the same split."
-        )
-    of_model = {field.name for field in dataclasses.fields(ModelConfig)}
-    # Equal shapes do not suffice: another setting turns the same weights into another function.
-    differing = other.differences(config).keys() & of_model - {
-        "dropout_rate",
-        "mhc_sinkhorn_iter",
-        "mhc_init_gate",
-    }
-    if differing:
-        raise CheckpointError(
-            f"{start.path} is of a model with another {', '.join(sorted(differing))} than this run. "
-            "Give this run the values of that model, or start from another checkpoint."
-        )
-    put_weights(start, model)
-
-
 def _resumed(
     recipe: RunConfig | None,
     settings: dict[str, Any],
@@ -246,7 +240,7 @@ def _resumed(
         log.say(note)
     with own_generators(device):
         model = model_of(found, data.num_items, own.encoder).to(device)
-        return _fitted(model, data, config, folder, log, own, found)
+        return _fitted(model, data, config, folder, log, own, found, chosen_by=found.state.get(CHOSEN_BY))
 
 
 def _resumed_config(began: RunConfig, recipe: RunConfig | None, settings: dict[str, Any]) -> RunConfig:
@@ -301,7 +295,7 @@ def _prepared(
             rejects_path=folder.path / "rejects.csv",
             say=log.say,
         )
-        used = config if data.parts is None else split_of_files(config)
+        used = config if data.parts is None or config.evaluation.split == ALL else split_of_files(config)
         check_files(data, used.evaluation.split)
         for sentence in summary(data.report):
             log.say(sentence)
@@ -326,6 +320,8 @@ def _fitted(
     log: RunLog,
     own: OwnCode,
     resumed: store.Checkpoint | None = None,
+    *,
+    chosen_by: dict[str, Any] | None = None,
 ) -> Recommender:
     """Train to a limit or early stopping, measure the best checkpoint, and return its Recommender."""
     split = with_ticks(split_events(data, config.evaluation.split), data, config.model)
@@ -347,6 +343,7 @@ def _fitted(
     def save(state: TrainingState, score: float | None, optimizer: dict[str, torch.Tensor]) -> None:
         if rank() == 0:
             state_json = record(state, score, data, split, config, model.device, own)
+            state_json |= {CHOSEN_BY: chosen_by} if chosen_by else {}
             store.save(folder.checkpoints, dict(model.state_dict()), state_json, optimizer)
             store.prune(folder.checkpoints, log.say)
 
@@ -392,6 +389,6 @@ def _measured(
         recommender = dataclasses.replace(
             recommender, metrics=measure(model, data, split, folder, log, known=known)
         )
-    else:
+    elif split.how != ALL:
         log.say(f"note: {nobody(split.valid)}, and {nobody(split.test)}; metrics.json is not written")
     return recommender

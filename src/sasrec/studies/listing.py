@@ -88,7 +88,7 @@ def _listed(path: Path, metric: str, split: SplitName) -> Listed:
         f"{card['data']} {card['data_hash'][:12]}" if card else "",
         _settings(config),
         config.training.seed,
-        None if ended is None else ended.best_epoch,
+        None if ended is None else ended.best_epoch or None,  # 0 without a validation
         None if ended is None else ended.seconds,
         value,
         baseline,

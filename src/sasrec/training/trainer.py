@@ -153,7 +153,7 @@ class Trainer:
                 torch.autograd.set_detect_anomaly(training.detect_anomaly),
                 # Under torchrun one Ctrl-C arrives twice, from the terminal and from torchrun.
                 deferred_interrupt(second_quits=not under_torchrun()),
-                self._log.bar("training", training.num_epochs * len(self.batches)) as bar,
+                self._log.bar("training", self._epochs() * len(self.batches)) as bar,
             ):
                 done = sum(map(len, self.batches.plan(state.epoch)[: state.epoch_step]))
                 bar(state.epoch * len(self.batches) + done, self._note())
@@ -357,17 +357,22 @@ class Trainer:
         return self._limit_reached() or self._out_of_patience()
 
     def _limit_reached(self) -> str:
-        """Whether num_epochs or max_minutes is reached: the reason as text, or ""."""
-        training, state = self.config.training, self.state
+        """Whether the last epoch or max_minutes is reached: the reason as text, or ""."""
+        training, state, epochs = self.config.training, self.state, self._epochs()
         # studies/verdict.py recognises these reasons by their ends.
-        if state.epoch > training.num_epochs:  # resumed with a lower limit
-            return f"num_epochs is {training.num_epochs}, with {state.epoch} epochs done"
-        if state.epoch == training.num_epochs:
-            return f"all {training.num_epochs} epochs done"
+        if state.epoch > epochs:  # resumed with a lower limit
+            return f"num_epochs is {epochs}, with {state.epoch} epochs done"
+        if state.epoch == epochs:
+            return f"all {epochs} epochs done"
         if training.max_minutes and state.seconds >= training.max_minutes * 60:
             # studies/reproduce.py recognises this reason by its text, also in the logs of older runs.
             return f"{training.max_minutes:g} minutes are over"
         return ""
+
+    def _epochs(self) -> int:
+        """The number of epochs to train; a cosine schedule may be planned for more."""
+        training = self.config.training
+        return min(training.num_epochs, training.stop_epoch or training.num_epochs)
 
     def _out_of_patience(self) -> str:
         """Early stopping: the reason as text, or "" while the best validation is recent enough."""

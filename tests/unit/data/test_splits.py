@@ -17,7 +17,8 @@ from sasrec.config.settings import ModelConfig, RunConfig
 from sasrec.config.split_rule import split_rule
 from sasrec.data.dataset import Dataset
 from sasrec.data.histories import Histories
-from sasrec.data.splits import EvaluationSplit, iso, split_events
+from sasrec.data.moments import iso
+from sasrec.data.splits import EvaluationSplit, split_events
 from sasrec.errors import ConfigError, DataError, EvaluationError
 from sasrec.evaluation.target_ranks import sampled_negatives, target_ranks
 from tests.synthetic import chain_frame, dataset, late_frame, random_lists, small, write_csv
