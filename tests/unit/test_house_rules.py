@@ -28,7 +28,7 @@ SETTINGS = [
     "k_core", "l2_emb", "l2_emb_tables", "label_smoothing", "logq", "loss", "lr", "max_minutes", "max_rejects", "maxlen", "mhc",
     "mhc_expansion_rate", "mhc_init_gate", "mhc_projection", "mhc_sinkhorn_iter", "min_item_events",
     "min_user_events", "missing", "negatives", "norm", "num_blocks", "num_epochs", "num_heads", "num_negatives", "optimizer",
-    "patience", "precision", "query", "save_minutes", "schedule", "seed", "share_negatives", "show_shapes", "skip_own_items",
+    "patience", "precision", "query", "repeats", "save_minutes", "schedule", "seed", "share_negatives", "show_shapes", "skip_own_items",
     "split", "step_size", "step_unit", "stop_epoch", "temperature", "tensorboard", "time", "time_column", "time_format", "time_span",
     "time_unit", "user_column", "warmup_steps", "weight_decay", "where", "windows",
 ]  # fmt: skip

@@ -132,7 +132,7 @@ class TrainingBatches:
             num_items,
             maxlen=config.model.maxlen,
             batch_size=config.training.batch_size,
-            plan=NegativePlan.of(config.loss),
+            plan=NegativePlan.of(config.loss, repeats=config.evaluation.repeats),
             seed=config.training.seed,
             windows=config.training.windows,
             known_V=known_V,

@@ -96,16 +96,17 @@ class NegativePlan:
     """Whether the loss applies the logQ correction: subtract the log probability of a draw from its score."""
 
     @staticmethod
-    def of(loss: LossConfig) -> NegativePlan:
-        """Return the plan for the settings of a loss."""
+    def of(loss: LossConfig, *, repeats: bool = False) -> NegativePlan:
+        """Return the plan for the settings of a loss. `repeats`: items come again, so own items are kept."""
+        skip_own_items = loss.skip_own_items and not repeats
         if loss.loss == "ce":
-            return NegativePlan("none", 0, False, "masked" if loss.skip_own_items else "kept", False)
+            return NegativePlan("none", 0, False, "masked" if skip_own_items else "kept", False)
         pools: dict[str, Literal["catalogue", "events", "batch"]]
         pools = {"uniform": "catalogue", "popularity": "events", "in_batch": "batch"}
         pool, softmax = pools[loss.negatives], loss.loss == "softmax"
         shared = loss.share_negatives or pool == "batch"
         own: Literal["kept", "avoided", "dropped", "masked"] = "kept"
-        if loss.skip_own_items:
+        if skip_own_items:
             # Softmax needs the probability of each draw, so its draws must not depend on the user.
             own = "masked" if shared else "avoided" if pool == "catalogue" and not softmax else "dropped"
         return NegativePlan(pool, loss.num_negatives, shared, own, softmax and loss.logq)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from sasrec.cli.arguments import OptionalPath, OptionalText, as_options
+from sasrec.cli.arguments import OptionalPath, as_options
 from sasrec.cli.console import err, say
-from sasrec.cli.lists import ids, refuse_unknown, seconds
 from sasrec.config.settings import KEEP_WEIGHTS, RunConfig
 from sasrec.errors import ConfigError, DataError
-from sasrec.files import whole_file
 
 if TYPE_CHECKING:
     from sasrec.ranking.recommender import Recommender
@@ -260,135 +257,3 @@ class Evaluate:
             print_run(self.run_dir, metrics, sampled=self.sampled, k=self.k)
         else:
             print_metrics(metrics, sampled=self.sampled, k=self.k)
-
-
-@dataclass(frozen=True)
-class Recommend:
-    """Recommend the best items for a history, for a user of the data, or for all users.
-
-    An id with a comma goes in double quotes, as in CSV: --history '"a,b",c'. A file of ids is UTF-8 or UTF-16.
-
-    Example: sasrec recommend runs/first --history 50,181 --k 10
-
-    Example: sasrec recommend runs/first --all --output top.parquet
-    """
-
-    run_dir: tyro.conf.Positional[Path]
-    """Folder of the run, or of an export."""
-    history: OptionalText = None
-    """Item ids, oldest first, separated by commas; or @FILE, one id a line. The user may be new to the data."""
-    times: OptionalText = None
-    """Times of the history in seconds since any moment, separated by commas; only models with time use them."""
-    assume_regular: bool = False
-    """Treat the events of the history as equally spaced; for models with time, if --times is not given."""
-    user: OptionalText = None
-    """Recommend for the user with this id in the run's data."""
-    all: bool = False
-    """Recommend for every user in the run's data; needs --output."""
-    output: OptionalPath = None
-    """File for --all: .parquet or .csv."""
-    k: int = 10
-    """How many items to recommend per user or history."""
-    include_seen: bool = False
-    """Recommend items of the history too; useful only for models trained with --no_skip_own_items."""
-    allow: OptionalText = None
-    """Recommend only these items: ids separated by commas, or @FILE with one id a line."""
-    deny: OptionalText = None
-    """Never recommend these items: ids separated by commas, or @FILE with one id a line."""
-    dataset: OptionalPath = None
-    """Prepared data set, if it has moved since training."""
-    device: str = "auto"
-    """cpu, cuda, mps or auto."""
-
-    def run(self) -> None:
-        """Recommend, and print or write the result."""
-        asked = [self.history is not None, self.user is not None, self.all]
-        if sum(asked) != 1:
-            raise ConfigError("give exactly one of --history, --user and --all")
-        if self.output is not None and not self.all:
-            raise ConfigError("--output is only for --all; other results are printed. Remove --output.")
-        if self.history is None and (self.times is not None or self.assume_regular):
-            raise ConfigError(
-                "--times and --assume_regular are only for --history; the times of users come from the data. "
-                "Remove these options."
-            )
-        if self.all and (self.output is None or self.output.suffix not in {".parquet", ".csv"}):
-            raise ConfigError("--all needs --output FILE.parquet or FILE.csv")
-        if self.output is not None and not self.output.parent.is_dir():
-            raise ConfigError(f"the folder {self.output.parent} does not exist. Make it, or correct --output.")
-        from sasrec.cli.sentences import REPEATS_NOT_LEARNED
-        from sasrec.ranking.recommender import NothingLeft
-        from sasrec.runs.evaluate import load
-        from sasrec.runs.folder import RunFolder
-
-        recommender = load(self.run_dir, device=self.device, dataset=self.dataset)
-        if self.include_seen and RunFolder(self.run_dir).config().loss.skip_own_items:
-            say(err, REPEATS_NOT_LEARNED, label="note:", style="yellow")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", NothingLeft)
-                self._recommend(recommender)
-        except NothingLeft as reason:
-            remedy = "Change --allow or --deny" + ("." if self.include_seen else ", or add --include_seen.")
-            raise ConfigError(f"{reason}. {remedy}") from None
-
-    def _recommend(self, recommender: Recommender) -> None:
-        from sasrec.cli.tables import print_items
-        from sasrec.runtime.log import RunLog
-        from sasrec.runtime.ranks import joined, rank
-
-        def is_item(item_id: str) -> bool:
-            return recommender.items.number_of(item_id) is not None
-
-        def listed(option: str, text: str) -> list[str]:
-            return ids(option, text, is_item)
-
-        options: dict[str, Any] = {
-            "k": self.k,
-            "exclude_seen": not self.include_seen,
-            "allow": None if self.allow is None else listed("--allow", self.allow),
-            "deny": listed("--deny", self.deny or ""),
-        }
-        if self.output is not None and self.all:
-            with joined(recommender.model.device.type):
-                frame = recommender.recommend_all(
-                    log=RunLog.of_run(None, RunLog(None, err, with_options)), **options
-                )
-                if rank() > 0:
-                    return
-            if frame.is_empty():
-                raise DataError("no user has an item in the history that the model knows. Give another --dataset.")
-            with whole_file(self.output) as stream:
-                frame.write_csv(stream) if self.output.suffix == ".csv" else frame.write_parquet(stream)
-            say(err, f"{frame.height:,} rows for {frame['user'].n_unique():,} users written to {self.output}")
-        elif self.history is not None:
-            times = None if self.times is None else seconds(self.times)
-            history = listed("--history", self.history)
-            some = [str(recommender.items.id_of(number + 1)) for number in range(min(2, len(recommender.items)))]
-            refuse_unknown("--history", self.history, history, is_item, some)
-            items = recommender.recommend(history, times=times, assume_regular=self.assume_regular, **options)
-            print_items(recommender, items)
-        else:
-            print_items(recommender, recommender.recommend_user(self.user, **options))
-
-
-@dataclass(frozen=True)
-class Export:
-    """Write the best weights and the items to a folder that can recommend and contains nobody's events.
-
-    Example: sasrec export runs/first --output models/first
-    """
-
-    run_dir: tyro.conf.Positional[Path]
-    """Folder of the run."""
-    output: Path
-    """Folder to write."""
-
-    def run(self) -> None:
-        """Export the model, and print how to use the export."""
-        from sasrec.cli.sentences import next_step
-        from sasrec.runs.export import export
-
-        export(self.run_dir, self.output)
-        say(err, f"written to {self.output}")
-        say(err, next_step(self.output))

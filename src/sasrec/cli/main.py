@@ -19,7 +19,7 @@ import tyro
 
 from sasrec import __version__
 from sasrec.cli.arguments import as_options, joined_values, misspelt, published_spellings, recipe_named_in
-from sasrec.cli.commands import Evaluate, Export, Recommend, Train
+from sasrec.cli.commands import Evaluate, Train
 from sasrec.cli.console import err, out, say
 from sasrec.cli.data_commands import Datasets, Prepare
 from sasrec.cli.endings import (
@@ -32,6 +32,7 @@ from sasrec.cli.endings import (
     without_reader,
 )
 from sasrec.cli.help import print_description, print_overview
+from sasrec.cli.recommend import Export, Recommend
 from sasrec.cli.report_commands import Plot, Report
 from sasrec.cli.study import Study
 from sasrec.cli.study_commands import Compare, Reproduce, Runs

@@ -140,7 +140,7 @@ class LossConfig:
     label_smoothing: float = setting(0.0, Ge(0), Lt(1), OnlyWith("loss", ("ce",)))
     """Share of the target's probability that is spread evenly over all candidates (only with ce)."""
     skip_own_items: bool = True
-    """Never take the user's own items as negatives. If seen items may be recommended, use --no_skip_own_items."""
+    """Never take the user's own items as negatives; does nothing with repeats."""
     logq: bool = setting(True, OnlyWith("loss", ("softmax",)))
     """Correct the scores of negatives by the probability of drawing each item (only with softmax)."""
 
@@ -220,6 +220,8 @@ class EvaluationConfig:
 
     split: str = "leave-one-out"
     """leave-one-out, last-N (last-2), temporal:WHEN, temporal:T1,T2, files or all; see docs/evaluation.md."""
+    repeats: bool = False
+    """Items come again: seen items are targets, candidates and negatives, and lists contain them."""
 
 
 PARTS = [DataConfig, ModelConfig, LossConfig, TrainingConfig, EvaluationConfig]

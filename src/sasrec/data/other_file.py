@@ -56,7 +56,7 @@ def with_test_file(data: Dataset, split: Split, file: Dataset) -> tuple[Dataset,
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         parts=events[PART].to_numpy(),
     )
-    by_file = split_by_parts(merged, split.known_V)
+    by_file = split_by_parts(merged, split.known_V, repeats=split.repeats)
     skipped |= {reason: users for reason, users in by_file.test.skipped.items() if reason != _NOT_THERE}
     test = replace(by_file.test, skipped=skipped, targets_left_out=left_out | by_file.test.targets_left_out)
     described = {"name": file.name, "data_hash": file.data_hash, **_leak(events)}

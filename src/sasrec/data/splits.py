@@ -87,6 +87,8 @@ class EvaluationSplit:
     """The number of events left out of the targets because the user had already seen the item of the event."""
     targets_left_out: dict[str, int] = field(default_factory=dict)
     """Maps each other reason for leaving out a target to the number of targets; only for the split `files`."""
+    repeats: bool = False
+    """Whether seen items are targets and candidates."""
 
     @property
     def why_skipped(self) -> str:
@@ -123,14 +125,18 @@ class Split:
     the other histories, as in all splits except `files`."""
     other_file: dict[str, str] | None = None
     """The name and hash of a file whose events are the test targets, if this file is not in the run's data."""
+    repeats: bool = False
+    """Whether seen items are targets and candidates, because items come again in this data."""
 
 
 # User numbers and target events, both (rows,); and the number of skipped users by reason.
 _Rows: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], dict[str, int]]
 
 
-def split_events(data: Dataset, how: str = "leave-one-out") -> Split:
+def split_events(data: Dataset, how: str = "leave-one-out", *, repeats: bool = False) -> Split:
     """Split a data set by the rule `how`: leave-one-out, last-N, temporal:WHEN, files, or all.
+
+    `repeats`: a target may be an item that the user has had before. Otherwise such targets are left out.
 
     Raises: ConfigError if `how` is malformed, or if the data has own validation or test files and `how` is not
     files, or the reverse. Remedy: use a form that the message names. DataError if no history is long enough for
@@ -139,9 +145,9 @@ def split_events(data: Dataset, how: str = "leave-one-out") -> Split:
     rule = split_rule(how)
     check_files(data, how)
     if rule.all:
-        return _nothing_held_out(data)
+        return replace(_nothing_held_out(data), repeats=repeats)
     if rule.files:
-        return split_by_parts(data)
+        return split_by_parts(data, repeats=repeats)
     starts, ends = data.offsets[:-1], data.offsets[1:]
     boundaries: tuple[int, int] | None = None
     if rule.boundaries:
@@ -168,7 +174,7 @@ def split_events(data: Dataset, how: str = "leave-one-out") -> Split:
         known_V = np.arange(data.num_items + 1) > 0
         valid, test = _last(data, long, rule.last, 2 * rule.last), _last(data, long, rule.last, rule.last)
     views = _views(data, known_V)
-    new_E = _new_to_user(data)
+    new_E = None if repeats else _new_to_user(data)
     return Split(
         how=how,
         training=views(starts, part.ends(data.times, data.offsets)),
@@ -178,6 +184,7 @@ def split_events(data: Dataset, how: str = "leave-one-out") -> Split:
         training_part=part,
         event_times=None if data.times is None else data.times[known_V[data.items]],
         boundaries=boundaries,
+        repeats=repeats,
     )
 
 
@@ -214,7 +221,7 @@ def _nothing_held_out(data: Dataset) -> Split:
     )
 
 
-def split_by_parts(data: Dataset, known_V: npt.NDArray[np.bool_] | None = None) -> Split:
+def split_by_parts(data: Dataset, known_V: npt.NDArray[np.bool_] | None = None, *, repeats: bool = False) -> Split:
     """Split a data set by its parts (data/parts.py): the rule `files`.
 
     `known_V`: the items that are candidates; the default is those with a training event. Histories are in order of
@@ -226,7 +233,7 @@ def split_by_parts(data: Dataset, known_V: npt.NDArray[np.bool_] | None = None) 
         known_V = np.zeros(data.num_items + 1, bool)
         known_V[data.items[training_events]] = True
     offsets = exclusive_counts(data.parts == TRAIN)[data.offsets]
-    views, new_E = _views(data, known_V), _new_to_user(data)
+    views, new_E = _views(data, known_V), None if repeats else _new_to_user(data)
     parts: list[EvaluationSplit] = []
     named: list[tuple[SplitName, int]] = [("valid", VALID), ("test", TEST)]
     for name, part in named:
@@ -243,6 +250,7 @@ def split_by_parts(data: Dataset, known_V: npt.NDArray[np.bool_] | None = None) 
         event_times=None if data.times is None else data.times[training_events],
         boundaries=None,
         training_events=training_events,
+        repeats=repeats,
     )
 
 
@@ -250,16 +258,21 @@ def _evaluation_split(
     name: SplitName,
     data: Dataset,
     rows: _Rows,
-    new_E: npt.NDArray[np.bool_],
+    new_E: npt.NDArray[np.bool_] | None,
     known_V: npt.NDArray[np.bool_],
     views: Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], Histories],
 ) -> EvaluationSplit:
-    """Make an evaluation split of `rows`, without rows whose target is an item that the user had already seen."""
+    """Make an evaluation split of `rows`.
+
+    `new_E`: (events,) true for the first event of a user with an item; only these become targets. None if items
+    come again.
+    """
     every_user, every_event, skipped = rows
-    # Evaluation removes seen items from the candidates, so a repeated item could never be found.
-    new = new_E[every_event]
+    # Unless items come again, evaluation removes seen items from the candidates, so none could be found.
+    new = np.ones(len(every_event), bool) if new_E is None else new_E[every_event]
     users, events = every_user[new], every_event[new]
     only_repeats = len(np.unique(every_user)) - len(np.unique(users))
+    skipped = skipped if new_E is None else skipped | {"the user has had the target before": only_repeats}
     histories = views(data.offsets[users], events)
     return EvaluationSplit(
         name=name,
@@ -268,9 +281,10 @@ def _evaluation_split(
         histories=histories,
         targets=data.items[events].astype(np.int64),
         known_V=known_V,
-        skipped=skipped | {"the user has had the target before": only_repeats},
+        skipped=skipped,
         events_left_out=int((events - data.offsets[users] - histories.lengths).sum()),
         repeats_left_out=len(every_event) - len(events),
+        repeats=new_E is None,
     )
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sasrec.data.histories import Histories
+from sasrec.ranking.candidates import seen_items
 from sasrec.ranking.scorers import Scorer
 
 RECENT_DAYS = 7
@@ -24,8 +25,12 @@ _DAY = 86_400 * 10**6  # microseconds
 _NEGLIGIBLE = 1e-7
 
 
-def baselines(training: Histories, num_items: int, event_times: npt.NDArray[np.int64] | None) -> dict[str, Scorer]:
+def baselines(
+    training: Histories, num_items: int, event_times: npt.NDArray[np.int64] | None, *, repeats: bool = False
+) -> dict[str, Scorer]:
     """Build every baseline, by name. Recent popularity is included only if the data has times.
+
+    `repeats`: items come again, so two baselines recommend what the user has had before.
 
     `event_times`: (events,) times of `training.items` in microseconds since 1970 UTC, or None. Do not pass
     `training.times`: its unit can differ from user to user.
@@ -33,7 +38,10 @@ def baselines(training: Histories, num_items: int, event_times: npt.NDArray[np.i
     scorers: dict[str, Scorer] = {"popularity": Popularity(training, num_items)}
     if event_times is not None:
         scorers[f"recent-{RECENT_DAYS}-days"] = RecentPopularity(training, num_items, event_times)
-    return scorers | {"item-to-item": ItemToItem(training, num_items), "markov": Markov(training, num_items)}
+    scorers |= {"item-to-item": ItemToItem(training, num_items), "markov": Markov(training, num_items)}
+    if repeats:
+        scorers |= {"own-frequent": OwnFrequent(training, num_items), "own-recent": OwnRecent(training, num_items)}
+    return scorers
 
 
 class Popularity:
@@ -143,6 +151,37 @@ class Markov:
         last = histories.items[histories.ends[rows[known]] - 1]
         row_E, position_E = map(torch.from_numpy, _flat(self._first[last], self._first[last + 1]))
         scores_BV[torch.from_numpy(known)[row_E], self._after[position_E]] += self._counts[position_E]
+        return scores_BV
+
+
+class OwnFrequent:
+    """Scores an item by how often it is in the history. Popularity, scaled below 1, orders the other items."""
+
+    def __init__(self, training: Histories, num_items: int) -> None:
+        self.num_items = num_items
+        counts_V = event_counts(training, num_items)
+        self._popularity_V = torch.from_numpy(counts_V / (counts_V.max() + 1))
+
+    def scores(self, histories: Histories, rows: npt.NDArray[np.int64]) -> Tensor:
+        """scores_BV: (rows, num_items + 1), in float64, for the reason that `Markov.scores` states."""
+        scores_BV = self._popularity_V.repeat(len(rows), 1)
+        row_E, item_E = seen_items(histories, rows)
+        one_E = torch.ones(len(row_E), dtype=scores_BV.dtype)
+        scores_BV.index_put_((torch.from_numpy(row_E), torch.from_numpy(item_E)), one_E, accumulate=True)
+        return scores_BV
+
+
+class OwnRecent(OwnFrequent):
+    """Scores the items of the history by their last event, newest first. Popularity orders the other items."""
+
+    def scores(self, histories: Histories, rows: npt.NDArray[np.int64]) -> Tensor:
+        """scores_BV: (rows, num_items + 1), in float64: 1 + the place of the item's last event; else a popularity
+        below 1."""
+        scores_BV = self._popularity_V.repeat(len(rows), 1)
+        row_E, item_E = seen_items(histories, rows)
+        place_E = np.arange(len(row_E)) - np.searchsorted(row_E, row_E)
+        scores = scores_BV.numpy()
+        np.maximum.at(scores, (row_E, item_E), 1.0 + place_E)
         return scores_BV
 
 

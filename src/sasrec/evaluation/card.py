@@ -119,7 +119,9 @@ def card(data: Dataset, split: Split, cutoffs: tuple[int, ...] = CUTOFFS) -> Car
         "sampled": f"the target and {catalogue} drawn uniformly with replacement, a draw for each target",
         "sampled_negatives": SAMPLED_NEGATIVES,
         "sampled_seed": SAMPLED_SEED,
-        "seen": "items of the user's whole history are no candidates, and no targets",
+        "seen": "items of the user's whole history are candidates and targets like all others"
+        if split.repeats
+        else "items of the user's whole history are no candidates, and no targets",
         "ties": "half: rank = 1 + number above + half the number equal",
         "metrics": DEFINITIONS,
         "training_events": int(split.training.lengths.sum()),

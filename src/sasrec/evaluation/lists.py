@@ -69,13 +69,17 @@ def details_on_test(
 def best_items(scorer: Scorer, part: EvaluationSplit, advance: Any = lambda rows: None) -> Items:
     """(rows, 10) items with the highest scores, best first, given each row's history; 0 if too few items remain.
 
-    Seen items and items unknown in training are excluded, as in `recommend`. With several processes, every process
-    returns all rows. `advance`: called with the number of rows after each chunk of rows that this process scores.
+    Seen items (unless items come again) and items unknown in training are excluded, as in `recommend`. With
+    several processes, every process returns all rows. `advance`: called with the number of rows after each chunk
+    of rows that this process scores.
     """
     lists_BK = np.zeros((len(part.targets), min(LENGTH, scorer.num_items)))
     known_V = torch.from_numpy(part.known_V)
     for rows in own_chunks(part.histories, scorer.num_items):
-        best = candidate_scores(scorer, part.histories, rows, allowed_V=known_V).topk(lists_BK.shape[1], dim=1)
+        scores_BV = candidate_scores(
+            scorer, part.histories, rows, exclude_seen=not part.repeats, allowed_V=known_V
+        )
+        best = scores_BV.topk(lists_BK.shape[1], dim=1)
         # Excluded items have the score -inf; they fill a list only when no other item remains.
         lists_BK[rows] = torch.where(best.values.isfinite(), best.indices, 0).cpu().numpy()
         advance(len(rows))
@@ -88,7 +92,8 @@ def auc(ranks: npt.NDArray[np.float64], part: EvaluationSplit) -> float | None:
 
         (others - (rank - 1)) / others, averaged over the targets that have others
 
-    Others are the known items without the target and without the items of its history. None if no target has any.
+    Others are the known items without the target and, unless items come again, without the items of its history.
+    None if no target has any.
 
     `ranks`: (rows,) rank of each target in the full catalogue.
     """

@@ -69,7 +69,7 @@ def evaluate_scorer(
     for part in (split.valid, split.test):
         if part not in parts and split.other_file is None:
             log.say(f"note: {nobody(part)}; only the {_IN_WORDS[parts[0].name]} metrics are measured")
-    simple = baselines(split.training, data.num_items, split.event_times)
+    simple = _baselines_of(data, split)
     scorers: dict[str, Scorer] = {"model": scorer, **simple}
     measured: dict[str, dict[str, Any]] = {name: {} for name in scorers}
     all_ranks: Ranks = dict(known or {})
@@ -96,7 +96,11 @@ def evaluate_scorer(
 
 def baseline_ranks(data: Dataset, split: Split, log: RunLog) -> Ranks:
     """Rank the validation targets by each baseline, as `evaluate_scorer` does."""
-    return _ranked(baselines(split.training, data.num_items, split.event_times), split.valid, data.num_items, log)
+    return _ranked(_baselines_of(data, split), split.valid, data.num_items, log)
+
+
+def _baselines_of(data: Dataset, split: Split) -> dict[str, Scorer]:
+    return baselines(split.training, data.num_items, split.event_times, repeats=split.repeats)
 
 
 def _ranked(scorers: dict[str, Scorer], part: EvaluationSplit, num_items: int, log: RunLog) -> Ranks:

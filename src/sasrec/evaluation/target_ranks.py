@@ -6,7 +6,7 @@ Known items are all items, or under a temporal split the items that occur in tra
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,8 @@ class TargetRanks:
     """
 
     full: npt.NDArray[np.float64]
-    """(rows,) rank of each row's target among all known items (data/splits.py), without its other seen items."""
+    """(rows,) rank of each row's target among all known items (data/splits.py), without its other seen items,
+    unless items come again (`EvaluationSplit.repeats`)."""
     sampled: npt.NDArray[np.float64] | None
     """(rows,) rank of each row's target among itself and the row's sampled negatives; None without these."""
 
@@ -43,10 +44,12 @@ def sampled_negatives(
 ) -> npt.NDArray[np.int64]:
     """Return (rows, num_negatives) item numbers for sampled metrics, as in the SASRec paper, fixed by `seed`.
 
-    Each negative is drawn uniformly, with replacement, from the known items that are neither the target nor in the
-    history. A row without such an item gets 0s, which never outrank the target.
+    Each negative is drawn uniformly, with replacement, from the known items that are neither the target nor
+    (unless items come again) in the history. A row without such an item gets 0s, which never outrank the target.
     """
-    sampler = NegativeSampler(split.histories, num_items, also=split.targets, known_V=split.known_V)
+    histories = split.histories
+    seen = replace(histories, ends=histories.starts) if split.repeats else histories
+    sampler = NegativeSampler(seen, num_items, also=split.targets, known_V=split.known_V)
     return sampler.draw(np.arange(len(split.targets)), num_negatives, np.random.default_rng(seed))
 
 
@@ -88,8 +91,9 @@ def target_ranks(
             negatives_BN = torch.from_numpy(negatives[rows]).to(scores_BV.device)
             sampled[rows] = _ranks(scores_BV.gather(1, negatives_BN), target_B1)
             sampled[rows[last_B]] = 1 + np.count_nonzero(negatives[rows[last_B]], axis=1)
-        row_E, item_E = seen_items(split.histories, rows)
-        scores_BV[torch.from_numpy(row_E), torch.from_numpy(item_E)] = -torch.inf
+        if not split.repeats:
+            row_E, item_E = seen_items(split.histories, rows)
+            scores_BV[torch.from_numpy(row_E), torch.from_numpy(item_E)] = -torch.inf
         # target_B1 has the target's score already. Here the target gets -inf, or it would tie with itself.
         scores_BV.scatter_(1, torch.from_numpy(split.targets[rows]).to(scores_BV.device).unsqueeze(1), -torch.inf)
         full[rows] = _ranks(scores_BV, target_B1)
@@ -102,14 +106,19 @@ def target_ranks(
 
 
 def other_candidates(split: EvaluationSplit, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """(rows,) how many candidates each target has beside itself: known items that are not in its history."""
+    """(rows,) how many candidates each target has beside itself.
+
+    These are the known items, without those of its history unless items come again.
+    """
     targets = split.targets[rows]
+    others: npt.NDArray[np.int64] = split.known_V[1:].sum() - split.known_V[targets].astype(np.int64)
+    if split.repeats:
+        return others
     row_E, item_E = seen_items(split.histories, rows)
     counted = split.known_V[item_E] & (item_E != targets[row_E])
     pairs = np.unique(np.stack([row_E[counted], item_E[counted]]), axis=1)
     seen = np.bincount(pairs[0], minlength=len(rows))
-    others: npt.NDArray[np.int64] = split.known_V[1:].sum() - split.known_V[targets] - seen
-    return others
+    return others - seen
 
 
 def _ranks(others_BV: Tensor, target_B1: Tensor) -> npt.NDArray[np.float64]:

@@ -15,6 +15,8 @@ from sasrec.events.events import Events
 
 _MANY_USERS, _MUCH = 20, 0.03
 _DECADES = 20 * 365_250 * 86_400_000  # 20 years in microseconds
+_OFTEN = 0.2  # share of events that repeat an item of their user
+REPEATS = "repeats=True"
 
 
 def describe(
@@ -166,6 +168,11 @@ def _suspicions(report: dict[str, Any]) -> list[str]:
     if report.get("unsorted", 0.0) > 0:
         suspicions.append(
             f"{report['unsorted']:.1%} of rows were out of order in time; the events are now sorted by time"
+        )
+    if report["repeated"] >= _OFTEN:
+        suspicions.append(
+            f"{report['repeated']:.0%} of events repeat an item of the same user, and such items are neither "
+            f"measured nor recommended; if lists may contain them, train with {REPEATS}"
         )
     if report["users_below_3_events"]:
         suspicions.append(

@@ -49,6 +49,8 @@ class Recommender:
     never recommended, and are removed from histories."""
     training_part: TrainingPart = field(default_factory=lambda: TrainingPart(held_out=2))
     """Says where the training part of a history ends; models with time derive a user's tick from this part."""
+    repeats: bool = False
+    """Whether the model was trained for data in which items come again, so that lists contain seen items."""
     metrics: Any = None
     """The validation and test metrics that were measured after training (evaluation/metrics.py), for notebooks.
     None after `load`, or if no user has a target."""
@@ -75,7 +77,7 @@ class Recommender:
         *,
         times: Sequence[float] | None = None,
         assume_regular: bool = False,
-        exclude_seen: bool = True,
+        exclude_seen: bool | None = None,
         allow: Iterable[object] | None = None,
         deny: Iterable[object] = (),
     ) -> list[tuple[str | int, float]]:
@@ -83,8 +85,8 @@ class Recommender:
 
         `history`, `allow` and `deny` are lists, arrays or Series of ids; 1.0 finds the id 1.
         The list is shorter than k if fewer candidates remain; a warning says why it is empty. `exclude_seen`
-        removes the items of the history. If the model was trained with skip_own_items, seen items get high scores,
-        so keep `exclude_seen` on.
+        removes the items of the history; by default it does so unless the model was trained with repeats. A model
+        that was trained with skip_own_items gives seen items high scores, so remove them.
         `allow` restricts the candidates to these ids; `deny` removes ids. Unknown ids are ignored with a warning.
         Under a temporal split, an item without a training event is unknown, too.
 
@@ -103,14 +105,14 @@ class Recommender:
             source = "the data set" if self.known_items is None else "the training part of the data"
             raise DataError(f"no item of the history is in {source}. Give at least one item that is.")
         clock = self._clock(history, times, assume_regular) if self.model.config.time else None
-        return self._top(numbers, clock, k, exclude_seen, allow, deny)
+        return self._top(numbers, clock, k, self._excludes(exclude_seen), allow, deny)
 
     def recommend_user(
         self,
         user: object,
         k: int = 10,
         *,
-        exclude_seen: bool = True,
+        exclude_seen: bool | None = None,
         allow: Iterable[object] | None = None,
         deny: Iterable[object] = (),
     ) -> list[tuple[str | int, float]]:
@@ -133,13 +135,13 @@ class Recommender:
                     "Give a history with at least one such item."
                 )
             numbers, clock = numbers[known], None if clock is None else clock[known]
-        return self._top(numbers, clock, k, exclude_seen, allow, deny)
+        return self._top(numbers, clock, k, self._excludes(exclude_seen), allow, deny)
 
     def recommend_all(
         self,
         k: int = 10,
         *,
-        exclude_seen: bool = True,
+        exclude_seen: bool | None = None,
         allow: Iterable[object] | None = None,
         deny: Iterable[object] = (),
         log: RunLog | None = None,
@@ -153,7 +155,7 @@ class Recommender:
         Raises: DataError for an export, which has no users. Remedy: use the original run. ConfigError if k < 1.
         Remedy: use a larger k.
         """
-        data, k = self._users(), _count(k)
+        data, k, exclude_seen = self._users(), _count(k), self._excludes(exclude_seen)
         allow, deny = (None if allow is None else list(allow)), list(deny)
         if world() > 1:
             weights = hashlib.sha256(
@@ -192,6 +194,10 @@ class Recommender:
     def title(self, item_id: object) -> str | None:
         """Return the title of an item id, or None if the item is unknown or has no title."""
         return self.items.title(item_id)
+
+    def _excludes(self, exclude_seen: bool | None) -> bool:
+        """Return whether lists omit seen items: as asked, else unless items come again."""
+        return not self.repeats if exclude_seen is None else exclude_seen
 
     def _users(self) -> Dataset:
         """Return the data set, which contains the users.

@@ -113,7 +113,14 @@ def recommender_of(
     found: store.Checkpoint, model: SequenceModel, items: Items, data: Dataset | None
 ) -> Recommender:
     """Return the recommender for a checkpoint. `model` must already have the checkpoint's weights."""
-    return Recommender(model.eval(), items, data, known_items(found, len(items)), training_part(found))
+    return Recommender(
+        model.eval(),
+        items,
+        data,
+        known_items(found, len(items)),
+        training_part(found),
+        repeats=config_of(found).evaluation.repeats,
+    )
 
 
 def _warm_up(recommender: Recommender) -> None:
@@ -178,7 +185,7 @@ def evaluate(
         config = config_of(found)
         run_data = recommender.data
         assert run_data is not None, "only an export has no data"
-        data, split = run_data, split_events(run_data, config.evaluation.split)
+        data, split = run_data, split_events(run_data, config.evaluation.split, repeats=config.evaluation.repeats)
         if test is not None:
             data, split = with_test_file(run_data, split, _test_data(test, folder, log))
         split = with_ticks(split, data, recommender.model.config)

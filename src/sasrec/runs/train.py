@@ -28,7 +28,7 @@ from sasrec.evaluation.measure import Ranks, nobody
 from sasrec.evaluation.metrics import metrics_from_ranks
 from sasrec.evaluation.target_ranks import target_ranks
 from sasrec.events.inputs import without_password
-from sasrec.events.report import summary
+from sasrec.events.report import REPEATS, summary
 from sasrec.models import SequenceModel, build_model
 from sasrec.models.own import Encoder, LossFunction, OwnCode
 from sasrec.ranking.recommender import Recommender
@@ -298,7 +298,8 @@ def _prepared(
         used = config if data.parts is None or config.evaluation.split == ALL else split_of_files(config)
         check_files(data, used.evaluation.split)
         for sentence in summary(data.report):
-            log.say(sentence)
+            if not (config.evaluation.repeats and REPEATS in sentence):
+                log.say(sentence)
         folder.path.mkdir(parents=True, exist_ok=True)
         if prepared is None:
             data.save(folder.path / "dataset")
@@ -324,7 +325,9 @@ def _fitted(
     chosen_by: dict[str, Any] | None = None,
 ) -> Recommender:
     """Train to a limit or early stopping, measure the best checkpoint, and return its Recommender."""
-    split = with_ticks(split_events(data, config.evaluation.split), data, config.model)
+    split = with_ticks(
+        split_events(data, config.evaluation.split, repeats=config.evaluation.repeats), data, config.model
+    )
     batches = TrainingBatches.of(split.training, data.num_items, config, split.known_V)
     if not len(batches):
         raise DataError(

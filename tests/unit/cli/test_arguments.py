@@ -7,8 +7,9 @@ import dataclasses
 import pytest
 
 from sasrec.cli.arguments import as_options, misspelt, published_spellings, recipe_named_in
-from sasrec.cli.commands import Evaluate, Export, Recommend, Train
+from sasrec.cli.commands import Evaluate, Train
 from sasrec.cli.data_commands import Prepare
+from sasrec.cli.recommend import Export, Recommend
 from sasrec.cli.study_commands import Compare, Reproduce
 from sasrec.config.settings import RunConfig
 from sasrec.errors import ConfigError

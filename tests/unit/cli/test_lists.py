@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 import sasrec
 from sasrec.cli.arguments import joined_values, misspelt
-from sasrec.cli.commands import Recommend
 from sasrec.cli.data_commands import Prepare
 from sasrec.cli.lists import ids
 from sasrec.cli.main import main
+from sasrec.cli.recommend import Recommend
 from sasrec.errors import ConfigError
 from tests.synthetic import chain_frame, small
 

@@ -63,7 +63,11 @@ def examples(run: Path, users: int = 5) -> list[Example]:
     if data is None:
         return []
     config = config_of(checkpoint_at(RunFolder(run).path))
-    split = with_ticks(split_events(data, config.evaluation.split), data, recommender.model.config)
+    split = with_ticks(
+        split_events(data, config.evaluation.split, repeats=config.evaluation.repeats),
+        data,
+        recommender.model.config,
+    )
     part = split.test if len(split.test.targets) else split.valid
     scored = scored_run(str(run), "full", part.name)
     ranks = ranks_of(scored.rows, "full")
