@@ -156,13 +156,13 @@ def _separated(found: Results) -> list[str]:
     )
     clauses = []
     if by["worse"]:
-        clauses.append(f"is shown to be better than {_listed(by['worse'])}")
+        clauses.append(f"is shown to be better than {listed(by['worse'])}")
     if by["no difference"]:
-        clauses.append(f"cannot be separated from {_listed(by['no difference'])}")
+        clauses.append(f"cannot be separated from {listed(by['no difference'])}")
     said = [f"With {how}, {found.best.name} {', but '.join(clauses)}."] if clauses else []
     if by["better"]:
         said.append(
-            f"On {found.split}, it is worse than {_listed(by['better'])}: the choice on validation misled."
+            f"On {found.split}, it is worse than {listed(by['better'])}: the choice on validation misled."
         )
     return said
 
@@ -194,7 +194,8 @@ def _of(table: Comparison, name: str) -> Against:
     return next(against for against in table.others if against.side.runs[0] == name)
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Join names: "a, b and c"."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
