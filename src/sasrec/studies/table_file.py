@@ -43,8 +43,8 @@ def table_as(suffix: str) -> Callable[[Comparison], str]:
     formats = {".tex": _latex, ".md": _markdown, ".csv": _csv}
     if suffix not in formats:
         raise ConfigError(
-            f"tables are written as {', '.join(formats)}, not as {suffix or 'a file without an ending'}. Use one of "
-            "these endings."
+            f"tables are written as {', '.join(formats)}, not as {suffix or 'a file without an ending'}. Use "
+            "one of these endings."
         )
     return formats[suffix]
 
@@ -128,7 +128,7 @@ def _p_is(found: Comparison) -> str:
 
 
 def _mathematical(figures: str) -> str:
-    """Figures with "-" and "<" in mathematics, because LaTeX prints "-" as a hyphen and, in old fonts, "<" as "¡"."""
+    """Figures with "-" and "<" in mathematics, because LaTeX text has a hyphen for "-", and "¡" for "<"."""
     return re.sub("[-<]", r"$\g<0>$", figures)
 
 

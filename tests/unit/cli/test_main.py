@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import polars as pl
@@ -282,6 +283,18 @@ def test_help_teaches_with_an_example(command: str, capsys: pytest.CaptureFixtur
     assert stopped.value.code == 0
     shown = capsys.readouterr().out
     assert "Example: sasrec" in " ".join(shown.replace("│", " ").split())
+
+
+def test_the_help_of_study_shows_its_file_as_it_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["study", "--help"])
+    file = capsys.readouterr().out.partition("A study is a TOML file:\n\n")[2].partition("\n\n")[0]
+    assert tomllib.loads(file) == {
+        "dataset": "ml-100k",
+        "seeds": [0, 1],
+        "settings": {"num_epochs": 20},
+        "grid": {"mhc": [False, True], "num_blocks": [2, 4]},
+    }
 
 
 def test_a_misspelt_flag_exits_with_2_and_names_the_near_one(

@@ -84,6 +84,8 @@ def test_another_ending_or_metric_is_refused_before_the_work(
     with pytest.raises(ConfigError, match=r"not as \.xlsx"):
         write_table(sasrec.compare(runs), tmp_path / "table.xlsx")
     assert main(["compare", "nowhere", "elsewhere", "--output", "table.doc"]) == 1
-    assert "tables are written as .tex, .md, .csv, not as .doc. Use one of these endings." in capsys.readouterr().err
+    assert (
+        "tables are written as .tex, .md, .csv, not as .doc. Use one of these endings." in capsys.readouterr().err
+    )
     with pytest.raises(ConfigError, match="f1"):
         sasrec.compare(runs, show=["f1"])

@@ -224,9 +224,9 @@ def _slices(results: Results, lines: list[Line]) -> dict[str, Any]:
     height = 1.0 + 0.3 * len(shown)
     figure = _svg("metric by slice", draw_slices, shown, rows, named, width=5.4, height=height)
     said = (
-        "In brackets: the number of targets. History: events before the target. Head, middle, tail: popularity of the "
-        "target, each with a third of the training events. Gap: time since the user's last event. Slices have no "
-        "intervals, so they show where to look, not which model is better."
+        "In brackets: the number of targets. History: events before the target. Head, middle, tail: popularity of "
+        "the target, each with a third of the training events. Gap: time since the user's last event. Slices have "
+        "no intervals, so they show where to look, not which model is better."
     )
     if missing:
         said += f" Not measured with sasrec evaluate RUN --details: {', '.join(missing)}."
@@ -246,7 +246,10 @@ def _examples(results: Results, users: int) -> dict[str, Any]:
 
     run = max(results.best.runs, key=on_validation)
     if encoder := repeat.own_code(run).get("encoder"):
-        return {"examples": [], "no_examples": f"Lists are not shown: a report cannot load the own class {encoder}."}
+        return {
+            "examples": [],
+            "no_examples": f"Lists are not shown, because a report cannot load your class {encoder}.",
+        }
     try:
         found = examples(run, users)
     except SasrecError as error:
@@ -262,10 +265,11 @@ def _examples(results: Results, users: int) -> dict[str, Any]:
         }
         for one in found
     ]
+    best = f"Ten best items by {results.best.name} ({run.name})"
     words = "test" if results.split == "test" else "validation"
     return {
         "examples": shown,
-        "examples_note": f"Lists of ten by {results.best.name} ({run.name}), before the {words} item of each user. "
+        "examples_note": f"{best} before the {words} item of each user. "
         "The users are evenly spaced by the rank of this item, from the best to the worst.",
         "no_examples": "This run has no data set, so it has no users.",
     }

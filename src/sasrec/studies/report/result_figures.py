@@ -121,7 +121,7 @@ def draw_parallel(axes: Any, searched: Searched, metric: str) -> None:
         axes.axvline(at, color=QUIET, lw=0.8, zorder=1)
         for height, text in scale.ticks():
             # Above the upper end and below the lower one, so that no line crosses a number.
-            side, away = {0: ("top", -2), 1: ("bottom", 2)}.get(height, ("center", 0))
+            side, away = ("top", -2) if height == 0 else ("bottom", 2) if height == 1 else ("center", 0)
             axes.annotate(
                 text, (at, height), (3, away), textcoords="offset points", va=side, fontsize=7.5, color=QUIET,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.8}, zorder=5,

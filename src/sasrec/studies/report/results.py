@@ -120,7 +120,10 @@ def headline(found: Results) -> tuple[str, list[str]]:
     by = "validation" if found.best_by == "valid" else "test"
     chosen = f"{name} is best on {by}"
     if found.best is base:
-        return f"{name}, the base, is best on {by}: {figure}.", [*_separated(found), " ".join(_against_baseline(found, name))]
+        return f"{name}, the base, is best on {by}: {figure}.", [
+            *_separated(found),
+            " ".join(_against_baseline(found, name)),
+        ]
     against = _of(found.table, name)
     lead = {
         "better": f"{chosen}: {figure}, {number(abs(against.difference.mean))} above {base.name}.",
@@ -161,9 +164,7 @@ def _separated(found: Results) -> list[str]:
         clauses.append(f"cannot be separated from {listed(by['no difference'])}")
     said = [f"With {how}, {found.best.name} {', but '.join(clauses)}."] if clauses else []
     if by["better"]:
-        said.append(
-            f"On {found.split}, it is worse than {listed(by['better'])}: the choice on validation misled."
-        )
+        said.append(f"On {found.split}, it is worse than {listed(by['better'])}: the choice on validation misled.")
     return said
 
 

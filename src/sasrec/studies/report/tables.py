@@ -24,8 +24,9 @@ def note_on(results: Results) -> str:
     several = any(len(cell.runs) > 1 for cell in results.cells)
     adjusted = " and p is adjusted for their number (Holm)" if len(results.table.others) > 1 else ""
     return (
-        f"{'Mean ± standard deviation over seeds. ' if several else ''}Differences in {results.metric.upper()} are from "
-        f"{base}, on the same targets; intervals cover 95 %{adjusted}. Bold: the best mean. Grey: baselines."
+        f"{'Mean ± standard deviation over seeds. ' if several else ''}Differences in {results.metric.upper()} "
+        f"are from {base}, on the same targets; intervals cover 95 %{adjusted}. Bold: the best mean. "
+        "Grey: baselines."
     )
 
 
@@ -58,7 +59,9 @@ def table_of(results: Results, lines: Sequence[Line]) -> dict[str, Any]:
             _row(
                 side.runs[0],
                 line,
-                _means(side, best, seeds=line is not None) + _against(against) + _costs(line.curves if shown and line else ()),
+                _means(side, best, seeds=line is not None)
+                + _against(against)
+                + _costs(line.curves if shown and line else ()),
             )
         )
     if results.table is None or len(results.cells) > 1:

@@ -292,7 +292,9 @@ def test_the_headline_and_the_seeds_agree_where_the_order_of_a_comparison_decide
     found = results_of(cells, "ndcg@10")
     assert found.table is not None
     unsure = dataclasses.replace(found.table.others[0], verdict="no difference", adjusted_p=0.051)
-    lead, sentences = headline(dataclasses.replace(found, table=dataclasses.replace(found.table, others=(unsure,))))
+    lead, sentences = headline(
+        dataclasses.replace(found, table=dataclasses.replace(found.table, others=(unsure,)))
+    )
     assert lead == "good is best on validation, but on test no difference from poor was shown."
     assert "With 2 seeds each, good cannot be separated from poor." in sentences
     assert "With 2 seeds each, good is shown to be better than poor." in headline(found)[1]
@@ -305,13 +307,15 @@ def test_a_run_with_own_code_is_repeated_in_python(tmp_path: Path) -> None:
     sasrec.train(chain_frame(), tmp_path / "plain", **small(num_epochs=1))
     report([tmp_path], tmp_path / "report.html")
     page = Page(tmp_path / "report.html")
-    assert re.search(r"sasrec\.train\('DATA', '[^']*own-0', encoder=Own, loss_function=own_loss, maxlen=12,", page.text)
+    assert re.search(
+        r"sasrec\.train\('DATA', '[^']*own-0', encoder=Own, loss_function=own_loss, maxlen=12,", page.text
+    )
     assert f"# in Python, with {__name__}.Own and {__name__}.own_loss; also with seed=1" in page.text
     assert f"encoder – {__name__}.Own –" in page.text  # a setting, and its default
     assert re.search(r"sasrec train [^\n]*plain", page.source)
     assert not re.search(r"sasrec train [^\n]*own-0", page.source)
     report([tmp_path / "own-0"], tmp_path / "report.html")
-    assert f"a report cannot load the own class {__name__}.Own." in Page(tmp_path / "report.html").text
+    assert f"a report cannot load your class {__name__}.Own." in Page(tmp_path / "report.html").text
 
 
 def test_lists_are_missing_with_the_reason_if_the_data_has_moved(tmp_path: Path) -> None:
