@@ -56,7 +56,7 @@ class Study:
     watch: bool = False
     """With status: show the table until all runs are finished, or until Ctrl-C."""
     output: OptionalPath = None
-    """Write the table of the comparison to this file: .tex (booktabs), .md or .csv."""
+    """With run, retry or add: write the table of the comparison to this file: .tex (booktabs), .md or .csv."""
 
     def run(self) -> None:
         """Do the action."""
@@ -68,14 +68,18 @@ class Study:
             raise ConfigError(
                 f"`workers` ({self.workers}) and `per_device` ({self.per_device}) must be at least 1: use 1."
             )
+        if self.watch and self.action != "status":
+            raise ConfigError(f"`watch` is only for `sasrec study status`, not for {self.action}. Remove it.")
         if self.output is not None:
+            if self.action in ("work", "status", "stop"):
+                raise ConfigError(f"`output` is only for `sasrec study run`, not for {self.action}. Remove it.")
             table_as(self.output.suffix)
         log = RunLog(None, err, with_options)
         if self.action == "status":
             self._status(study, log)
         elif self.action == "stop":
             study.stop(self.study)
-            say(err, "the workers save and end; `sasrec study run` continues the study")
+            say(err, "asked all workers to save and end; `sasrec study run` continues the study")
         elif self.action == "work":
             study.work(self.study, per_device=self.per_device, log=log)
         else:

@@ -297,6 +297,30 @@ def test_the_help_of_study_shows_its_file_as_it_is_written(capsys: pytest.Captur
     }
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "a.toml", "--watch"], "--watch is only for `sasrec study status`, not for run. Remove it."),
+        (
+            ["status", "a.toml", "--output", "a.tex"],
+            "--output is only for `sasrec study run`, not for status. Remove it.",
+        ),
+    ],
+)
+def test_an_option_that_an_action_of_study_does_not_use_is_refused(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, err = run(capsys, "study", *arguments)
+    assert status == 1
+    assert message in " ".join(err.split())
+
+
+@pytest.mark.parametrize("command", ["plot", "report"])
+def test_plot_and_report_without_a_run_ask_for_one(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, command)[0] == 1
+    assert run(capsys, command)[2] == "error: no run was named. Name at least one run or study, such as runs/a.\n"
+
+
 def test_a_misspelt_flag_exits_with_2_and_names_the_near_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
