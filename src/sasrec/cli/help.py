@@ -20,9 +20,9 @@ def print_overview(commands: Mapping[str, type]) -> None:
 
 
 def print_description(command: type) -> None:
-    """Print the docstring of a command, which the help of its options follows."""
+    """Print the docstring of a command, before the help of its options; indented paragraphs keep their lines."""
     for paragraph in inspect.cleandoc(str(command.__doc__)).split("\n\n"):
-        sys.stdout.write(f"{_wrapped(paragraph)}\n\n")
+        sys.stdout.write(f"{paragraph if paragraph.startswith('    ') else _wrapped(paragraph)}\n\n")
 
 
 def _wrapped(text: str, indent: int = 0) -> str:

@@ -33,9 +33,9 @@ class Study:
         mhc = [false, true]
         num_blocks = [2, 4]
 
-    run: train what is not done yet, and compare all with the first. work: the same in this process alone, to join
-    from another machine. status: how far each run is. stop: all workers save and end. retry: queue the failed runs
-    again, and run. add: the file has new runs; run.
+    run: train what is not done yet, and compare each cell with the first. work: train in this process alone, to
+    join from another machine. status: show how far each run is. stop: make all workers save and end. retry: queue
+    the failed runs again, then run. add: accept new runs in the file, then run.
 
     A run that was interrupted continues from its checkpoint, and is never trained twice.
 
@@ -48,14 +48,15 @@ class Study:
     """run, work, status, stop, retry or add."""
     study: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="STUDY", help_behavior_hint="")]
     """The TOML file, or the folder of a study that has begun."""
-    workers: int = 0
-    """Number of processes that train at the same time; they share the cores. Default: one a GPU, or one."""
+    workers: Annotated[int, tyro.conf.arg(help_behavior_hint="")] = 0
+    """Number of processes that train at the same time; they share the cores. Default: one for each GPU; without a
+    GPU, one."""
     per_device: int = 1
     """How many runs may share a GPU."""
     watch: bool = False
-    """status: show the table until all runs are finished, or until Ctrl-C."""
+    """With status: show the table until all runs are finished, or until Ctrl-C."""
     output: OptionalPath = None
-    """Write the table of the comparison to this file: .tex (booktabs), .md or .csv."""
+    """With run, retry or add: write the table of the comparison to this file: .tex (booktabs), .md or .csv."""
 
     def run(self) -> None:
         """Do the action."""
@@ -67,14 +68,18 @@ class Study:
             raise ConfigError(
                 f"`workers` ({self.workers}) and `per_device` ({self.per_device}) must be at least 1: use 1."
             )
+        if self.watch and self.action != "status":
+            raise ConfigError(f"`watch` is only for `sasrec study status`, not for {self.action}. Remove it.")
         if self.output is not None:
+            if self.action in ("work", "status", "stop"):
+                raise ConfigError(f"`output` is only for `sasrec study run`, not for {self.action}. Remove it.")
             table_as(self.output.suffix)
         log = RunLog(None, err, with_options)
         if self.action == "status":
             self._status(study, log)
         elif self.action == "stop":
             study.stop(self.study)
-            say(err, "the workers save and end; `sasrec study run` continues the study")
+            say(err, "asked all workers to save and end; `sasrec study run` continues the study")
         elif self.action == "work":
             study.work(self.study, per_device=self.per_device, log=log)
         else:

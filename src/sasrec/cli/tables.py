@@ -180,7 +180,7 @@ def print_runs(rows: list[Listed], folder: Path, metric: str) -> None:
         shown = str(row.path.relative_to(folder)) if row.path != folder else str(folder)
         value = row.state if row.value is None else number(row.value)
         baseline = "" if row.baseline is None else f"{row.baseline[0]} {number(row.baseline[1])}"
-        time = "" if row.seconds is None else f"{row.seconds / 60:,.1f} min"
+        time = "" if row.seconds is None else _duration(row.seconds)
         epoch, seed = ("" if each is None else str(each) for each in (row.best_epoch, row.seed))
         what = row.settings if row.value is None or row.state == "measured" else f"({row.state}) {row.settings}"
         table.add_row(*(escape(visible(each)) for each in (shown, value, baseline, epoch, time, seed, what)))
@@ -190,10 +190,16 @@ def print_runs(rows: list[Listed], folder: Path, metric: str) -> None:
             say(out, f"{row.path}: {row.note}")
 
 
+def _duration(seconds: float) -> str:
+    """Minutes with one decimal; below a minute, seconds."""
+    return f"{seconds / 60:,.1f} min" if seconds >= 60 else f"{math.ceil(seconds)} s"
+
+
 def study_table(rows: list[Row]) -> Table:
     """Return a table of how far each run of a study is."""
     right = [Column(name, justify="right") for name in ("epoch", "validation", "s/epoch", "left")]
-    table = Table("run", "state", *right, "", box=None)
+    searches = any(row.entry.point is not None for row in rows)
+    table = Table("run", "state", *right, "settings" if searches else "", box=None)
     for row in rows:
         entry = row.entry
         shown: list[str] = [entry.run, entry.state, "", "", "", "", entry.reason]
@@ -202,7 +208,7 @@ def study_table(rows: list[Row]) -> Table:
             shown[2] = f"{row.epoch} of {row.epochs}"
             shown[3] = "" if row.validation is None else number(row.validation)
             shown[4] = "" if row.rate is None else f"{row.rate:,.1f}"
-            shown[5] = "" if row.left is None or not row.writer else f"{math.ceil(row.left / 60):,} min"
+            shown[5] = "" if row.left is None or not row.writer else _duration(row.left)
         elif entry.value is not None:
             shown[3] = number(entry.value)
         if entry.point is not None:

@@ -79,11 +79,11 @@ def refuse_other(argument: str, recorded: str | None, given: Any, checkpoint: Pa
         return
     if recorded is None:
         raise ConfigError(
-            f"{checkpoint} was trained without an own `{argument}`, so {name} does not fit. Remove `{argument}`."
+            f"{checkpoint} was trained without `{argument}`, so {name} does not fit. Remove `{argument}`."
         )
     instead = "" if name is None else f", not {name}"
     raise ConfigError(
-        f"{checkpoint} was trained with the own code {recorded}{instead}. Import it in Python, and pass it as "
+        f"{checkpoint} was trained with your own code {recorded}{instead}. Import it in Python, and pass it as "
         f"`{argument}`."
     )
 

@@ -30,7 +30,7 @@ class Listed:
     data: str
     """The name of its data set and the first digits of its hash; "" before it was measured."""
     settings: str
-    """The settings that differ from the defaults, except data, device and seed: "maxlen=50 time"."""
+    """The settings that differ from the defaults, without data, device and seed: "maxlen=50 time"; four digits."""
     seed: int | None
     best_epoch: int | None
     seconds: float | None
@@ -98,4 +98,7 @@ def _listed(path: Path, metric: str, split: SplitName) -> Listed:
 def _settings(config: RunConfig) -> str:
     changed = RunConfig().differences(config)
     shown = {name: value for name, (_, value) in changed.items() if name not in _NOT_SHOWN}
-    return " ".join(name if value is True else f"{name}={value}" for name, value in shown.items())
+    return " ".join(
+        name if value is True else f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in shown.items()
+    )

@@ -291,7 +291,8 @@ def _changed(base: RunConfig, settings: dict[str, Any], path: Path, text: str) -
         wrong = next((name for name in settings if f"{name}" in str(error)), None)
         which = ", ".join(f"{name}={value!r}" for name, value in settings.items())
         where = _line(path, text, wrong) if wrong else str(path)
-        raise ConfigError(f"{where}: {error} (the settings {which}). Correct the file.") from None
+        end = "" if str(error).endswith((".", "?")) else "."
+        raise ConfigError(f"{where}: {error}{end} Correct the file, which sets {which}.") from None
 
 
 def _refuse_twins(jobs: list[Job], path: Path) -> None:

@@ -163,6 +163,8 @@ def scored_run(name: str, candidates: Candidates, split: SplitName) -> Scored:
         raise ConfigError(f"the run {name} {missing(folder.path)}. Check the path.")
     if folder.items_file.exists():
         raise ConfigError(f"{folder.path} is an export, which has no metrics. Name the run that it came from.")
+    if not folder.config_file.exists() and (inside := sorted(folder.path.rglob("metrics.json"))):
+        raise ConfigError(f"{folder.path} is a folder of runs. Name the runs in it, such as {inside[0].parent}.")
     if not folder.metrics_file.exists():
         raise ConfigError(
             f"{folder.path} has no metrics.json. Measure this run with sasrec evaluate, or name another "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -118,6 +119,9 @@ def run_study(
     (plan.folder / _STOP).unlink(missing_ok=True)
     _data(plan, log)
     threads = _threads(plan.folder, workers)
+    if todo := plan.runs - sum(entry.state in ("done", "pruned") for entry in queue.entries()):
+        progress = f"sasrec study status {shlex.quote(str(plan.folder))} --watch"
+        log.say(f"{todo} of {plan.runs} runs to train in {plan.folder}; to see how far each is: {progress}")
     started = [_start_worker(plan.folder, threads, per_device, number) for number in range(workers)]
     with deferred_interrupt(second_quits=True):
         _watch(queue, plan, started, log)

@@ -11,9 +11,16 @@ from pathlib import Path
 from sasrec.errors import ConfigError
 from sasrec.files import write_whole
 from sasrec.studies.scored import Comparison, Side
-from sasrec.studies.sentences import number, p_value
+from sasrec.studies.sentences import measured_how, number, p_value
+from sasrec.untrusted import visible
 
-_SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+}
 
 
 def write_table(found: Comparison, path: str | Path) -> None:
@@ -36,7 +43,8 @@ def table_as(suffix: str) -> Callable[[Comparison], str]:
     formats = {".tex": _latex, ".md": _markdown, ".csv": _csv}
     if suffix not in formats:
         raise ConfigError(
-            f"tables are written as {', '.join(formats)}, not as {suffix or 'a file without an ending'}."
+            f"tables are written as {', '.join(formats)}, not as {suffix or 'a file without an ending'}. Use "
+            "one of these endings."
         )
     return formats[suffix]
 
@@ -45,13 +53,15 @@ def _latex(found: Comparison) -> str:
     tested = _p_is(found)
     head = ["", *map(str.upper, found.first.metrics), "difference", r"95\,\% interval", tested.replace("p", "$p$")]
     rows = _cells(found, r"\textbf{{{}}}", r" $\pm$ ", _escaped)
+    several = any(side.spread for side in (found.first, *(each.side for each in found.others)))
+    spread = "; mean and standard deviation over seeds" if several else ""
     lines = [
-        f"% {found.split} targets, {found.candidates} candidates, data {found.protocol['data_hash'][:12]}",
+        f"% {visible(measured_how(found))}{spread}",
         rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
         r"\toprule",
         " & ".join(head) + r" \\",
         r"\midrule",
-        *(" & ".join(row) + r" \\" for row in rows),
+        *(" & ".join([row[0], *map(_mathematical, row[1:])]) + r" \\" for row in rows),
         r"\bottomrule",
         r"\end{tabular}",
     ]
@@ -117,5 +127,10 @@ def _p_is(found: Comparison) -> str:
     return "Holm's p" if len(found.others) > 1 else "p"
 
 
+def _mathematical(figures: str) -> str:
+    """Figures with "-" and "<" in mathematics, because LaTeX text has a hyphen for "-", and "¡" for "<"."""
+    return re.sub("[-<]", r"$\g<0>$", figures)
+
+
 def _escaped(name: str) -> str:
-    return re.sub(r"[\\&%$#_{}~^]", lambda sign: _SPECIAL.get(sign[0], "\\" + sign[0]), name)
+    return re.sub(r"[\\&%$#_{}~^<>]", lambda sign: _SPECIAL.get(sign[0], "\\" + sign[0]), name)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import polars as pl
@@ -282,6 +283,42 @@ def test_help_teaches_with_an_example(command: str, capsys: pytest.CaptureFixtur
     assert stopped.value.code == 0
     shown = capsys.readouterr().out
     assert "Example: sasrec" in " ".join(shown.replace("│", " ").split())
+
+
+def test_the_help_of_study_shows_its_file_as_it_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["study", "--help"])
+    file = capsys.readouterr().out.partition("A study is a TOML file:\n\n")[2].partition("\n\n")[0]
+    assert tomllib.loads(file) == {
+        "dataset": "ml-100k",
+        "seeds": [0, 1],
+        "settings": {"num_epochs": 20},
+        "grid": {"mhc": [False, True], "num_blocks": [2, 4]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "a.toml", "--watch"], "--watch is only for `sasrec study status`, not for run. Remove it."),
+        (
+            ["status", "a.toml", "--output", "a.tex"],
+            "--output is only for `sasrec study run`, not for status. Remove it.",
+        ),
+    ],
+)
+def test_an_option_that_an_action_of_study_does_not_use_is_refused(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, err = run(capsys, "study", *arguments)
+    assert status == 1
+    assert message in " ".join(err.split())
+
+
+@pytest.mark.parametrize("command", ["plot", "report"])
+def test_plot_and_report_without_a_run_ask_for_one(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, command)[0] == 1
+    assert run(capsys, command)[2] == "error: no run was named. Name at least one run or study, such as runs/a.\n"
 
 
 def test_a_misspelt_flag_exits_with_2_and_names_the_near_one(

@@ -141,7 +141,7 @@ def test_without_its_class_or_with_another_a_run_is_refused_and_stays_as_it_is(
 ) -> None:
     before = sorted(run.rglob("*"))
     own = f"{__name__}.GRU"
-    with pytest.raises(ConfigError, match=f"trained with the own code {own}. Import it .* pass it as `encoder`"):
+    with pytest.raises(ConfigError, match=f"trained with your own code {own}. Import it .* pass it as `encoder`"):
         use(run)
     with pytest.raises(ConfigError, match=f"own code {own}, not {__name__}.OtherGRU. Import"):
         use(run, encoder=OtherGRU)
@@ -155,13 +155,13 @@ def test_a_run_is_not_resumed_with_another_loss(run: Path, ordinary: Path) -> No
         sasrec.resume(run, encoder=GRU, num_epochs=9)
     with pytest.raises(ConfigError, match=f"own code {__name__}.bpr, not {__name__}.other_loss"):
         sasrec.resume(run, encoder=GRU, loss_function=other_loss, num_epochs=9)
-    with pytest.raises(ConfigError, match=r"without an own `loss_function`.* Remove `loss_function`"):
+    with pytest.raises(ConfigError, match=r"without `loss_function`.* Remove `loss_function`"):
         sasrec.resume(ordinary, loss_function=bpr, num_epochs=9)
 
 
 def test_an_ordinary_run_refuses_an_encoder(ordinary: Path) -> None:
     for use in (sasrec.load, sasrec.evaluate, sasrec.resume):
-        with pytest.raises(ConfigError, match=r"without an own `encoder`.* Remove `encoder`"):
+        with pytest.raises(ConfigError, match=r"without `encoder`.* Remove `encoder`"):
             use(ordinary, encoder=GRU)
 
 
@@ -169,7 +169,7 @@ def test_a_warm_start_needs_the_same_class(run: Path, ordinary: Path, tmp_path: 
     started = sasrec.train(chain_frame(), tmp_path / "warm", start_from=run, **OWN, **SETTINGS | {"lr": 1e-9})
     trained = sasrec.load(run, encoder=GRU).model.state_dict()
     assert all((tensor - trained[name]).abs().max() < 1e-5 for name, tensor in started.model.state_dict().items())
-    with pytest.raises(ConfigError, match="without an own `encoder`"):
+    with pytest.raises(ConfigError, match="without `encoder`"):
         sasrec.train(chain_frame(), tmp_path / "other", start_from=ordinary, **OWN, **SETTINGS)
 
 
@@ -200,7 +200,7 @@ def test_the_command_line_refuses_a_run_with_own_code_in_one_sentence(
 ) -> None:
     assert main(["recommend", str(run), "--history", "item-03"]) != 0
     said = " ".join(capsys.readouterr().err.split())
-    assert f"was trained with the own code {__name__}.GRU. Import it in Python" in said
+    assert f"was trained with your own code {__name__}.GRU. Import it in Python" in said
     assert "Traceback" not in said
 
 

@@ -58,7 +58,10 @@ def test_a_recipe_comes_first_and_settings_override_it(tmp_path: Path) -> None:
         (("seeds = [3, 4]", "seeds = [3, 3]"), "line 2: a seed occurs twice"),
         (("seeds = [3, 4]", "seeds = []"), "line 2: seeds: "),
         (("num_epochs = 20", "num_epochs = 0"), "line 4: `num_epochs` must be at least 1"),
-        (("num_epochs = 20", "num_epoch = 20"), "line 4: 'num_epoch' is not a setting. Did you mean num_epochs?"),
+        (
+            ("num_epochs = 20", "num_epoch = 20"),
+            "line 4: 'num_epoch' is not a setting. Did you mean num_epochs? Correct the file, which sets num_epoch=20.",
+        ),
         (("num_blocks = [2, 4]", "num_blocks = 2"), "line 9: grid.num_blocks: "),
         (("num_blocks = [2, 4]", "num_blocks = [2, -1]"), "line 9: `num_blocks` must be at least 1"),
         (("num_blocks = [2, 4]", "num_blocks = [2, 2]"), "have the same settings"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import statistics
 from pathlib import Path
 
@@ -35,6 +36,8 @@ def test_latex_escapes_names_and_has_means_spreads_and_the_best_in_bold(runs: li
     path = tmp_path / "table.tex"
     assert main(["compare", *runs, "--show", "mrr", "hr@20", "--output", str(path)]) == 0
     lines = path.read_text().splitlines()
+    assert lines[0].startswith("% test of leave-one-out, full catalogue, data ")
+    assert lines[0].endswith("standard deviation over seeds")
     assert lines[1] == r"\begin{tabular}{lrrrrrr}"
     assert lines[3] == r" & NDCG@10 & MRR & HR@20 & difference & 95\,\% interval & $p$ \\"
     assert r"b\&c & " in lines[5]
@@ -43,6 +46,17 @@ def test_latex_escapes_names_and_has_means_spreads_and_the_best_in_bold(runs: li
     assert rf"(2 seeds) & \textbf{{{mean}}} $\pm$ {spread} & " in lines[6]
     assert r"a\_0" in lines[6]
     assert lines[-2:] == [r"\bottomrule", r"\end{tabular}"]
+
+
+def test_latex_writes_minus_and_less_than_as_mathematics(runs: list[str], tmp_path: Path) -> None:
+    found = sasrec.compare([*runs[1:], runs[0]])
+    (against,) = found.others
+    worse = dataclasses.replace(against, adjusted_p=0.0001, side=dataclasses.replace(against.side, name="a-<b>"))
+    write_table(dataclasses.replace(found, others=(worse,)), tmp_path / "table.tex")
+    row = (tmp_path / "table.tex").read_text().splitlines()[-3]
+    assert row.startswith(r"a-\textless{}b\textgreater{} & ")
+    assert row.endswith(r" & $<$ .001 \\")
+    assert f" & $-${abs(against.difference.mean):.4f} & ".replace("0.", ".") in row
 
 
 def test_markdown_and_csv_have_the_same_figures(runs: list[str], tmp_path: Path) -> None:
@@ -70,6 +84,8 @@ def test_another_ending_or_metric_is_refused_before_the_work(
     with pytest.raises(ConfigError, match=r"not as \.xlsx"):
         write_table(sasrec.compare(runs), tmp_path / "table.xlsx")
     assert main(["compare", "nowhere", "elsewhere", "--output", "table.doc"]) == 1
-    assert "tables are written as .tex, .md, .csv, not as .doc" in capsys.readouterr().err
+    assert (
+        "tables are written as .tex, .md, .csv, not as .doc. Use one of these endings." in capsys.readouterr().err
+    )
     with pytest.raises(ConfigError, match="f1"):
         sasrec.compare(runs, show=["f1"])

@@ -47,8 +47,10 @@ def find_runs(paths: Sequence[str | Path]) -> Found:
 
     Raises: ConfigError if a path is neither, or has no run. Remedy: name the folder of a run or a study.
     """
-    if isinstance(paths, str | Path) or not paths:
-        raise ConfigError(f"runs must be a list of at least one run or study, such as ['runs/a'], not {paths!r}.")
+    if isinstance(paths, str | Path):
+        raise ConfigError(f"runs must be a list, such as ['runs/a'], not {paths!r}. Put it into a list.")
+    if not paths:
+        raise ConfigError("no run was named. Name at least one run or study, such as runs/a.")
     cells: list[Cell] = []
     plans: list[Plan] = []
     for path in map(Path, paths):

@@ -22,7 +22,7 @@ from sasrec.studies.report.result_figures import (
     draw_parallel,
     draw_slices,
 )
-from sasrec.studies.report.results import Results, headline, results_of
+from sasrec.studies.report.results import Results, headline, listed, results_of
 from sasrec.studies.report.svg import drawing, inline_svg, new_figure
 from sasrec.studies.report.training_figures import MOST_NAMED, Line, draw_against, draw_loss, draw_validation
 from sasrec.studies.report.tried import Searched, searched
@@ -149,8 +149,8 @@ def _notes(results: Results) -> list[str]:
         cut = [cell.name for cell in results.cells if any(cut_by(run) == setting for run in cell.runs)]
         if cut:
             notes.append(
-                f"validation was still improving when {setting} ended runs of {', '.join(cut)}; "
-                f"with more training, they may do better"
+                f"validation was still improving when {setting} ended the training of {listed(cut)}; "
+                "more training may improve the results"
             )
     return notes
 
@@ -193,13 +193,17 @@ def _search(search: Searched | None, found: Found) -> dict[str, Any] | None:
     states = [each.state for each in search.tried]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     best = max((each for each in search.tried if each.value is not None), key=lambda each: each.value or 0.0)
-    chosen = ", ".join(f"{name} = {value}" for name, value in best.settings.items())
+    chosen = ", ".join(
+        f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}"
+        for name, value in best.settings.items()
+    )
     figures = [_svg("best so far", draw_best_so_far, search.tried, metric)]
     if search.importance:
         figures.append(_svg("importance of settings", draw_importance, search.importance))
     return {
-        "sentence": f"{len(states)} runs ({counts}). The best on validation is {best.run}: "
+        "sentence": f"{len(states)} points were drawn ({counts}). The best on validation is {best.run}: "
         f"{metric} {number(best.value or 0.0)} with {chosen}.",
+        "importance": bool(search.importance),
         "figures": figures,
         "parallel": _svg("settings of each run", draw_parallel, search, metric, width=7.4, height=3.6),
     }
@@ -214,13 +218,23 @@ def _slices(results: Results, lines: list[Line]) -> dict[str, Any]:
         return {"slices": None, "details_command": "\n".join(wanted)}
     named = {line.name: line for line in lines if line.at < MOST_NAMED}
     known = {*named, baseline}
+    measured = {side for each in values.values() for side in each}
+    missing = [name for name in named if name not in measured]
     shown = {name: {side: value for side, value in each.items() if side in known} for name, each in values.items()}
     height = 1.0 + 0.3 * len(shown)
     figure = _svg("metric by slice", draw_slices, shown, rows, named, width=5.4, height=height)
     said = (
-        "In brackets: the number of targets. Slices have no intervals: they show where to look, not who is better."
+        "In brackets: the number of targets. History: events before the target. Head, middle, tail: popularity of "
+        "the target, each with a third of the training events. Gap: time since the user's last event. Slices have "
+        "no intervals, so they show where to look, not which model is better."
     )
-    return {"slices": {"figure": figure, "note": said, "baseline": baseline}, "details_command": ""}
+    if missing:
+        said += f" Not measured with sasrec evaluate RUN --details: {', '.join(missing)}."
+    cells = [line for name, line in named.items() if name in measured]
+    return {
+        "slices": {"figure": figure, "note": said, "baseline": baseline, "cells": cells},
+        "details_command": "",
+    }
 
 
 def _examples(results: Results, users: int) -> dict[str, Any]:
@@ -231,6 +245,11 @@ def _examples(results: Results, users: int) -> dict[str, Any]:
         return float(results.metrics[str(run)][results.best_by]["full"]["ndcg@10"])
 
     run = max(results.best.runs, key=on_validation)
+    if encoder := repeat.own_code(run).get("encoder"):
+        return {
+            "examples": [],
+            "no_examples": f"Lists are not shown, because a report cannot load your class {encoder}.",
+        }
     try:
         found = examples(run, users)
     except SasrecError as error:
@@ -246,11 +265,12 @@ def _examples(results: Results, users: int) -> dict[str, Any]:
         }
         for one in found
     ]
+    best = f"Ten best items by {results.best.name} ({run.name})"
     words = "test" if results.split == "test" else "validation"
     return {
         "examples": shown,
-        "examples_note": f"Lists of ten by {results.best.name} ({run.name}), before the {words} target. "
-        "The users are evenly spaced from the best rank of the target to the worst.",
+        "examples_note": f"{best} before the {words} item of each user. "
+        "The users are evenly spaced by the rank of this item, from the best to the worst.",
         "no_examples": "This run has no data set, so it has no users.",
     }
 

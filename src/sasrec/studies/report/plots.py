@@ -42,7 +42,8 @@ def check_output(output: str | Path) -> Path:
     """Return the path of a plot. Raises: ConfigError for another ending. Remedy: use .png or .svg."""
     if (path := Path(output)).suffix.lower() not in ENDINGS:
         raise ConfigError(
-            f"plots are written as {' or '.join(ENDINGS)}, not as {path.suffix or 'a file without an ending'}."
+            f"plots are written as {' or '.join(ENDINGS)}, not as {path.suffix or 'a file without an ending'}. "
+            "Use curves.png."
         )
     return path
 

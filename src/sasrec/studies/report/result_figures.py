@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sasrec.studies.report.svg import QUIET, RULE
@@ -80,16 +80,18 @@ def draw_best_so_far(axes: Any, tried: Sequence[Tried], metric: str) -> None:
         name_at_right(axes, [(best[-1][0], best[-1][1], f"best {number(best[-1][1])}", COLOURS[0], -1)])
     axes.xaxis.set_major_locator(whole_ticks(6))
     axes.yaxis.set_major_formatter(lambda value, _: number(value, 3))
-    axes.set_xlabel("run" + (" (crosses: pruned)" if any(each.state == "pruned" for each in tried) else ""))
+    axes.set_xlabel("point" + (" (crosses: pruned)" if any(each.state == "pruned" for each in tried) else ""))
 
 
 def draw_importance(axes: Any, importance: dict[str, float]) -> None:
     """Draw a bar for each setting: how much it decided the metric."""
-    axes.set_title("Which settings decided")
+    axes.set_title("Which settings decide")
     ordered = sorted(importance.items(), key=lambda item: -item[1])[:12]
     axes.barh(range(len(ordered)), [value for _, value in ordered], height=0.6, color=COLOURS[0])
     for at, (_, value) in enumerate(ordered):
-        axes.annotate(f" {value:.0%}", (value, at), va="center", fontsize=8.5)
+        axes.annotate(
+            f"{100 * value:.0f} %", (value, at), (4, 0), textcoords="offset points", va="center", fontsize=8.5
+        )
     axes.set_yticks(range(len(ordered)), [short(name, 22) for name, _ in ordered])
     axes.set_ylim(len(ordered) - 0.4, -0.6)
     axes.set_xlim(0, max((value for _, value in ordered), default=1) * 1.15 or 1)
@@ -101,13 +103,13 @@ def draw_importance(axes: Any, importance: dict[str, float]) -> None:
 
 def draw_parallel(axes: Any, searched: Searched, metric: str) -> None:
     """Draw each run as a line over an axis for each setting, and the metric last; better runs are darker."""
-    axes.set_title("Settings of each run; the best are dark")
+    axes.set_title("Settings of each point; the best are dark")
     done = [each for each in searched.tried if each.value is not None]
     names = list(dict.fromkeys(name for each in done for name in each.settings))
     names.sort(key=lambda name: -searched.importance.get(name, 0.0))
     names = names[:_MOST_AXES]
     scales = [_Scale([each.settings.get(name) for each in done]) for name in names]
-    scales.append(_Scale([each.value for each in done], logarithmic=False))
+    scales.append(_Scale([each.value for each in done], logarithmic=False, text=number))
     order = sorted(range(len(done)), key=lambda at: done[at].value or 0.0)
     for place, at in enumerate(order):
         share = place / max(1, len(order) - 1)  # 0 is the worst
@@ -118,14 +120,16 @@ def draw_parallel(axes: Any, searched: Searched, metric: str) -> None:
     for at, (name, scale) in enumerate(zip([*names, metric], scales, strict=True)):
         axes.axvline(at, color=QUIET, lw=0.8, zorder=1)
         for height, text in scale.ticks():
+            # Above the upper end and below the lower one, so that no line crosses a number.
+            side, away = ("top", -2) if height == 0 else ("bottom", 2) if height == 1 else ("center", 0)
             axes.annotate(
-                text, (at, height), (3, 0), textcoords="offset points", va="center", fontsize=7.5, color=QUIET,
+                text, (at, height), (3, away), textcoords="offset points", va=side, fontsize=7.5, color=QUIET,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.8}, zorder=5,
             )  # fmt: skip
         axes.annotate(
             short(name, 16),
             (at, 0),
-            (0, -14 - 12 * (at % 2) * (len(scales) > 4)),
+            (0, -22 - 12 * (at % 2) * (len(scales) > 4)),
             textcoords="offset points",
             ha="center",
             fontsize=8.5,
@@ -140,7 +144,10 @@ def draw_parallel(axes: Any, searched: Searched, metric: str) -> None:
 class _Scale:
     """Places the values of one setting between 0 and 1: numbers by size, by logarithm if wide; others by order."""
 
-    def __init__(self, values: Sequence[Any], *, logarithmic: bool = True) -> None:
+    def __init__(
+        self, values: Sequence[Any], *, logarithmic: bool = True, text: Callable[[float], str] = "{:.4g}".format
+    ) -> None:
+        self.text = text
         numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
         self.names: list[str] = []
         self.low, self.high = min(numbers, default=0.0), max(numbers, default=0.0)
@@ -164,4 +171,4 @@ class _Scale:
         if self.names:
             return [(self.height(name), short(name, 12)) for name in self.names[:12]]
         ends = [self.low, self.high] if self.high > self.low else [self.low]
-        return [(self.height(end), f"{end:.4g}") for end in ends]
+        return [(self.height(end), self.text(end)) for end in ends]

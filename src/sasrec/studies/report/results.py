@@ -18,6 +18,7 @@ from sasrec.studies.sentences import number, p_value
 
 _SHOWN = ("ndcg@10", "hr@10")
 _RESAMPLES = 10_000
+_TURNED = {"better": "worse", "worse": "better", "no difference": "no difference"}
 _A_COMPARISON = 50  # resamples that each comparison needs at least, so that its p can be significant after Holm
 
 
@@ -116,9 +117,13 @@ def headline(found: Results) -> tuple[str, list[str]]:
     if found.from_best is None:
         return _against_baseline(found, name)[0], [_against_baseline(found, name)[1]]
     base = found.cells[0]
-    chosen = f"{name} is best on {'validation' if found.best_by == 'valid' else 'test'}"
+    by = "validation" if found.best_by == "valid" else "test"
+    chosen = f"{name} is best on {by}"
     if found.best is base:
-        return f"The base, {chosen}: {figure}.", [*_separated(found), " ".join(_against_baseline(found, name))]
+        return f"{name}, the base, is best on {by}: {figure}.", [
+            *_separated(found),
+            " ".join(_against_baseline(found, name)),
+        ]
     against = _of(found.table, name)
     lead = {
         "better": f"{chosen}: {figure}, {number(abs(against.difference.mean))} above {base.name}.",
@@ -139,9 +144,13 @@ def _mean(side: tuple[float, float | None]) -> str:
 def _separated(found: Results) -> list[str]:
     """Sentences on whether the best cell is better than the others."""
     assert found.from_best is not None
+    assert found.table is not None
     by: dict[str, list[str]] = {"better": [], "worse": [], "no difference": []}
     for against in found.from_best.others:
-        by[against.verdict].append(against.side.runs[0])
+        name, verdict = against.side.runs[0], str(against.verdict)
+        if name == found.cells[0].name:  # from the table, because a bootstrap the other way round may just differ
+            verdict = _TURNED[_of(found.table, found.best.name).verdict]
+        by[verdict].append(name)
     seeds = sorted({len(cell.runs) for cell in found.cells})
     how = (
         "one seed each"
@@ -150,14 +159,12 @@ def _separated(found: Results) -> list[str]:
     )
     clauses = []
     if by["worse"]:
-        clauses.append(f"is shown to be better than {_listed(by['worse'])}")
+        clauses.append(f"is shown to be better than {listed(by['worse'])}")
     if by["no difference"]:
-        clauses.append(f"cannot be separated from {_listed(by['no difference'])}")
+        clauses.append(f"cannot be separated from {listed(by['no difference'])}")
     said = [f"With {how}, {found.best.name} {', but '.join(clauses)}."] if clauses else []
     if by["better"]:
-        said.append(
-            f"On {found.split}, it is worse than {_listed(by['better'])}: the choice on validation misled."
-        )
+        said.append(f"On {found.split}, it is worse than {listed(by['better'])}: the choice on validation misled.")
     return said
 
 
@@ -188,7 +195,8 @@ def _of(table: Comparison, name: str) -> Against:
     return next(against for against in table.others if against.side.runs[0] == name)
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Join names: "a, b and c"."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 

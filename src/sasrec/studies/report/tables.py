@@ -24,8 +24,9 @@ def note_on(results: Results) -> str:
     several = any(len(cell.runs) > 1 for cell in results.cells)
     adjusted = " and p is adjusted for their number (Holm)" if len(results.table.others) > 1 else ""
     return (
-        f"{'Mean ± standard deviation over seeds. ' if several else ''}Differences are from {base}, on the same "
-        f"targets; intervals cover 95 %{adjusted}. Bold: the best mean."
+        f"{'Mean ± standard deviation over seeds. ' if several else ''}Differences in {results.metric.upper()} "
+        f"are from {base}, on the same targets; intervals cover 95 %{adjusted}. Bold: the best mean. "
+        "Grey: baselines."
     )
 
 
@@ -58,7 +59,9 @@ def table_of(results: Results, lines: Sequence[Line]) -> dict[str, Any]:
             _row(
                 side.runs[0],
                 line,
-                _means(side, best) + _against(against) + _costs(line.curves if shown and line else ()),
+                _means(side, best, seeds=line is not None)
+                + _against(against)
+                + _costs(line.curves if shown and line else ()),
             )
         )
     if results.table is None or len(results.cells) > 1:
@@ -87,8 +90,8 @@ def _cell(text: str = "", value: float | str = "", *, best: bool = False) -> dic
     return {"text": text, "value": value, "best": best}
 
 
-def _means(side: Side, best: dict[str, float]) -> list[dict[str, Any]]:
-    cells = [_cell(str(len(side.runs)), len(side.runs))]
+def _means(side: Side, best: dict[str, float], *, seeds: bool) -> list[dict[str, Any]]:
+    cells = [_cell(str(len(side.runs)), len(side.runs)) if seeds else _cell()]
     for name, value in side.metrics.items():
         spread = f" ± {number(side.spread[name])}" if side.spread else ""
         cells.append(_cell(number(value) + spread, value, best=value == best[name]))
@@ -114,9 +117,14 @@ def _costs(curves: Sequence[Curve]) -> list[dict[str, Any]]:
     epochs = [curve.best_epoch for curve in curves if curve.best_epoch is not None]
     return [
         _cell(f"{sizes[0]:,}", sizes[0]) if sizes else _cell(),
-        _cell(f"{mean(minutes):,.1f}", mean(minutes)) if minutes else _cell(),
+        _cell(_minutes(mean(minutes)), mean(minutes)) if minutes else _cell(),
         _cell(", ".join(map(str, epochs[:5])), epochs[0]) if epochs else _cell(),
     ]
+
+
+def _minutes(minutes: float) -> str:
+    """Minutes with one decimal; below one with two digits, so that a short training is not 0.0."""
+    return f"{minutes:,.1f}" if minutes >= 1 else f"{minutes:.2g}"
 
 
 class _Metrics(BaseModel):

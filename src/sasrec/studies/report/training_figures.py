@@ -55,6 +55,7 @@ def draw_loss(axes: Any, lines: Sequence[Line]) -> None:
     low_high = [end[1] for end in ends if end]
     if low_high and min(low_high) > 0 and max(low_high) / min(low_high) > _WIDE_RANGE:
         axes.set_yscale("log")
+        axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     _finish(
         axes,

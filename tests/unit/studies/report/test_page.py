@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import html
 import re
 import shutil
@@ -13,12 +14,16 @@ from typing import Any
 
 import polars as pl
 import pytest
+import torch
 
 import sasrec
 from sasrec.cli.main import main
 from sasrec.errors import ConfigError, EvaluationError
+from sasrec.models import SASRec, SequenceModel
 from sasrec.runs.folder import RunFolder, best_baseline
+from sasrec.studies.report.cells import Cell
 from sasrec.studies.report.page import report
+from sasrec.studies.report.results import headline, results_of
 from sasrec.studies.report.tried import Searched, Tried
 from tests.synthetic import chain_frame, small
 
@@ -31,6 +36,15 @@ HOSTILE = [
     "{{ 7 * 7 }}",
     "&amp; 'quoted'",
 ]
+
+
+class Own(SASRec):
+    """A class of one's own."""
+
+
+def own_loss(model: SequenceModel, batch: Any) -> torch.Tensor:
+    """A loss of one's own."""
+    return sum(weights.square().sum() for weights in model.parameters()) / 1000  # type: ignore[return-value]
 
 
 class Page(HTMLParser):
@@ -151,6 +165,12 @@ def test_slices_are_shown_once_they_are_measured(runs: Path, tmp_path: Path) -> 
     for name, part in details["slices"].items():
         assert f"{name} ({part['rows']:,})" in page.text
     assert "--details" not in page.text
+    report([tmp_path / "run", runs / "poor-0"], tmp_path / "report.html")
+    page = Page(tmp_path / "report.html")
+    assert "Not measured with sasrec evaluate RUN --details: " in page.text
+    legend = page.source.partition('class="legend"')[2].partition("</p>")[0]
+    assert "poor-0" not in legend
+    assert legend.count("<bdi>") == 2  # the measured run and the baseline
 
 
 def test_examples_show_the_list_before_the_target_and_mark_it(runs: Path, tmp_path: Path) -> None:
@@ -216,10 +236,10 @@ def test_a_search_has_its_section(runs: Path, tmp_path: Path) -> None:
     report(named(runs), tmp_path / "report.html", search=Searched(tuple(tried), {"lr": 0.8, "loss": 0.2}))
     page = Page(tmp_path / "report.html")
     assert (
-        "21 runs (19 done, 1 pruned, 1 failed). The best on validation is trial-19: NDCG@10 .1900 with"
+        "21 points were drawn (19 done, 1 pruned, 1 failed). The best on validation is trial-19: NDCG@10 .1900 with"
         in page.text
     )
-    for words in ("best .1900", "80%", "Settings of each run; the best are dark"):
+    for words in ("best .1900", "80 %", "PED-ANOVA", "Settings of each point; the best are dark"):
         assert words in page.text
     nothing = Searched((Tried("a", {"lr": 1}, None, "queued"),))
     report([runs / "good-0"], tmp_path / "none.html", search=nothing)
@@ -238,8 +258,8 @@ def test_a_study_that_searches_compares_its_best_point_and_shows_what_it_tried(t
     assert main(["study", "run", str(study)]) == 0
     report([study], tmp_path / "report.html")
     page = Page(tmp_path / "report.html")
-    assert "6 runs (6 done). The best on validation is" in page.text
-    assert "Which settings decided" in page.text
+    assert "6 points were drawn (6 done). The best on validation is" in page.text
+    assert "Which settings decide" in page.text
     with (tmp_path / "report-table.csv").open() as stream:
         names = [row["model"] for row in csv.DictReader(stream)]
     assert len(names) == 2
@@ -262,6 +282,40 @@ def test_runs_that_are_not_measured_are_named_and_what_cannot_be_compared_is_ref
     sasrec.train(chain_frame(users=30), tmp_path / "other", **small(num_epochs=1))
     with pytest.raises(EvaluationError, match="different protocols"):
         report([runs / "good-0", tmp_path / "other"], tmp_path / "report.html")
+
+
+def test_the_headline_and_the_seeds_agree_where_the_order_of_a_comparison_decides(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sasrec.studies.report.results._RESAMPLES", 100)
+    cells = [Cell(name, (runs / f"{name}-0", runs / f"{name}-1")) for name in ("poor", "good")]
+    found = results_of(cells, "ndcg@10")
+    assert found.table is not None
+    unsure = dataclasses.replace(found.table.others[0], verdict="no difference", adjusted_p=0.051)
+    lead, sentences = headline(
+        dataclasses.replace(found, table=dataclasses.replace(found.table, others=(unsure,)))
+    )
+    assert lead == "good is best on validation, but on test no difference from poor was shown."
+    assert "With 2 seeds each, good cannot be separated from poor." in sentences
+    assert "With 2 seeds each, good is shown to be better than poor." in headline(found)[1]
+
+
+def test_a_run_with_own_code_is_repeated_in_python(tmp_path: Path) -> None:
+    own = {"encoder": Own, "loss_function": own_loss}
+    for seed in (0, 1):
+        sasrec.train(chain_frame(), tmp_path / f"own-{seed}", **small(num_epochs=1, seed=seed), **own)
+    sasrec.train(chain_frame(), tmp_path / "plain", **small(num_epochs=1))
+    report([tmp_path], tmp_path / "report.html")
+    page = Page(tmp_path / "report.html")
+    assert re.search(
+        r"sasrec\.train\('DATA', '[^']*own-0', encoder=Own, loss_function=own_loss, maxlen=12,", page.text
+    )
+    assert f"# in Python, with {__name__}.Own and {__name__}.own_loss; also with seed=1" in page.text
+    assert f"encoder – {__name__}.Own –" in page.text  # a setting, and its default
+    assert re.search(r"sasrec train [^\n]*plain", page.source)
+    assert not re.search(r"sasrec train [^\n]*own-0", page.source)
+    report([tmp_path / "own-0"], tmp_path / "report.html")
+    assert f"a report cannot load your class {__name__}.Own." in Page(tmp_path / "report.html").text
 
 
 def test_lists_are_missing_with_the_reason_if_the_data_has_moved(tmp_path: Path) -> None:
@@ -314,4 +368,4 @@ def test_the_chosen_cell_is_the_best_on_validation(runs: Path, tmp_path: Path) -
 
     report([runs / "good-0", runs / "poor-0"], tmp_path / "report.html")
     assert validation(runs / "good-0") > validation(runs / "poor-0")
-    assert "The base, good-0 is best on validation: NDCG@10" in Page(tmp_path / "report.html").text
+    assert "good-0, the base, is best on validation: NDCG@10" in Page(tmp_path / "report.html").text

@@ -86,6 +86,18 @@ def test_a_curve_is_what_the_log_says_and_a_repeated_epoch_counts_as_the_last_ti
     assert trained.seconds
 
 
+def test_losses_far_apart_get_a_logarithmic_axis_with_plain_numbers(runs: Path, tmp_path: Path) -> None:
+    for name, loss in (("far-high", 7.0), ("far-low", 0.3)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.toml").write_text(f"[training]\nlr = {loss / 10}\n")
+        events = [{"event": "epoch", "epoch": epoch, "loss": loss / epoch, "seconds": epoch} for epoch in (1, 2)]
+        (tmp_path / name / "log.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    plot([tmp_path], tmp_path / "far.svg")
+    said = texts(tmp_path / "far.svg")
+    assert {"0.2", "0.5", "1", "2", "5"} <= set(said)
+    assert not any("$" in text for text in said)
+
+
 def test_runs_of_older_logs_take_the_baselines_of_their_metrics(runs: Path, tmp_path: Path) -> None:
     for name in ("log.jsonl", "metrics.json", "config.toml"):
         (tmp_path / name).write_bytes((runs / "plain-0" / name).read_bytes())
