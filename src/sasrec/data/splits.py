@@ -136,7 +136,7 @@ _Rows: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], dict[str,
 def split_events(data: Dataset, how: str = "leave-one-out", *, repeats: bool = False) -> Split:
     """Split a data set by the rule `how`: leave-one-out, last-N, temporal:WHEN, files, or all.
 
-    `repeats`: a target may be an item that the user has had before. Otherwise such targets are left out.
+    `repeats`: a target may be an item that is in its history. Otherwise such targets are left out.
 
     Raises: ConfigError if `how` is malformed, or if the data has own validation or test files and `how` is not
     files, or the reverse. Remedy: use a form that the message names. DataError if no history is long enough for

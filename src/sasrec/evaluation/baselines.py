@@ -30,7 +30,7 @@ def baselines(
 ) -> dict[str, Scorer]:
     """Build every baseline, by name. Recent popularity is included only if the data has times.
 
-    `repeats`: items come again, so two baselines recommend what the user has had before.
+    `repeats`: items come again, so two baselines recommend the items of the history.
 
     `event_times`: (events,) times of `training.items` in microseconds since 1970 UTC, or None. Do not pass
     `training.times`: its unit can differ from user to user.
