@@ -167,6 +167,11 @@ def test_a_study_ends_prints_its_table_and_is_not_trained_again(
     assert said.count("done") == 4
     assert "dropout_rate-0.5 (2 seeds)" in said
     assert r"dropout\_rate-0.0 (2 seeds) & " in (tmp_path / "table.tex").read_text()
+    runs = sorted(map(str, (tmp_path / "study").glob("*/seed-*")))
+    assert main(["compare", *runs]) == 0
+    assert f"{Path(runs[0]).parent} (2 seeds)" in capsys.readouterr().out.replace("\n", "")
+    assert main(["study", "stop", str(path)]) == 0
+    assert "all runs of the study have ended already" in capsys.readouterr().err
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("*/checkpoints/*/*")}
     assert main(["study", "run", str(tmp_path / "study")]) == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("*/checkpoints/*/*")} == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -78,8 +79,10 @@ class Study:
         if self.action == "status":
             self._status(study, log)
         elif self.action == "stop":
-            study.stop(self.study)
-            say(err, "asked all workers to save and end; `sasrec study run` continues the study")
+            if study.stop(self.study):
+                say(err, "asked all workers to save and end; `sasrec study run` continues the study")
+            else:
+                say(err, "all runs of the study have ended already")
         elif self.action == "work":
             study.work(self.study, per_device=self.per_device, log=log)
         else:
@@ -95,7 +98,11 @@ class Study:
         if not self.watch:
             out.print(study_table(study.rows(plan, queue)))
             return
-        with Live(study_table(study.rows(plan, queue)), console=out, auto_refresh=False) as live:
+        # Ctrl-C is how one ends the table before the study has ended.
+        with (
+            suppress(KeyboardInterrupt),
+            Live(study_table(study.rows(plan, queue)), console=out, auto_refresh=False) as live,
+        ):
             while queue.is_open():
                 time.sleep(2)
                 live.update(study_table(study.rows(plan, queue)), refresh=True)

@@ -138,10 +138,17 @@ class Figure:
     def side(self, group: list[Scored]) -> Side:
         """Return a group of runs as one `Side`, with the means of `self.metric` and of the metrics to show."""
         each = {name: self.runs(group, name) for name in dict.fromkeys((self.metric, *self.shown))}
-        name = group[0].name + (f" ({len(group)} seeds)" if len(group) > 1 else "")
+        name = f"{_common(group)} ({len(group)} seeds)" if len(group) > 1 else group[0].name
         means = {metric: float(values.mean()) for metric, values in each.items()}
         spread = {metric: float(values.mean(1).std(ddof=1)) for metric, values in each.items() if len(group) > 1}
         return Side(name, tuple(run.name for run in group), means, spread)
+
+
+def _common(group: list[Scored]) -> str:
+    """The name of runs that differ in the seed: their folder if it is a cell of a study, else the first run."""
+    cells = {Path(run.name).parent if "/seed-" in run.name else Path(run.name) for run in group}
+    cell = cells.pop()
+    return group[0].name if cells or not (cell.parent / "study.json").exists() else str(cell)
 
 
 def scored_run(name: str, candidates: Candidates, split: SplitName) -> Scored:

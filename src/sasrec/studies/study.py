@@ -207,10 +207,14 @@ def _seconds(run: Path) -> float:
     return max((float(event["seconds"]) for event in events_of(run) if "seconds" in event), default=0.0)
 
 
-def stop(folder: str | Path) -> None:
-    """Ask all workers of a study to save and end, on every machine; `run_study` continues it."""
-    plan, _ = begun_study(folder)
+def stop(folder: str | Path) -> bool:
+    """Ask all workers of a study to save and end, on every machine; `run_study` continues it.
+
+    Returns whether a run was left to train.
+    """
+    plan, queue = begun_study(folder)
     (plan.folder / _STOP).touch()
+    return queue.is_open()
 
 
 def rows(plan: Plan, queue: Queue) -> list[Row]:
