@@ -7,7 +7,7 @@ Evaluation ranks a target among the candidates; recommendation takes the best ca
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -97,3 +97,22 @@ def summed(array: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     meet()  # waits while the others send heartbeats; a plain all-reduce would time out
     total: npt.NDArray[np.float64] = sum_over_ranks(torch.from_numpy(array)).numpy()
     return total
+
+
+def top_items(
+    blocks: Iterable[tuple[npt.NDArray[np.int64], Scorer]],
+    histories: Histories,
+    k: int,
+    *,
+    exclude_seen: bool,
+    allowed_V: Tensor | None,
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+    """Yield (rows, item numbers, scores) for each block. Numbers and scores are (B, k), best first.
+
+    If a row has fewer than k candidates, its last scores are -inf; ignore their item numbers. If the catalogue has
+    fewer than k items, k is its size.
+    """
+    for rows, scorer in blocks:
+        scores_BV = candidate_scores(scorer, histories, rows, exclude_seen=exclude_seen, allowed_V=allowed_V)
+        best = scores_BV.topk(min(k, scorer.num_items), dim=1)
+        yield rows, best.indices.cpu().numpy(), best.values.cpu().numpy()

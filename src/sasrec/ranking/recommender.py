@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import html
-import operator
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, SupportsIndex, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 import torch
 
-from sasrec.batches.ticks import personal_times, user_ticks
+from sasrec.batches.ticks import user_ticks
 from sasrec.data.dataset import Dataset
 from sasrec.data.histories import Histories
 from sasrec.data.items import Items, shown
 from sasrec.data.splits import TrainingPart
-from sasrec.errors import ConfigError, DataError, SasrecWarning
+from sasrec.errors import DataError, SasrecWarning
 from sasrec.models import SequenceModel
-from sasrec.ranking.candidates import candidate_scores, own_blocks, summed
-from sasrec.ranking.scorers import ModelScorer, Scorer
+from sasrec.ranking.candidates import own_blocks, summed, top_items
+from sasrec.ranking.requests import count, listed, many, ticks_of, warn_unknown
+from sasrec.ranking.scorers import ModelScorer
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import rank, same_on_every_rank, world
 
@@ -99,7 +99,7 @@ class Recommender:
         """
         if isinstance(history, set | frozenset):
             raise DataError("the history is a set, which has no order. Give a list, oldest first.")
-        history = _listed(history, "history")
+        history = listed(history, "history")
         numbers = self._known(history, "history")
         if not len(numbers):
             source = "the data set" if self.known_items is None else "the training part of the data"
@@ -128,7 +128,7 @@ class Recommender:
         clock = self._ticks(data, data.offsets[number : number + 2])
         if self.known_items is not None:
             known = self.known_items[numbers]
-            _warn([self._not_in_training(item) for item in numbers[~known].tolist()], "history")
+            warn_unknown([self._not_in_training(item) for item in numbers[~known].tolist()], "history")
             if not known.any():
                 raise DataError(
                     f"user {str(user)!r} has no event with an item that occurs in training. "
@@ -155,7 +155,7 @@ class Recommender:
         Raises: DataError for an export, which has no users. Remedy: use the original run. ConfigError if k < 1.
         Remedy: use a larger k.
         """
-        data, k, exclude_seen = self._users(), _count(k), self._excludes(exclude_seen)
+        data, k, exclude_seen = self._users(), count(k), self._excludes(exclude_seen)
         allow, deny = (None if allow is None else list(allow)), list(deny)
         if world() > 1:
             weights = hashlib.sha256(
@@ -169,27 +169,69 @@ class Recommender:
                 }
             )
         users, histories = self._everybody(data)
-        shape = (len(histories), min(k, self.model.num_items))
-        items, scores = np.zeros(shape), np.zeros(shape)
         allowed_V = self._allowed(allow, deny)
-        with (log or RunLog(None)).bar("recommending", len(histories)) as bar:
-            mine = own_blocks(ModelScorer(self.model), histories)
-            for rows, item_BK, score_BK in self._best(histories, mine, k, exclude_seen, allowed_V):
-                items[rows], scores[rows] = item_BK, score_BK
-                bar(len(rows))
-        items, scores = summed(items), summed(scores)  # each process fills its own rows, the others are 0
-        user_E, place_E = np.nonzero(np.isfinite(scores))  # -inf marks places without a candidate
-        if without := len(histories) - len(np.unique(user_E)):
-            some = f"for {without:,} of {len(histories):,} users " if without < len(histories) else ""
-            self._warn_nothing_left(allowed_V, allow is not None, some)
-        return pl.DataFrame(
-            {
-                "user": data.user_ids.gather(users[user_E]),
-                "item": self.items.ids.gather(items[user_E, place_E].astype(np.int64) - 1),
-                "score": scores[user_E, place_E].astype(np.float32),
-                "rank": place_E + 1,
-            }
+        lists = self._lists(histories, k, exclude_seen, allowed_V, allow is not None, log)
+        return lists.select(
+            data.user_ids.gather(users[lists["row"].to_numpy()]).alias("user"), "item", "score", "rank"
         )
+
+    def recommend_many(
+        self,
+        histories: Any,
+        k: int = 10,
+        *,
+        times: Any = None,
+        assume_regular: bool = False,
+        exclude_seen: bool | None = None,
+        allow: Iterable[object] | None = None,
+        deny: Iterable[object] = (),
+        log: RunLog | None = None,
+    ) -> pl.DataFrame:
+        """Return the k best items of many histories: a frame with columns row, item, score and rank (from 1).
+
+        `histories`: a list of histories, or a Polars Series or Arrow array of lists. `times`: alike, one list for
+        each history. `row` counts the histories from 0. A history without a known item gets no rows; a warning
+        counts them. All else is as for `recommend`, but many times as fast as a call for each history. The last
+        digits of scores can differ from those of single calls.
+
+        Raises: the errors of `recommend`, except for a history without a known item.
+        """
+        k, exclude_seen = count(k), self._excludes(exclude_seen)
+        allow, deny = (None if allow is None else list(allow)), list(deny)
+        timed = self.model.config.time
+        rows, known, unknown = many(
+            histories, times, self.items, self.known_items, timed=timed, regular=assume_regular
+        )
+        warn_unknown(unknown, "histories", stacklevel=3)
+        if without := len(histories) - len(rows):
+            warnings.warn(
+                f"{without:,} of {len(histories):,} histories have no known item and get no recommendations",
+                SasrecWarning,
+                stacklevel=2,
+            )
+        lists = self._lists(known, k, exclude_seen, self._allowed(allow, deny), allow is not None, log)
+        return lists.with_columns(row=pl.Series(rows[lists["row"].to_numpy()]))
+
+    def __call__(self, table: Any, k: int = 10, **options: Any) -> Any:
+        """Recommend for the rows of a pyarrow Table or RecordBatch; return a Table user, item, score, rank.
+
+        Columns of `table`: user; items, a list of ids for each user, oldest first; and, for models with time,
+        times, a list of seconds. `options`: those of `recommend_many`. This is the form in which Ray, Spark and
+        DuckDB pass batches (docs/how-to-engines.md).
+
+        Raises: DataError if a column is missing. Remedy: name the columns so. The errors of `recommend_many`.
+        """
+        frame = pl.DataFrame(pl.from_arrow(table))
+        timed = self.model.config.time and not options.get("assume_regular")
+        needed = ["user", "items", *(["times"] if timed else [])]
+        if missing := [name for name in needed if name not in frame.columns]:
+            raise DataError(
+                f"the table has no column {missing[0]!r}, only {', '.join(frame.columns)}. Name the columns "
+                f"{', '.join(needed)}."
+            )
+        lists = self.recommend_many(frame["items"], k, times=frame["times"] if timed else None, **options)
+        users = frame["user"].gather(lists["row"])
+        return lists.select(users.alias("user"), "item", "score", pl.col("rank").cast(pl.Int32)).to_arrow()
 
     def title(self, item_id: object) -> str | None:
         """Return the title of an item id, or None if the item is unknown or has no title."""
@@ -254,9 +296,9 @@ class Recommender:
         """Return the k best (item id, score) for one history of known item numbers."""
         start, end = np.zeros(1, np.int64), np.full(1, len(numbers), np.int64)
         histories = Histories(numbers.astype(np.int32), clock, start, end)
-        allowed_V, k = self._allowed(allow, deny), _count(k)
+        allowed_V, k = self._allowed(allow, deny), count(k)
         one = [(np.zeros(1, np.int64), ModelScorer(self.model))]
-        ((_, item_BK, score_BK),) = self._best(histories, one, k, exclude_seen, allowed_V)
+        ((_, item_BK, score_BK),) = top_items(one, histories, k, exclude_seen=exclude_seen, allowed_V=allowed_V)
         pairs = zip(item_BK[0].tolist(), score_BK[0].tolist(), strict=True)
         best = [(self.items.id_of(item), score) for item, score in pairs if np.isfinite(score)]
         if not best:
@@ -266,49 +308,46 @@ class Recommender:
     def _clock(
         self, history: Sequence[object], times: Sequence[float] | None, assume_regular: bool
     ) -> npt.NDArray[np.int64]:
-        """Return the ticks (batches/ticks.py) of the known items of a history, from its times or equal intervals.
+        """Return the ticks (batches/ticks.py) of the known items of one history. Raises: as `ticks_of`."""
+        known = np.array([len(self._numbers([item])[0]) > 0 for item in history])
+        return ticks_of(times, np.array([0, len(history)]), known, regular=assume_regular)
 
-        Raises: DataError if times are missing or invalid. Remedy: give ascending times in seconds, or set
-        assume_regular=True.
-        """
-        if times is None and not assume_regular:
-            raise DataError("this model needs the times of the history. Give `times`, or set assume_regular=True.")
-        try:
-            seconds = np.arange(len(history), dtype=np.float64) if times is None else np.asarray(times, np.float64)
-        except (TypeError, ValueError):
-            raise DataError("times must be numbers. Give seconds since any moment.") from None
-        if len(seconds) != len(history) or not np.isfinite(seconds).all() or (np.diff(seconds) < 0).any():
-            raise DataError(
-                f"times must be {len(history)} finite numbers in ascending order. Give one per item, in seconds."
-            )
-        # int64 microseconds overflow beyond this value.
-        if (most := np.abs(seconds).max(initial=0)) >= 2**63 / 1e6:
-            raise DataError(
-                f"times must be in seconds, but {most:.3g} is too large. Convert the times to seconds."
-            )
-        # Unknown items are removed from the history, so their times must be removed, too.
-        known = [len(self._numbers([item])[0]) > 0 for item in history]
-        microseconds = (seconds[known] * 1e6).astype(np.int64)
-        ends = np.array([0, len(microseconds)])
-        return personal_times(microseconds, ends, ends[1:])
-
-    def _best(
+    def _lists(
         self,
         histories: Histories,
-        blocks: Iterable[tuple[npt.NDArray[np.int64], Scorer]],
         k: int,
         exclude_seen: bool,
         allowed_V: torch.Tensor | None,
-    ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
-        """Yield (rows, item numbers, scores) for each block. Numbers and scores are (B, k), best first.
+        allow: bool,
+        log: RunLog | None,
+    ) -> pl.DataFrame:
+        """Return the k best items of each history: row, item (the id), score, rank; in order of row, then rank.
 
-        If a row has fewer than k candidates, its last scores are -inf; ignore their item numbers. If the catalogue
-        has fewer than k items, k is its size.
+        Under torchrun, each process scores a share of the histories; all return the same frame. `allow`: whether
+        there is an allow list, for the warning about histories with nothing left.
         """
-        for rows, scorer in blocks:
-            scores_BV = candidate_scores(scorer, histories, rows, exclude_seen=exclude_seen, allowed_V=allowed_V)
-            best = scores_BV.topk(min(k, scorer.num_items), dim=1)
-            yield rows, best.indices.cpu().numpy(), best.values.cpu().numpy()
+        shape = (len(histories), min(k, self.model.num_items))
+        items, scores = np.zeros(shape), np.zeros(shape)
+        with (log or RunLog(None)).bar("recommending", len(histories)) as bar:
+            mine = own_blocks(ModelScorer(self.model), histories)
+            for rows, item_BK, score_BK in top_items(
+                mine, histories, k, exclude_seen=exclude_seen, allowed_V=allowed_V
+            ):
+                items[rows], scores[rows] = item_BK, score_BK
+                bar(len(rows))
+        items, scores = summed(items), summed(scores)  # each process fills its own rows, the others are 0
+        row_E, place_E = np.nonzero(np.isfinite(scores))  # -inf marks places without a candidate
+        if without := len(histories) - len(np.unique(row_E)):
+            some = f"for {without:,} of {len(histories):,} users " if without < len(histories) else ""
+            self._warn_nothing_left(allowed_V, allow, some)
+        return pl.DataFrame(
+            {
+                "row": row_E,
+                "item": self.items.ids.gather(items[row_E, place_E].astype(np.int64) - 1),
+                "score": scores[row_E, place_E].astype(np.float32),
+                "rank": place_E + 1,
+            }
+        )
 
     def _allowed(self, allow: Iterable[object] | None, deny: Iterable[object]) -> torch.Tensor | None:
         """Return (V,): true for items that may be recommended; None if all may be."""
@@ -325,8 +364,8 @@ class Recommender:
 
     def _known(self, item_ids: Iterable[object], where: str) -> npt.NDArray[np.int64]:
         """Return the item numbers of the known ids, and warn about the other ids, which were given in `where`."""
-        numbers, unknown = self._numbers(_listed(item_ids, where))
-        _warn(unknown, where)
+        numbers, unknown = self._numbers(listed(item_ids, where))
+        warn_unknown(unknown, where)
         return numbers
 
     def _numbers(self, item_ids: Iterable[object]) -> tuple[npt.NDArray[np.int64], list[str]]:
@@ -355,33 +394,3 @@ class Recommender:
         if rank() == 0:  # one warning, not one per process
             category = SasrecWarning if some else NothingLeft
             warnings.warn(f"nothing is left to recommend {some}because {reason}", category, stacklevel=4)
-
-
-def _count(k: object) -> int:
-    """Return `k` as an int. Raises: ConfigError if it is not a whole number from 1. Remedy: use one."""
-    try:
-        count = operator.index(cast(SupportsIndex, k))
-    except TypeError:
-        raise ConfigError(f"`k` must be a whole number, not {k!r}. Use a number such as 10.") from None
-    if count < 1:
-        raise ConfigError(f"`k` must be at least 1, not {count}. Use a larger k.")
-    return count
-
-
-def _listed(item_ids: object, where: str) -> list[object]:
-    """Return item ids as a list. Raises: DataError for a text, one id, a table. Remedy: use a list or a column."""
-    if hasattr(item_ids, "columns") or getattr(item_ids, "ndim", 1) > 1:
-        raise DataError(
-            f"{where}: give a list of item ids, not a {type(item_ids).__name__}. Use one of its columns."
-        )
-    if isinstance(item_ids, str | bytes) or not isinstance(item_ids, Iterable):
-        raise DataError(f"{where}: give a list of item ids, not {item_ids!r}. Use [{item_ids!r}] for one item.")
-    return list(item_ids)
-
-
-def _warn(unknown: list[str], where: str) -> None:
-    """Give one warning that lists the unknown ids, without repeats and at most ten."""
-    if unknown:
-        names = list(dict.fromkeys(unknown))
-        shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-        warnings.warn(f"{where}: unknown items are ignored: {shown}", SasrecWarning, stacklevel=5)
