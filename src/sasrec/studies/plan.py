@@ -27,34 +27,44 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import re
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sasrec.config.recipe import METRIC_NAME
-from sasrec.config.settings import RunConfig
+from sasrec.config.settings import KEEP_WEIGHTS, RunConfig
 from sasrec.config.toml_file import tables_of
 from sasrec.errors import ConfigError
 from sasrec.files import write_whole
 from sasrec.studies.search import Range, Search
-from sasrec.untrusted import in_words, json_of
+from sasrec.untrusted import json_of
 
 _KEPT = "study.json"
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _MOST_RUNS = 10_000
+# The files and folders of a study beside its cells.
+_OWN_FILES = re.compile(r"(?i)data|stop|threads|study\.json|journal\.log.*|worker-\d+\.log")
+_EXPECTED = {
+    "metric": "must be a metric such as valid.full.ndcg@10",
+    "storage": "must be a URL such as postgresql://HOST/DATABASE",
+    "cells": "a name has at most 64 letters, digits, dots, hyphens and underscores, and begins with a letter or digit",
+    "train_dir": "must be a path, without a null character",
+}
 
 
 class _File(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
-    dataset: str
+    dataset: Annotated[str, Field(min_length=1)]
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1)] = [0]
     recipe: str | None = None
     metric: Annotated[str, Field(pattern=METRIC_NAME)] = "valid.full.ndcg@10"
-    train_dir: str | None = None
+    train_dir: Annotated[str, Field(pattern=r"^[^\x00]*$")] | None = None
     hours: Annotated[float, Field(gt=0)] | None = None
     storage: Annotated[str, Field(pattern=r"^postgresql://")] | None = None
     settings: dict[str, Any] = {}
@@ -220,34 +230,54 @@ def read_plan(path: str | Path) -> Plan:
     try:
         file = _File.model_validate(tables)
     except ValidationError as error:
-        entry = error.errors(include_url=False)[0]["loc"]
-        raise ConfigError(f"{_line(path, text, *entry)}: {in_words(error)}. Correct this line.") from None
+        raise ConfigError(f"{_wrong_entry(path, text, error)}. Correct this line.") from None
     base = RunConfig.load(file.recipe) if file.recipe else RunConfig()
-    base = _changed(base, file.settings, path, text).replace(dataset=file.dataset)
+    base = _changed(base, {("settings",): file.settings}, path, text).replace(dataset=file.dataset)
     if len(set(file.seeds)) < len(file.seeds):
         raise ConfigError(f"{_line(path, text, 'seeds')}: a seed occurs twice. Name each seed once.")
+    count = math.prod(map(len, file.grid.values())) * len(file.seeds) * max(1, len(file.cells))
+    if count > _MOST_RUNS:
+        raise ConfigError(f"{path} has {count:,} runs, more than {_MOST_RUNS:,}. Use fewer values in [grid].")
     points = [dict(zip(file.grid, values, strict=True)) for values in itertools.product(*file.grid.values())]
-    if len(points) * len(file.seeds) * max(1, len(file.cells)) > _MOST_RUNS:
-        raise ConfigError(f"{path} has more than {_MOST_RUNS:,} runs. Use fewer values in [grid].")
-    jobs = [
-        Job(_name(cell, point), seed, _changed(base, settings | point, path, text).replace(seed=seed))
-        for cell, settings in (file.cells or {"": {}}).items()
-        for point in points
-        for seed in file.seeds
-    ]
-    _refuse_twins(jobs, path)
+    jobs = []
+    for cell, settings in (file.cells or {"": {}}).items():
+        for point in points:
+            config = _changed(base, {("cells", cell): settings, ("grid",): point}, path, text)
+            jobs += [Job(_name(cell, point), seed, config.replace(seed=seed)) for seed in file.seeds]
+    _check_names(jobs, file, path, text)
     folder = Path(file.train_dir or f"runs/{path.stem}")
     plan = Plan(folder, file.dataset, file.metric, tuple(jobs), file.search, file.hours, file.storage)
-    _check_search(plan, path, text)
-    if file.storage and re.match(r"[^@/]*://[^@/]*:[^@/]*@", file.storage):
+    _check_search(plan, file, path, text)
+    if file.storage:
+        _check_storage(file.storage, folder, path, text)
+    return plan
+
+
+def _wrong_entry(path: Path, text: str, error: ValidationError) -> str:
+    """Return the line and the name of the first entry that is wrong, and what is wrong with it."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    entry = [part for part in first["loc"] if part not in ("[key]", "range", "values")]
+    reason = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "string_pattern_mismatch":
+        reason = _EXPECTED[str(entry[0])]
+    return f"{_line(path, text, *entry)}: {'.'.join(map(str, entry))[:100]}: {reason}"
+
+
+def _check_storage(url: str, folder: Path, path: Path, text: str) -> None:
+    """Raise ConfigError if the URL of a data base is not one, or has a password."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise ConfigError(f"{_line(path, text, 'storage')}: {url} is not a URL: {error}. Correct it.") from None
+    if parts.password is not None or "password" in parse_qs(parts.query):
         raise ConfigError(
             f"{_line(path, text, 'storage')}: the URL has a password, which would be stored in {folder}. "
             "Remove it, and put it into ~/.pgpass or the environment variable PGPASSWORD."
         )
-    return plan
 
 
-def _check_search(plan: Plan, path: Path, text: str) -> None:
+def _check_search(plan: Plan, file: _File, path: Path, text: str) -> None:
     """Raise ConfigError, with the line, if the search of a study cannot be done."""
     if (search := plan.search) is None:
         return
@@ -258,54 +288,88 @@ def _check_search(plan: Plan, path: Path, text: str) -> None:
         )
     if search.prune and (len(plan.seeds) < 2 or plan.metric != "valid.full.ndcg@10"):
         raise ConfigError(
-            f"{_line(path, text, 'prune')}: `prune` stops a run that is worse by more than the noise between "
-            "seeds, by its validation NDCG@10. Name at least two seeds, and leave out `metric`."
+            f"{_line(path, text, 'search', 'prune')}: `prune` stops a run that is worse by more than the noise "
+            "between seeds, by its validation NDCG@10. Name at least two seeds, and leave out `metric`."
         )
+    own = set(file.grid).union(*file.cells.values())
     for name, values in search.space.items():
+        where = _line(path, text, "search", "space", name)
+        if name in own:
+            raise ConfigError(
+                f"{where}: {name} has values in [grid] or [cells] too, which the search would replace. Name it in "
+                "one place."
+            )
+        if name in KEEP_WEIGHTS:
+            raise ConfigError(f"{where}: {name} does not change the weights. Remove it from the space.")
         for value in (values.low, values.high) if isinstance(values, Range) else values:
             try:
-                _changed(plan.jobs[0].config, {name: value}, path, text)
+                _changed(plan.jobs[0].config, {("search", "space"): {name: value}}, path, text)
             except ConfigError as error:
                 # What depends on a second setting is left to the draws of whole points below.
-                if re.search(
-                    rf"`{name}` must be |'{name}' is not |given: {name} must |`{name}` is not a set", str(error)
-                ):
+                alone = (
+                    rf"`{name}` (must be|is not a set)|'{name}' is not |: (\w+\.)?{name}(:| must )|unknown {name} "
+                )
+                if re.search(alone, str(error)):
                     raise
     for cell in dict.fromkeys(job.cell for job in plan.jobs):
         try:
             search.propose(plan.base(cell), [], seed=0)
         except ConfigError as error:
-            raise ConfigError(f"{_line(path, text, 'search.space')}: {error}") from None
+            raise ConfigError(f"{_line(path, text, 'search', 'space')}: {error}") from None
+        points = itertools.islice(search.points(plan.base(cell)), search.trials)
+        if search.is_small() and (count := len(list(points))) < search.trials:
+            raise ConfigError(
+                f"{_line(path, text, 'search', 'trials')}: trials is {search.trials}, but the space has only "
+                f"{count} point{'s' * (count != 1)} beside the settings of {cell}. Use trials = {count}, or a "
+                "larger space."
+            )
 
 
-def _changed(base: RunConfig, settings: dict[str, Any], path: Path, text: str) -> RunConfig:
-    """Return the settings with changes. Raises: ConfigError naming the line of the first setting that is wrong."""
+def _changed(base: RunConfig, tables: dict[tuple[str, ...], dict[str, Any]], path: Path, text: str) -> RunConfig:
+    """Return the settings with changes, by the table of the file that has them; a later table overrides.
+
+    Raises: ConfigError naming the line of the first setting that is wrong.
+    """
+    settings = {name: value for table in tables.values() for name, value in table.items()}
+    home = {name: entry for entry, table in tables.items() for name in table}
     if own := {"seed", "dataset"} & settings.keys():
+        name = min(own)
         raise ConfigError(
-            f"{_line(path, text, min(own))}: `{min(own)}` is not a setting of a single run here. Use "
-            f"{'seeds' if own == {'seed'} else 'dataset'} at the top of the file."
+            f"{_line(path, text, *home[name], name)}: `{name}` is not a setting of a single run here. Use "
+            f"{'seeds' if name == 'seed' else 'dataset'} at the top of the file."
         )
     try:
         return base.replace(**settings)
     except ConfigError as error:
-        wrong = next((name for name in settings if f"{name}" in str(error)), None)
+        wrong = next((name for name in settings if re.search(rf"\b{re.escape(name)}\b", str(error))), None)
         which = ", ".join(f"{name}={value!r}" for name, value in settings.items())
-        where = _line(path, text, wrong) if wrong else str(path)
+        where = _line(path, text, *home[wrong], wrong) if wrong else str(path)
         raise ConfigError(f"{where}: {error} (the settings {which}). Correct the file.") from None
 
 
-def _refuse_twins(jobs: list[Job], path: Path) -> None:
-    """Raise ConfigError if two runs would train the same model, or have the same name."""
+def _check_names(jobs: list[Job], file: _File, path: Path, text: str) -> None:
+    """Raise ConfigError if two runs would train the same model or have the same name, or a name is taken."""
     first: dict[RunConfig, Job] = {}
+    same = {name: getattr(RunConfig().training, name) for name in KEEP_WEIGHTS - {"device", "deterministic"}}
     for job in jobs:
-        if (twin := first.setdefault(job.config, job)) is not job:
+        if (twin := first.setdefault(job.config.replace(**same), job)) is not job:
             raise ConfigError(
-                f"{path}: {twin.name} and {job.name} have the same settings. Remove one, or correct its settings."
+                f"{path}: {twin.name} and {job.name} have the same settings"
+                f"{'' if twin.config == job.config else ', except some that do not change the weights'}. "
+                "Remove one, or correct its settings."
             )
     if len({job.name for job in jobs}) < len(jobs):
         raise ConfigError(
             f"{path}: two cells have the same name with the values of [grid]. Name them differently."
         )
+    cells = {job.cell for job in jobs}
+    for cell in cells:
+        trial = file.search is not None and re.sub(r"_trial-\d+$", "", cell) in cells - {cell}
+        if _OWN_FILES.fullmatch(cell) or trial:
+            raise ConfigError(
+                f"{_line(path, text, 'cells', cell)}: the name {cell} is taken by {'a run' if trial else 'a file'} of "
+                "the study itself. Name the cell differently."
+            )
 
 
 def _name(cell: str, point: dict[str, Any]) -> str:
@@ -317,8 +381,9 @@ def _name(cell: str, point: dict[str, Any]) -> str:
 
 def _line(path: Path, text: str, *entry: Any) -> str:
     """Return "FILE, line N" for the line of the innermost part of an entry that is found; else FILE."""
-    for part in reversed(entry):
-        for number, line in enumerate(text.splitlines(), start=1):
-            if re.match(rf"\s*(\[.*\b)?[\"']?{re.escape(str(part))}\b", line):
-                return f"{path}, line {number}"
-    return str(path)
+    lines, at = text.splitlines(), -1
+    for part in entry:
+        pattern = re.compile(rf"""\s*(\[.*\b|[\w."']*\.)?["']?{re.escape(str(part))}\b""")
+        found = (number for number in range(max(at, 0), len(lines)) if pattern.match(lines[number]))
+        at = next(found, at) if isinstance(part, str) else at
+    return f"{path}, line {at + 1}" if at >= 0 else str(path)

@@ -67,6 +67,17 @@ def test_a_recipe_comes_first_and_settings_override_it(tmp_path: Path) -> None:
         (('dataset = "ml-100k"', 'dataset = "ml-100k"\nmetric = "f1"'), "line 2: metric: "),
         (("[cells.time]", '[cells."a/b"]'), "line 6: cells.a/b"),
         (("[grid]", "[grid"), "not valid TOML"),
+        # The line of the value that is wrong, not the first one with this name.
+        (("num_blocks = [2, 4]", "num_epochs = [1, 0]"), "line 9: `num_epochs` must be at least 1"),
+        (("num_blocks = [2, 4]", 'dataset = ["x"]'), "line 9: `dataset` is not a setting of a single run"),
+        (("time = true", "num_epochs = 0"), "line 7: `num_epochs` must be at least 1"),
+        (("time = true", "save_minutes = 1.0"), "the same settings, except some that do not change the weights"),
+        (("seeds = [3, 4]", 'train_dir = "a\\u0000b"'), "line 2: train_dir: must be a path"),
+        (("seeds = [3, 4]", 'metric = "valid.full.ndcg@7"'), "line 2: metric: must be a metric such as"),
+        (("seeds = [3, 4]", 'storage = "sqlite:///x"'), "line 2: storage: must be a URL such as postgresql://"),
+        (("seeds = [3, 4]", 'storage = "postgresql://h:x/d"'), "line 2: postgresql://h:x/d is not a URL"),
+        (("seeds = [3, 4]", 'storage = "postgresql://h/d?password=p"'), "line 2: the URL has a password"),
+        (('dataset = "ml-100k"', 'dataset = ""'), "line 1: dataset: String should have at least 1"),
     ],
 )
 def test_what_no_run_could_use_is_refused_with_its_line(
@@ -76,6 +87,20 @@ def test_what_no_run_could_use_is_refused_with_its_line(
     with pytest.raises(ConfigError) as error:
         read_plan(path)
     assert told in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["data", "stop", "Threads", "study.json", "journal.log", "worker-0.log"])
+def test_a_cell_cannot_have_the_name_of_a_file_of_the_study(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"line 2: the name {name} is taken by a file of the study"):
+        read_plan(written(tmp_path, f'dataset = "x"\n[cells."{name}"]\n'))
+
+
+def test_a_grid_of_very_many_runs_is_refused_at_once(tmp_path: Path) -> None:
+    many = ", ".join(map(str, range(1, 101)))
+    names = ("maxlen", "num_blocks", "num_heads", "batch_size", "patience", "accumulate")
+    grid = "".join(f"{name} = [{many}]\n" for name in names)
+    with pytest.raises(ConfigError, match="has 2,000,000,000,000 runs, more than 10,000"):
+        read_plan(written(tmp_path, f'dataset = "x"\nseeds = [0, 1]\n[grid]\n{grid}'))
 
 
 def test_a_study_that_has_begun_says_what_differs(tmp_path: Path) -> None:
