@@ -40,22 +40,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sasrec.config.recipe import METRIC_NAME
 from sasrec.config.settings import KEEP_WEIGHTS, RunConfig
 from sasrec.config.toml_file import tables_of
+from sasrec.data.manifest import MANIFEST
 from sasrec.errors import ConfigError
 from sasrec.files import write_whole
+from sasrec.studies.lines import line_of, wrong_entry
 from sasrec.studies.search import Range, Search
-from sasrec.untrusted import json_of
+from sasrec.untrusted import in_words, json_of
 
 _KEPT = "study.json"
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _MOST_RUNS = 10_000
+DATA = "data"
+"""The folder of the data in the folder of a study."""
 # The files and folders of a study beside its cells.
 _OWN_FILES = re.compile(r"(?i)data|stop|threads|study\.json|journal\.log.*|worker-\d+\.log")
-_EXPECTED = {
-    "metric": "must be a metric such as valid.full.ndcg@10",
-    "storage": "must be a URL such as postgresql://HOST/DATABASE",
-    "cells": "a name has at most 64 letters, digits, dots, hyphens and underscores, and begins with a letter or digit",
-    "train_dir": "must be a path, without a null character",
-}
 
 
 class _File(BaseModel):
@@ -71,6 +69,26 @@ class _File(BaseModel):
     cells: dict[Annotated[str, Field(pattern=_NAME)], dict[str, Any]] = {}
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     search: Search | None = None
+
+
+class _KeptJob(BaseModel):
+    model_config = ConfigDict(strict=True)
+    cell: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    settings: dict[str, Any]
+
+
+class _Kept(BaseModel):
+    """The file study.json."""
+
+    model_config = ConfigDict(strict=True)
+    id: str
+    dataset: str
+    metric: Annotated[str, Field(pattern=METRIC_NAME)]
+    hours: Annotated[float, Field(gt=0)] | None
+    storage: Annotated[str, Field(pattern=r"^postgresql://")] | None
+    search: Search | None
+    jobs: Annotated[list[_KeptJob], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -127,14 +145,18 @@ class Plan:
 
         `add`: there may be more runs than before, and more trials.
 
-        Raises: ConfigError if a run has changed since the study began, naming what differs. Remedy: undo the
+        Raises: ConfigError if a run has changed since the data was prepared, naming what differs. Remedy: undo the
         change, name another `train_dir`, or use `add` for new runs.
         """
         plan = dataclasses.replace(self, id=uuid.uuid4().hex[:12])
         if self.has_begun():
             before = kept_plan(self.folder)
-            self.refuse_changed(before, add=add)
-            plan = dataclasses.replace(self, id=before.id)
+            try:
+                self.refuse_changed(before, add=add)
+                plan = dataclasses.replace(self, id=before.id)
+            except ConfigError:
+                if (self.folder / DATA / MANIFEST).exists():
+                    raise  # else nothing was trained: this plan replaces the other one
         content = {
             "id": plan.id,
             "dataset": self.dataset,
@@ -184,29 +206,24 @@ class Plan:
 def kept_plan(folder: Path) -> Plan:
     """Return the plan of a study that has begun, from its folder.
 
-    Raises: ConfigError if the folder has no study, or a damaged one. Remedy: name the TOML file of the study.
+    Raises: ConfigError if the folder has no study, or a damaged one. Remedy: as the message says.
     """
     try:
-        content = json_of(folder / _KEPT)
-        jobs = [
-            Job(str(each["cell"]), int(each["seed"]), RunConfig().replace(**each["settings"]))
-            for each in content["jobs"]
-        ]
-        search = content["search"] and Search.model_validate(content["search"])
-        return Plan(
-            folder,
-            str(content["dataset"]),
-            str(content["metric"]),
-            tuple(jobs),
-            search,
-            content["hours"],
-            content["storage"],
-            str(content["id"]),
-        )
+        content = _Kept.model_validate(json_of(folder / _KEPT))
+        jobs = tuple(Job(each.cell, each.seed, RunConfig().replace(**each.settings)) for each in content.jobs)
     except FileNotFoundError:
         raise ConfigError(f"{folder} is not a study. Name the TOML file of a study, or its folder.") from None
-    except (OSError, ValueError, TypeError, LookupError, ConfigError) as error:
-        raise ConfigError(f"{folder / _KEPT} is damaged ({error}). Name the TOML file of the study.") from None
+    except (OSError, ValueError, ConfigError) as error:
+        reason = (
+            in_words(error) if isinstance(error, ValueError) else str(error).partition(". The settings are")[0]
+        )
+        raise ConfigError(
+            f"{folder / _KEPT} is damaged, or of another version of sasrec ({reason}). Remove this file, and run "
+            "the TOML file of the study again: finished runs are not trained again."
+        ) from None
+    return Plan(
+        folder, content.dataset, content.metric, jobs, content.search, content.hours, content.storage, content.id
+    )
 
 
 def _flat(config: RunConfig) -> dict[str, Any]:
@@ -230,11 +247,11 @@ def read_plan(path: str | Path) -> Plan:
     try:
         file = _File.model_validate(tables)
     except ValidationError as error:
-        raise ConfigError(f"{_wrong_entry(path, text, error)}. Correct this line.") from None
+        raise ConfigError(f"{wrong_entry(path, text, error)}. Correct this line.") from None
     base = RunConfig.load(file.recipe) if file.recipe else RunConfig()
     base = _changed(base, {("settings",): file.settings}, path, text).replace(dataset=file.dataset)
     if len(set(file.seeds)) < len(file.seeds):
-        raise ConfigError(f"{_line(path, text, 'seeds')}: a seed occurs twice. Name each seed once.")
+        raise ConfigError(f"{line_of(path, text, 'seeds')}: a seed occurs twice. Name each seed once.")
     count = math.prod(map(len, file.grid.values())) * len(file.seeds) * max(1, len(file.cells))
     if count > _MOST_RUNS:
         raise ConfigError(f"{path} has {count:,} runs, more than {_MOST_RUNS:,}. Use fewer values in [grid].")
@@ -253,26 +270,16 @@ def read_plan(path: str | Path) -> Plan:
     return plan
 
 
-def _wrong_entry(path: Path, text: str, error: ValidationError) -> str:
-    """Return the line and the name of the first entry that is wrong, and what is wrong with it."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    entry = [part for part in first["loc"] if part not in ("[key]", "range", "values")]
-    reason = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "string_pattern_mismatch":
-        reason = _EXPECTED[str(entry[0])]
-    return f"{_line(path, text, *entry)}: {'.'.join(map(str, entry))[:100]}: {reason}"
-
-
 def _check_storage(url: str, folder: Path, path: Path, text: str) -> None:
     """Raise ConfigError if the URL of a data base is not one, or has a password."""
     try:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as error:
-        raise ConfigError(f"{_line(path, text, 'storage')}: {url} is not a URL: {error}. Correct it.") from None
+        raise ConfigError(f"{line_of(path, text, 'storage')}: {url} is not a URL: {error}. Correct it.") from None
     if parts.password is not None or "password" in parse_qs(parts.query):
         raise ConfigError(
-            f"{_line(path, text, 'storage')}: the URL has a password, which would be stored in {folder}. "
+            f"{line_of(path, text, 'storage')}: the URL has a password, which would be stored in {folder}. "
             "Remove it, and put it into ~/.pgpass or the environment variable PGPASSWORD."
         )
 
@@ -283,17 +290,17 @@ def _check_search(plan: Plan, file: _File, path: Path, text: str) -> None:
         return
     if plan.metric.startswith("test."):
         raise ConfigError(
-            f"{_line(path, text, 'metric')}: a search that chooses by {plan.metric} would see the test targets. "
+            f"{line_of(path, text, 'metric')}: a search that chooses by {plan.metric} would see the test targets. "
             'Choose by validation, such as metric = "valid.full.ndcg@10".'
         )
     if search.prune and (len(plan.seeds) < 2 or plan.metric != "valid.full.ndcg@10"):
         raise ConfigError(
-            f"{_line(path, text, 'search', 'prune')}: `prune` stops a run that is worse by more than the noise "
+            f"{line_of(path, text, 'search', 'prune')}: `prune` stops a run that is worse by more than the noise "
             "between seeds, by its validation NDCG@10. Name at least two seeds, and leave out `metric`."
         )
     own = set(file.grid).union(*file.cells.values())
     for name, values in search.space.items():
-        where = _line(path, text, "search", "space", name)
+        where = line_of(path, text, "search", "space", name)
         if name in own:
             raise ConfigError(
                 f"{where}: {name} has values in [grid] or [cells] too, which the search would replace. Name it in "
@@ -315,11 +322,11 @@ def _check_search(plan: Plan, file: _File, path: Path, text: str) -> None:
         try:
             search.propose(plan.base(cell), [], seed=0)
         except ConfigError as error:
-            raise ConfigError(f"{_line(path, text, 'search', 'space')}: {error}") from None
+            raise ConfigError(f"{line_of(path, text, 'search', 'space')}: {error}") from None
         points = itertools.islice(search.points(plan.base(cell)), search.trials)
         if search.is_small() and (count := len(list(points))) < search.trials:
             raise ConfigError(
-                f"{_line(path, text, 'search', 'trials')}: trials is {search.trials}, but the space has only "
+                f"{line_of(path, text, 'search', 'trials')}: trials is {search.trials}, but the space has only "
                 f"{count} point{'s' * (count != 1)} beside the settings of {cell}. Use trials = {count}, or a "
                 "larger space."
             )
@@ -335,7 +342,7 @@ def _changed(base: RunConfig, tables: dict[tuple[str, ...], dict[str, Any]], pat
     if own := {"seed", "dataset"} & settings.keys():
         name = min(own)
         raise ConfigError(
-            f"{_line(path, text, *home[name], name)}: `{name}` is not a setting of a single run here. Use "
+            f"{line_of(path, text, *home[name], name)}: `{name}` is not a setting of a single run here. Use "
             f"{'seeds' if name == 'seed' else 'dataset'} at the top of the file."
         )
     try:
@@ -343,7 +350,7 @@ def _changed(base: RunConfig, tables: dict[tuple[str, ...], dict[str, Any]], pat
     except ConfigError as error:
         wrong = next((name for name in settings if re.search(rf"\b{re.escape(name)}\b", str(error))), None)
         which = ", ".join(f"{name}={value!r}" for name, value in settings.items())
-        where = _line(path, text, *home[wrong], wrong) if wrong else str(path)
+        where = line_of(path, text, *home[wrong], wrong) if wrong else str(path)
         raise ConfigError(f"{where}: {error} (the settings {which}). Correct the file.") from None
 
 
@@ -366,10 +373,8 @@ def _check_names(jobs: list[Job], file: _File, path: Path, text: str) -> None:
     for cell in cells:
         trial = file.search is not None and re.sub(r"_trial-\d+$", "", cell) in cells - {cell}
         if _OWN_FILES.fullmatch(cell) or trial:
-            raise ConfigError(
-                f"{_line(path, text, 'cells', cell)}: the name {cell} is taken by {'a run' if trial else 'a file'} of "
-                "the study itself. Name the cell differently."
-            )
+            where, what = line_of(path, text, "cells", cell), "a run" if trial else "a file"
+            raise ConfigError(f"{where}: the name {cell} is taken by {what} of the study. Name it differently.")
 
 
 def _name(cell: str, point: dict[str, Any]) -> str:
@@ -377,13 +382,3 @@ def _name(cell: str, point: dict[str, Any]) -> str:
     parts = [cell] if cell else []
     parts += [re.sub(r"[^A-Za-z0-9._-]", "-", f"{name}-{value}") for name, value in point.items()]
     return "_".join(parts) or "default"
-
-
-def _line(path: Path, text: str, *entry: Any) -> str:
-    """Return "FILE, line N" for the line of the innermost part of an entry that is found; else FILE."""
-    lines, at = text.splitlines(), -1
-    for part in entry:
-        pattern = re.compile(rf"""\s*(\[.*\b|[\w."']*\.)?["']?{re.escape(str(part))}\b""")
-        found = (number for number in range(max(at, 0), len(lines)) if pattern.match(lines[number]))
-        at = next(found, at) if isinstance(part, str) else at
-    return f"{path}, line {at + 1}" if at >= 0 else str(path)

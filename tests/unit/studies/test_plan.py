@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -105,7 +106,8 @@ def test_a_grid_of_very_many_runs_is_refused_at_once(tmp_path: Path) -> None:
 
 def test_a_study_that_has_begun_says_what_differs(tmp_path: Path) -> None:
     text = f'train_dir = "{tmp_path / "study"}"\n{ABLATION}'
-    (tmp_path / "study").mkdir()
+    (tmp_path / "study/data").mkdir(parents=True)
+    (tmp_path / "study/data/manifest.json").write_text("{}")
     plan = read_plan(written(tmp_path, text)).keep()
     assert plan.keep() == plan
     assert kept_plan(tmp_path / "study") == plan
@@ -128,8 +130,47 @@ def test_a_damaged_plan_is_named(tmp_path: Path, content: str) -> None:
     with pytest.raises(ConfigError, match="is not a study"):
         kept_plan(tmp_path)
     (tmp_path / "study.json").write_text(content)
-    with pytest.raises(ConfigError, match=r"study.json is damaged .* Name the TOML file"):
+    with pytest.raises(
+        ConfigError, match=r"study.json is damaged, or of another version .* Remove this file, and run"
+    ):
         kept_plan(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [("hours", "8"), ("metric", "valid.full.ndcg@7"), ("storage", "sqlite:///x"), ("jobs", []), ("id", 3)],
+)
+def test_an_edited_plan_is_refused_and_the_remedy_works(
+    tmp_path: Path, entry: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = written(tmp_path, ABLATION)
+    plan = read_plan(path).keep()
+    kept = plan.folder / "study.json"
+    content = json.loads(kept.read_text())
+    kept.write_text(json.dumps(content | {entry: value}))
+    for look in (lambda: kept_plan(plan.folder), lambda: read_plan(path).keep()):
+        with pytest.raises(ConfigError, match=rf"\({entry}.*\)\. Remove this file, and run the TOML file"):
+            look()
+    content["jobs"][0]["cell"] = "../../evil"
+    kept.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"jobs\.0\.cell"):
+        kept_plan(plan.folder)
+    kept.unlink()
+    assert read_plan(path).keep().jobs == plan.jobs
+
+
+def test_a_study_may_change_until_its_data_is_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Else a misspelt name of the data would need another folder.
+    monkeypatch.chdir(tmp_path)
+    wrong = read_plan(written(tmp_path, ABLATION.replace("ml-100k", "ml-100kk"))).keep()
+    plan = read_plan(written(tmp_path, ABLATION)).keep()
+    assert (plan.dataset, kept_plan(plan.folder)) == ("ml-100k", plan)
+    assert plan.id != wrong.id
+    (plan.folder / "data").mkdir()
+    (plan.folder / "data/manifest.json").write_text("{}")
+    with pytest.raises(ConfigError, match="dataset was 'ml-100k' and is 'ml-100kk'"):
+        read_plan(written(tmp_path, ABLATION.replace("ml-100k", "ml-100kk"))).keep()
 
 
 def test_a_study_whose_file_has_changed_is_shown_and_stopped_as_it_began(
