@@ -345,6 +345,12 @@ def _changed(base: RunConfig, tables: dict[tuple[str, ...], dict[str, Any]], pat
             f"{line_of(path, text, *home[name], name)}: `{name}` is not a setting of a single run here. Use "
             f"{'seeds' if name == 'seed' else 'dataset'} at the top of the file."
         )
+    for name in settings:
+        if home[name] != ("settings",) and hasattr(base.data, name):
+            raise ConfigError(
+                f"{line_of(path, text, *home[name], name)}: `{name}` decides the data, which all runs share. Move "
+                "it to [settings]."
+            )
     try:
         return base.replace(**settings)
     except ConfigError as error:

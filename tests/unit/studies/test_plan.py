@@ -78,6 +78,11 @@ def test_a_recipe_comes_first_and_settings_override_it(tmp_path: Path) -> None:
         (("seeds = [3, 4]", 'storage = "sqlite:///x"'), "line 2: storage: must be a URL such as postgresql://"),
         (("seeds = [3, 4]", 'storage = "postgresql://h:x/d"'), "line 2: postgresql://h:x/d is not a URL"),
         (("seeds = [3, 4]", 'storage = "postgresql://h/d?password=p"'), "line 2: the URL has a password"),
+        (
+            ("time = true", "min_user_events = 3"),
+            "line 7: `min_user_events` decides the data, which all runs share",
+        ),
+        (("num_blocks = [2, 4]", "k_core = [0, 5]"), "line 9: `k_core` decides the data, which all runs share"),
         (('dataset = "ml-100k"', 'dataset = ""'), "line 1: dataset: String should have at least 1"),
     ],
 )

@@ -200,7 +200,7 @@ def test_a_study_ends_when_its_hours_are_spent(
     Path("search.toml").write_text("hours = 1e-7\n" + STUDY)
     assert main(["study", "run", "search.toml"]) == 0
     said = capsys.readouterr()
-    assert "hours of the study are spent; 1 runs are not trained" in said.err
+    assert "hours of the study are spent; 4 runs are not trained" in said.err
     assert said.out.count("done") == 1
 
 
