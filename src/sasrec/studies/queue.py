@@ -62,15 +62,23 @@ class Queue:
 
         self._states = optuna.trial.TrialState
         self._create = optuna.trial.create_trial
-        self._study = self._try(
-            lambda: optuna.create_study(
-                storage=self._storage, study_name=plan.id, direction="maximize", load_if_exists=True
-            )
-        )
+        self._study = self._opened()
         if self._missing():  # workers, which open a study at the same moment, find nothing to add
             with alone(self._plan.folder, "adding runs"):
                 for job in self._missing():
                     self._add(job)
+
+    def _opened(self) -> Any:
+        import optuna
+
+        try:  # first, because `create_study` writes, also when the study exists
+            return self._try(lambda: optuna.load_study(storage=self._storage, study_name=self._plan.id))
+        except KeyError:
+            return self._try(
+                lambda: optuna.create_study(
+                    storage=self._storage, study_name=self._plan.id, direction="maximize", load_if_exists=True
+                )
+            )
 
     def entries(self) -> list[Entry]:
         """Return every run of the study, in the order of the queue. A retried run has its newest state."""

@@ -193,10 +193,11 @@ def _worked(plan: Plan, queue: Queue, entry: Entry, data: Path, log: RunLog) -> 
                 raise _CannotWinError
 
     run = plan.folder / entry.run
-    for event in events_of(run):  # of a run that continues
-        with suppress(_CannotWinError):
-            watch(event)
+    ended = RunFolder(run).is_finished()
     try:
+        for event in events_of(run):  # of a run that continues, or was stopped by `watch` before this was recorded
+            with suppress(_CannotWinError) if ended else nullcontext():
+                watch(event)
         value = _trained(plan, entry.job.config, run, data, _quiet(log, watch))
     except _CannotWinError:
         best = max(curve.values())

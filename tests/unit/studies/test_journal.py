@@ -30,6 +30,14 @@ def test_a_last_line_that_was_cut_is_removed_before_the_next_entry(tmp_path: Pat
     assert "worker\n" not in journal.read_text()
 
 
+def test_a_look_writes_nothing(tmp_path: Path) -> None:
+    queue_of(tmp_path)
+    before = {path: path.read_bytes() for path in (tmp_path / "study").rglob("*") if path.is_file()}
+    assert main(["study", "status", str(tmp_path / "study.toml")]) == 0
+    assert main(["study", "status", str(tmp_path / "study")]) == 0
+    assert {path: path.read_bytes() for path in (tmp_path / "study").rglob("*") if path.is_file()} == before
+
+
 @pytest.mark.parametrize("damage", [b"garbage\n", b"3\n", b"\xff\xfe\x00\n", b"{}\n"])
 def test_a_damaged_journal_is_named_with_its_remedy(
     tmp_path: Path, damage: bytes, capsys: pytest.CaptureFixture[str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from sasrec.errors import ConfigError, DataError
 from sasrec.runs.folder import RunFolder
 from sasrec.studies import study
 from sasrec.studies.plan import kept_plan
+from sasrec.studies.queue import Queue
 from tests.synthetic import chain_frame, write_csv
 
 STUDY = """\
@@ -177,6 +179,24 @@ def test_a_run_that_the_plan_does_not_have_does_not_keep_workers(path: Path) -> 
     _, after = study.open_study(path, add=True)
     assert after.is_open()
     assert not before.is_open()
+
+
+def test_a_run_that_was_stopped_but_not_recorded_is_not_trained_further(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A worker is killed after it stopped a run that cannot win, and before it says so in the queue.
+    path.write_text(STUDY.replace("[0, 1]", "[0]").replace("num_epochs = 1", "num_epochs = 3"))
+    _, queue = study.open_study(path)
+    monkeypatch.setattr(Queue, "cannot_win", lambda *_: True)
+    with monkeypatch.context() as killed:
+        killed.setattr(Queue, "pruned", lambda *_: sys.exit(1))
+        with pytest.raises(SystemExit):
+            study.work("study")
+    log = Path("study/default/seed-0/log.jsonl")
+    before = log.read_bytes()
+    assert study.work("study") == 0
+    assert [entry.state for entry in queue.entries()] == ["pruned"]
+    assert log.read_bytes() == before
 
 
 def test_damaged_data_is_prepared_again_where_the_message_says(path: Path) -> None:
