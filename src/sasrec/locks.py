@@ -29,6 +29,10 @@ _held: dict[Path, tuple[int, int]] = {}
 """Folder that this process writes into -> the thread that does, and the inode of its lock."""
 
 
+class _BusyError(FolderError):
+    """Another process writes into the folder now."""
+
+
 @contextlib.contextmanager
 def only_writer(folder: Path, doing: str) -> Iterator[None]:
     """Hold a folder, which is made if it is missing, for one writer. `doing`: what is being done, for the others.
@@ -48,7 +52,7 @@ def only_writer(folder: Path, doing: str) -> Iterator[None]:
         lock = FileLock(place / _LOCK)
         lock.acquire(timeout=0)
     except Timeout:
-        raise FolderError(_busy(folder)) from None
+        raise _BusyError(_busy(folder)) from None
     except NotImplementedError:
         warnings.warn(
             f"the file system of {folder} has no locks, so nothing stops a second writer",
@@ -90,8 +94,8 @@ def alone(folder: Path, doing: str) -> Iterator[None]:
             try:
                 held.enter_context(only_writer(folder, doing))
                 break
-            except FolderError:
-                if time.monotonic() > deadline or not (folder / _LOCK).exists():
+            except _BusyError:
+                if time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)
         yield

@@ -13,7 +13,7 @@ import pytest
 import sasrec
 from sasrec.checkpoint import store
 from sasrec.errors import ConfigError, FolderError
-from sasrec.locks import is_claimed, only_writer, refuse_lost
+from sasrec.locks import alone, is_claimed, only_writer, refuse_lost
 from sasrec.runtime.log import RunLog
 from tests.synthetic import chain_frame, small
 
@@ -115,6 +115,23 @@ def test_a_thread_that_holds_a_folder_may_hold_it_again(tmp_path: Path) -> None:
     with only_writer(tmp_path / "new", "training"), only_writer(tmp_path / "new" / ".", "writing"):
         assert (tmp_path / "new" / ".sasrec.lock").exists()
     assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".sasrec.lock").touch()
+    tried: list[int] = []
+
+    def acquire(*_: object, **__: object) -> None:
+        tried.append(1)
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", acquire)
+    monkeypatch.setattr("sasrec.locks._WAIT", 1.0)
+    with pytest.raises(FolderError, match=r"cannot be written: .*Permission denied"), alone(tmp_path, "testing"):
+        pass
+    assert tried == [1]
 
 
 def test_a_folder_that_was_deleted_or_replaced_is_not_written_into(tmp_path: Path) -> None:

@@ -65,10 +65,6 @@ class Study:
         from sasrec.studies import study
         from sasrec.studies.table_file import table_as
 
-        if self.workers < 0 or self.per_device < 1:
-            raise ConfigError(
-                f"`workers` ({self.workers}) and `per_device` ({self.per_device}) must be at least 1: use 1."
-            )
         if self.watch and self.action != "status":
             raise ConfigError(f"`watch` is only for `sasrec study status`, not for {self.action}. Remove it.")
         if self.output is not None:
@@ -131,6 +127,6 @@ class Study:
                 say(err, f"table written to {self.output}")
         if failed := [row.entry.run for row in rows if row.entry.state == "failed"]:
             raise ConfigError(
-                f"{len(failed)} runs failed, first {failed[0]}. The reasons are above; correct them, then use "
-                "`sasrec study retry`."
+                f"{len(failed)} runs failed, first {failed[0]}. The reasons are above. Correct them, or remove "
+                "the folders of these runs; then use `sasrec study retry`."
             )

@@ -6,12 +6,14 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 from sasrec.errors import ConfigError, FolderError
 from sasrec.locks import alone, is_claimed, only_writer, writer_of
+from sasrec.runs.folder import RunFolder
 from sasrec.studies.plan import Job, Plan
-from sasrec.studies.search import cannot_win
+from sasrec.studies.search import Search, cannot_win
 from sasrec.studies.storage import is_lost, patient, storage_of
 
 # The attributes of a trial of Optuna. POINT marks the trials of a search; they have the parameters of the point.
@@ -60,15 +62,23 @@ class Queue:
 
         self._states = optuna.trial.TrialState
         self._create = optuna.trial.create_trial
-        self._study = self._try(
-            lambda: optuna.create_study(
-                storage=self._storage, study_name=plan.id, direction="maximize", load_if_exists=True
-            )
-        )
+        self._study = self._opened()
         if self._missing():  # workers, which open a study at the same moment, find nothing to add
             with alone(self._plan.folder, "adding runs"):
                 for job in self._missing():
                     self._add(job)
+
+    def _opened(self) -> Any:
+        import optuna
+
+        try:  # first, because `create_study` writes, also when the study exists
+            return self._try(lambda: optuna.load_study(storage=self._storage, study_name=self._plan.id))
+        except KeyError:
+            return self._try(
+                lambda: optuna.create_study(
+                    storage=self._storage, study_name=self._plan.id, direction="maximize", load_if_exists=True
+                )
+            )
 
     def entries(self) -> list[Entry]:
         """Return every run of the study, in the order of the queue. A retried run has its newest state."""
@@ -79,8 +89,15 @@ class Queue:
         return list(newest.values())
 
     def is_open(self) -> bool:
-        """Whether a run is queued or running."""
-        return any(entry.state in ("queued", "running") for entry in self.entries())
+        """Whether a run is running, or another one will begin."""
+        return self.lacks_runs() and (
+            not self.spent() or any(entry.state == "running" and entry.job for entry in self.entries())
+        )
+
+    def lacks_runs(self) -> bool:
+        """Whether a run is queued or running, or the search needs another one, even if the hours are spent."""
+        waits = any(entry.state in ("queued", "running") and entry.job for entry in self.entries())
+        return waits or self._next() is not None
 
     @contextmanager
     def claim(self) -> Iterator[Entry | None]:
@@ -147,8 +164,9 @@ class Queue:
         return cannot_win(curve, finished, by_seed)
 
     def retry(self) -> list[str]:
-        """Queue the failed runs again; return their names."""
-        again = [entry for entry in self.entries() if entry.state == "failed" and entry.job is not None]
+        """Queue the failed runs again, and those whose results are gone; return their names."""
+        lost = {entry.run for entry in self.entries() if entry.state == "done" and self._is_gone(entry)}
+        again = [entry for entry in self.entries() if entry.job and (entry.state == "failed" or entry.run in lost)]
         for entry in again:
             trial = next(trial for trial in self._trials() if trial._trial_id == entry.trial)
             attributes = {name: value for name, value in trial.user_attrs.items() if name != _REASON}
@@ -175,6 +193,9 @@ class Queue:
             and trial.user_attrs[_SEED] == self._plan.seeds[0]
         ]
 
+    def _is_gone(self, entry: Entry) -> bool:
+        return not RunFolder(self._plan.folder / entry.run).metrics_file.exists()
+
     def _takes(self) -> tuple[State, ...]:
         return ("running",) if self.spent() else ("queued", "running")
 
@@ -200,34 +221,41 @@ class Queue:
 
         `known`: how many runs the caller has seen. If another worker has added some since, nothing is added.
         """
-        search, seeds = self._plan.search, self._plan.seeds
-        if search is None or self.spent():
+        if self._plan.search is None or self.spent():
             return False
         with alone(self._plan.folder, "adding runs"):
             if len(self.entries()) > known:
                 return True
-            for cell in dict.fromkeys(job.cell for job in self._plan.jobs):
-                tried = self.searched(cell)
-                number = len({trial.user_attrs[_RUN] for trial in tried})
-                if number < search.trials:
-                    names, base = f"{cell}_trial-{number}", self._plan.base(cell)
-                    point, distributions = search.propose(
-                        base, _as_seen(tried, self._states, self._create), number
-                    )
-                    self._add(Job(names, seeds[0], base), cell, point, distributions)
-                    return True
-                if any(trial.state in (self._states.WAITING, self._states.RUNNING) for trial in tried):
-                    continue
-                named = {entry.run for entry in self.entries()}
-                for entry in self.best(cell, search.confirm):
-                    assert entry.job is not None
-                    trial = next(each for each in tried if each._trial_id == entry.trial)
-                    for seed in seeds[1:]:
-                        job = dataclasses.replace(entry.job, seed=seed)
-                        if job.name not in named:
-                            self._add(job, cell, dict(trial.params), dict(trial.distributions))
-                            return True
-        return False
+            add = self._next()
+            if add is not None:
+                add()
+            return add is not None
+
+    def _next(self) -> Callable[[], None] | None:
+        """Return what adds the next run of the search, or of its confirmation; None if none is needed now."""
+        search, seeds = self._plan.search, self._plan.seeds
+        for cell in dict.fromkeys(job.cell for job in self._plan.jobs) if search is not None else ():
+            assert search is not None
+            tried = self.searched(cell)
+            number = len({trial.user_attrs[_RUN] for trial in tried})
+            if number < search.trials:
+                return partial(self._add_point, search, cell, tried, number)
+            if any(trial.state in (self._states.WAITING, self._states.RUNNING) for trial in tried):
+                continue
+            named = {entry.run for entry in self.entries()}
+            for entry in self.best(cell, search.confirm):
+                assert entry.job is not None
+                trial = next(each for each in tried if each._trial_id == entry.trial)
+                for seed in seeds[1:]:
+                    job = dataclasses.replace(entry.job, seed=seed)
+                    if job.name not in named:
+                        return partial(self._add, job, cell, dict(trial.params), dict(trial.distributions))
+        return None
+
+    def _add_point(self, search: Search, cell: str, tried: list[Any], number: int) -> None:
+        base = self._plan.base(cell)
+        point, distributions = search.propose(base, _as_seen(tried, self._states, self._create), number)
+        self._add(Job(f"{cell}_trial-{number}", self._plan.seeds[0], base), cell, point, distributions)
 
     def _missing(self) -> list[Job]:
         """Return the jobs of the plan that the queue does not have yet."""

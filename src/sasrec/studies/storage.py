@@ -32,12 +32,13 @@ def storage_of(folder: Path, url: str | None) -> Any:
     try:
         import optuna
         from optuna.storages import JournalStorage, RDBStorage
-        from optuna.storages.journal import JournalFileBackend
+
+        from sasrec.studies.journal import Journal
     except ImportError:
         raise ConfigError('studies need Optuna. Install it: pip install "sasrec[studies]"') from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # it would name every point on stderr
     if url is None:
-        return JournalStorage(JournalFileBackend(str(folder / _JOURNAL)))
+        return JournalStorage(Journal(folder / _JOURNAL))
     try:
         from sqlalchemy.pool import NullPool  # a connection that rests for an hour of training is cut somewhere
 

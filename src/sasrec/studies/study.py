@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 import signal
@@ -9,15 +10,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sasrec.config.settings import KEEP_WEIGHTS, DataConfig, RunConfig
 from sasrec.data.dataset import open_dataset
 from sasrec.data.manifest import MANIFEST
-from sasrec.errors import ConfigError, FolderError, SasrecError, TrainingError
+from sasrec.errors import ConfigError, DataError, FolderError, SasrecError, TrainingError
 from sasrec.locks import alone, is_claimed, writer_of
 from sasrec.runs.folder import RunFolder, metric_of
 from sasrec.runtime.log import RunLog, events_of
@@ -25,11 +27,11 @@ from sasrec.runtime.signals import deferred_interrupt, pending
 from sasrec.sources.resolve import resolve
 from sasrec.studies.compare import compare
 from sasrec.studies.devices import devices_here, held_device
-from sasrec.studies.plan import Job, Plan, kept_plan, read_plan
+from sasrec.studies.plan import DATA, Job, Plan, kept_plan, read_plan
 from sasrec.studies.queue import Entry, Queue
 from sasrec.studies.scored import Comparison
 
-_DATA, _STOP = "data", "stop"
+_STOP = "stop"
 _LOOK = 2.0  # seconds between two looks at the queue
 
 
@@ -51,24 +53,26 @@ class Row:
     """Seconds until all epochs are done, at the speed so far; None before the first."""
 
 
-def open_study(path: str | Path, *, add: bool = False, log: RunLog | None = None) -> tuple[Plan, Queue]:
+def open_study(
+    path: str | Path, *, add: bool = False, starts: bool = False, log: RunLog | None = None
+) -> tuple[Plan, Queue]:
     """Open a study by its TOML file, or by its folder once it has begun.
 
-    `add`: the file may have more runs than when the study began.
+    `add`: the file may have more runs than when the study began. `starts`: forget an earlier `stop`.
 
     `log`: says when the data base of the queue does not answer.
 
     Raises: ConfigError if the file is wrong or has changed. Remedy: as the message says.
     """
-    path = Path(path)
-    if path.is_dir():
-        plan = kept_plan(path)
-    else:
-        plan = read_plan(path)
-        if not is_claimed(plan.folder):
-            raise FolderError(f"{plan.folder} has files and is not a study. Name a new folder as `train_dir`.")
-        plan.folder.mkdir(parents=True, exist_ok=True)
-        plan = plan.keep(add=add)
+    path = _path_of(path)
+    plan = kept_plan(path) if path.is_dir() else read_plan(path)
+    if not plan.has_begun() and not is_claimed(plan.folder):
+        raise FolderError(f"{plan.folder} has files and is not a study. Name a new folder as `train_dir`.")
+    with alone(plan.folder, "opening the study") if not path.is_dir() else nullcontext():
+        if starts:  # before others can see the study, so that no later `stop` is forgotten
+            (plan.folder / _STOP).unlink(missing_ok=True)
+        if not path.is_dir():
+            plan = plan.keep(add=add)
     return plan, Queue(plan, (log or RunLog(None)).say)
 
 
@@ -79,7 +83,7 @@ def begun_study(path: str | Path, *, log: RunLog | None = None) -> tuple[Plan, Q
 
     Raises: ConfigError if the study has not begun, or its file is wrong. Remedy: as the message says.
     """
-    path, log = Path(path), log or RunLog(None)
+    path, log = _path_of(path), log or RunLog(None)
     if path.is_dir():
         plan = kept_plan(path)
     else:
@@ -92,6 +96,12 @@ def begun_study(path: str | Path, *, log: RunLog | None = None) -> tuple[Plan, Q
         except ConfigError:
             log.say(f"note: {path} has changed since the study began; this is the study as it began")
     return plan, Queue(plan, log.say)
+
+
+def _path_of(path: Any) -> Path:
+    if not isinstance(path, str | Path) or not str(path):
+        raise ConfigError(f"a study is named by the path of its TOML file or of its folder, not by {path!r}.")
+    return Path(path)
 
 
 def run_study(
@@ -114,9 +124,9 @@ def run_study(
     if the workers ended before the study. KeyboardInterrupt after Ctrl-C, once the workers have ended.
     """
     log = log or RunLog(None)
-    plan, queue = open_study(path, add=add, log=log)
-    workers = workers or max(1, len(devices_here()) * per_device)
-    (plan.folder / _STOP).unlink(missing_ok=True)
+    _refuse_less_than_one(workers=1 if workers is None else workers, per_device=per_device)
+    plan, queue = open_study(path, add=add, starts=True, log=log)
+    workers = max(1, len(devices_here()) * per_device) if workers is None else workers
     _data(plan, log)
     threads = _threads(plan.folder, workers)
     if todo := plan.runs - sum(entry.state in ("done", "pruned") for entry in queue.entries()):
@@ -125,14 +135,16 @@ def run_study(
     started = [_start_worker(plan.folder, threads, per_device, number) for number in range(workers)]
     with deferred_interrupt(second_quits=True):
         _watch(queue, plan, started, log)
-    left = [entry.run for entry in queue.entries() if entry.state in ("queued", "running")]
-    if left and queue.spent():
-        log.say(f"note: the {plan.hours:g} hours of the study are spent; {len(left)} runs are not trained")
-    elif left and not (plan.folder / _STOP).exists():
-        raise TrainingError(
-            f"the workers ended before {', '.join(left[:3])}{' and others' if len(left) > 3 else ''}. See "
-            f"{plan.folder}/worker-0.log, then run the study again."
-        )
+    if queue.lacks_runs():
+        ended = [entry.state for entry in queue.entries() if entry.state not in ("queued", "running")]
+        if queue.spent():
+            left = plan.runs - len(ended)
+            log.say(f"note: the {plan.hours:g} hours of the study are spent; {left} runs are not trained")
+        elif not (plan.folder / _STOP).exists():
+            raise TrainingError(
+                f"the workers ended before the study, after {len(ended)} of {plan.runs} runs. See "
+                f"{plan.folder}/worker-0.log, then run the study again."
+            )
     return rows(plan, queue)
 
 
@@ -145,11 +157,14 @@ def work(folder: str | Path, *, per_device: int = 1, log: RunLog | None = None) 
     saved.
     """
     log = log or RunLog(None)
+    _refuse_less_than_one(per_device=per_device)
     plan, queue = open_study(folder, log=log)
+    if (plan.folder / _STOP).exists():
+        log.say(f"note: the study was stopped. Continue it with `sasrec study run {plan.folder}`")
+        return 0
     data, finished, waits = _data(plan, log), 0, False
-    _stop_when_asked(plan.folder / _STOP)
     devices = [] if plan.jobs[0].config.training.device == "cpu" else devices_here()
-    with held_device(devices, per_device, log.say):
+    with _stopped_by(plan.folder / _STOP), held_device(devices, per_device, log.say):
         while not (plan.folder / _STOP).exists():
             with queue.claim() as entry:
                 if entry is not None:
@@ -164,6 +179,12 @@ def work(folder: str | Path, *, per_device: int = 1, log: RunLog | None = None) 
     return finished
 
 
+def _refuse_less_than_one(**counts: int) -> None:
+    for name, value in counts.items():
+        if type(value) is not int or value < 1:
+            raise ConfigError(f"`{name}` must be a whole number from 1, not {value!r}. Use 1.")
+
+
 def _worked(plan: Plan, queue: Queue, entry: Entry, data: Path, log: RunLog) -> bool:
     """Train a run that was claimed, and record how it ended; return whether it is done."""
     assert entry.job is not None
@@ -176,10 +197,11 @@ def _worked(plan: Plan, queue: Queue, entry: Entry, data: Path, log: RunLog) -> 
                 raise _CannotWinError
 
     run = plan.folder / entry.run
-    for event in events_of(run):  # of a run that continues
-        with suppress(_CannotWinError):
-            watch(event)
+    ended = RunFolder(run).is_finished()
     try:
+        for event in events_of(run):  # of a run that continues, or was stopped by `watch` before this was recorded
+            with suppress(_CannotWinError) if ended else nullcontext():
+                watch(event)
         value = _trained(plan, entry.job.config, run, data, _quiet(log, watch))
     except _CannotWinError:
         best = max(curve.values())
@@ -223,7 +245,7 @@ def rows(plan: Plan, queue: Queue) -> list[Row]:
 
 
 def compared(path: str | Path, **options: Any) -> Comparison | None:
-    """Compare the cells of a study with its first cell, by the runs that are done; None if only one has any.
+    """Compare the cells of a study with its first one, by the runs that are done; None if only one has any.
 
     Of a search, the best points are compared, and not those that were only tried.
 
@@ -239,8 +261,12 @@ def compared(path: str | Path, **options: Any) -> Comparison | None:
         for entry in queue.entries()
         if entry.state == "done" and entry.job is not None and entry.job.cell in cells
     }
-    metric = plan.metric.rpartition(".")[2]
-    return compare(list(done), metric=metric, labels=done, **options) if len(done) > 1 else None
+    if lost := [run for run in done if not RunFolder(run).metrics_file.exists()]:
+        raise ConfigError(
+            f"the results of {', '.join(lost[:3])} are gone. Train again: `sasrec study retry {path}`."
+        )
+    options = {"metric": plan.metric.rpartition(".")[2]} | options
+    return compare(list(done), labels=done, **options) if len(set(done.values())) > 1 else None
 
 
 def _row(folder: Path, entry: Entry, job: Job) -> Row:
@@ -257,15 +283,23 @@ def _row(folder: Path, entry: Entry, job: Job) -> Row:
     return Row(entry, writer_of(run), epoch, epochs, newest, max(scores, default=None), rate, left)
 
 
-def _trained(plan: Plan, config: Any, folder: Path, data: Path, log: RunLog) -> float:
+def _trained(plan: Plan, config: RunConfig, folder: Path, data: Path, log: RunLog) -> float:
     """Train a run, or continue it, and return the metric of the study."""
     from sasrec.runs.train import resume, train  # here, since the status of a study needs no PyTorch
 
     run = RunFolder(folder)
     if not run.can_resume():
-        train(str(data), folder, recipe=config, log=log)
-    elif not run.is_finished():
-        resume(folder, log=log)
+        # The settings of the data were used when it was prepared.
+        train(str(data), folder, recipe=dataclasses.replace(config, data=DataConfig()), log=log)
+    else:
+        own = dataclasses.replace(run.config(), data=config.data).differences(config)
+        if other := [f"{name}={value!r}" for name, (value, _) in own.items() if name not in KEEP_WEIGHTS]:
+            raise ConfigError(
+                f"{folder} has a run with other settings ({', '.join(other)}). Remove this folder, then use "
+                "`sasrec study retry`."
+            )
+        if not run.is_finished():
+            resume(folder, log=log)
     return metric_of(run.metrics(), plan.metric)
 
 
@@ -277,14 +311,17 @@ def _quiet(log: RunLog, watch: Callable[[dict[str, Any]], None]) -> RunLog:
 
 def _data(plan: Plan, log: RunLog) -> Path:
     """Prepare the data of a study in its folder, once; return that folder."""
-    folder = plan.folder / _DATA
+    folder = plan.folder / DATA
     if not (folder / MANIFEST).exists():
         log.say(f"preparing {plan.dataset}")
         data, _ = resolve(plan.dataset, plan.jobs[0].config.data, say=log.say)
         with alone(folder, "preparing the data"):  # another worker may be doing the same
             if not (folder / MANIFEST).exists():
                 data.save(folder)
-    open_dataset(folder)  # refuse damaged data before anything is trained
+    try:
+        open_dataset(folder)  # refuse damaged data before anything is trained
+    except DataError as error:
+        raise DataError(f"{error} To do so, remove {folder}, and run the study again.") from None
     return folder
 
 
@@ -331,18 +368,25 @@ def _watch(queue: Queue, plan: Plan, workers: list[subprocess.Popen[bytes]], log
                 if entry.value is not None:
                     metric = plan.metric if entry.state == "done" else "stopped, because it cannot win; validation"
                     result = f"{metric} {entry.value:.4f}"
-                log.say(f"[{len(said)} of {plan.runs}] {entry.run}: {result}")
+                log.say(f"[{len(said)} of {max(plan.runs, len(entries))}] {entry.run}: {result}")
         if not alive:
             return
         time.sleep(_LOOK)
 
 
-def _stop_when_asked(file: Path) -> None:
-    """From now on, raise SIGTERM in this process when the file appears: the run is saved after its step."""
+@contextmanager
+def _stopped_by(file: Path) -> Iterator[None]:
+    """Raise SIGTERM in this process when the file appears during the block: the run is saved after its step."""
+    file, ended = file.absolute(), threading.Event()
 
     def look() -> None:
-        while not file.exists():
-            time.sleep(_LOOK)
-        os.kill(os.getpid(), signal.SIGTERM)
+        while not ended.wait(_LOOK):
+            if file.exists():
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
 
     threading.Thread(target=look, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,22 @@ def test_a_recipe_comes_first_and_settings_override_it(tmp_path: Path) -> None:
         (('dataset = "ml-100k"', 'dataset = "ml-100k"\nmetric = "f1"'), "line 2: metric: "),
         (("[cells.time]", '[cells."a/b"]'), "line 6: cells.a/b"),
         (("[grid]", "[grid"), "not valid TOML"),
+        # The line of the value that is wrong, not the first one with this name.
+        (("num_blocks = [2, 4]", "num_epochs = [1, 0]"), "line 9: `num_epochs` must be at least 1"),
+        (("num_blocks = [2, 4]", 'dataset = ["x"]'), "line 9: `dataset` is not a setting of a single run"),
+        (("time = true", "num_epochs = 0"), "line 7: `num_epochs` must be at least 1"),
+        (("time = true", "save_minutes = 1.0"), "the same settings, except some that do not change the weights"),
+        (("seeds = [3, 4]", 'train_dir = "a\\u0000b"'), "line 2: train_dir: must be a path"),
+        (("seeds = [3, 4]", 'metric = "valid.full.ndcg@7"'), "line 2: metric: must be a metric such as"),
+        (("seeds = [3, 4]", 'storage = "sqlite:///x"'), "line 2: storage: must be a URL such as postgresql://"),
+        (("seeds = [3, 4]", 'storage = "postgresql://h:x/d"'), "line 2: postgresql://h:x/d is not a URL"),
+        (("seeds = [3, 4]", 'storage = "postgresql://h/d?password=p"'), "line 2: the URL has a password"),
+        (
+            ("time = true", "min_user_events = 3"),
+            "line 7: `min_user_events` decides the data, which all runs share",
+        ),
+        (("num_blocks = [2, 4]", "k_core = [0, 5]"), "line 9: `k_core` decides the data, which all runs share"),
+        (('dataset = "ml-100k"', 'dataset = ""'), "line 1: dataset: String should have at least 1"),
     ],
 )
 def test_what_no_run_could_use_is_refused_with_its_line(
@@ -81,9 +98,24 @@ def test_what_no_run_could_use_is_refused_with_its_line(
     assert told in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["data", "stop", "Threads", "study.json", "journal.log", "worker-0.log"])
+def test_a_cell_cannot_have_the_name_of_a_file_of_the_study(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"line 2: the name {name} is taken by a file of the study"):
+        read_plan(written(tmp_path, f'dataset = "x"\n[cells."{name}"]\n'))
+
+
+def test_a_grid_of_very_many_runs_is_refused_at_once(tmp_path: Path) -> None:
+    many = ", ".join(map(str, range(1, 101)))
+    names = ("maxlen", "num_blocks", "num_heads", "batch_size", "patience", "accumulate")
+    grid = "".join(f"{name} = [{many}]\n" for name in names)
+    with pytest.raises(ConfigError, match="has 2,000,000,000,000 runs, more than 10,000"):
+        read_plan(written(tmp_path, f'dataset = "x"\nseeds = [0, 1]\n[grid]\n{grid}'))
+
+
 def test_a_study_that_has_begun_says_what_differs(tmp_path: Path) -> None:
     text = f'train_dir = "{tmp_path / "study"}"\n{ABLATION}'
-    (tmp_path / "study").mkdir()
+    (tmp_path / "study/data").mkdir(parents=True)
+    (tmp_path / "study/data/manifest.json").write_text("{}")
     plan = read_plan(written(tmp_path, text)).keep()
     assert plan.keep() == plan
     assert kept_plan(tmp_path / "study") == plan
@@ -106,8 +138,47 @@ def test_a_damaged_plan_is_named(tmp_path: Path, content: str) -> None:
     with pytest.raises(ConfigError, match="is not a study"):
         kept_plan(tmp_path)
     (tmp_path / "study.json").write_text(content)
-    with pytest.raises(ConfigError, match=r"study.json is damaged .* Name the TOML file"):
+    with pytest.raises(
+        ConfigError, match=r"study.json is damaged, or of another version .* Remove this file, and run"
+    ):
         kept_plan(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [("hours", "8"), ("metric", "valid.full.ndcg@7"), ("storage", "sqlite:///x"), ("jobs", []), ("id", 3)],
+)
+def test_an_edited_plan_is_refused_and_the_remedy_works(
+    tmp_path: Path, entry: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = written(tmp_path, ABLATION)
+    plan = read_plan(path).keep()
+    kept = plan.folder / "study.json"
+    content = json.loads(kept.read_text())
+    kept.write_text(json.dumps(content | {entry: value}))
+    for look in (lambda: kept_plan(plan.folder), lambda: read_plan(path).keep()):
+        with pytest.raises(ConfigError, match=rf"\({entry}.*\)\. Remove this file, and run the TOML file"):
+            look()
+    content["jobs"][0]["cell"] = "../../evil"
+    kept.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"jobs\.0\.cell"):
+        kept_plan(plan.folder)
+    kept.unlink()
+    assert read_plan(path).keep().jobs == plan.jobs
+
+
+def test_a_study_may_change_until_its_data_is_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Else a misspelt name of the data would need another folder.
+    monkeypatch.chdir(tmp_path)
+    wrong = read_plan(written(tmp_path, ABLATION.replace("ml-100k", "ml-100kk"))).keep()
+    plan = read_plan(written(tmp_path, ABLATION)).keep()
+    assert (plan.dataset, kept_plan(plan.folder)) == ("ml-100k", plan)
+    assert plan.id != wrong.id
+    (plan.folder / "data").mkdir()
+    (plan.folder / "data/manifest.json").write_text("{}")
+    with pytest.raises(ConfigError, match="dataset was 'ml-100k' and is 'ml-100kk'"):
+        read_plan(written(tmp_path, ABLATION.replace("ml-100k", "ml-100kk"))).keep()
 
 
 def test_a_study_whose_file_has_changed_is_shown_and_stopped_as_it_began(

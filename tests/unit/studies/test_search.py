@@ -66,6 +66,21 @@ def test_points_lie_in_the_space_can_be_trained_and_come_again() -> None:
     assert [trial.params for trial in tried(search, base, 20)] == [trial.params for trial in trials]
 
 
+def test_no_point_is_tried_twice_and_none_is_the_settings_themselves() -> None:
+    # Equal settings with the same seed give the same run, which cannot be compared with itself.
+    space = {"num_blocks": {"low": 1, "high": 4}, "num_heads": [1, 2, 3]}
+    base = RunConfig().replace(hidden_units=8, num_blocks=2, num_heads=1)
+    search = Search.model_validate({"trials": 7, "space": space})
+    found: list[Any] = []
+    for number in range(7):
+        point, distributions = search.propose(base, found, number)
+        found.append(optuna.trial.create_trial(params=point, distributions=distributions, value=number / 10))
+    points = {(trial.params["num_blocks"], trial.params["num_heads"]) for trial in found}
+    assert points == {(blocks, heads) for blocks in (1, 2, 3, 4) for heads in (1, 2)} - {(2, 1)}
+    with pytest.raises(ConfigError, match=r"none of 200 points of \[search.space\]"):
+        search.propose(base, found, 7)
+
+
 def test_tpe_comes_closer_to_the_best_than_chance() -> None:
     space = {"lr": SPACE["lr"]}
     guided = Search.model_validate({"trials": 30, "space": space})
@@ -108,6 +123,25 @@ def test_a_run_is_stopped_only_behind_twice_the_noise_between_seeds(own: dict[in
         (("trials = 2", "prune = true\ntrials = 2\n[x]"), "x: Extra inputs"),
         (("seeds = [0, 1]", 'metric = "test.full.ndcg@10"'), "line 3: .*would see the test targets"),
         (("confirm = 1", 'sampler = "cma"'), "line 13: search.sampler"),
+        (("num_heads = [1, 2, 3]", "num_blocks = [1]"), r"line 16: search\.space\.num_blocks: .*at least 2 items"),
+        (
+            ("num_heads = [1, 2, 3]", "num_blocks = [2, 2]"),
+            r"line 16: search\.space\.num_blocks: a value occurs twice",
+        ),
+        (("num_heads = [1, 2, 3]", 'norm = ["pre", "pst"]'), r"line 16: .*norm: Input should be .*found 'pst'"),
+        (
+            ("num_heads = [1, 2, 3]", "save_minutes = [1.0, 2.0]"),
+            "line 16: save_minutes does not change the weights",
+        ),
+        (
+            ("[search]", "[grid]\nlr = [0.1, 0.2]\n[search]"),
+            r"line 17: lr has values in \[grid\] or \[cells\] too",
+        ),
+        (
+            ("[search]", "[cells.a]\n[cells.a_trial-0]\nmaxlen = 9\n[search]"),
+            "line 12: the name a_trial-0 is taken",
+        ),
+        (("lr = {low = 1e-4, high = 1e-1, log = true}\n", ""), "line 12: trials is 2, but .* only 1 point beside"),
     ],
 )
 def test_a_search_that_cannot_be_done_is_refused_with_its_line(
@@ -166,7 +200,7 @@ def test_a_study_ends_when_its_hours_are_spent(
     Path("search.toml").write_text("hours = 1e-7\n" + STUDY)
     assert main(["study", "run", "search.toml"]) == 0
     said = capsys.readouterr()
-    assert "hours of the study are spent; 1 runs are not trained" in said.err
+    assert "hours of the study are spent; 4 runs are not trained" in said.err
     assert said.out.count("done") == 1
 
 
