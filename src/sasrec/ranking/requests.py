@@ -96,7 +96,7 @@ def many(
     `histories`: lists of ids, or a Polars Series or Arrow array of lists. `times`: alike, seconds; only read if
     `timed`. `known_V`: (V,) true for known items; None if all are known.
 
-    Raises: DataError if something else than lists is given, or times are missing or invalid. Remedy: as the message says.
+    Raises: DataError if `histories` has no lists, or times are missing or invalid. Remedy: as the message says.
     """
     ids, offsets = _flattened(histories, "histories")
     numbers = _numbers(ids, items)
