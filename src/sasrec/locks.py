@@ -29,7 +29,7 @@ _held: dict[Path, tuple[int, int]] = {}
 """Folder that this process writes into -> the thread that does, and the inode of its lock."""
 
 
-class _BusyError(FolderError):
+class BusyError(FolderError):
     """Another process writes into the folder now."""
 
 
@@ -52,7 +52,7 @@ def only_writer(folder: Path, doing: str) -> Iterator[None]:
         lock = FileLock(place / _LOCK)
         lock.acquire(timeout=0)
     except Timeout:
-        raise _BusyError(_busy(folder)) from None
+        raise BusyError(_busy(folder)) from None
     except NotImplementedError:
         warnings.warn(
             f"the file system of {folder} has no locks, so nothing stops a second writer",
@@ -94,7 +94,7 @@ def alone(folder: Path, doing: str) -> Iterator[None]:
             try:
                 held.enter_context(only_writer(folder, doing))
                 break
-            except _BusyError:
+            except BusyError:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)

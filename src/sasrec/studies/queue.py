@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Literal, TypeVar
 
 from sasrec.errors import ConfigError, FolderError
-from sasrec.locks import alone, is_claimed, only_writer, writer_of
+from sasrec.locks import BusyError, alone, is_claimed, only_writer
 from sasrec.runs.folder import RunFolder
 from sasrec.studies.plan import Job, Plan
 from sasrec.studies.search import Search, cannot_win
@@ -205,10 +205,10 @@ class Queue:
         try:
             if is_claimed(folder):  # else training refuses it, as somebody's own
                 held.enter_context(only_writer(folder, "training"))
+        except BusyError:
+            return False
         except FolderError:
-            if writer_of(folder):  # another process has it
-                return False
-            # Else the folder cannot be made, and training will say so.
+            pass  # the folder cannot be made, and training will say so
         state = self._try(lambda: self._storage.get_trial(entry.trial)).state
         if state.is_finished():  # by another process, meanwhile
             return False

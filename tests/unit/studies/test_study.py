@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from sasrec.cli.main import main
 from sasrec.errors import ConfigError, DataError
@@ -230,3 +231,14 @@ def test_wrong_arguments_are_refused_before_anything_is_written(
     with pytest.raises(ConfigError, match=told):
         call(path)
     assert not Path("study").exists()
+
+
+def test_a_run_that_another_worker_has_just_taken_is_left_to_it(path: Path) -> None:
+    """Between taking the lock and signing it there is a moment in which nobody knows whose lock it is."""
+    _, queue = study.open_study(path)
+    first, second = (entry.run for entry in queue.entries())
+    taken = Path("study") / first
+    taken.mkdir(parents=True)
+    with FileLock(taken / ".sasrec.lock"), queue.claim() as entry:
+        assert entry is not None
+        assert entry.run == second
