@@ -79,7 +79,7 @@ class Recommend:
         if self.output is not None and not self.output.parent.is_dir():
             raise ConfigError(f"the folder {self.output.parent} does not exist. Make it, or correct --output.")
         from sasrec.cli.sentences import REPEATS_NOT_LEARNED
-        from sasrec.ranking.recommender import NothingLeft
+        from sasrec.ranking.known import NothingLeft
         from sasrec.runs.evaluate import load
         from sasrec.runs.folder import RunFolder
 

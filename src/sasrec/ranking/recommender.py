@@ -7,6 +7,7 @@ import html
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,19 +18,17 @@ import torch
 from sasrec.batches.ticks import user_ticks
 from sasrec.data.dataset import Dataset
 from sasrec.data.histories import Histories
-from sasrec.data.items import Items, shown
+from sasrec.data.items import Items
 from sasrec.data.splits import TrainingPart
 from sasrec.errors import DataError, SasrecWarning
 from sasrec.models import SequenceModel
 from sasrec.ranking.candidates import own_blocks, summed, top_items
+from sasrec.ranking.explain import effects, nearest
+from sasrec.ranking.known import KnownItems, warn_nothing_left
 from sasrec.ranking.requests import count, listed, many, ticks_of, warn_unknown
 from sasrec.ranking.scorers import ModelScorer
 from sasrec.runtime.log import RunLog
-from sasrec.runtime.ranks import rank, same_on_every_rank, world
-
-
-class NothingLeft(SasrecWarning):
-    """No item is left to recommend, because of the allow list, the deny list or the seen items."""
+from sasrec.runtime.ranks import same_on_every_rank, world
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,14 +96,7 @@ class Recommender:
         Raises: DataError if no item of the history is known, or if times are missing or invalid. Remedy: give a
         known item, or valid times. ConfigError if k < 1. Remedy: use a larger k.
         """
-        if isinstance(history, set | frozenset):
-            raise DataError("the history is a set, which has no order. Give a list, oldest first.")
-        history = listed(history, "history")
-        numbers = self._known(history, "history")
-        if not len(numbers):
-            source = "the data set" if self.known_items is None else "the training part of the data"
-            raise DataError(f"no item of the history is in {source}. Give at least one item that is.")
-        clock = self._clock(history, times, assume_regular) if self.model.config.time else None
+        numbers, clock = self._read(history, times, assume_regular)
         return self._top(numbers, clock, k, self._excludes(exclude_seen), allow, deny)
 
     def recommend_user(
@@ -122,19 +114,7 @@ class Recommender:
         of the user's items occurs in training. Remedy: pass a history to `recommend`. ConfigError if k < 1.
         Remedy: use a larger k.
         """
-        data = self._users()
-        number = data.user_number(user)
-        numbers = data.item_numbers_of(number).astype(np.int64)
-        clock = self._ticks(data, data.offsets[number : number + 2])
-        if self.known_items is not None:
-            known = self.known_items[numbers]
-            warn_unknown([self._not_in_training(item) for item in numbers[~known].tolist()], "history")
-            if not known.any():
-                raise DataError(
-                    f"user {str(user)!r} has no event with an item that occurs in training. "
-                    "Give a history with at least one such item."
-                )
-            numbers, clock = numbers[known], None if clock is None else clock[known]
+        numbers, clock = self._read_user(user)
         return self._top(numbers, clock, k, self._excludes(exclude_seen), allow, deny)
 
     def recommend_all(
@@ -168,8 +148,8 @@ class Recommender:
                     "the options": f"k {k}, exclude_seen {exclude_seen}, allow {allow}, deny {deny}",
                 }
             )
-        users, histories = self._everybody(data)
-        allowed_V = self._allowed(allow, deny)
+        users, histories = self._catalogue.everybody(data, self._ticks(data, data.offsets))
+        allowed_V = self._catalogue.allowed(allow, deny)
         lists = self._lists(histories, k, exclude_seen, allowed_V, allow is not None, log)
         return lists.select(
             data.user_ids.gather(users[lists["row"].to_numpy()]).alias("user"), "item", "score", "rank"
@@ -209,7 +189,7 @@ class Recommender:
                 SasrecWarning,
                 stacklevel=2,
             )
-        lists = self._lists(known, k, exclude_seen, self._allowed(allow, deny), allow is not None, log)
+        lists = self._lists(known, k, exclude_seen, self._catalogue.allowed(allow, deny), allow is not None, log)
         return lists.with_columns(row=pl.Series(rows[lists["row"].to_numpy()]))
 
     def __call__(self, table: Any, k: int = 10, **options: Any) -> Any:
@@ -237,6 +217,88 @@ class Recommender:
         """Return the title of an item id, or None if the item is unknown or has no title."""
         return self.items.title(item_id)
 
+    def similar(self, item_id: object, k: int = 10) -> list[tuple[str | int, float]]:
+        """Return the k items that are most like an item, as (item id, cosine of the embeddings), best first.
+
+        Raises: DataError if the item is unknown. Remedy: name an item of the training data. ConfigError if k < 1.
+        """
+        (number,) = self._one(item_id)
+        found = nearest(self.model, number, count(k), self._catalogue.allowed(None, ()))
+        return [(self.items.id_of(each), cosine) for each, cosine in found]
+
+    def explain(
+        self,
+        history: Sequence[object],
+        item_id: object,
+        *,
+        times: Sequence[float] | None = None,
+        assume_regular: bool = False,
+    ) -> pl.DataFrame:
+        """Return how much each event of a history raises the score of an item: a frame, in order of the history.
+
+        Columns: item (the id), effect, and, for models with time, interval_effect. An effect is the fall of the
+        score if the event is taken away; a negative one speaks against the item (ranking/explain.py). The frame
+        has the known items among the last `maxlen` events. `times`: as for `recommend`.
+
+        Raises: DataError if the item or the whole history is unknown. Remedy: name known ones.
+        """
+        return self._explained(*self._read(history, times, assume_regular), item_id)
+
+    def explain_user(self, user: object, item_id: object) -> pl.DataFrame:
+        """Return the reasons for an item, as `explain`, for a user of the data set."""
+        return self._explained(*self._read_user(user), item_id)
+
+    def _explained(
+        self, numbers: npt.NDArray[np.int64], clock: npt.NDArray[np.int64] | None, item_id: object
+    ) -> pl.DataFrame:
+        of_events, of_intervals = effects(self.model, numbers, clock, self._one(item_id)[0])
+        frame = pl.DataFrame({"item": self.items.ids.gather(numbers[-len(of_events) :] - 1), "effect": of_events})
+        return frame if of_intervals is None else frame.with_columns(interval_effect=pl.Series(of_intervals))
+
+    def _read(
+        self, history: Sequence[object], times: Sequence[float] | None, assume_regular: bool
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64] | None]:
+        """Return the item numbers of the known items of a history, and their ticks for models with time."""
+        if isinstance(history, set | frozenset):
+            raise DataError("the history is a set, which has no order. Give a list, oldest first.")
+        history = listed(history, "history")
+        numbers = self._catalogue.named(history, "history")
+        if not len(numbers):
+            source = "the data set" if self.known_items is None else "the training part of the data"
+            raise DataError(f"no item of the history is in {source}. Give at least one item that is.")
+        if not self.model.config.time:
+            return numbers, None
+        known = np.array([len(self._catalogue.numbers([item])[0]) > 0 for item in history])
+        return numbers, ticks_of(times, np.array([0, len(history)]), known, regular=assume_regular)
+
+    def _read_user(self, user: object) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64] | None]:
+        """Return the item numbers of the known items of a user, and their ticks for models with time."""
+        data = self._users()
+        number = data.user_number(user)
+        numbers = data.item_numbers_of(number).astype(np.int64)
+        clock = self._ticks(data, data.offsets[number : number + 2])
+        if self.known_items is None:
+            return numbers, clock
+        known = self.known_items[numbers]
+        warn_unknown([self._catalogue.not_in_training(item) for item in numbers[~known].tolist()], "history")
+        if not known.any():
+            raise DataError(
+                f"user {str(user)!r} has no event with an item that occurs in training. "
+                "Give a history with at least one such item."
+            )
+        return numbers[known], None if clock is None else clock[known]
+
+    def _one(self, item_id: object) -> npt.NDArray[np.int64]:
+        """Return the number of a known item, (1,). Raises: DataError. Remedy: name an item of the data."""
+        numbers, unknown = self._catalogue.numbers([item_id])
+        if unknown:
+            raise DataError(f"the item {unknown[0]} is unknown. Name an item of the training data.")
+        return numbers
+
+    @cached_property
+    def _catalogue(self) -> KnownItems:
+        return KnownItems(self.items, self.known_items)
+
     def _excludes(self, exclude_seen: bool | None) -> bool:
         """Return whether lists omit seen items: as asked, else unless items come again."""
         return not self.repeats if exclude_seen is None else exclude_seen
@@ -260,30 +322,6 @@ class Recommender:
         config = self.model.config
         return user_ticks(data, config, self.training_part, offsets) if config.time else None
 
-    def _everybody(self, data: Dataset) -> tuple[npt.NDArray[np.int64], Histories]:
-        """Return the user numbers, (U,), of all users with a known item in their history, and these histories.
-
-        The histories omit items that are not known (`known_items`).
-        """
-        items, offsets = data.items, data.offsets
-        ticks = self._ticks(data, offsets)
-        if self.known_items is None:
-            return np.arange(data.num_users), Histories(items, ticks, offsets[:-1], offsets[1:])
-        known_E = self.known_items[items]
-        # Offsets into the known events: count the known events before each user.
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(known_E)])[offsets]
-        users = np.flatnonzero(np.diff(offsets))
-        if (removed := int((~known_E).sum())) and rank() == 0:  # one warning, not one per process
-            without = data.num_users - len(users)
-            note = f"; {without:,} users have only such events and get no recommendations" if without else ""
-            warnings.warn(
-                f"histories omit {removed:,} events with items that are not in training{note}",
-                SasrecWarning,
-                stacklevel=3,
-            )
-        ticks = None if ticks is None else ticks[known_E]
-        return users, Histories(items[known_E], ticks, offsets[users], offsets[users + 1])
-
     def _top(
         self,
         numbers: npt.NDArray[np.int64],
@@ -296,21 +334,14 @@ class Recommender:
         """Return the k best (item id, score) for one history of known item numbers."""
         start, end = np.zeros(1, np.int64), np.full(1, len(numbers), np.int64)
         histories = Histories(numbers.astype(np.int32), clock, start, end)
-        allowed_V, k = self._allowed(allow, deny), count(k)
+        allowed_V, k = self._catalogue.allowed(allow, deny), count(k)
         one = [(np.zeros(1, np.int64), ModelScorer(self.model))]
         ((_, item_BK, score_BK),) = top_items(one, histories, k, exclude_seen=exclude_seen, allowed_V=allowed_V)
         pairs = zip(item_BK[0].tolist(), score_BK[0].tolist(), strict=True)
         best = [(self.items.id_of(item), score) for item, score in pairs if np.isfinite(score)]
         if not best:
-            self._warn_nothing_left(allowed_V, allow is not None)
+            warn_nothing_left(allowed_V, allow is not None)
         return best
-
-    def _clock(
-        self, history: Sequence[object], times: Sequence[float] | None, assume_regular: bool
-    ) -> npt.NDArray[np.int64]:
-        """Return the ticks (batches/ticks.py) of the known items of one history. Raises: as `ticks_of`."""
-        known = np.array([len(self._numbers([item])[0]) > 0 for item in history])
-        return ticks_of(times, np.array([0, len(history)]), known, regular=assume_regular)
 
     def _lists(
         self,
@@ -339,7 +370,7 @@ class Recommender:
         row_E, place_E = np.nonzero(np.isfinite(scores))  # -inf marks places without a candidate
         if without := len(histories) - len(np.unique(row_E)):
             some = f"for {without:,} of {len(histories):,} users " if without < len(histories) else ""
-            self._warn_nothing_left(allowed_V, allow, some)
+            warn_nothing_left(allowed_V, allow, some)
         return pl.DataFrame(
             {
                 "row": row_E,
@@ -348,49 +379,3 @@ class Recommender:
                 "rank": place_E + 1,
             }
         )
-
-    def _allowed(self, allow: Iterable[object] | None, deny: Iterable[object]) -> torch.Tensor | None:
-        """Return (V,): true for items that may be recommended; None if all may be."""
-        denied = self._known(deny, "deny list")
-        if allow is None and not len(denied) and self.known_items is None:
-            return None
-        allowed_V = torch.full((len(self.items) + 1,), allow is None)
-        if allow is not None:
-            allowed_V[torch.from_numpy(self._known(allow, "allow list"))] = True
-        elif self.known_items is not None:
-            allowed_V = torch.tensor(self.known_items)
-        allowed_V[torch.from_numpy(denied)] = False
-        return allowed_V
-
-    def _known(self, item_ids: Iterable[object], where: str) -> npt.NDArray[np.int64]:
-        """Return the item numbers of the known ids, and warn about the other ids, which were given in `where`."""
-        numbers, unknown = self._numbers(listed(item_ids, where))
-        warn_unknown(unknown, where)
-        return numbers
-
-    def _numbers(self, item_ids: Iterable[object]) -> tuple[npt.NDArray[np.int64], list[str]]:
-        """Return the numbers of the known items, in the order of `item_ids`, and the other ids as `shown`."""
-        numbers, unknown = self.items.numbers(item_ids)
-        unknown = [shown(item_id) for item_id in unknown]
-        if self.known_items is None:
-            return numbers, unknown
-        known = self.known_items[numbers]
-        return numbers[known], [*unknown, *(self._not_in_training(item) for item in numbers[~known].tolist())]
-
-    def _not_in_training(self, item: int) -> str:
-        return f"{shown(self.items.id_of(item))} (not in training)"
-
-    def _warn_nothing_left(self, allowed_V: torch.Tensor | None, allow: bool, some: str = "") -> None:
-        """Warn that nothing is left to recommend, and why. `allow`: whether there is an allow list.
-
-        `some`: words for the users concerned, if other users get recommendations.
-        """
-        if allowed_V is None or bool(allowed_V[1:].any()):
-            reason = "the history has every item that may be recommended"
-        elif allow:
-            reason = "the allow list has no known item that is not in the deny list too"
-        else:
-            reason = "the deny list has every item"
-        if rank() == 0:  # one warning, not one per process
-            category = SasrecWarning if some else NothingLeft
-            warnings.warn(f"nothing is left to recommend {some}because {reason}", category, stacklevel=4)

@@ -15,7 +15,8 @@ import pytest
 import sasrec
 from sasrec.checkpoint import store
 from sasrec.errors import CheckpointError, ConfigError, DataError, SasrecWarning
-from sasrec.ranking.recommender import NothingLeft, Recommender
+from sasrec.ranking.known import NothingLeft
+from sasrec.ranking.recommender import Recommender
 from tests.synthetic import chain_frame, late_frame, small
 
 SMALL = small(num_epochs=2)

@@ -1,0 +1,104 @@
+"""The catalogue as requests see it: which ids are known, and which items may be recommended."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sasrec.data.dataset import Dataset
+from sasrec.data.histories import Histories
+from sasrec.data.items import Items, shown
+from sasrec.errors import SasrecWarning
+from sasrec.ranking.requests import listed, warn_unknown
+from sasrec.runtime.ranks import rank
+
+
+class NothingLeft(SasrecWarning):
+    """No item is left to recommend, because of the allow list, the deny list or the seen items."""
+
+
+@dataclass(frozen=True, eq=False)
+class KnownItems:
+    """A catalogue, and which of its items occur in training."""
+
+    items: Items
+    known_V: npt.NDArray[np.bool_] | None
+    """(V,) true for known items; None if all are."""
+
+    def named(self, item_ids: Iterable[object], where: str) -> npt.NDArray[np.int64]:
+        """Return the item numbers of the known ids, and warn about the other ids, which were given in `where`."""
+        numbers, unknown = self.numbers(listed(item_ids, where))
+        warn_unknown(unknown, where, stacklevel=6)
+        return numbers
+
+    def numbers(self, item_ids: Iterable[object]) -> tuple[npt.NDArray[np.int64], list[str]]:
+        """Return the numbers of the known items, in the order of `item_ids`, and the other ids as `shown`."""
+        numbers, unknown = self.items.numbers(item_ids)
+        unknown = [shown(item_id) for item_id in unknown]
+        if self.known_V is None:
+            return numbers, unknown
+        known = self.known_V[numbers]
+        return numbers[known], [*unknown, *map(self.not_in_training, numbers[~known].tolist())]
+
+    def not_in_training(self, item: int) -> str:
+        """Return how messages show an item that has a number, but no event in training."""
+        return f"{shown(self.items.id_of(item))} (not in training)"
+
+    def allowed(self, allow: Iterable[object] | None, deny: Iterable[object]) -> torch.Tensor | None:
+        """Return (V,): true for items that may be recommended; None if all may be."""
+        denied = self.named(deny, "deny list")
+        if allow is None and not len(denied) and self.known_V is None:
+            return None
+        allowed_V = torch.full((len(self.items) + 1,), allow is None)
+        if allow is not None:
+            allowed_V[torch.from_numpy(self.named(allow, "allow list"))] = True
+        elif self.known_V is not None:
+            allowed_V = torch.tensor(self.known_V)
+        allowed_V[torch.from_numpy(denied)] = False
+        return allowed_V
+
+    def everybody(
+        self, data: Dataset, ticks: npt.NDArray[np.int64] | None
+    ) -> tuple[npt.NDArray[np.int64], Histories]:
+        """Return the user numbers, (U,), of all users with a known item in their history, and these histories.
+
+        The histories omit items that are not known. `ticks`: (events,) those of the data, for models with time.
+        """
+        items, offsets = data.items, data.offsets
+        if self.known_V is None:
+            return np.arange(data.num_users), Histories(items, ticks, offsets[:-1], offsets[1:])
+        known_E = self.known_V[items]
+        # Offsets into the known events: count the known events before each user.
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(known_E)])[offsets]
+        users = np.flatnonzero(np.diff(offsets))
+        if (removed := int((~known_E).sum())) and rank() == 0:  # one warning, not one per process
+            without = data.num_users - len(users)
+            note = f"; {without:,} users have only such events and get no recommendations" if without else ""
+            warnings.warn(
+                f"histories omit {removed:,} events with items that are not in training{note}",
+                SasrecWarning,
+                stacklevel=4,
+            )
+        ticks = None if ticks is None else ticks[known_E]
+        return users, Histories(items[known_E], ticks, offsets[users], offsets[users + 1])
+
+
+def warn_nothing_left(allowed_V: torch.Tensor | None, allow: bool, some: str = "") -> None:
+    """Warn that nothing is left to recommend, and why. `allow`: whether there is an allow list.
+
+    `some`: words for the users concerned, if other users get recommendations.
+    """
+    if allowed_V is None or bool(allowed_V[1:].any()):
+        reason = "the history has every item that may be recommended"
+    elif allow:
+        reason = "the allow list has no known item that is not in the deny list too"
+    else:
+        reason = "the deny list has every item"
+    if rank() == 0:  # one warning, not one per process
+        category = SasrecWarning if some else NothingLeft
+        warnings.warn(f"nothing is left to recommend {some}because {reason}", category, stacklevel=4)
