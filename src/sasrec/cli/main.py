@@ -32,7 +32,7 @@ from sasrec.cli.endings import (
     without_reader,
 )
 from sasrec.cli.help import print_description, print_overview
-from sasrec.cli.recommend import Export, Recommend
+from sasrec.cli.recommend import Export, Recommend, Similar
 from sasrec.cli.report_commands import Plot, Report
 from sasrec.cli.study import Study
 from sasrec.cli.study_commands import Compare, Reproduce, Runs
@@ -53,6 +53,7 @@ _COMMANDS = {
     "plot": Plot,
     "report": Report,
     "recommend": Recommend,
+    "similar": Similar,
     "export": Export,
     "reproduce": Reproduce,
 }

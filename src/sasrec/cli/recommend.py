@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -22,13 +24,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recommend:
-    """Recommend the best items for a history, for a user of the data, or for all users.
+    """Recommend the best items for a history, for a user of the data, for all users, or for a file of histories.
 
     An id with a comma goes in double quotes, as in CSV: --history '"a,b",c'. A file of ids is UTF-8 or UTF-16.
 
     Example: sasrec recommend runs/first --history 50,181 --k 10
 
+    Example: sasrec recommend runs/first --history 50,181 --why
+
     Example: sasrec recommend runs/first --all --output top.parquet
+
+    Example: sasrec recommend runs/first --histories users.parquet --output top.parquet
     """
 
     run_dir: tyro.conf.Positional[Path]
@@ -43,8 +49,12 @@ class Recommend:
     """Recommend for the user with this id in the run's data."""
     all: bool = False
     """Recommend for every user in the run's data; needs --output."""
+    histories: OptionalPath = None
+    """Recommend for each row of this Parquet file: user, items (a list) and, for models with time, times."""
     output: OptionalPath = None
-    """File for --all: .parquet or .csv."""
+    """File for --all and --histories: .parquet or .csv."""
+    why: bool = False
+    """Show beside each item the event of the history that raises its score most."""
     k: int = 10
     """How many items to recommend per user or history."""
     include_seen: bool = False
@@ -62,20 +72,23 @@ class Recommend:
 
     def run(self) -> None:
         """Recommend, and print or write the result."""
-        asked = [self.history is not None, self.user is not None, self.all]
+        asked = [self.history is not None, self.user is not None, self.all, self.histories is not None]
         if sum(asked) != 1:
-            raise ConfigError("give exactly one of --history, --user and --all")
+            raise ConfigError("give exactly one of --history, --user, --all and --histories")
+        to_file = self.all or self.histories is not None
         if self.include_seen and self.exclude_seen:
             raise ConfigError("--include_seen and --exclude_seen contradict each other. Remove one.")
-        if self.output is not None and not self.all:
-            raise ConfigError("--output is only for --all; other results are printed. Remove --output.")
-        if self.history is None and (self.times is not None or self.assume_regular):
+        if self.output is not None and not to_file:
+            raise ConfigError("--output is only for --all and --histories; other results are printed. Remove it.")
+        if self.why and to_file:
+            raise ConfigError("--why is only for --history and --user. Remove it.")
+        if self.history is None and (self.times is not None or (self.assume_regular and self.histories is None)):
             raise ConfigError(
                 "--times and --assume_regular are only for --history; the times of users come from the data. "
                 "Remove these options."
             )
-        if self.all and (self.output is None or self.output.suffix not in {".parquet", ".csv"}):
-            raise ConfigError("--all needs --output FILE.parquet or FILE.csv")
+        if to_file and (self.output is None or self.output.suffix not in {".parquet", ".csv"}):
+            raise ConfigError(f"--{'all' if self.all else 'histories'} needs --output FILE.parquet or FILE.csv")
         if self.output is not None and not self.output.parent.is_dir():
             raise ConfigError(f"the folder {self.output.parent} does not exist. Make it, or correct --output.")
         from sasrec.cli.sentences import REPEATS_NOT_LEARNED
@@ -124,15 +137,73 @@ class Recommend:
             with whole_file(self.output) as stream:
                 frame.write_csv(stream) if self.output.suffix == ".csv" else frame.write_parquet(stream)
             say(err, f"{frame.height:,} rows for {frame['user'].n_unique():,} users written to {self.output}")
+        elif self.histories is not None and self.output is not None:
+            self._recommend_file(recommender, self.histories, self.output, options)
         elif self.history is not None:
-            times = None if self.times is None else seconds(self.times)
+            given: dict[str, Any] = {
+                "times": None if self.times is None else seconds(self.times),
+                "assume_regular": self.assume_regular,
+            }
             history = listed("--history", self.history)
             some = [str(recommender.items.id_of(number + 1)) for number in range(min(2, len(recommender.items)))]
             refuse_unknown("--history", self.history, history, is_item, some)
-            items = recommender.recommend(history, times=times, assume_regular=self.assume_regular, **options)
-            print_items(recommender, items)
+            items = recommender.recommend(history, **given, **options)
+            print_items(recommender, items, self._reasons(partial(recommender.explain, history, **given), items))
         else:
-            print_items(recommender, recommender.recommend_user(self.user, **options))
+            items = recommender.recommend_user(self.user, **options)
+            print_items(recommender, items, self._reasons(partial(recommender.explain_user, self.user), items))
+
+    def _recommend_file(
+        self, recommender: Recommender, histories: Path, output: Path, options: dict[str, Any]
+    ) -> None:
+        from sasrec.runs.lists import write_lists
+        from sasrec.runtime.log import RunLog
+        from sasrec.runtime.ranks import joined, rank
+
+        with joined(recommender.model.device.type):
+            log = RunLog.of_run(None, RunLog(None, err, with_options))
+            regular = {"assume_regular": True} if self.assume_regular else {}
+            read, lists = write_lists(recommender, histories, output, log=log, **options, **regular)
+            if rank() > 0:
+                return
+        say(err, f"lists for {lists:,} of {read:,} histories written to {output}")
+        if without := read - lists:
+            say(err, f"note: {without:,} histories have no item that may be followed by another")
+
+    def _reasons(self, explain: Callable[[Any], Any], items: list[tuple[str | int, float]]) -> list[Any] | None:
+        """Return for each item the item of the event that raises its score most, "" if none does.
+
+        None without --why.
+        """
+        if not self.why:
+            return None
+        best = [explain(item).sort("effect", descending=True).row(0, named=True) for item, _ in items]
+        return [each["item"] if each["effect"] > 0 else "" for each in best]
+
+
+@dataclass(frozen=True)
+class Similar:
+    """List the items that are most like an item: those with the nearest embeddings, by cosine.
+
+    Example: sasrec similar runs/first 50 --k 5
+    """
+
+    run_dir: tyro.conf.Positional[Path]
+    """Folder of the run, or of an export."""
+    item: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ITEM")]
+    """Id of the item."""
+    k: int = 10
+    """How many items to list."""
+
+    def run(self) -> None:
+        """Print the items, with their cosines and titles."""
+        from sasrec.cli.tables import print_items
+        from sasrec.runs.evaluate import load
+
+        recommender = load(self.run_dir, device="cpu")
+        if title := recommender.title(self.item):
+            say(err, f"like {title}:")
+        print_items(recommender, recommender.similar(self.item, self.k), figure="cosine")
 
 
 @dataclass(frozen=True)

@@ -27,16 +27,27 @@ if TYPE_CHECKING:  # these import PyTorch
 _COLUMNS = ("ndcg@10", "hr@10", "mrr@10", "ndcg@20", "hr@20")
 
 
-def print_items(recommender: Recommender, items: list[tuple[str | int, float]]) -> None:
-    """Print recommended items: rank, item id, score and, if any item has a title, titles."""
+def print_items(
+    recommender: Recommender,
+    items: list[tuple[str | int, float]],
+    because: list[str | int] | None = None,
+    *,
+    figure: str = "score",
+) -> None:
+    """Print items: rank, item id, score and, if any item has a title, titles.
+
+    `because`: for each item, the id of the item that is the reason. `figure`: what the number of an item is.
+    """
     if out.quiet:
         return
     titles = [recommender.title(item) for item, _ in items]
-    names = ["rank", "item", "score", *(["title"] if any(titles) else [])]
+    names = ["rank", "item", figure, *(["title"] if any(titles) else []), *(["because"] if because else [])]
     rows = [
         [str(rank), visible(str(item)), f"{score:.4f}", *([visible(title or "")] if any(titles) else [])]
         for rank, ((item, score), title) in enumerate(zip(items, titles, strict=True), start=1)
     ]
+    for row, reason in zip(rows, because or (), strict=False):
+        row.append(visible(recommender.title(reason) or str(reason)))
     if not out.is_terminal:  # for other programs: tabs, and no id is ever shortened
         sys.stdout.writelines("\t".join(row) + "\n" for row in [names, *rows])
         return
