@@ -223,6 +223,7 @@ class Export:
         from sasrec.cli.sentences import next_step
         from sasrec.runs.export import export
 
-        export(self.run_dir, self.output)
-        say(err, f"written to {self.output}")
+        folder = export(self.run_dir, self.output)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        say(err, f"{size / 1e6:.1f} MB written to {self.output}; README.md says what is in it")
         say(err, next_step(self.output))

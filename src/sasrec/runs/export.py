@@ -9,17 +9,20 @@ from pathlib import Path
 from sasrec.checkpoint import store
 from sasrec.checkpoint.restore import checkpoint_at, config_of
 from sasrec.errors import ConfigError
-from sasrec.files import TEMPORARY, file_digest
+from sasrec.files import TEMPORARY, file_digest, write_whole
 from sasrec.locks import OWN_FILES, is_claimed, only_writer
 from sasrec.models.own import Encoder
 from sasrec.runs.evaluate import ITEMS_DIGEST, load
 from sasrec.runs.folder import RunFolder
+from sasrec.runs.model_card import model_card
+from sasrec.runs.record import CHOSEN_BY
 
-_OWN = OWN_FILES | {"items.parquet", "checkpoints"}  # what an interrupted export has
+_CARD = "README.md"
+_OWN = OWN_FILES | {"items.parquet", "checkpoints", _CARD}  # what an interrupted export has
 
 
 def export(run_dir: str | Path, output: str | Path, *, encoder: Encoder | None = None) -> Path:
-    """Write the best checkpoint of a run (without its optimizer) and its catalogue to the new folder `output`.
+    """Write the best checkpoint of a run (without its optimizer), its catalogue and a model card to a new folder.
 
     `sasrec.load(output)` recommends for histories as the run does, with bit-identical scores. An export contains
     no users and no events, so it cannot recommend by user id, be evaluated or be trained further.
@@ -44,6 +47,8 @@ def export(run_dir: str | Path, output: str | Path, *, encoder: Encoder | None =
         config = config_of(best).replace(dataset="")  # a path can tell whose data it was
         state = best.state | {"config": dataclasses.asdict(config), ITEMS_DIGEST: file_digest(folder.items_file)}
         store.save(folder.checkpoints, best.weights, state)
+        card = model_card(RunFolder(run_dir), recommender, config_of(best), best.state.get(CHOSEN_BY))
+        write_whole(folder.path / _CARD, card)
         config.save(folder.config_file)  # the last file: with it, the export is whole
         for name in OWN_FILES:
             (folder.path / name).unlink(missing_ok=True)

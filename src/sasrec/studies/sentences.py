@@ -92,7 +92,8 @@ def protocol(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
             "split",
             f"temporal: validation from {card['boundaries']['valid']}, test from {card['boundaries']['test']}",
         )
-    yield "candidates", f"{card['full']}, without those of the user's history; ties count half"
+    seen = "without those" if "no candidates" in card["seen"] else "also those"
+    yield "candidates", f"{card['full']}, {seen} of the user's history; ties count half"
     for split in ("valid", "test"):
         part = card[split]
         if not part["targets"] and "test_file" not in card:

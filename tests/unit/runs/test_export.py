@@ -45,7 +45,7 @@ def test_what_is_exported_holds_no_user_and_no_event(tmp_path: Path) -> None:
     assert model.data is None
     assert model.items.ids.equals(run.data.catalogue.ids)
     written = {path.name for path in (tmp_path / "model").iterdir()}
-    assert written == {"checkpoints", "config.toml", "items.parquet"}
+    assert written == {"checkpoints", "config.toml", "items.parquet", "README.md"}
     assert pl.read_parquet(tmp_path / "model/items.parquet").columns == ["id"]
     assert store.load(best_of(tmp_path / "model")).optimizer == {}
     with pytest.raises(DataError, match="an export contains no users"):
@@ -158,3 +158,33 @@ def test_a_file_is_no_place_for_an_export(tmp_path: Path) -> None:
     sasrec.train(chain_frame(), tmp_path / "run", **small(num_epochs=1))
     with pytest.raises(ConfigError, match=r"is a file or a folder that is not empty\. Name another folder"):
         sasrec.export(tmp_path / "run", tmp_path / "file")
+
+
+def test_the_model_card_has_the_figures_and_names_no_path_and_no_user(tmp_path: Path) -> None:
+    frame = chain_frame()
+    frame.write_csv(tmp_path / "events.csv")
+    run = sasrec.train(tmp_path / "events.csv", tmp_path / "run", **SMALL)
+    sasrec.final_fit(tmp_path / "run", tmp_path / "final")
+    for name in ("run", "final"):
+        sasrec.export(tmp_path / name, tmp_path / f"{name}-model")
+    card, final = ((tmp_path / f"{name}-model/README.md").read_text() for name in ("run", "final"))
+    metrics = sasrec.evaluate(tmp_path / "run")
+    assert card.startswith("# SASRec, 25 items\n")
+    assert f"{run.data.num_events:,} events of 60 users with 25 items, from 2020-09-13" in card
+    best = max(metrics["baselines"], key=lambda each: metrics["baselines"][each]["test"]["full"]["ndcg@10"])
+    found = [line.split("|")[1:-1] for line in card.splitlines() if line.startswith("| NDCG@10")]
+    (_, model, interval, baseline) = [each.strip() for each in found[0]]
+    assert float(model) == pytest.approx(metrics["test"]["full"]["ndcg@10"], abs=5e-5)
+    assert float(baseline) == pytest.approx(metrics["baselines"][best]["test"]["full"]["ndcg@10"], abs=5e-5)
+    low, high = map(float, interval.split(" to "))
+    assert 0 <= low < float(model) < high <= 1
+    assert "Nothing was measured with these weights" in final
+    assert "The run run chose the settings" in " ".join(final.split())
+    assert f"NDCG@10 {metrics['test']['full']['ndcg@10']:.4f}" in " ".join(final.split())
+    for folder in ("run-model", "final-model"):
+        texts = [
+            path for path in (tmp_path / folder).rglob("*") if path.suffix in (".md", ".toml", ".json", ".jsonl")
+        ]
+        for path in texts:
+            assert str(tmp_path) not in path.read_text(), path
+            assert "u001" not in path.read_text(), path

@@ -1,0 +1,130 @@
+"""The model card of an export: what the model was trained on, how well it was measured, and how to use it."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from sasrec.config.settings import ModelConfig, RunConfig
+from sasrec.errors import SasrecError
+from sasrec.evaluation.metrics import of_targets
+from sasrec.evaluation.significance import paired_bootstrap
+from sasrec.ranking.recommender import Recommender
+from sasrec.runs.folder import RunFolder, best_baseline
+from sasrec.untrusted import parquet_of
+
+_SHOWN = ("ndcg@10", "hr@10", "mrr")
+_RESAMPLES = 2_000
+
+
+def model_card(run: RunFolder, recommender: Recommender, config: RunConfig, chosen_by: Any) -> str:
+    """Return the card of a run's model as Markdown, without paths or names of users.
+
+    `chosen_by`: what a final fit recorded on the run that chose its settings (runs/final.py), else None.
+    """
+    parameters = sum(each.numel() for each in recommender.model.parameters())
+    parts = [
+        f"# {type(recommender.model).__name__}{_residual(config.model)}, {len(recommender.items):,} items",
+        "A sequential recommender: it ranks the items of a catalogue by what is likely to come next in a history. "
+        f"{parameters:,} parameters; it reads the last {config.model.maxlen} events of a history. "
+        f"Written by sasrec {version('sasrec')}.",
+        "## Data",
+        *_data(recommender),
+        "## How well it ranks",
+        *_measured(run, chosen_by),
+        "## How to use it",
+        _usage(config.model),
+        "## Limits",
+        *_limits(recommender, config),
+    ]
+    wrapped = (part if part.startswith(("#", "|", "```", "- ")) else textwrap.fill(part, 120) for part in parts)
+    return "\n\n".join(wrapped) + "\n"
+
+
+def _residual(model: ModelConfig) -> str:
+    return " with mHC residuals" if model.mhc else " with gated residuals" if model.gated else ""
+
+
+def _data(recommender: Recommender) -> Iterator[str]:
+    data = recommender.data
+    assert data is not None, "a run has data"
+    report = data.report
+    when = f", from {report['first_event']} to {report['last_event']} UTC" if report.get("first_event") else ""
+    yield (
+        f"{data.num_events:,} events of {data.num_users:,} users with {data.num_items:,} items{when}. Name "
+        f"{data.name}, hash {data.data_hash[:12]}. This folder has the ids of the items, and no user and no event."
+    )
+
+
+def _measured(run: RunFolder, chosen_by: Any) -> Iterator[str]:
+    if chosen_by:
+        figures = chosen_by["metrics"].get("test") or chosen_by["metrics"].get("valid") or {}
+        shown = ", ".join(f"{name.upper()} {figures[name]:.4f}" for name in _SHOWN if name in figures)
+        yield (
+            f"Nothing was measured with these weights, because they were trained on all events. The run "
+            f"{chosen_by['run']} chose the settings and the number of epochs ({chosen_by['epoch']}); it held out "
+            f"events under the split {chosen_by['split']}, and was measured on them: {shown or 'not at all'}."
+        )
+        return
+    if not run.metrics_file.exists():
+        yield "Nothing was measured."
+        return
+    metrics = run.metrics()
+    split = "test" if "test" in metrics else "valid"
+    card = metrics["protocol"]
+    name, _ = best_baseline(metrics, f"{split}.full.ndcg@10")
+    intervals = _intervals(run, split)
+    lines = [f"| | model | 95 % interval | {name} |", "|---|---:|---:|---:|"]
+    for metric in _SHOWN:
+        model, simple = (each[split]["full"][metric] for each in (metrics, metrics["baselines"][name]))
+        lines.append(f"| {metric.upper()} | {model:.4f} | {intervals.get(metric, '')} | {simple:.4f} |")
+    yield "\n".join(lines)
+    yield (
+        f"On {'test' if split == 'test' else 'validation'}: {card[split]['targets']:,} targets of "
+        f"{card[split]['users']:,} users, ranked among {card['full']}; {card['seen']}. The split: "
+        f"{card['split']}. The interval is over users. {name} is the best of the simple baselines by NDCG@10."
+    )
+
+
+def _intervals(run: RunFolder, split: str) -> dict[str, str]:
+    """The 95 % interval of each metric, as text; {} if the ranks are missing or there are too few users."""
+    try:
+        rows = parquet_of(run.ranks_file).filter(pl.col("scorer") == "model", pl.col("split") == split)
+        users = rows["user"].rank("dense").to_numpy().astype(np.int64)
+        ranks = rows["full"].cast(pl.Float64).to_numpy()
+        found = {name: paired_bootstrap(of_targets(ranks, name), users, _RESAMPLES) for name in _SHOWN}
+    except (SasrecError, OSError, ValueError, pl.exceptions.PolarsError):
+        return {}
+    return {name: f"{max(each.low, 0.0):.4f} to {min(each.high, 1.0):.4f}" for name, each in found.items()}
+
+
+def _usage(model: ModelConfig) -> str:
+    times = ", times=[SECONDS, …]" if model.time else ""
+    option = " --times SECONDS,SECONDS" if model.time else ""
+    return (
+        f'```python\nimport sasrec\n\nmodel = sasrec.load("this-folder")\n'
+        f"model.recommend([ITEM, ITEM, …], k=10{times})\n```\n\n"
+        f"    sasrec recommend this-folder --history ITEM,ITEM{option}"
+    )
+
+
+def _limits(recommender: Recommender, config: RunConfig) -> Iterator[str]:
+    known = recommender.known_items
+    unknown = 0 if known is None else len(recommender.items) - int(known.sum())
+    limits = ["Items that are newer than the data are unknown to it: they are neither read nor recommended."]
+    if unknown:
+        limits.append(f"{unknown:,} items of the catalogue did not occur in training, and are never recommended.")
+    if not config.evaluation.repeats:
+        limits.append("It was not trained to recommend an item again that is in the history.")
+    if config.model.time:
+        limits.append("It needs the times of the history.")
+    limits.append(
+        "What was measured is the next event of users like those of the data, in lists of up to 50 items. Other "
+        "uses were not measured."
+    )
+    yield "\n".join(f"- {each}" for each in limits)
