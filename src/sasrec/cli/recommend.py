@@ -38,7 +38,7 @@ class Recommend:
     """
 
     run_dir: tyro.conf.Positional[Path]
-    """Folder of the run, or of an export."""
+    """Folder of the run, or of an export; or RUN:BASELINE, such as runs/first:item-to-item."""
     history: OptionalText = None
     """Item ids, oldest first, separated by commas; or @FILE, one id a line. The user may be new to the data."""
     times: OptionalText = None
@@ -93,12 +93,14 @@ class Recommend:
             raise ConfigError(f"the folder {self.output.parent} does not exist. Make it, or correct --output.")
         from sasrec.cli.sentences import REPEATS_NOT_LEARNED
         from sasrec.ranking.known import NothingLeft
+        from sasrec.ranking.scorers import ModelScorer
         from sasrec.runs.evaluate import load
         from sasrec.runs.folder import RunFolder
 
         recommender = load(self.run_dir, device=self.device, dataset=self.dataset)
         seen = (recommender.repeats or self.include_seen) and not self.exclude_seen
-        if seen and not recommender.repeats and RunFolder(self.run_dir).config().loss.skip_own_items:
+        of_model = isinstance(recommender.scorer, ModelScorer)
+        if seen and of_model and not recommender.repeats and RunFolder(self.run_dir).config().loss.skip_own_items:
             say(err, REPEATS_NOT_LEARNED, label="note:", style="yellow")
         try:
             with warnings.catch_warnings():
@@ -126,7 +128,7 @@ class Recommend:
             "deny": listed("--deny", self.deny or ""),
         }
         if self.output is not None and self.all:
-            with joined(recommender.model.device.type):
+            with joined(self._device(recommender)):
                 frame = recommender.recommend_all(
                     log=RunLog.of_run(None, RunLog(None, err, with_options)), **options
                 )
@@ -153,6 +155,13 @@ class Recommend:
             items = recommender.recommend_user(self.user, **options)
             print_items(recommender, items, self._reasons(partial(recommender.explain_user, self.user), items))
 
+    @staticmethod
+    def _device(recommender: Recommender) -> str:
+        from sasrec.ranking.scorers import ModelScorer
+
+        scorer = recommender.scorer
+        return scorer.model.device.type if isinstance(scorer, ModelScorer) else "cpu"
+
     def _recommend_file(
         self, recommender: Recommender, histories: Path, output: Path, options: dict[str, Any]
     ) -> None:
@@ -160,7 +169,7 @@ class Recommend:
         from sasrec.runtime.log import RunLog
         from sasrec.runtime.ranks import joined, rank
 
-        with joined(recommender.model.device.type):
+        with joined(self._device(recommender)):
             log = RunLog.of_run(None, RunLog(None, err, with_options))
             regular = {"assume_regular": True} if self.assume_regular else {}
             read, lists = write_lists(recommender, histories, output, log=log, **options, **regular)

@@ -9,6 +9,8 @@ in a fixed order.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor
 
 from sasrec.data.histories import Histories
+from sasrec.errors import ConfigError
 from sasrec.ranking.candidates import seen_items
 from sasrec.ranking.scorers import Scorer
 
@@ -35,13 +38,34 @@ def baselines(
     `event_times`: (events,) times of `training.items` in microseconds since 1970 UTC, or None. Do not pass
     `training.times`: its unit can differ from user to user.
     """
-    scorers: dict[str, Scorer] = {"popularity": Popularity(training, num_items)}
+    return {name: build() for name, build in _builders(training, num_items, event_times, repeats).items()}
+
+
+def baseline(
+    name: str,
+    training: Histories,
+    num_items: int,
+    event_times: npt.NDArray[np.int64] | None,
+    *,
+    repeats: bool = False,
+) -> Scorer:
+    """Build one of `baselines`. Raises: ConfigError for an unknown name. Remedy: name one that it lists."""
+    builders = _builders(training, num_items, event_times, repeats)
+    if name not in builders:
+        raise ConfigError(f"{name!r} is not a baseline of this run. Choose one of: {', '.join(builders)}.")
+    return builders[name]()
+
+
+def _builders(
+    training: Histories, num_items: int, event_times: npt.NDArray[np.int64] | None, repeats: bool
+) -> dict[str, Callable[[], Scorer]]:
+    kinds: dict[str, Callable[..., Scorer]] = {"popularity": Popularity}
     if event_times is not None:
-        scorers[f"recent-{RECENT_DAYS}-days"] = RecentPopularity(training, num_items, event_times)
-    scorers |= {"item-to-item": ItemToItem(training, num_items), "markov": Markov(training, num_items)}
+        kinds[f"recent-{RECENT_DAYS}-days"] = partial(RecentPopularity, event_times=event_times)
+    kinds |= {"item-to-item": ItemToItem, "markov": Markov}
     if repeats:
-        scorers |= {"own-frequent": OwnFrequent(training, num_items), "own-recent": OwnRecent(training, num_items)}
-    return scorers
+        kinds |= {"own-frequent": OwnFrequent, "own-recent": OwnRecent}
+    return {name: partial(kind, training, num_items) for name, kind in kinds.items()}
 
 
 class Popularity:

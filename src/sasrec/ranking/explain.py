@@ -13,21 +13,24 @@ import torch
 
 from sasrec.data.histories import Histories
 from sasrec.models import SequenceModel
-from sasrec.ranking.scorers import ModelScorer
+from sasrec.ranking.scorers import ModelScorer, Scorer
+
+_MOST_EVENTS = 200
 
 
 def effects(
-    model: SequenceModel, history: npt.NDArray[np.int64], ticks: npt.NDArray[np.int64] | None, item: int
+    scorer: Scorer, history: npt.NDArray[np.int64], ticks: npt.NDArray[np.int64] | None, item: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
     """Return how much each event of a history raises the score of an item, (L,), and each interval, (L,) or None.
 
     The effect of an event is the score of `item` with the whole history, minus the score without the event. The
     effect of an interval, before each event but the first, is the score minus that with both events at the same
-    time. All variants are scored in one pass. The model reads the last `maxlen` events; L is at most this.
+    time. All variants are scored in one pass. A model reads the last `maxlen` events; L is at most this, and at
+    most 200 for a baseline.
 
     `history`: item numbers, oldest first. `ticks`: their times (batches/ticks.py), for models with time.
     """
-    maxlen = model.config.maxlen
+    maxlen = scorer.model.config.maxlen if isinstance(scorer, ModelScorer) else _MOST_EVENTS
     history = history[-maxlen:]
     ticks = None if ticks is None else ticks[-maxlen:]
     length = len(history)
@@ -46,13 +49,20 @@ def effects(
         np.concatenate([[0], ends[:-1]]),
         ends,
     )
-    with torch.no_grad():
-        states_RD = ModelScorer(model).states(histories, np.arange(len(variants)))
-        scores = (states_RD @ model.item_embedding.weight[item]).float().cpu().numpy()
+    scores = _scores_of(scorer, histories, item)
     of_events = scores[0] - scores[1 : length + 1]
     if ticks is None:
         return of_events, None
     return of_events, np.concatenate([[np.float32(np.nan)], scores[0] - scores[length + 1 :]])
+
+
+@torch.no_grad()
+def _scores_of(scorer: Scorer, histories: Histories, item: int) -> npt.NDArray[np.float32]:
+    """Return the score of one item for each history, (rows,)."""
+    rows = np.arange(len(histories))
+    if not isinstance(scorer, ModelScorer):
+        return scorer.scores(histories, rows)[:, item].float().cpu().numpy()
+    return (scorer.states(histories, rows) @ scorer.model.item_embedding.weight[item]).float().cpu().numpy()
 
 
 @torch.no_grad()

@@ -20,25 +20,26 @@ from sasrec.data.dataset import Dataset
 from sasrec.data.histories import Histories
 from sasrec.data.items import Items
 from sasrec.data.splits import TrainingPart
-from sasrec.errors import DataError, SasrecWarning
+from sasrec.errors import ConfigError, DataError, SasrecWarning
 from sasrec.models import SequenceModel
 from sasrec.ranking.candidates import own_blocks, summed, top_items
 from sasrec.ranking.explain import effects, nearest
 from sasrec.ranking.known import KnownItems, warn_nothing_left
 from sasrec.ranking.requests import count, listed, many, ticks_of, warn_unknown
-from sasrec.ranking.scorers import ModelScorer
+from sasrec.ranking.scorers import ModelScorer, Scorer
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import same_on_every_rank, world
 
 
 @dataclass(frozen=True, eq=False)
 class Recommender:
-    """A trained model with its catalogue and a data set with the users' histories.
+    """A trained model, or a baseline, with its catalogue and a data set with the users' histories.
 
     A recommender that was loaded from an export has no data set, unless `load` was given `dataset`.
     """
 
-    model: SequenceModel
+    scorer: Scorer
+    """Scores the catalogue for histories: a `ModelScorer`, or a baseline of a run."""
     items: Items
     """The catalogue, in order of the model's item numbers."""
     data: Dataset | None = None
@@ -62,12 +63,27 @@ class Recommender:
 
     def __repr__(self) -> str:
         users = f", {self.data.num_users:,} users" if self.data is not None else ""
-        return f"Recommender({type(self.model).__name__}, {len(self.items):,} items{users})"
+        named = self.scorer.model if isinstance(self.scorer, ModelScorer) else self.scorer
+        return f"Recommender({type(named).__name__}, {len(self.items):,} items{users})"
 
     def _repr_html_(self) -> str:
         """Return `repr` and the metrics as HTML, for notebooks."""
         table = "" if self.metrics is None else self.metrics._repr_html_()
         return f"<code>{html.escape(repr(self))}</code>{table}"
+
+    @property
+    def model(self) -> SequenceModel:
+        """The trained model. Raises: ConfigError for a baseline, which has none. Remedy: load the run itself."""
+        if not isinstance(self.scorer, ModelScorer):
+            raise ConfigError(
+                f"{type(self.scorer).__name__} is a baseline, which has no weights. Load the run without its name."
+            )
+        return self.scorer.model
+
+    @property
+    def timed(self) -> bool:
+        """Whether the model reads the times of a history."""
+        return isinstance(self.scorer, ModelScorer) and self.scorer.model.config.time
 
     def recommend(
         self,
@@ -138,9 +154,8 @@ class Recommender:
         data, k, exclude_seen = self._users(), count(k), self._excludes(exclude_seen)
         allow, deny = (None if allow is None else list(allow)), list(deny)
         if world() > 1:
-            weights = hashlib.sha256(
-                b"".join(each.detach().cpu().numpy().tobytes() for each in self.model.parameters())
-            )
+            parameters = self.model.parameters() if isinstance(self.scorer, ModelScorer) else ()
+            weights = hashlib.sha256(b"".join(each.detach().cpu().numpy().tobytes() for each in parameters))
             same_on_every_rank(
                 {
                     "data with hash": data.data_hash[:12],
@@ -178,7 +193,7 @@ class Recommender:
         """
         k, exclude_seen = count(k), self._excludes(exclude_seen)
         allow, deny = (None if allow is None else list(allow)), list(deny)
-        timed = self.model.config.time
+        timed = self.timed
         rows, known, unknown = many(
             histories, times, self.items, self.known_items, timed=timed, regular=assume_regular
         )
@@ -202,7 +217,7 @@ class Recommender:
         Raises: DataError if a column is missing. Remedy: name the columns so. The errors of `recommend_many`.
         """
         frame = pl.DataFrame(pl.from_arrow(table))
-        timed = self.model.config.time and not options.get("assume_regular")
+        timed = self.timed and not options.get("assume_regular")
         needed = ["user", "items", *(["times"] if timed else [])]
         if missing := [name for name in needed if name not in frame.columns]:
             raise DataError(
@@ -251,7 +266,7 @@ class Recommender:
     def _explained(
         self, numbers: npt.NDArray[np.int64], clock: npt.NDArray[np.int64] | None, item_id: object
     ) -> pl.DataFrame:
-        of_events, of_intervals = effects(self.model, numbers, clock, self._one(item_id)[0])
+        of_events, of_intervals = effects(self.scorer, numbers, clock, self._one(item_id)[0])
         frame = pl.DataFrame({"item": self.items.ids.gather(numbers[-len(of_events) :] - 1), "effect": of_events})
         return frame if of_intervals is None else frame.with_columns(interval_effect=pl.Series(of_intervals))
 
@@ -266,7 +281,7 @@ class Recommender:
         if not len(numbers):
             source = "the data set" if self.known_items is None else "the training part of the data"
             raise DataError(f"no item of the history is in {source}. Give at least one item that is.")
-        if not self.model.config.time:
+        if not self.timed:
             return numbers, None
         known = np.array([len(self._catalogue.numbers([item])[0]) > 0 for item in history])
         return numbers, ticks_of(times, np.array([0, len(history)]), known, regular=assume_regular)
@@ -319,8 +334,7 @@ class Recommender:
 
         Ticks are times in the user's own unit (batches/ticks.py).
         """
-        config = self.model.config
-        return user_ticks(data, config, self.training_part, offsets) if config.time else None
+        return user_ticks(data, self.model.config, self.training_part, offsets) if self.timed else None
 
     def _top(
         self,
@@ -335,7 +349,7 @@ class Recommender:
         start, end = np.zeros(1, np.int64), np.full(1, len(numbers), np.int64)
         histories = Histories(numbers.astype(np.int32), clock, start, end)
         allowed_V, k = self._catalogue.allowed(allow, deny), count(k)
-        one = [(np.zeros(1, np.int64), ModelScorer(self.model))]
+        one = [(np.zeros(1, np.int64), self.scorer)]
         ((_, item_BK, score_BK),) = top_items(one, histories, k, exclude_seen=exclude_seen, allowed_V=allowed_V)
         pairs = zip(item_BK[0].tolist(), score_BK[0].tolist(), strict=True)
         best = [(self.items.id_of(item), score) for item, score in pairs if np.isfinite(score)]
@@ -357,10 +371,10 @@ class Recommender:
         Under torchrun, each process scores a share of the histories; all return the same frame. `allow`: whether
         there is an allow list, for the warning about histories with nothing left.
         """
-        shape = (len(histories), min(k, self.model.num_items))
+        shape = (len(histories), min(k, self.scorer.num_items))
         items, scores = np.zeros(shape), np.zeros(shape)
         with (log or RunLog(None)).bar("recommending", len(histories)) as bar:
-            mine = own_blocks(ModelScorer(self.model), histories)
+            mine = own_blocks(self.scorer, histories)
             for rows, item_BK, score_BK in top_items(
                 mine, histories, k, exclude_seen=exclude_seen, allowed_V=allowed_V
             ):

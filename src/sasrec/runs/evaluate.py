@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -22,6 +23,7 @@ from sasrec.data.items import Items
 from sasrec.data.other_file import with_test_file
 from sasrec.data.splits import Split, split_events
 from sasrec.errors import ConfigError, DataError, EvaluationError, SasrecWarning
+from sasrec.evaluation.baselines import baseline
 from sasrec.evaluation.measure import Ranks, evaluate_scorer
 from sasrec.evaluation.metrics import CUTOFFS, Metrics
 from sasrec.events.report import summary
@@ -50,7 +52,7 @@ def load(
     checkpoint: str | Path | None = None,
     encoder: Encoder | None = None,
 ) -> Recommender:
-    """Load a trained run, or an export, for recommendations.
+    """Load a trained run, or an export, for recommendations; or a baseline of a run, named as RUN:BASELINE.
 
     `checkpoint`: the folder of a checkpoint to use instead of the best one. `dataset`: a prepared folder or
     Dataset with the same data, if the data of the run has moved. `encoder`: the class that `train` was given, if
@@ -59,7 +61,21 @@ def load(
     Raises: CheckpointError or DataError if a part is missing, damaged, or belongs to other data. Remedy: name the
     right checkpoint or data set. ConfigError if the model is of another class. Remedy: pass it as `encoder`.
     """
-    return _loaded(RunFolder(run), device, dataset, checkpoint, encoder)[0]
+    name = str(run)
+    if ":" not in name or Path(run).exists():
+        return _loaded(RunFolder(run), device, dataset, checkpoint, encoder)[0]
+    path, _, simple = name.rpartition(":")
+    return _of_baseline(simple, *_loaded(RunFolder(path), "cpu", dataset, checkpoint, encoder))
+
+
+def _of_baseline(name: str, recommender: Recommender, found: store.Checkpoint) -> Recommender:
+    """Return a recommender that ranks by a baseline of the run, from the training events of its split."""
+    data, evaluation = recommender.data, config_of(found).evaluation
+    if data is None:
+        raise ConfigError("an export has no baselines. Name the run that it came from.")
+    split = split_events(data, evaluation.split, repeats=evaluation.repeats)
+    scorer = baseline(name, split.training, data.num_items, split.event_times, repeats=split.repeats)
+    return dataclasses.replace(recommender, scorer=scorer)
 
 
 def _loaded(
@@ -114,7 +130,7 @@ def recommender_of(
 ) -> Recommender:
     """Return the recommender for a checkpoint. `model` must already have the checkpoint's weights."""
     return Recommender(
-        model.eval(),
+        ModelScorer(model.eval()),
         items,
         data,
         known_items(found, len(items)),

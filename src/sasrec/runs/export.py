@@ -47,8 +47,11 @@ def export(run_dir: str | Path, output: str | Path, *, encoder: Encoder | None =
         config = config_of(best).replace(dataset="")  # a path can tell whose data it was
         state = best.state | {"config": dataclasses.asdict(config), ITEMS_DIGEST: file_digest(folder.items_file)}
         store.save(folder.checkpoints, best.weights, state)
-        card = model_card(RunFolder(run_dir), recommender, config_of(best), best.state.get(CHOSEN_BY))
-        write_whole(folder.path / _CARD, card)
+        if recommender.data is not None:
+            card = model_card(RunFolder(run_dir), recommender, config_of(best), best.state.get(CHOSEN_BY))
+            write_whole(folder.path / _CARD, card)
+        elif (Path(run_dir) / _CARD).exists():  # an export of an export
+            write_whole(folder.path / _CARD, (Path(run_dir) / _CARD).read_bytes())
         config.save(folder.config_file)  # the last file: with it, the export is whole
         for name in OWN_FILES:
             (folder.path / name).unlink(missing_ok=True)

@@ -257,14 +257,18 @@ def test_a_large_catalogue_is_scored_few_rows_at_a_time(items: int, most: int) -
 
 
 def top_of_all(model: SequenceModel, lists: list[list[int]]) -> Iterator[tuple[object, ...]]:
-    return Recommender(model, dataset(lists, ITEMS).catalogue, dataset(lists, ITEMS)).recommend_all(5).iter_rows()
+    return (
+        Recommender(ModelScorer(model), dataset(lists, ITEMS).catalogue, dataset(lists, ITEMS))
+        .recommend_all(5)
+        .iter_rows()
+    )
 
 
 def test_recommending_for_all_is_recommending_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_SCORES_AT_ONCE", "_SCORES_IN_CACHE"):
         monkeypatch.setattr(candidates, name, 7 * (ITEMS + 1))
     lists, model = random_lists(50, ITEMS, seed=5), model_of().double()
-    recommender = Recommender(model, dataset(lists, ITEMS).catalogue, dataset(lists, ITEMS))
+    recommender = Recommender(ModelScorer(model), dataset(lists, ITEMS).catalogue, dataset(lists, ITEMS))
     found: dict[str, list[object]] = {}
     for user, item, _, _ in top_of_all(model, lists):
         found.setdefault(str(user), []).append(item)
