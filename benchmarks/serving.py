@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/serving.py RUN [--histories 100000] [--json FILE]
 
 RUN: a trained run. Its users' histories, each cut at a random place, are drawn until there are enough. Measured:
-`recommend_many` against one call each (on a sample of 500), and whether their lists are equal; the time of `explain`
-for 50 events; and for 1,000 histories how far the score of the first recommendation falls without its top reason,
-against without a random event of the history.
+`recommend_many` against one call each (on a sample of 500), and whether their lists are equal; the time of
+`explain` for 50 events; and for 1,000 histories how far the score of the first recommendation falls without its
+top reason, against without a random event of the history.
 """
 
 from __future__ import annotations
