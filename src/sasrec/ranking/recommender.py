@@ -25,7 +25,7 @@ from sasrec.models import SequenceModel
 from sasrec.ranking.candidates import own_blocks, summed, top_items
 from sasrec.ranking.explain import effects, nearest
 from sasrec.ranking.known import KnownItems, warn_nothing_left
-from sasrec.ranking.requests import count, listed, many, ticks_of, warn_unknown
+from sasrec.ranking.requests import as_arrow, count, listed, many, ticks_of, warn_unknown
 from sasrec.ranking.scorers import ModelScorer, Scorer
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import same_on_every_rank, world
@@ -226,7 +226,7 @@ class Recommender:
             )
         lists = self.recommend_many(frame["items"], k, times=frame["times"] if timed else None, **options)
         users = frame["user"].gather(lists["row"])
-        return lists.select(users.alias("user"), "item", "score", pl.col("rank").cast(pl.Int32)).to_arrow()
+        return as_arrow(lists.select(users.alias("user"), "item", "score", pl.col("rank").cast(pl.Int32)))
 
     def title(self, item_id: object) -> str | None:
         """Return the title of an item id, or None if the item is unknown or has no title."""

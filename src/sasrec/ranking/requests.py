@@ -146,3 +146,16 @@ def _numbers(ids: pl.Series, items: Items) -> npt.NDArray[np.int64]:
         table, pl.int_range(1, len(table) + 1, eager=True), default=0, return_dtype=pl.Int64
     )
     return found.to_numpy()
+
+
+def as_arrow(frame: pl.DataFrame) -> Any:
+    """Return a frame as a pyarrow Table with plain strings, because not every engine knows the other two kinds."""
+    import pyarrow
+
+    table = frame.to_arrow()
+    texts = (pyarrow.types.is_large_string, pyarrow.types.is_string_view)
+    plain = [
+        field.with_type(pyarrow.string()) if any(kind(field.type) for kind in texts) else field
+        for field in table.schema
+    ]
+    return table.cast(pyarrow.schema(plain))

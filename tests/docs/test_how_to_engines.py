@@ -1,0 +1,48 @@
+"""The engines of the how-to give the lists of `recommend_all`, with the code as the page shows it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import sasrec
+from tests.synthetic import chain_frame, small
+
+PAGE = Path(__file__).parents[2] / "docs/how-to-engines.md"
+NEEDS = {"duckdb": ["duckdb"], "polars": [], "ray": ["ray"], "spark": ["pyspark"]}
+
+
+def blocks() -> dict[str, str]:
+    found = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    return dict(zip(NEEDS, found, strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("engine", NEEDS)
+def test_an_engine_gives_the_lists_of_recommend_all(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in NEEDS[engine]:
+        pytest.importorskip(package)
+    monkeypatch.chdir(tmp_path)
+    if engine == "spark":  # its workers are started with the Python of this variable
+        monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
+    frame = chain_frame()
+    frame.write_parquet("events.parquet")
+    model = sasrec.train(frame, "runs/first", **small(num_epochs=3))
+    if engine != "duckdb":
+        histories = frame.sort("user", "time").group_by("user", maintain_order=True).agg(items="item")
+        histories.write_parquet("histories.parquet")
+    names: dict[str, object] = {"__name__": "page"}
+    exec(compile(blocks()[engine], f"{PAGE.name} {engine}", "exec"), names)
+    written = Path(f"top-{engine}")
+    found = pl.read_parquet(written if written.is_dir() else f"{written}.parquet").sort("user", "rank")
+    expected = model.recommend_all(10).sort("user", "rank")
+    assert found["user"].to_list() == expected["user"].to_list()
+    assert found["item"].to_list() == expected["item"].to_list()
+    assert found["rank"].to_list() == expected["rank"].to_list()
