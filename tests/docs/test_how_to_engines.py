@@ -41,7 +41,8 @@ def test_an_engine_gives_the_lists_of_recommend_all(
     names: dict[str, object] = {"__name__": "page"}
     exec(compile(blocks()[engine], f"{PAGE.name} {engine}", "exec"), names)
     written = Path(f"top-{engine}")
-    found = pl.read_parquet(written if written.is_dir() else f"{written}.parquet").sort("user", "rank")
+    files = f"{written}/*.parquet" if written.is_dir() else f"{written}.parquet"
+    found = pl.read_parquet(files).sort("user", "rank")
     expected = model.recommend_all(10).sort("user", "rank")
     assert found["user"].to_list() == expected["user"].to_list()
     assert found["item"].to_list() == expected["item"].to_list()
