@@ -13,6 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from sasrec.cli.arguments import OptionalPath, OptionalText, as_options
+from sasrec.cli.commands import with_options
 from sasrec.cli.console import err, out, say
 from sasrec.config.settings import DataConfig, Duplicates, TimeUnit
 from sasrec.errors import ConfigError, DataError, SasrecWarning
@@ -101,7 +102,7 @@ class Prepare:
 
     def run(self) -> None:
         """Prepare, and print the report; or explain the columns."""
-        from sasrec.events.report import summary
+        from sasrec.events.report import REPEATS, summary
         from sasrec.sources.resolve import prepare
 
         if self.explain:
@@ -137,7 +138,7 @@ class Prepare:
             k_core=self.k_core,
         )
         for sentence in summary(data.report):
-            say(out, as_options(sentence, [Prepare]))
+            say(out, with_options(sentence) if REPEATS in sentence else as_options(sentence, [Prepare]))
         say(err, f"written to {self.output}")
         say(err, f"next: sasrec train --dataset {self.output} --train_dir RUN")
 

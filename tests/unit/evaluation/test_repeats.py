@@ -129,6 +129,8 @@ def test_the_data_report_recommends_it_where_many_items_repeat(
     shop_frame().write_csv(tmp_path / "shop.csv")
     options = [f"--{name}={value}" for name, value in small(num_epochs=1).items()]
     words = ["train", f"--dataset={tmp_path / 'shop.csv'}", f"--train_dir={tmp_path / 'run'}", *options]
+    assert main(["prepare", str(tmp_path / "shop.csv"), f"--output={tmp_path / 'data'}"]) == 0
+    assert "train with --repeats" in capsys.readouterr().out.replace("\n", " ")
     assert main([*words, "--repeats"]) == 0
     assert "train with --repeats" not in capsys.readouterr().err
     assert main(["recommend", str(tmp_path / "run"), "--user=u0", "--k=30"]) == 0
