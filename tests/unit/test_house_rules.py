@@ -30,7 +30,7 @@ SETTINGS = [
     "min_user_events", "missing", "negatives", "norm", "num_blocks", "num_epochs", "num_heads", "num_negatives", "optimizer",
     "patience", "precision", "query", "repeats", "save_minutes", "schedule", "seed", "share_negatives", "show_shapes", "skip_own_items",
     "split", "step_size", "step_unit", "stop_epoch", "temperature", "tensorboard", "time", "time_column", "time_format", "time_span",
-    "time_unit", "user_column", "warmup_steps", "weight_decay", "where", "windows",
+    "time_unit", "user_column", "valid_users", "warmup_steps", "weight_decay", "where", "windows",
 ]  # fmt: skip
 # Texts of metrics.json are compared between runs, so another wording would make old runs incomparable.
 STORED = {

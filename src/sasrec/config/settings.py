@@ -190,6 +190,8 @@ class TrainingConfig:
     """Stop training after this many minutes, validations included; 0 for no limit."""
     eval_every: int = setting(1, Ge(1), Le(_MOST))
     """Number of epochs between two validations."""
+    valid_users: int = setting(0, Ge(0), Le(_MOST))
+    """Validate during training on this many users, drawn by seed; 0 for all. In the end all are measured."""
     patience: int = setting(10, Ge(0), Le(_MOST), MayChangeOnResume())
     """Early stopping: end training after this many validations without a better NDCG@10; 0 never stops early."""
     seed: int = setting(0, Ge(0), Lt(2**63))

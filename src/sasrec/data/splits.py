@@ -90,6 +90,22 @@ class EvaluationSplit:
     repeats: bool = False
     """Whether seen items are targets and candidates."""
 
+    def of_users(self, count: int, seed: int) -> EvaluationSplit:
+        """Return the rows of `count` users, drawn by the seed; all rows if there are not more users."""
+        distinct = np.unique(self.users)
+        if count >= len(distinct):
+            return self
+        drawn = np.random.default_rng(seed).choice(distinct, count, replace=False)
+        rows = np.flatnonzero(np.isin(self.users, drawn))
+        starts, ends = self.histories.starts[rows], self.histories.ends[rows]
+        return replace(
+            self,
+            users=self.users[rows],
+            events=self.events[rows],
+            histories=replace(self.histories, starts=starts, ends=ends),
+            targets=self.targets[rows],
+        )
+
     @property
     def why_skipped(self) -> str:
         """One line of text: each reason for skipping users, and how many users were skipped for it."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 from sasrec.checkpoint import store
 from sasrec.checkpoint.restore import check_data, config_of, put_weights
 from sasrec.config.settings import ModelConfig, RunConfig
 from sasrec.config.split_rule import ALL
 from sasrec.data.dataset import Dataset
-from sasrec.data.splits import Split
+from sasrec.data.splits import EvaluationSplit, Split
 from sasrec.errors import CheckpointError, ConfigError
 from sasrec.evaluation.measure import Ranks, baseline_ranks
 from sasrec.evaluation.metrics import metrics_from_ranks
+from sasrec.evaluation.target_ranks import target_ranks
 from sasrec.models import SequenceModel
+from sasrec.ranking.scorers import ModelScorer
 from sasrec.runs.folder import RunFolder
 from sasrec.runtime.log import RunLog
 
@@ -49,6 +52,30 @@ def validated_baselines(data: Dataset, split: Split, log: RunLog) -> Ranks:
     best = max(metrics, key=lambda name: metrics[name]["ndcg@10"])
     log.say(f"best baseline on validation: {best}, NDCG@10 {metrics[best]['ndcg@10']:.4f}")
     return known
+
+
+def validated_part(split: Split, config: RunConfig) -> EvaluationSplit:
+    """Return the validation targets that training is judged by: all, or those of some users (`valid_users`)."""
+    count = config.training.valid_users
+    return split.valid.of_users(count, config.training.seed) if count else split.valid
+
+
+def validator(model: SequenceModel, valid: EvaluationSplit) -> Callable[[Callable[[str], None]], float | None]:
+    """Return the function by which the trainer validates: NDCG@10 on the full catalogue, None without a target."""
+
+    def validate(report: Callable[[str], None]) -> float | None:
+        done, total = 0, len(valid.targets)
+
+        def advance(rows: int) -> None:
+            nonlocal done
+            done += rows
+            report(f"validating {done:,} of {total:,}")
+
+        if not total:
+            return None
+        return metrics_from_ranks(target_ranks(ModelScorer(model), valid, advance=advance).full)["ndcg@10"]
+
+    return validate
 
 
 def start_from_weights(start: store.Checkpoint, model: SequenceModel, data: Dataset, config: RunConfig) -> None:

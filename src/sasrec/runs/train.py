@@ -25,20 +25,17 @@ from sasrec.data.dataset import Dataset
 from sasrec.data.splits import Split, check_files, split_events
 from sasrec.errors import CheckpointError, ConfigError, DataError
 from sasrec.evaluation.measure import Ranks, nobody
-from sasrec.evaluation.metrics import metrics_from_ranks
-from sasrec.evaluation.target_ranks import target_ranks
 from sasrec.events.inputs import without_password
 from sasrec.events.report import REPEATS, summary
 from sasrec.models import SequenceModel, build_model
 from sasrec.models.own import Encoder, LossFunction, OwnCode
 from sasrec.ranking.recommender import Recommender
-from sasrec.ranking.scorers import ModelScorer
 from sasrec.runs.evaluate import measure, recommender_of
 from sasrec.runs.folder import RunFolder
 from sasrec.runs.record import CHOSEN_BY, check_ranks, other_surroundings, record
 from sasrec.runs.refusals import refuse_to_train
 from sasrec.runs.seal import unseal
-from sasrec.runs.start import announce, start_from_weights, validated_baselines
+from sasrec.runs.start import announce, start_from_weights, validated_baselines, validated_part, validator
 from sasrec.runtime.device import deterministic, own_generators, pick_device
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import from_main, joined, launch_id, rank, restarted, world
@@ -336,12 +333,8 @@ def _fitted(
         )
     announce(model, split, config, folder, log, 0 if resumed is None else resumed.state["step"])
     # A resumed run has them in its log since it began.
-    known = validated_baselines(data, split, log) if resumed is None else {}
-
-    def validate() -> float | None:
-        if not len(split.valid.targets):
-            return None
-        return metrics_from_ranks(target_ranks(ModelScorer(model), split.valid).full)["ndcg@10"]
+    valid = validated_part(split, config)
+    known = validated_baselines(data, dataclasses.replace(split, valid=valid), log) if resumed is None else {}
 
     def save(state: TrainingState, score: float | None, optimizer: dict[str, torch.Tensor]) -> None:
         if rank() == 0:
@@ -353,7 +346,13 @@ def _fitted(
     if warning := schedule_warning(config.training, len(batches.plan(0))):
         log.say(f"warning: {warning}")
     trainer = Trainer(
-        model, batches, config, validate=validate, save=save, log=log, loss_function=own.loss_function
+        model,
+        batches,
+        config,
+        validate=validator(model, valid),
+        save=save,
+        log=log,
+        loss_function=own.loss_function,
     )
     if resumed is not None:
         try:
@@ -364,7 +363,7 @@ def _fitted(
                 f"({error}). Use another checkpoint."
             ) from None
     trainer.fit()
-    return _measured(model, data, split, folder, log, own, known)
+    return _measured(model, data, split, folder, log, own, known if valid is split.valid else {})
 
 
 def _measured(

@@ -90,14 +90,15 @@ class Trainer:
         batches: TrainingBatches,
         config: RunConfig,
         *,
-        validate: Callable[[], float | None],
+        validate: Callable[[Callable[[str], None]], float | None],
         save: Callable[[TrainingState, float | None, dict[str, Tensor]], None],
         log: RunLog,
         loss_function: LossFunction | None = None,
     ) -> None:
         """Prepare the optimizer and the loader.
 
-        `validate()` returns the score to maximise, or None if the split has no validation target.
+        `validate(report)` returns the score to maximise, or None if the split has no validation target; it may
+        report its progress in words.
         `save(state, score, optimizer)` writes a checkpoint of the current weights; score is None if the weights
         were not validated. `loss_function` replaces the loss of the settings.
         """
@@ -163,7 +164,7 @@ class Trainer:
                     if not (self._validation_due() or self._reason_to_stop()):
                         self._train_epoch(bar)
                     if self._validation_due():
-                        self._validate_and_save()
+                        self._validate_and_save(bar)
                     reason = self._reason_to_stop()
                     # Ranks stop together: a rank that stops alone would leave the others waiting for it.
                     if sum_over_ranks(torch.tensor(float(pending()), device=self.model.device)) > 0:
@@ -299,11 +300,11 @@ class Trainer:
         """Whether a gradient that is not finite may be an fp16 overflow, which a lower loss scale can avoid."""
         return self._scaler.is_enabled() and self._scaler.get_scale() > 1
 
-    def _validate_and_save(self) -> None:
+    def _validate_and_save(self, bar: Bar) -> None:
         """Validate, update the best score, and save a checkpoint with the score."""
         state = self.state
         try:
-            score = self._validate()
+            score = self._validate(lambda words: bar(0, f"{self._note()}, {words}"))
         except InterruptedWorkError:
             self._stop()
         state.seconds, state.validated_step = self._elapsed(), state.step
