@@ -106,6 +106,7 @@ def test_an_interrupted_export_can_be_repeated(tmp_path: Path, monkeypatch: pyte
         "checkpoints",
         "config.toml",
         "items.parquet",
+        "README.md",
     }
     with pytest.raises(ConfigError, match="not empty"):
         sasrec.export(tmp_path / "run", tmp_path / "export")
