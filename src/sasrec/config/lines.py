@@ -1,4 +1,4 @@
-"""Where an entry stands in the file of a study, for messages."""
+"""Where an entry stands in a TOML file that a user wrote, for messages."""
 
 from __future__ import annotations
 
