@@ -254,8 +254,8 @@ def _compiled(rules: Rules, items: Items) -> ItemRules:
         availability = table.availability()
         if availability is None and not rules.where:
             raise ConfigError(
-                f"{rules.name}: no rule reads the table {table.name}, because it has no column from or until, and "
-                'there is no rule where. Add a rule such as where = "price < 20".'
+                f"{rules.name}: no rule reads the table {table.name}, which has no column from or until. "
+                'Add a condition, such as where = "price < 20".'
             )
     if rules.where:
         if table is None:
