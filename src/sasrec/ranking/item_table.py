@@ -131,7 +131,7 @@ class ItemTable:
             words = str(error).replace("`where`", "the rule where").replace("where=", "where = ")
             texts = " Texts take single quotes, as in 'tea'." if "has no column" in words and '"' in text else ""
             raise type(error)(f"{words.rstrip('.')}.{texts}") from None
-        kept, rejects, _ = found.keep(self.frame.with_row_index(LINE))
+        kept, rejects, _ = found.keep(self.frame.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias(LINE)))
         if rejects.height:
             reason = rejects["reason"][0].replace("the condition `where`", "the rule where")
             raw = shown(rejects["raw"][0])

@@ -22,7 +22,7 @@ import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from sasrec.config.lines import wrong_entry
 from sasrec.config.toml_file import tables_of
@@ -43,18 +43,34 @@ from sasrec.ranking.candidates import RowRules
 from sasrec.ranking.item_table import Availability, ItemTable, moment
 from sasrec.ranking.requests import listed
 
-_Ids = list[str | int]
+
+def _id(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError("an id must be a text or a whole number")
+    return value
+
+
+def _time(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, str | int | float | date):  # a datetime is a date
+        raise ValueError("it must be a date, a time or seconds since 1970")
+    return value
+
+
+_Ids = list[Annotated[Any, AfterValidator(_id)]]
 
 
 class _File(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
     allow: _Ids | None = None
     deny: _Ids = []
-    bans: str | dict[str, _Ids] = {}
+    bans: Annotated[
+        Annotated[str, Tag("by file")] | Annotated[dict[str, _Ids], Tag("by user")],
+        Discriminator(lambda bans: "by file" if isinstance(bans, str) else "by user"),
+    ] = {}
     per_group: Annotated[int, Field(ge=1)] | None = None
     where: str = ""
     items: str | None = None
-    now: str | int | float | datetime | date | None = None
+    now: Annotated[Any, AfterValidator(_time)] = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,8 +246,8 @@ class ItemRules:
         if not any(found):
             if len(found) > 1:
                 warnings.warn(
-                    f"{name}: bans name {len(self.bans):,} users, such as {shown(next(iter(self.bans)))}, and "
-                    "none of them gets a list",
+                    f"{name}: bans name {len(self.bans):,} users, such as {shown(next(iter(self.bans)))}, but "
+                    "none of these lists is for one of them",
                     SasrecWarning,
                     stacklevel=6,
                 )
