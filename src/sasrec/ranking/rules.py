@@ -119,6 +119,14 @@ class Rules:
         if self.now is not None:
             moment(self.now)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy in another process needs, such as a worker of Ray: all but what was read."""
+        return {name: value for name, value in self.__dict__.items() if name != "_known"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Become a copy. See `__getstate__`."""
+        self.__dict__.update(state, _known=WeakKeyDictionary())
+
     @staticmethod
     def load(path: str | Path) -> Rules:
         """Read rules from a TOML file (see the top of this module).
