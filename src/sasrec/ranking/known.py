@@ -88,7 +88,8 @@ class KnownItems:
             )
         of_items = rules.on(self.items)
         times = times if rules.now is None else None
-        now_V = torch.from_numpy(of_items.allowed_at(rules.moment() if times is None else None))
+        static = times is not None or of_items.availability is None
+        now_V = torch.from_numpy(of_items.allowed_at(None if static else rules.moment()))
         allowed_V = now_V if allowed_V is None else allowed_V & now_V
         by_row = of_items.by_row(users, times, rules.name)
         return Selection(allowed_V, by_row, allow=allow is not None, rules=True)
