@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sasrec.data.dataset import Dataset, open_dataset
     from sasrec.errors import SasrecError, SasrecWarning
     from sasrec.ranking.recommender import Recommender
+    from sasrec.ranking.rules import Rules
     from sasrec.runs.evaluate import evaluate, load
     from sasrec.runs.export import export
     from sasrec.runs.final import final_fit
@@ -41,6 +42,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Dataset",
     "Recommender",
+    "Rules",
     "RunConfig",
     "SasrecError",
     "SasrecWarning",
@@ -59,6 +61,7 @@ __all__ = [
 _HOME = {
     "Dataset": "data.dataset",
     "Recommender": "ranking.recommender",
+    "Rules": "ranking.rules",
     "RunConfig": "config.settings",
     "SasrecError": "errors",
     "SasrecWarning": "errors",

@@ -221,6 +221,8 @@ class Evaluate:
     Example: sasrec evaluate runs/first --details
 
     Example: sasrec evaluate runs/first --test next-week.csv
+
+    Example: sasrec evaluate runs/first --rules rules.toml
     """
 
     run_dir: tyro.conf.Positional[Path]
@@ -231,6 +233,8 @@ class Evaluate:
     """Measure on the events of this file instead; the metrics are printed and not saved."""
     k: Annotated[tuple[int, ...], tyro.conf.arg(metavar="K ...", help_behavior_hint="")] = ()
     """Add NDCG, HR and MRR at these cut-offs, such as 3 100."""
+    rules: OptionalPath = None
+    """Also measure the lists with the rules of this TOML file: what the rules cost; printed and not saved."""
     device: str = "auto"
     """cpu, cuda, mps or auto."""
     details: bool = False
@@ -241,6 +245,7 @@ class Evaluate:
     def run(self) -> None:
         """Evaluate, and print the metrics."""
         from sasrec.cli.tables import print_metrics, print_run
+        from sasrec.ranking.rules import Rules
         from sasrec.runs.evaluate import evaluate
         from sasrec.runtime.log import RunLog
 
@@ -251,9 +256,10 @@ class Evaluate:
             test=self.test,
             details=self.details,
             k=self.k,
+            rules=None if self.rules is None else Rules.load(self.rules),
             log=RunLog(None, err, with_options),
         )
-        if self.test is None:
+        if self.test is None and self.rules is None:
             print_run(self.run_dir, metrics, sampled=self.sampled, k=self.k)
         else:
             print_metrics(metrics, sampled=self.sampled, k=self.k)

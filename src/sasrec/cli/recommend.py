@@ -20,6 +20,7 @@ from sasrec.files import whole_file
 
 if TYPE_CHECKING:
     from sasrec.ranking.recommender import Recommender
+    from sasrec.ranking.rules import Rules
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ class Recommend:
     """Recommend only these items: ids separated by commas, or @FILE with one id a line."""
     deny: OptionalText = None
     """Never recommend these items: ids separated by commas, or @FILE with one id a line."""
+    rules: OptionalPath = None
+    """TOML file of rules: availability, bans, groups and conditions on item columns (docs/production.md)."""
     dataset: OptionalPath = None
     """Prepared data set, if it has moved since training."""
     device: str = "auto"
@@ -93,10 +96,12 @@ class Recommend:
             raise ConfigError(f"the folder {self.output.parent} does not exist. Make it, or correct --output.")
         from sasrec.cli.sentences import REPEATS_NOT_LEARNED
         from sasrec.ranking.known import NothingLeft
+        from sasrec.ranking.rules import Rules
         from sasrec.ranking.scorers import ModelScorer
         from sasrec.runs.evaluate import load
         from sasrec.runs.folder import RunFolder
 
+        rules = None if self.rules is None else Rules.load(self.rules).at_present()
         recommender = load(self.run_dir, device=self.device, dataset=self.dataset)
         seen = (recommender.repeats or self.include_seen) and not self.exclude_seen
         of_model = isinstance(recommender.scorer, ModelScorer)
@@ -105,12 +110,13 @@ class Recommend:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", NothingLeft)
-                self._recommend(recommender)
+                self._recommend(recommender, rules)
         except NothingLeft as reason:
-            remedy = "Change --allow or --deny" + ("." if seen else ", or add --include_seen.")
+            change = "--allow or --deny" if self.rules is None else "the rules"
+            remedy = f"Change {change}" + ("." if seen else ", or add --include_seen.")
             raise ConfigError(f"{reason}. {remedy}") from None
 
-    def _recommend(self, recommender: Recommender) -> None:
+    def _recommend(self, recommender: Recommender, rules: Rules | None) -> None:
         from sasrec.cli.tables import print_items
         from sasrec.runtime.log import RunLog
         from sasrec.runtime.ranks import joined, rank
@@ -126,6 +132,7 @@ class Recommend:
             "exclude_seen": self.exclude_seen or not (self.include_seen or recommender.repeats),
             "allow": None if self.allow is None else listed("--allow", self.allow),
             "deny": listed("--deny", self.deny or ""),
+            "rules": rules,
         }
         if self.output is not None and self.all:
             with joined(self._device(recommender)):

@@ -63,6 +63,19 @@ def counted(split: str, card: dict[str, Any]) -> str:
     return f"{split}, full catalogue: {targets:,} targets of {users:,} users"
 
 
+def with_rules(split: str, card: dict[str, Any]) -> str:
+    """The title of a table of metrics with rules: how many targets the lists never show."""
+    never, targets = card["rules"]["never_shown"][split], card[split]["targets"]
+    return f"{split}, with {card['rules']['name']}: the model's lists never show {never:,} of {targets:,} targets"
+
+
+def best_with_rules(metrics: dict[str, Any], split: str) -> str:
+    """Return a sentence that names the best baseline with rules by NDCG@10."""
+    figures = {name: of[split]["with_rules"]["ndcg@10"] for name, of in metrics["baselines"].items()}
+    best = max(figures, key=lambda name: figures[name])
+    return f"best baseline with rules: {best}, NDCG@10 {number(figures[best])}"
+
+
 def intervals(found: dict[str, Difference]) -> str:
     """Return a line with the 95 % interval, over users, of each metric of the model (`Verdict.intervals`)."""
     each = (f"{name.upper()} {number(of.low)} to {number(of.high)}" for name, of in found.items())

@@ -75,6 +75,8 @@ def print_metrics(
     for split in splits:
         _heading(sentences.counted(split, card))
         out.print(_figures(metrics, split, "full", columns))
+        if "rules" in card:
+            _print_rules(metrics, split, columns)
     if found and found.intervals:
         say(out, sentences.intervals(found.intervals))
     say(out, sentences.sampled(metrics, splits[-1], shown=sampled))
@@ -91,6 +93,18 @@ def print_metrics(
             say(out, sentence)
     elif "test" in metrics:
         say(out, sentences.against_best_baseline(metrics))
+
+
+def _print_rules(metrics: dict[str, Any], split: str, columns: tuple[str, ...]) -> None:
+    """Print what rules cost: metrics of the model without and with rules; then model and baselines with rules."""
+    card = metrics["protocol"]
+    _heading(sentences.with_rules(split, card))
+    table = _table("without rules", "with rules", "difference")
+    for column in columns:
+        without, with_rules = (metrics[split][each][column] for each in ("full", "with_rules"))
+        table.add_row(f"model {column.upper()}", number(without), number(with_rules), number(with_rules - without))
+    out.print(table)
+    say(out, sentences.best_with_rules(metrics, split))
 
 
 def _heading(words: str) -> None:

@@ -99,6 +99,9 @@ class Card(TypedDict):
     a sentence, if some of them precede training events of their user."""
     computed_on: NotRequired[dict[str, str | bool]]
     """The "device" that scored, and whether its operators were "deterministic" (setting of the run)."""
+    rules: NotRequired[dict[str, Any]]
+    """The rules of the metrics "with_rules" in words (`Rules.described`), and as "never_shown" the number of
+    targets of each split that the model's lists never show with these rules."""
     must_agree: dict[Candidates, list[str]]
     """Full or sampled metrics -> the fields that must be equal in two results to compare them."""
 

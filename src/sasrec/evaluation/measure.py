@@ -17,6 +17,8 @@ from sasrec.evaluation.card import SAMPLED_NEGATIVES, SAMPLED_SEED, card
 from sasrec.evaluation.lists import details_on_test
 from sasrec.evaluation.metrics import CUTOFFS, metrics_from_ranks
 from sasrec.evaluation.target_ranks import TargetRanks, sampled_negatives, target_ranks
+from sasrec.evaluation.with_rules import add_rules
+from sasrec.ranking.rules import Rules
 from sasrec.ranking.scorers import Scorer
 from sasrec.runtime.log import RunLog
 
@@ -36,8 +38,9 @@ class Measured:
 
         {split: {"full": {"ndcg@10": …}, "sampled": {…}}, "baselines": {name: {split: …}}, "protocol": the card}
 
-    With `details`, "details" is added. Never compare full metrics with sampled metrics: on the same model and
-    users, sampled metrics are several times higher."""
+    With `details`, "details" is added; with rules, "with_rules" beside "full" (evaluation/with_rules.py). Never
+    compare full metrics with sampled metrics: on the same model and users, sampled metrics are several times
+    higher."""
     ranks: pl.DataFrame
     """The contents of ranks.parquet, one row for each scorer ("model" or a baseline) and target.
 
@@ -54,11 +57,12 @@ def evaluate_scorer(
     details: bool = False,
     cutoffs: tuple[int, ...] = CUTOFFS,
     known: Ranks | None = None,
+    rules: Rules | None = None,
 ) -> Measured:
     """Rank the validation and test targets by a scorer and by all baselines; omit a split without targets.
 
     `details`: on test, also measure the recommended lists, and the metrics by slices (groups) of the targets
-    (evaluation/lists.py). `known`: ranks that are measured already.
+    (evaluation/lists.py). `known`: ranks that are measured already. `rules`: also measure with these rules.
 
     Raises: EvaluationError if neither validation nor test has a target. Remedy: train with another value of the
     setting `split`. The errors of `target_ranks`.
@@ -90,6 +94,8 @@ def evaluate_scorer(
     elif details:
         on_test = {name: all_ranks[name, "test"].full for name in scorers}
         metrics["details"] = details_on_test(scorers, on_test, data, split, log)
+    if rules is not None:
+        add_rules(metrics, scorers, parts, data, rules, cutoffs, log)
     frames = [_rows(name, data, part, all_ranks[name, part.name]) for name in scorers for part in parts]
     return Measured(metrics, pl.concat(frames))
 

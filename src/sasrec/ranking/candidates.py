@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from sasrec.data.histories import Histories
 from sasrec.errors import EvaluationError
+from sasrec.ranking.item_table import Availability
 from sasrec.ranking.scorers import EncodedScorer, ModelScorer, Scorer
 from sasrec.runtime.ranks import meet, rank, sum_over_ranks, world
 
@@ -25,6 +27,47 @@ _SCORES_AT_ONCE = 2**24
 # A block has at most this many scores (2 MB in fp32): they stay in the processor's cache while they are read
 # several times, and the allocator reuses their memory for the next block.
 _SCORES_IN_CACHE = 2**19
+# Lists with groups look at first at this many times k items of the ranking.
+_AHEAD = 4
+
+
+@dataclass(frozen=True, eq=False)
+class RowRules:
+    """Rules that a mask of items cannot state: they differ by row, or count the items of a group."""
+
+    banned: Histories | None = None
+    """(rows,) the items that each row must not get, in the form of histories."""
+    availability: Availability | None = None
+    """When items are available, if `times` differ by row."""
+    times: npt.NDArray[np.int64] | None = None
+    """(rows,) the time of each request, in microseconds since 1970 UTC."""
+    groups_V: Tensor | None = None
+    """(V,) group of each item, numbered from 1; 0 for padding and items without a group, which are not limited."""
+    per_group: int = 0
+    """The most items of one group in a list, if `groups_V` is given."""
+
+    def forbid(self, scores_BV: Tensor, rows: npt.NDArray[np.int64]) -> None:
+        """Set the scores of banned and unavailable items to -inf. `rows`: (B,) the rows of the scores."""
+        if self.banned is not None:
+            row_E, item_E = seen_items(self.banned, rows)
+            scores_BV[torch.from_numpy(row_E), torch.from_numpy(item_E)] = -torch.inf
+        if self.availability is not None and self.times is not None:
+            closed = np.nonzero(self.availability.closed(self.times[rows]))
+            item_E = self.availability.items[closed[1]]
+            scores_BV[torch.from_numpy(closed[0]), torch.from_numpy(item_E)] = -torch.inf
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """What may be recommended in some rows, and where this was stated, for the warning that nothing is left."""
+
+    allowed_V: Tensor | None
+    """(V,) true for items that may be recommended; None if all may be."""
+    by_row: RowRules | None = None
+    allow: bool = False
+    """Whether there is an allow list."""
+    rules: bool = False
+    """Whether there are rules."""
 
 
 def candidate_scores(
@@ -34,11 +77,12 @@ def candidate_scores(
     *,
     exclude_seen: bool = True,
     allowed_V: Tensor | None = None,
+    by_row: RowRules | None = None,
 ) -> Tensor:
     """Return scores_BV for some rows of the histories; -inf for items that are not candidates.
 
-    Candidates exclude padding, items with `allowed_V` false and, with `exclude_seen`, seen items. The seen items
-    are all items of the row's history, also those before the last `maxlen`.
+    Candidates exclude padding, items with `allowed_V` false, what `by_row` forbids and, with `exclude_seen`, seen
+    items. The seen items are all items of the row's history, also those before the last `maxlen`.
 
     Raises: EvaluationError if a score is NaN, because the weights diverged. Remedy: use an earlier checkpoint.
     """
@@ -50,6 +94,8 @@ def candidate_scores(
         )
     if allowed_V is not None:
         scores_BV.masked_fill_(~allowed_V.to(scores_BV.device), -torch.inf)
+    if by_row is not None:
+        by_row.forbid(scores_BV, rows)
     if exclude_seen:
         row_E, item_E = seen_items(histories, rows)
         scores_BV[torch.from_numpy(row_E), torch.from_numpy(item_E)] = -torch.inf
@@ -105,14 +151,59 @@ def top_items(
     k: int,
     *,
     exclude_seen: bool,
-    allowed_V: Tensor | None,
+    selection: Selection,
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
     """Yield (rows, item numbers, scores) for each block. Numbers and scores are (B, k), best first.
 
     If a row has fewer than k candidates, its last scores are -inf; ignore their item numbers. If the catalogue has
     fewer than k items, k is its size.
     """
+    by_row = selection.by_row
     for rows, scorer in blocks:
-        scores_BV = candidate_scores(scorer, histories, rows, exclude_seen=exclude_seen, allowed_V=allowed_V)
-        best = scores_BV.topk(min(k, scorer.num_items), dim=1)
-        yield rows, best.indices.cpu().numpy(), best.values.cpu().numpy()
+        scores_BV = candidate_scores(
+            scorer, histories, rows, exclude_seen=exclude_seen, allowed_V=selection.allowed_V, by_row=by_row
+        )
+        most = min(k, scorer.num_items)
+        if by_row is None or by_row.groups_V is None:
+            best = scores_BV.topk(most, dim=1)
+            yield rows, best.indices.cpu().numpy(), best.values.cpu().numpy()
+        else:
+            yield rows, *_top_of_groups(scores_BV, most, by_row.groups_V.to(scores_BV.device), by_row.per_group)
+
+
+def _top_of_groups(
+    scores_BV: Tensor, k: int, groups_V: Tensor, per_group: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Return the k best items and their scores, (B, k), with at most `per_group` items of each group.
+
+    An item is in the list if fewer than `per_group` items of its group are above it. The top of the ranking is
+    searched first, and a longer part of it only for rows whose list is not yet full.
+    """
+    items = np.zeros((len(scores_BV), k), np.int64)
+    scores = np.full((len(scores_BV), k), -np.inf, np.float32)
+    num_items, ahead = scores_BV.shape[1] - 1, _AHEAD * k
+    rows = np.arange(len(scores_BV))
+    while len(rows):
+        ahead = min(ahead, num_items)
+        best = (scores_BV if len(rows) == len(scores_BV) else scores_BV[torch.from_numpy(rows)]).topk(ahead, dim=1)
+        kept_BM = best.values.isfinite() & _within(groups_V[best.indices], per_group)
+        first = (~kept_BM).byte().argsort(dim=1, stable=True)[:, :k]  # the places of the kept items, in order
+        found = best.values.masked_fill(~kept_BM, -torch.inf).gather(1, first)
+        items[rows], scores[rows] = best.indices.gather(1, first).cpu().numpy(), found.float().cpu().numpy()
+        more = found[:, -1].isneginf() & best.values[:, -1].isfinite()
+        rows, ahead = rows[more.cpu().numpy()] if ahead < num_items else rows[:0], ahead * _AHEAD
+    return items, scores
+
+
+def _within(groups_BM: Tensor, per_group: int) -> Tensor:
+    """Return (B, M), true where fewer than `per_group` items of the same group are before an item in its row.
+
+    Items of group 0, which have no group, are not limited.
+    """
+    order = groups_BM.argsort(dim=1, stable=True)
+    ordered = groups_BM.gather(1, order)
+    place = torch.arange(ordered.shape[1], device=ordered.device).expand_as(ordered)
+    begins = torch.ones_like(ordered, dtype=torch.bool)
+    begins[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    before = place - place.where(begins, 0).cummax(1).values  # how many items of the group are before each
+    return torch.zeros_like(before).scatter_(1, order, before).lt(per_group) | (groups_BM == 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,13 +13,15 @@ import torch
 from sasrec.data.dataset import Dataset
 from sasrec.data.histories import Histories
 from sasrec.data.items import Items, shown
-from sasrec.errors import SasrecWarning
+from sasrec.errors import ConfigError, SasrecWarning
+from sasrec.ranking.candidates import Selection
 from sasrec.ranking.requests import listed, warn_unknown
+from sasrec.ranking.rules import Rules
 from sasrec.runtime.ranks import rank
 
 
 class NothingLeft(SasrecWarning):
-    """No item is left to recommend, because of the allow list, the deny list or the seen items."""
+    """No item is left to recommend, because of the allow list, the deny list, the rules or the seen items."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +64,36 @@ class KnownItems:
         allowed_V[torch.from_numpy(denied)] = False
         return allowed_V
 
+    def selection(
+        self,
+        allow: Iterable[object] | None,
+        deny: Iterable[object],
+        rules: Rules | None,
+        users: Sequence[object] | None = None,
+        times: npt.NDArray[np.int64] | None = None,
+    ) -> Selection:
+        """Return what may be recommended, by lists of ids and by rules.
+
+        `users`: (rows,) ids of the users, for bans. `times`: (rows,) microseconds since 1970 at which items must
+        be available; without it, the time of the rules.
+
+        Raises: the errors of `Rules.on`; ConfigError if `rules` are of another type. Remedy: use `Rules`.
+        """
+        allowed_V = self.allowed(allow, deny)
+        if rules is None:
+            return Selection(allowed_V, allow=allow is not None)
+        if not isinstance(rules, Rules):
+            raise ConfigError(
+                f"rules must be sasrec.Rules, not {rules!r}. Use sasrec.Rules(...) or sasrec.Rules.load(path)."
+            )
+        of_items = rules.on(self.items)
+        times = times if rules.now is None else None
+        static = times is not None or of_items.availability is None
+        now_V = torch.from_numpy(of_items.allowed_at(None if static else rules.moment()))
+        allowed_V = now_V if allowed_V is None else allowed_V & now_V
+        by_row = of_items.by_row(users, times, rules.name)
+        return Selection(allowed_V, by_row, allow=allow is not None, rules=True)
+
     def everybody(
         self, data: Dataset, ticks: npt.NDArray[np.int64] | None
     ) -> tuple[npt.NDArray[np.int64], Histories]:
@@ -88,14 +120,17 @@ class KnownItems:
         return users, Histories(items[known_E], ticks, offsets[users], offsets[users + 1])
 
 
-def warn_nothing_left(allowed_V: torch.Tensor | None, allow: bool, some: str = "") -> None:
-    """Warn that nothing is left to recommend, and why. `allow`: whether there is an allow list.
+def warn_nothing_left(selection: Selection, some: str = "") -> None:
+    """Warn that nothing is left to recommend, and why.
 
     `some`: words for the users concerned, if other users get recommendations.
     """
-    if allowed_V is None or bool(allowed_V[1:].any()):
+    allowed_V = selection.allowed_V
+    if selection.rules:
+        reason = "the rules leave no item that is not in the history"
+    elif allowed_V is None or bool(allowed_V[1:].any()):
         reason = "the history has every item that may be recommended"
-    elif allow:
+    elif selection.allow:
         reason = "the allow list has no known item that is not in the deny list too"
     else:
         reason = "the deny list has every item"

@@ -13,19 +13,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import torch
 
 from sasrec.batches.ticks import user_ticks
 from sasrec.data.dataset import Dataset
-from sasrec.data.histories import Histories
 from sasrec.data.items import Items
 from sasrec.data.splits import TrainingPart
 from sasrec.errors import ConfigError, DataError, SasrecWarning
 from sasrec.models import SequenceModel
-from sasrec.ranking.candidates import own_blocks, summed, top_items
 from sasrec.ranking.explain import effects, nearest
-from sasrec.ranking.known import KnownItems, warn_nothing_left
+from sasrec.ranking.known import KnownItems
+from sasrec.ranking.lists import best_of_many, best_of_one
 from sasrec.ranking.requests import as_arrow, count, listed, many, ticks_of, warn_unknown
+from sasrec.ranking.rules import Rules
 from sasrec.ranking.scorers import ModelScorer, Scorer
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import same_on_every_rank, world
@@ -95,6 +94,8 @@ class Recommender:
         exclude_seen: bool | None = None,
         allow: Iterable[object] | None = None,
         deny: Iterable[object] = (),
+        rules: Rules | None = None,
+        user: object = None,
     ) -> list[tuple[str | int, float]]:
         """Return the k best items for a history of item ids (oldest first), as (item id, score), best first.
 
@@ -103,7 +104,8 @@ class Recommender:
         removes the items of the history; by default it does so unless the model was trained with repeats. A model
         that was trained with skip_own_items gives seen items high scores, so remove them.
         `allow` restricts the candidates to these ids; `deny` removes ids. Unknown ids are ignored with a warning.
-        Under a temporal split, an item without a training event is unknown, too.
+        Under a temporal split, an item without a training event is unknown, too. `rules` restrict the candidates
+        further (ranking/rules.py); a list has k items whenever the rules allow k. `user`: the id for their bans.
 
         A model with time needs `times` (seconds, one per item, ascending) or `assume_regular` (equal intervals).
         Its time unit is the smallest gap in `times`; `recommend_user` uses the smallest gap in the training part,
@@ -112,8 +114,9 @@ class Recommender:
         Raises: DataError if no item of the history is known, or if times are missing or invalid. Remedy: give a
         known item, or valid times. ConfigError if k < 1. Remedy: use a larger k.
         """
-        numbers, clock = self._read(history, times, assume_regular)
-        return self._top(numbers, clock, k, self._excludes(exclude_seen), allow, deny)
+        known = self._read(history, times, assume_regular)
+        selection = self._catalogue.selection(allow, deny, rules, None if user is None else [user])
+        return best_of_one(self.scorer, self.items, known, k, self._excludes(exclude_seen), selection)
 
     def recommend_user(
         self,
@@ -123,6 +126,7 @@ class Recommender:
         exclude_seen: bool | None = None,
         allow: Iterable[object] | None = None,
         deny: Iterable[object] = (),
+        rules: Rules | None = None,
     ) -> list[tuple[str | int, float]]:
         """Return the k best items for a user of the data set, from all the user's events. See `recommend`.
 
@@ -130,8 +134,9 @@ class Recommender:
         of the user's items occurs in training. Remedy: pass a history to `recommend`. ConfigError if k < 1.
         Remedy: use a larger k.
         """
-        numbers, clock = self._read_user(user)
-        return self._top(numbers, clock, k, self._excludes(exclude_seen), allow, deny)
+        known = self._read_user(user)
+        selection = self._catalogue.selection(allow, deny, rules, [user])
+        return best_of_one(self.scorer, self.items, known, k, self._excludes(exclude_seen), selection)
 
     def recommend_all(
         self,
@@ -140,6 +145,7 @@ class Recommender:
         exclude_seen: bool | None = None,
         allow: Iterable[object] | None = None,
         deny: Iterable[object] = (),
+        rules: Rules | None = None,
         log: RunLog | None = None,
     ) -> pl.DataFrame:
         """Return the k best items of all users: a frame with columns user, item, score and rank (from 1).
@@ -161,14 +167,14 @@ class Recommender:
                     "data with hash": data.data_hash[:12],
                     "weights with hash": weights.hexdigest()[:12],
                     "the options": f"k {k}, exclude_seen {exclude_seen}, allow {allow}, deny {deny}",
+                    "the rules": "" if rules is None else rules.on(self.items).digest,
                 }
             )
         users, histories = self._catalogue.everybody(data, self._ticks(data, data.offsets))
-        allowed_V = self._catalogue.allowed(allow, deny)
-        lists = self._lists(histories, k, exclude_seen, allowed_V, allow is not None, log)
-        return lists.select(
-            data.user_ids.gather(users[lists["row"].to_numpy()]).alias("user"), "item", "score", "rank"
-        )
+        user_ids = data.user_ids.gather(users)
+        selection = self._catalogue.selection(allow, deny, rules, user_ids.to_list() if rules else None)
+        lists = best_of_many(self.scorer, self.items, histories, k, exclude_seen, selection, log)
+        return lists.select(user_ids.gather(lists["row"]).alias("user"), "item", "score", "rank")
 
     def recommend_many(
         self,
@@ -180,14 +186,17 @@ class Recommender:
         exclude_seen: bool | None = None,
         allow: Iterable[object] | None = None,
         deny: Iterable[object] = (),
+        rules: Rules | None = None,
+        users: Any = None,
         log: RunLog | None = None,
     ) -> pl.DataFrame:
         """Return the k best items of many histories: a frame with columns row, item, score and rank (from 1).
 
         `histories`: a list of histories, or a Polars Series or Arrow array of lists. `times`: alike, one list for
         each history. `row` counts the histories from 0. A history without a known item gets no rows; a warning
-        counts them. All else is as for `recommend`, but many times as fast as a call for each history. The last
-        digits of scores can differ from those of single calls.
+        counts them. `users`: the user id of each history, for the bans of `rules`. All else is as for `recommend`,
+        but many times as fast as a call for each history. The last digits of scores can differ from those of
+        single calls.
 
         Raises: the errors of `recommend`, except for a history without a known item.
         """
@@ -204,7 +213,11 @@ class Recommender:
                 SasrecWarning,
                 stacklevel=2,
             )
-        lists = self._lists(known, k, exclude_seen, self._catalogue.allowed(allow, deny), allow is not None, log)
+        if users is not None and len(users := listed(users, "users")) != len(histories):
+            raise DataError(f"{len(users):,} users, but {len(histories):,} histories. Give a user for each.")
+        of_rows = None if users is None else [users[row] for row in rows.tolist()]
+        selection = self._catalogue.selection(allow, deny, rules, of_rows)
+        lists = best_of_many(self.scorer, self.items, known, k, exclude_seen, selection, log)
         return lists.with_columns(row=pl.Series(rows[lists["row"].to_numpy()]))
 
     def __call__(self, table: Any, k: int = 10, **options: Any) -> Any:
@@ -224,6 +237,8 @@ class Recommender:
                 f"the table has no column {missing[0]!r}, only {', '.join(frame.columns)}. Name the columns "
                 f"{', '.join(needed)}."
             )
+        if options.get("rules") is not None:
+            options = {"users": frame["user"]} | options
         lists = self.recommend_many(frame["items"], k, times=frame["times"] if timed else None, **options)
         users = frame["user"].gather(lists["row"])
         return as_arrow(lists.select(users.alias("user"), "item", "score", pl.col("rank").cast(pl.Int32)))
@@ -335,61 +350,3 @@ class Recommender:
         Ticks are times in the user's own unit (batches/ticks.py).
         """
         return user_ticks(data, self.model.config, self.training_part, offsets) if self.timed else None
-
-    def _top(
-        self,
-        numbers: npt.NDArray[np.int64],
-        clock: npt.NDArray[np.int64] | None,
-        k: int,
-        exclude_seen: bool,
-        allow: Iterable[object] | None,
-        deny: Iterable[object],
-    ) -> list[tuple[str | int, float]]:
-        """Return the k best (item id, score) for one history of known item numbers."""
-        start, end = np.zeros(1, np.int64), np.full(1, len(numbers), np.int64)
-        histories = Histories(numbers.astype(np.int32), clock, start, end)
-        allowed_V, k = self._catalogue.allowed(allow, deny), count(k)
-        one = [(np.zeros(1, np.int64), self.scorer)]
-        ((_, item_BK, score_BK),) = top_items(one, histories, k, exclude_seen=exclude_seen, allowed_V=allowed_V)
-        pairs = zip(item_BK[0].tolist(), score_BK[0].tolist(), strict=True)
-        best = [(self.items.id_of(item), score) for item, score in pairs if np.isfinite(score)]
-        if not best:
-            warn_nothing_left(allowed_V, allow is not None)
-        return best
-
-    def _lists(
-        self,
-        histories: Histories,
-        k: int,
-        exclude_seen: bool,
-        allowed_V: torch.Tensor | None,
-        allow: bool,
-        log: RunLog | None,
-    ) -> pl.DataFrame:
-        """Return the k best items of each history: row, item (the id), score, rank; in order of row, then rank.
-
-        Under torchrun, each process scores a share of the histories; all return the same frame. `allow`: whether
-        there is an allow list, for the warning about histories with nothing left.
-        """
-        shape = (len(histories), min(k, self.scorer.num_items))
-        items, scores = np.zeros(shape), np.zeros(shape)
-        with (log or RunLog(None)).bar("recommending", len(histories)) as bar:
-            mine = own_blocks(self.scorer, histories)
-            for rows, item_BK, score_BK in top_items(
-                mine, histories, k, exclude_seen=exclude_seen, allowed_V=allowed_V
-            ):
-                items[rows], scores[rows] = item_BK, score_BK
-                bar(len(rows))
-        items, scores = summed(items), summed(scores)  # each process fills its own rows, the others are 0
-        row_E, place_E = np.nonzero(np.isfinite(scores))  # -inf marks places without a candidate
-        if without := len(histories) - len(np.unique(row_E)):
-            some = f"for {without:,} of {len(histories):,} users " if without < len(histories) else ""
-            warn_nothing_left(allowed_V, allow, some)
-        return pl.DataFrame(
-            {
-                "row": row_E,
-                "item": self.items.ids.gather(items[row_E, place_E].astype(np.int64) - 1),
-                "score": scores[row_E, place_E].astype(np.float32),
-                "rank": place_E + 1,
-            }
-        )

@@ -99,7 +99,7 @@ def many(
     Raises: DataError if `histories` has no lists, or times are missing or invalid. Remedy: as the message says.
     """
     ids, offsets = _flattened(histories, "histories")
-    numbers = _numbers(ids, items)
+    numbers = numbers_of(ids, items)
     if known_V is not None:
         numbers = np.where(known_V[numbers], numbers, 0)
     known = numbers > 0
@@ -135,7 +135,7 @@ def _flattened(lists: Any, what: str) -> tuple[pl.Series, npt.NDArray[np.int64]]
     return pl.Series(values=values), offsets
 
 
-def _numbers(ids: pl.Series, items: Items) -> npt.NDArray[np.int64]:
+def numbers_of(ids: pl.Series, items: Items) -> npt.NDArray[np.int64]:
     """Return the item number of each id, (ids,); 0 if it is unknown. 1.0 finds the id 1, as in `look_up`."""
     if ids.dtype.is_float():
         distinct = ids.unique().drop_nulls()

@@ -31,6 +31,7 @@ from sasrec.files import file_digest, write_whole
 from sasrec.models import SequenceModel
 from sasrec.models.own import Encoder
 from sasrec.ranking.recommender import Recommender
+from sasrec.ranking.rules import Rules
 from sasrec.ranking.scorers import ModelScorer
 from sasrec.runs.folder import RunFolder
 from sasrec.runs.record import check_ranks
@@ -168,6 +169,7 @@ def evaluate(
     test: Any = None,
     details: bool = False,
     k: Sequence[int] = (),
+    rules: Rules | None = None,
     log: RunLog | None = None,
 ) -> Metrics:
     """Measure a run's best checkpoint, or the one that `checkpoint` names, on validation and test.
@@ -176,7 +178,8 @@ def evaluate(
     to RUN/log.jsonl.
 
     `test`: measure on the events of this file, frame or prepared folder instead. A target's history has the user's
-    earlier events in the run's data and in the file. The metrics are returned and not written to RUN.
+    earlier events in the run's data and in the file. `rules`: also measure the lists with these rules, at the time
+    of each target, as "with_rules" (evaluation/with_rules.py). With either, nothing is written to RUN.
 
     `details`: on test, also measure coverage, novelty and diversity of the top-10 lists, and the metrics by slices
     of the targets. `k`: more cut-offs, such as [3, 100], for NDCG, HR and MRR. `dataset`, `encoder`: see `load`.
@@ -187,15 +190,14 @@ def evaluate(
 
     Raises: EvaluationError for an export, or if neither validation nor test has a target. Remedy: measure the
     original run, or train with another value of the setting `split`. ConfigError if `dataset` is a file. Remedy:
-    name it as `test`. The errors of `load`.
+    name it as `test`; or for `details` with `rules`. Remedy: remove one. The errors of `load` and `Rules.on`.
     """
     folder = RunFolder(run)
-    _refuse_to_evaluate(folder, dataset, k)
-    only_returned = checkpoint is not None or test is not None
+    _refuse_to_evaluate(folder, dataset, k, rules, details)
+    only_returned = checkpoint is not None or test is not None or rules is not None
     _refuse_to_write(folder, only_returned)
     with joined(pick_device(device).type), folder.measuring(writes=not only_returned):
-        # A named checkpoint may not be the run's best, so its metrics stay out of the run's files. A file is not
-        # the run's test.
+        # The run's files have only the metrics of its best checkpoint, on its own targets, without rules.
         log = RunLog.of_run(None if only_returned else folder.log_file, log or RunLog(None))
         recommender, found = _loaded(folder, device, dataset, checkpoint, encoder, measuring=True)
         config = config_of(found)
@@ -205,12 +207,13 @@ def evaluate(
         if test is not None:
             data, split = with_test_file(run_data, split, _test_data(test, folder, log))
         split = with_ticks(split, data, recommender.model.config)
-        asked = {"the options": f"k {list(k)}, details {details}", "the test events": data.data_hash[:12]}
-        check_ranks(config, run_data, found, asked)
-        written = None if only_returned else folder
-        cutoffs = tuple(sorted({*CUTOFFS, *k}))
+        options = f"k {list(k)}, details {details}, rules {rules and rules.on(data.catalogue).digest}"
+        check_ranks(config, run_data, found, {"the options": options, "the test events": data.data_hash[:12]})
+        written, cutoffs = None if only_returned else folder, tuple(sorted({*CUTOFFS, *k}))
         with deterministic(config.training.deterministic):
-            metrics = measure(recommender.model, data, split, written, log, details=details, cutoffs=cutoffs)
+            metrics = measure(
+                recommender.model, data, split, written, log, details=details, cutoffs=cutoffs, rules=rules
+            )
         # With a file, the card still names the data that the run was trained on.
         metrics["protocol"]["data_hash"] = run_data.data_hash
         return metrics
@@ -231,7 +234,13 @@ def _test_data(test: Any, folder: RunFolder, log: RunLog) -> Dataset:
     return data
 
 
-def _refuse_to_evaluate(folder: RunFolder, dataset: Dataset | str | Path | None, k: Sequence[int]) -> None:
+def _refuse_to_evaluate(
+    folder: RunFolder,
+    dataset: Dataset | str | Path | None,
+    k: Sequence[int],
+    rules: Rules | None,
+    details: bool,
+) -> None:
     """Raise the errors of `evaluate` that need no model and no data."""
     if folder.items_file.exists():
         raise EvaluationError(
@@ -244,6 +253,10 @@ def _refuse_to_evaluate(folder: RunFolder, dataset: Dataset | str | Path | None,
         )
     if wrong := [each for each in k if isinstance(each, bool) or not isinstance(each, int) or each < 1]:
         raise ConfigError(f"`k` must have whole numbers of at least 1, not {wrong[0]!r}. Use numbers such as 3.")
+    if rules is not None and not isinstance(rules, Rules):
+        raise ConfigError(f"rules must be sasrec.Rules, not {rules!r}. Use sasrec.Rules.load for a file of rules.")
+    if rules is not None and details:
+        raise ConfigError("`details` are measured without rules. Remove `details`, or remove `rules`.")
 
 
 def _refuse_to_write(folder: RunFolder, only_returned: bool) -> None:
@@ -265,13 +278,14 @@ def measure(
     details: bool = False,
     cutoffs: tuple[int, ...] = CUTOFFS,
     known: Ranks | None = None,
+    rules: Rules | None = None,
 ) -> Metrics:
     """Measure a model on a split, and log its metrics. With `folder`, write its metrics.json and ranks.parquet.
 
-    `known`: ranks that are measured already.
+    `known`: ranks that are measured already. `rules`: see `evaluate`.
     """
     measured = evaluate_scorer(
-        ModelScorer(model), data, split, log=log, details=details, cutoffs=cutoffs, known=known or {}
+        ModelScorer(model), data, split, log=log, details=details, cutoffs=cutoffs, known=known or {}, rules=rules
     )
     metrics = Metrics(measured.metrics)
     metrics["protocol"]["computed_on"] = {

@@ -44,6 +44,9 @@ def write_lists(
         raise ConfigError('a file of histories needs pyarrow: pip install "sasrec[arrow]".') from None
     if output.suffix not in (".parquet", ".csv"):
         raise ConfigError(f"lists are written as .parquet or .csv, not as {output.name}. Use one of the two.")
+    if (rules := options.get("rules")) is not None:
+        options["rules"] = rules = rules.at_present()  # all batches at one time
+        rules.on(recommender.items)  # its warnings, before those of batches are silenced
     if not source.is_file():
         raise DataError(f"{source} {missing(source)}. Name a Parquet file of histories.")
     kind = pyarrow.parquet.ParquetWriter if output.suffix == ".parquet" else pyarrow.csv.CSVWriter

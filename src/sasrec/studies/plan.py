@@ -37,13 +37,13 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sasrec.config.lines import line_of, wrong_entry
 from sasrec.config.recipe import METRIC_NAME
 from sasrec.config.settings import KEEP_WEIGHTS, RunConfig
 from sasrec.config.toml_file import tables_of
 from sasrec.data.manifest import MANIFEST
 from sasrec.errors import ConfigError
 from sasrec.files import write_whole
-from sasrec.studies.lines import line_of, wrong_entry
 from sasrec.studies.search import Range, Search
 from sasrec.untrusted import in_words, json_of
 

@@ -110,6 +110,9 @@ def protocol(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 yield f"{split} omits", f"{targets:,} targets ({reason})"
     if leak := card.get("test_file", {}).get("leak"):
         yield "test leaks", leak
+    if rules := card.get("rules"):
+        stated = [f"{name} {value}" for name, value in rules.items() if name not in ("name", "never_shown")]
+        yield "rules", f"{rules['name']} ({'; '.join(stated)})"
     unknown = card["items_not_candidates"]
     items = f"{card['items']:,} items{f' ({unknown:,} not candidates)' if unknown else ''}"
     yield "data", f"{card['data']} {card['data_hash'][:12]}; {items}; {card['training_events']:,} training events"

@@ -1,4 +1,4 @@
-"""Where an entry stands in the file of a study, for messages."""
+"""Where an entry stands in a TOML file that a user wrote, for messages."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ _EXPECTED = {
     "train_dir": "must be a path, without a null character",
 }
 
+# Parts of the place of an error that pydantic adds: they are not in the file.
+_TAGS = ("[key]", "range", "values", "by file", "by user")
+
 
 def wrong_entry(path: Path, text: str, error: ValidationError) -> str:
     """Return the line and the name of the first entry that is wrong, and what is wrong with it."""
     first = error.errors(include_url=False, include_input=False)[0]
-    entry = [part for part in first["loc"] if part not in ("[key]", "range", "values")]
+    entry = [part for part in first["loc"] if part not in _TAGS]
     reason = first["msg"].removeprefix("Value error, ")
     if first["type"] == "string_pattern_mismatch":
         reason = _EXPECTED[str(entry[0])]

@@ -1,0 +1,73 @@
+"""The best items of one history, and of many, in the caller's ids."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from sasrec.data.histories import Histories
+from sasrec.data.items import Items
+from sasrec.ranking.candidates import Selection, own_blocks, summed, top_items
+from sasrec.ranking.known import warn_nothing_left
+from sasrec.ranking.requests import count
+from sasrec.ranking.scorers import Scorer
+from sasrec.runtime.log import RunLog
+
+
+def best_of_one(
+    scorer: Scorer,
+    items: Items,
+    history: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64] | None],
+    k: int,
+    exclude_seen: bool,
+    selection: Selection,
+) -> list[tuple[str | int, float]]:
+    """Return the k best (item id, score) for one history: known item numbers, and ticks for models with time."""
+    numbers, clock = history
+    start, end = np.zeros(1, np.int64), np.full(1, len(numbers), np.int64)
+    histories = Histories(numbers.astype(np.int32), clock, start, end)
+    one = [(np.zeros(1, np.int64), scorer)]
+    ((_, item_BK, score_BK),) = top_items(one, histories, count(k), exclude_seen=exclude_seen, selection=selection)
+    pairs = zip(item_BK[0].tolist(), score_BK[0].tolist(), strict=True)
+    best = [(items.id_of(item), score) for item, score in pairs if np.isfinite(score)]
+    if not best:
+        warn_nothing_left(selection)
+    return best
+
+
+def best_of_many(
+    scorer: Scorer,
+    items: Items,
+    histories: Histories,
+    k: int,
+    exclude_seen: bool,
+    selection: Selection,
+    log: RunLog | None,
+) -> pl.DataFrame:
+    """Return the k best items of each history: row, item (the id), score, rank; in order of row, then rank.
+
+    Under torchrun, each process scores a share of the histories; all return the same frame.
+    """
+    shape = (len(histories), min(k, scorer.num_items))
+    found, scores = np.zeros(shape), np.zeros(shape)
+    with (log or RunLog(None)).bar("recommending", len(histories)) as bar:
+        mine = own_blocks(scorer, histories)
+        for rows, item_BK, score_BK in top_items(
+            mine, histories, k, exclude_seen=exclude_seen, selection=selection
+        ):
+            found[rows], scores[rows] = item_BK, score_BK
+            bar(len(rows))
+    found, scores = summed(found), summed(scores)  # each process fills its own rows, the others are 0
+    row_E, place_E = np.nonzero(np.isfinite(scores))  # -inf marks places without a candidate
+    if without := len(histories) - len(np.unique(row_E)):
+        some = f"for {without:,} of {len(histories):,} users " if without < len(histories) else ""
+        warn_nothing_left(selection, some)
+    return pl.DataFrame(
+        {
+            "row": row_E,
+            "item": items.ids.gather(found[row_E, place_E].astype(np.int64) - 1),
+            "score": scores[row_E, place_E].astype(np.float32),
+            "rank": place_E + 1,
+        }
+    )

@@ -1,0 +1,338 @@
+"""Rules on what may be recommended: the same for lists that are served and for metrics.
+
+A file of rules is TOML, and every entry is optional:
+
+allow = ["50", "181"]               # recommend only these items
+deny = ["313"]                      # never recommend these items
+per_group = 2                       # at most two items of a group (such as a genre) in a list
+where = "price < 20 and stock > 0"  # a condition in SQL on columns of the item table
+items = "items.csv"                 # the item table: item, any columns, and optionally from and until
+bans = "bans.csv"                   # user, item: never recommend the item to the user; or [bans] with lists
+now = 2026-05-04                    # the time of the requests; the default is the present moment
+
+Paths are relative to the folder of the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import operator
+import time
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+
+from sasrec.config.lines import wrong_entry
+from sasrec.config.toml_file import tables_of
+from sasrec.data.histories import Histories
+from sasrec.data.items import Items, look_up, shown
+from sasrec.errors import ConfigError, DataError, SasrecWarning
+from sasrec.ranking.candidates import RowRules
+from sasrec.ranking.item_table import Availability, ItemTable, moment
+from sasrec.ranking.requests import listed
+
+
+def _id(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError("an id must be a text or a whole number")
+    return value
+
+
+def _time(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, str | int | float | date):  # a datetime is a date
+        raise ValueError("it must be a date, a time or seconds since 1970")
+    return value
+
+
+_Ids = list[Annotated[Any, AfterValidator(_id)]]
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+    allow: _Ids | None = None
+    deny: _Ids = []
+    bans: Annotated[
+        Annotated[str, Tag("by file")] | Annotated[dict[str, _Ids], Tag("by user")],
+        Discriminator(lambda bans: "by file" if isinstance(bans, str) else "by user"),
+    ] = {}
+    per_group: Annotated[int, Field(ge=1)] | None = None
+    where: str = ""
+    items: str | None = None
+    now: Annotated[Any, AfterValidator(_time)] = None
+
+
+@dataclass(frozen=True, eq=False)
+class Rules:
+    """Rules on what may be recommended, in addition to `allow` and `deny` of a request.
+
+    The tables are read when the rules are first used with a catalogue, and kept. Unknown ids are ignored, with one
+    warning. Make new Rules after a table has changed.
+    """
+
+    allow: Iterable[object] | None = None
+    """Ids of the items that may be recommended; None means all."""
+    deny: Iterable[object] = ()
+    """Ids of items that are never recommended."""
+    bans: Any = None
+    """Items that a user must not get: {user id: item ids}, or a frame, CSV or Parquet file with user and item."""
+    per_group: int | None = None
+    """The most items of one group of the catalogue (`Items.groups`) in a list. Items without a group are free."""
+    where: str = ""
+    """A condition in SQL on the columns of `items` and on title and group of the catalogue, such as
+    "price < 20 AND \\"group\\" = 'tea'". An item that `items` lacks has null in its columns."""
+    items: Any = None
+    """A frame, CSV or Parquet file with the column item (ids, each once). Its columns from and until say when an
+    item is available: from this moment, and until just before that. Empty means without limit."""
+    now: Any = None
+    """Time of the requests: seconds since 1970, an ISO text or a datetime. None means the present moment; in
+    evaluation, the time of each target."""
+    name: str = "rules"
+    """Names the rules in messages and on the protocol card."""
+    _known: WeakKeyDictionary[Items, ItemRules] = field(init=False, repr=False, default_factory=WeakKeyDictionary)
+
+    def __post_init__(self) -> None:
+        """Check what needs no catalogue. Raises: ConfigError or DataError. Remedy: as the message says."""
+        for name in ("allow", "deny"):
+            if (ids := getattr(self, name)) is not None:
+                object.__setattr__(self, name, listed(ids, f"{name} of the rules"))  # an iterator is read once
+        if self.per_group is not None:
+            try:
+                least = operator.index(self.per_group) >= 1 and not isinstance(self.per_group, bool)
+            except TypeError:
+                least = False
+            if not least:
+                raise ConfigError(f"per_group must be a whole number from 1, not {self.per_group!r}. Use one.")
+        if not isinstance(self.where, str):
+            raise ConfigError(f'the rule where must be a text in SQL, not {self.where!r}. Write "price < 20".')
+        if self.now is not None:
+            moment(self.now)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy in another process needs, such as a worker of Ray: all but what was read."""
+        return {name: value for name, value in self.__dict__.items() if name != "_known"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Become a copy. See `__getstate__`."""
+        self.__dict__.update(state, _known=WeakKeyDictionary())
+
+    @staticmethod
+    def load(path: str | Path) -> Rules:
+        """Read rules from a TOML file (see the top of this module).
+
+        Raises: ConfigError naming the line, if the file has an unknown entry or a wrong value, or has no rule.
+        Remedy: correct that line.
+        """
+        path = Path(path)
+        tables = tables_of(path)
+        try:
+            file = _File.model_validate(tables)
+        except ValidationError as error:
+            raise ConfigError(f"{wrong_entry(path, path.read_text('utf-8'), error)}. Correct this line.") from None
+        if not tables.keys() - {"now"}:
+            raise ConfigError(f"{path} has no rule. Add one, such as per_group = 2.")
+        near = path.parent
+        try:
+            return Rules(
+                allow=file.allow,
+                deny=file.deny,
+                bans=near / file.bans if isinstance(file.bans, str) else file.bans,
+                per_group=file.per_group,
+                where=file.where,
+                items=None if file.items is None else near / file.items,
+                now=file.now,
+                name=path.name,
+            )
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+
+    def moment(self) -> int:
+        """Return the time of a request, in microseconds since 1970 UTC: `now`, or the present moment."""
+        return moment(time.time() if self.now is None else self.now)
+
+    def at_present(self) -> Rules:
+        """Return rules that take the present moment as the time of all requests, unless they have a time."""
+        return self if self.now is not None else replace(self, now=time.time())
+
+    def on(self, items: Items) -> ItemRules:
+        """Return the rules in item numbers of a catalogue; they are kept, so that later calls are fast.
+
+        Raises: ConfigError or DataError if a rule does not fit the catalogue or its table. Remedy: as it says.
+        """
+        if (found := self._known.get(items)) is None:
+            found = self._known[items] = _compiled(self, items)
+        return found
+
+    def described(self) -> dict[str, Any]:
+        """Return what the rules are, for the protocol card: ids as counts, tables by name."""
+        frame = "a frame"
+        bans: Any = self.bans if isinstance(self.bans, str | Path) else frame
+        described = {
+            "name": self.name,
+            "allow": None if self.allow is None else f"{len(list(self.allow)):,} items",
+            "deny": f"{len(list(self.deny)):,} items" if self.deny else None,
+            "bans": f"of {len(self.bans):,} users" if isinstance(self.bans, Mapping) and self.bans else None,
+            "per_group": self.per_group,
+            "where": self.where or None,
+            "items": None if self.items is None else Path(self.items).name if _is_path(self.items) else frame,
+            "now": None if self.now is None else str(self.now),
+        }
+        if self.bans is not None and not isinstance(self.bans, Mapping):
+            described["bans"] = Path(bans).name if _is_path(bans) else frame
+        return {name: value for name, value in described.items() if value is not None}
+
+
+def _is_path(source: Any) -> bool:
+    return isinstance(source, str | Path)
+
+
+@dataclass(frozen=True, eq=False)
+class ItemRules:
+    """Rules in item numbers of a catalogue."""
+
+    allowed_V: npt.NDArray[np.bool_]
+    """(V,) true for items that may be recommended to some user at some time."""
+    availability: Availability | None
+    groups_V: torch.Tensor | None
+    """(V,) group of each item, numbered from 1; 0 for none."""
+    per_group: int
+    bans: dict[str, npt.NDArray[np.int64]]
+    """User id -> item numbers."""
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of all rules, to compare processes."""
+        state = hashlib.sha256(self.allowed_V.tobytes())
+        if self.availability is not None:
+            for array in (self.availability.items, self.availability.start, self.availability.end):
+                state.update(array.tobytes())
+        state.update(json.dumps([self.per_group, {k: v.tolist() for k, v in self.bans.items()}]).encode())
+        return state.hexdigest()[:12]
+
+    def allowed_at(self, microseconds: int | None) -> npt.NDArray[np.bool_]:
+        """Return (V,), true for items that may be recommended at a time; at some time if it is None."""
+        if self.availability is None or microseconds is None:
+            return self.allowed_V
+        allowed_V = self.allowed_V.copy()
+        closed = self.availability.closed(np.array([microseconds]))[0]
+        allowed_V[self.availability.items[closed]] = False
+        return allowed_V
+
+    def by_row(
+        self, users: Sequence[object] | None, times: npt.NDArray[np.int64] | None, name: str
+    ) -> RowRules | None:
+        """Return the rules for rows of these users (None: unknown) and times (None: the same for all rows)."""
+        banned = None
+        if self.bans and users is not None:
+            banned = self._banned(users, name)
+        elif self.bans:
+            warnings.warn(
+                f"{name}: bans are not applied to histories without a user. Name the user of each history.",
+                SasrecWarning,
+                stacklevel=5,
+            )
+        limited = self.availability if times is not None else None
+        if banned is None and limited is None and self.groups_V is None:
+            return None
+        return RowRules(banned, limited, times, self.groups_V, self.per_group)
+
+    def _banned(self, users: Sequence[object], name: str) -> Histories | None:
+        place = dict(zip(self.bans, range(1, 1 + len(self.bans)), strict=True))
+        lists = [np.zeros(0, np.int64), *self.bans.values()]
+        found = [look_up(place, user) or 0 for user in users]
+        if not any(found):
+            if len(found) > 1:
+                warnings.warn(
+                    f"{name}: bans name {len(self.bans):,} users, such as {shown(next(iter(self.bans)))}, but "
+                    "none of these lists is for one of them",
+                    SasrecWarning,
+                    stacklevel=6,
+                )
+            return None
+        ends = np.cumsum([len(lists[number]) for number in found])
+        starts = np.concatenate([[0], ends[:-1]])
+        return Histories(np.concatenate([lists[each] for each in found]).astype(np.int32), None, starts, ends)
+
+
+def _compiled(rules: Rules, items: Items) -> ItemRules:
+    allowed_V = np.ones(len(items) + 1, bool)
+    if rules.allow is not None:
+        allowed_V[:] = False
+        allowed_V[_numbers(rules.allow, items, f"{rules.name}: allow")] = True
+    allowed_V[_numbers(rules.deny, items, f"{rules.name}: deny")] = False
+    allowed_V[0] = False
+    table = availability = None
+    if rules.items is not None:
+        table = ItemTable.read(rules.items, "items").on(items)
+        availability = table.availability()
+        if availability is None and not rules.where:
+            raise ConfigError(
+                f"{rules.name}: no rule reads the table {table.name}, which has no column from or until. "
+                'Add a condition, such as where = "price < 20".'
+            )
+    if rules.where:
+        if table is None:
+            empty = pl.DataFrame({"item": pl.Series([], dtype=items.ids.dtype)})
+            table = ItemTable(empty, "the catalogue").on(items)
+        allowed_V[1:] &= table.where(rules.where)
+    groups_V = None
+    if rules.per_group is not None:
+        if items.groups is None or not items.groups.count():
+            raise ConfigError(
+                f"{rules.name}: per_group needs groups, which the catalogue does not have. Prepare the data with "
+                "`items` and `items_group`, and train on it."
+            )
+        numbers = items.groups.rank("dense").fill_null(0).cast(pl.Int64).to_numpy()
+        groups_V = torch.from_numpy(np.concatenate([np.zeros(1, np.int64), numbers]))
+    return ItemRules(allowed_V, availability, groups_V, rules.per_group or 0, _bans(rules, items))
+
+
+def _numbers(ids: Iterable[object], items: Items, where: str) -> npt.NDArray[np.int64]:
+    """Return the numbers of the known ids; warn of the others with their count."""
+    ids = list(ids)
+    numbers, unknown = items.numbers(ids)
+    if unknown:
+        warnings.warn(
+            f"{where}: {len(unknown):,} of {len(ids):,} items are unknown and ignored, such as "
+            f"{', '.join(map(shown, unknown[:3]))}",
+            SasrecWarning,
+            stacklevel=6,
+        )
+    return numbers
+
+
+def _bans(rules: Rules, items: Items) -> dict[str, npt.NDArray[np.int64]]:
+    """Return user id -> item numbers. Raises: DataError if the table lacks a column. Remedy: rename one."""
+    if rules.bans is None:
+        return {}
+    if isinstance(rules.bans, Mapping):
+        rows = [
+            (str(user), item) for user, ids in rules.bans.items() for item in listed(ids, f"bans of {shown(user)}")
+        ]
+        numbers = [items.number_of(item) or 0 for _, item in rows]
+        if unknown := [item for (_, item), number in zip(rows, numbers, strict=True) if not number]:
+            _numbers(unknown, items, f"{rules.name}: bans")
+        frame = pl.DataFrame(
+            {"user": [user for user, _ in rows], "number": numbers},
+            schema={"user": pl.String, "number": pl.Int64},
+        )
+    else:
+        table = ItemTable.read(rules.bans, "bans", ("item", "user"))
+        user = table.frame["user"]
+        if user.dtype.is_float():
+            raise DataError(f"{table.name}: users are decimal numbers, not ids. Write them as text or integers.")
+        numbers_E = table.numbers(items)
+        frame = pl.DataFrame({"user": user.cast(pl.String), "number": numbers_E}).drop_nulls()
+    found = frame.filter(pl.col("number") > 0).unique().group_by("user", maintain_order=True).agg("number")
+    return {user: np.array(numbers) for user, numbers in found.iter_rows()}
