@@ -68,7 +68,7 @@ class Recommend:
     deny: OptionalText = None
     """Never recommend these items: ids separated by commas, or @FILE with one id a line."""
     dataset: OptionalPath = None
-    """Newer events for --user and --all: a file or a prepared data set. Items that are new to the run are omitted."""
+    """Newer events for --user and --all: a file or a prepared data set. Items new to the run are left out."""
     device: str = "auto"
     """cpu, cuda, mps or auto."""
 

@@ -71,7 +71,7 @@ def test_what_cannot_be_served_is_refused_in_one_sentence(tmp_path: Path) -> Non
     sasrec.prepare(chain_frame(), output=tmp_path / "data")
     sasrec.train(tmp_path / "data", tmp_path / "run", time=True, time_span=8, **SMALL)
     foreign = newer().with_columns(item=pl.lit("other-") + pl.col("item"))
-    with pytest.raises(DataError, match="no item of .* is known to the run"):
+    with pytest.raises(DataError, match=r"no item of .* is known to the run"):
         sasrec.load(tmp_path / "run", dataset=foreign)
     with pytest.raises(DataError, match="reads times, and 'frame' has none"):
         sasrec.load(tmp_path / "run", dataset=newer().select("user", "item"))
