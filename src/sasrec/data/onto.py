@@ -6,6 +6,7 @@ import warnings
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from sasrec.data.dataset import Dataset
@@ -21,15 +22,7 @@ def onto(catalogue: Items, new: Dataset) -> Dataset:
 
     Raises: DataError if no item of `new` is in the catalogue. Remedy: write the ids as in the data of the run.
     """
-    number_of = new.catalogue.ids.cast(pl.String).replace_strict(
-        catalogue.ids.cast(pl.String), pl.int_range(1, len(catalogue) + 1, eager=True), default=0
-    )
-    number_V = np.append(0, number_of.to_numpy()).astype(np.int32)
-    if not number_V.any():
-        raise DataError(
-            f"no item of {new.name!r} is known to the run: an item is {shown(new.catalogue.ids[0])} there and "
-            f"{shown(catalogue.ids[0])} in the run. Give events of the run's items, written with the same ids."
-        )
+    number_V = known_numbers(catalogue, new)
     items = number_V[new.items]
     known_E = items > 0
     user_E = np.repeat(np.arange(new.num_users), np.diff(new.offsets))
@@ -54,3 +47,20 @@ def onto(catalogue: Items, new: Dataset) -> Dataset:
         catalogue=catalogue,
         parts=None,
     )
+
+
+def known_numbers(catalogue: Items, new: Dataset) -> npt.NDArray[np.int32]:
+    """Return (V,): the number in `catalogue` of each item number of `new`; 0 for items that the catalogue lacks.
+
+    Raises: DataError if it lacks all. Remedy: write the ids as in the data of the run.
+    """
+    number_of = new.catalogue.ids.cast(pl.String).replace_strict(
+        catalogue.ids.cast(pl.String), pl.int_range(1, len(catalogue) + 1, eager=True), default=0
+    )
+    number_V: npt.NDArray[np.int32] = np.append(0, number_of.to_numpy()).astype(np.int32)
+    if not number_V.any():
+        raise DataError(
+            f"no item of {new.name!r} is known to the run: an item is {shown(new.catalogue.ids[0])} there and "
+            f"{shown(catalogue.ids[0])} in the run. Give events of the run's items, written with the same ids."
+        )
+    return number_V
