@@ -14,6 +14,7 @@ import polars as pl
 
 from sasrec.checkpoint.restore import check_data, checkpoint_at, config_of, known_items
 from sasrec.checkpoint.store import Checkpoint
+from sasrec.config.choices import REFRESH_EPOCHS, REFRESH_WORSE
 from sasrec.config.settings import DataConfig, RunConfig
 from sasrec.config.split_rule import ALL
 from sasrec.data.dataset import Dataset
@@ -37,8 +38,6 @@ from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import launched
 from sasrec.sources.resolve import prepared_folder, resolve
 
-EPOCHS = 5
-WORSE = 0.05  # about what two random seeds of one model differ by
 REPORT = "refresh.json"
 
 
@@ -47,8 +46,8 @@ def refresh(
     data: Any,
     train_dir: str | Path,
     *,
-    epochs: int = EPOCHS,
-    worse: float = WORSE,
+    epochs: int = REFRESH_EPOCHS,
+    worse: float = REFRESH_WORSE,
     device: str | None = None,
     log: RunLog | None = None,
     encoder: Encoder | None = None,
@@ -133,7 +132,9 @@ def _refuse(folder: RunFolder, following: RunFolder, epochs: int, worse: float) 
             f"`epochs` must be a whole number of at least 1, not {epochs!r}. Use a number such as 5."
         )
     if isinstance(worse, bool) or not isinstance(worse, int | float) or not 0 <= worse <= 1:
-        raise ConfigError(f"`worse` must be a share from 0 to 1, not {worse!r}. Use a number such as {WORSE}.")
+        raise ConfigError(
+            f"`worse` must be a share from 0 to 1, not {worse!r}. Use a number such as {REFRESH_WORSE}."
+        )
     if following.can_resume():
         raise ConfigError(
             f"{following.path} already holds a run. Continue it with `resume`, or name another `train_dir`."
