@@ -15,7 +15,7 @@ from sasrec.models.own import Encoder
 from sasrec.runs.evaluate import ITEMS_DIGEST, load
 from sasrec.runs.folder import RunFolder
 from sasrec.runs.model_card import model_card
-from sasrec.runs.origin import CHOSEN_BY, TRAINED_USERS
+from sasrec.runs.origin import TRAINED_USERS
 
 _CARD = "README.md"
 _OWN = OWN_FILES | {"items.parquet", "checkpoints", _CARD}  # what an interrupted export has
@@ -49,7 +49,7 @@ def export(run_dir: str | Path, output: str | Path, *, encoder: Encoder | None =
         state |= {"config": dataclasses.asdict(config), ITEMS_DIGEST: file_digest(folder.items_file)}
         store.save(folder.checkpoints, best.weights, state)
         if recommender.data is not None:
-            card = model_card(RunFolder(run_dir), recommender, config_of(best), best.state.get(CHOSEN_BY))
+            card = model_card(RunFolder(run_dir), recommender, config_of(best), best.state)
             write_whole(folder.path / _CARD, card)
         elif (Path(run_dir) / _CARD).exists():  # an export of an export
             write_whole(folder.path / _CARD, (Path(run_dir) / _CARD).read_bytes())
