@@ -77,43 +77,46 @@ def refresh(
     config = _settings(config_of(found), data, epochs, device)
     refuse_to_train(config, own, new=False)
     with following.writing("refreshing"):
-        log_of_trial = RunLog.of_run(None, log)
         old = folder.dataset()
         check_data(found, old)
         now = _up_to_now(old, data, config)
         new_E = new_events(old, now)
         report = _facts(old, now, new_E, folder)
         trial = Trial(found, old, now, new_E, _known(found, old, now), config, own)
-        figures = compared(trial, held_out(now, new_E), log_of_trial)
-        _refuse_worse(figures, worse, folder)
-        users = trial.users_to_train(split_events(now, ALL).training, new_E)
-        report |= {"metrics": figures, "worse": worse, "epochs": epochs, "trained_users": int(users.sum())}
-        origin = {
-            "run": folder.path.absolute().name,
-            "checkpoint": found.path.name,
-            "manifest": file_digest(found.path / "MANIFEST.json"),
-            "data_hash": found.need("data_hash"),
-            "metrics": {name: figures[name] for name in ("old", "new")},
-        }
-        report |= {REFRESHED_FROM: origin, "seconds": {"comparison": round(time.monotonic() - began, 1)}}
-        _write(following, report)
-        began = time.monotonic()
+        report["metrics"] = compared(trial, held_out(now, new_E), RunLog.of_run(None, log))
+        _refuse_worse(report["metrics"], worse, folder)
+        report |= {"worse": worse, "epochs": epochs, REFRESHED_FROM: _origin(folder, found, report["metrics"])}
+        report["seconds"] = {"comparison": round(time.monotonic() - began, 1)}
+        return _trained(trial, following, report, log)
 
-        def weights(model: SequenceModel) -> None:
-            report["items"]["began_as"] = trial.put_weights(model, split_events(now, ALL).training)
 
-        refreshed = new_run(
-            (now, None, None),
-            config,
-            following,
-            log,
-            own,
-            origin=Origin({REFRESHED_FROM: origin}, users, weights, read=True),
-        )
-        report["vectors"] = mean_cosine(found, refreshed.model, trial.known_V)
-        report["seconds"]["training"] = round(time.monotonic() - began, 1)
+def _trained(trial: Trial, following: RunFolder, report: dict[str, Any], log: RunLog | None) -> Recommender:
+    """Train the new run on all events, and write the report: before, and with the new vectors after."""
+    began, training = time.monotonic(), split_events(trial.now, ALL).training
+    users = trial.users_to_train(training, trial.new_E)
+
+    def weights(model: SequenceModel) -> None:
+        report["items"]["began_as"] = trial.put_weights(model, training)
         _write(following, report)
-        return refreshed
+
+    report["trained_users"] = int(users.sum())
+    origin = Origin({REFRESHED_FROM: report[REFRESHED_FROM]}, users, weights, read=True)
+    refreshed = new_run((trial.now, None, None), trial.config, following, log, trial.own, origin=origin)
+    report["vectors"] = mean_cosine(trial.found, refreshed.model, trial.known_V)
+    report["seconds"]["training"] = round(time.monotonic() - began, 1)
+    _write(following, report)
+    return refreshed
+
+
+def _origin(folder: RunFolder, found: Checkpoint, metrics: dict[str, Any]) -> dict[str, Any]:
+    """What each checkpoint records on the run whose weights it began with."""
+    return {
+        "run": folder.path.absolute().name,  # an export contains it, and a path says whose machine it was
+        "checkpoint": found.path.name,
+        "manifest": file_digest(found.path / "MANIFEST.json"),
+        "data_hash": found.need("data_hash"),
+        "metrics": {name: metrics[name] for name in ("old", "new")},
+    }
 
 
 def _refuse(folder: RunFolder, following: RunFolder, epochs: int, worse: float) -> None:

@@ -118,6 +118,7 @@ def compared(trial: Trial, held_out_E: npt.NDArray[np.bool_], log: RunLog) -> di
             log=log,
             loss_function=trial.own.loss_function,
         ).fit()
+        model.__dict__.pop("encode", None)  # the compiled encoder, if the settings ask for one
         new_T = _ranks(model, after.test, events)
     return _figures(old_T, new_T, user_T, ~trial.known_V[now.items[events]])
 
