@@ -21,7 +21,7 @@ from sasrec.data.dataset import Dataset
 from sasrec.data.newest import drift, held_out, new_events
 from sasrec.data.onto import known_numbers, onto
 from sasrec.data.splits import split_events
-from sasrec.errors import ConfigError, DataError, EvaluationError, SasrecWarning
+from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationError, SasrecWarning
 from sasrec.events.inputs import without_password
 from sasrec.files import file_digest, write_whole
 from sasrec.models import SequenceModel
@@ -77,8 +77,7 @@ def refresh(
     config = _settings(config_of(found), data, epochs, device)
     refuse_to_train(config, own, new=False)
     with following.writing("refreshing"):
-        old = folder.dataset()
-        check_data(found, old)
+        old = _data_of(folder, found)
         now = _up_to_now(old, data, config)
         new_E = new_events(old, now)
         report = _facts(old, now, new_E, folder)
@@ -158,6 +157,19 @@ def _settings(chosen: RunConfig, data: Any, epochs: int, device: str | None) -> 
         dataset=without_password(str(data)) if named else "",
         **cosine,
     )
+
+
+def _data_of(folder: RunFolder, found: Checkpoint) -> Dataset:
+    """Return the data that a run was trained on, which says which number an item has."""
+    try:
+        old = folder.dataset()
+        check_data(found, old)
+    except (DataError, CheckpointError) as error:
+        raise DataError(
+            f"the data that {folder.path} was trained on is missing, damaged or replaced, and only this data says "
+            "which number an item has. Restore it, and prepare newer events in another folder."
+        ) from error
+    return old
 
 
 def _up_to_now(old: Dataset, source: Any, config: RunConfig) -> Dataset:
