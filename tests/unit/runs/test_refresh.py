@@ -126,7 +126,7 @@ def test_it_trains_on_users_with_new_events_and_as_many_others(run: Path, tmp_pa
     state = checkpoint_at(tmp_path / "next").state
     assert state["training_part"]["everything"]
     loss = [event["loss"] for event in RunFolder(tmp_path / "next").events() if event["event"] == "epoch"]
-    assert len(loss) == 5
+    assert len(loss) == 10
 
 
 def test_a_model_that_got_worse_is_refused_and_nothing_is_left(run: Path, tmp_path: Path) -> None:
@@ -162,11 +162,11 @@ def test_an_interrupted_refresh_is_resumed_with_the_same_users(run: Path, tmp_pa
         sasrec.refresh(run, shop(5), tmp_path / "next")
 
 
-@pytest.mark.parametrize("epochs", [0, 2, 5])
+@pytest.mark.parametrize("epochs", [0, 2, 10])
 def test_a_refresh_that_stops_before_its_first_checkpoint_starts_again(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int
 ) -> None:
-    """After 5 epochs, the comparison is over and the new run has begun."""
+    """After 10 epochs, the comparison is over and the new run has begun."""
     train_epoch, left = Trainer._train_epoch, [epochs]
 
     def stop(trainer: Trainer, bar: Bar) -> None:
@@ -179,7 +179,7 @@ def test_a_refresh_that_stops_before_its_first_checkpoint_starts_again(
         patch.setattr(Trainer, "_train_epoch", stop)
         with pytest.raises(KeyboardInterrupt):
             sasrec.refresh(run, shop(5), tmp_path / "next")
-    assert (tmp_path / "next").exists() == (epochs == 5)
+    assert (tmp_path / "next").exists() == (epochs == 10)
     sasrec.refresh(run, shop(5), tmp_path / "next")
 
 
