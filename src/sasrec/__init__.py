@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sasrec.runs.evaluate import evaluate, load
     from sasrec.runs.export import export
     from sasrec.runs.final import final_fit
+    from sasrec.runs.refresh import refresh
     from sasrec.runs.train import resume, train
     from sasrec.sources.resolve import prepare
     from sasrec.studies.compare import compare
@@ -53,6 +54,7 @@ __all__ = [
     "load",
     "open_dataset",
     "prepare",
+    "refresh",
     "resume",
     "train",
 ]
@@ -72,6 +74,7 @@ _HOME = {
     "load": "runs.evaluate",
     "open_dataset": "data.dataset",
     "prepare": "sources.resolve",
+    "refresh": "runs.refresh",
     "resume": "runs.train",
     "train": "runs.train",
 }

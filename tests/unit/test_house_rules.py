@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PUBLIC = [
     "Dataset", "Recommender", "Rules", "RunConfig", "SasrecError", "SasrecWarning", "compare", "evaluate", "export", "final_fit", "load",
-    "open_dataset", "prepare", "resume", "train",
+    "open_dataset", "prepare", "refresh", "resume", "train",
 ]  # fmt: skip
 # A new setting is a decision: add it here, to the reference in docs/, and to CHANGELOG.md.
 SETTINGS = [

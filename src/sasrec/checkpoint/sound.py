@@ -78,6 +78,16 @@ class Chosen(_Strict):
     metrics: dict[str, dict[str, float]]
 
 
+class Refreshed(_Strict):
+    """The entry `refreshed_from` of state.json: the run whose weights a refresh began with (runs/refresh.py)."""
+
+    run: str
+    checkpoint: str
+    manifest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    data_hash: str
+    metrics: dict[str, dict[str, float]]
+
+
 class State(_Strict):
     """The entries of state.json that are used. Others may be there, for people."""
 
@@ -95,6 +105,8 @@ class State(_Strict):
     encoder: Name | None = None
     loss_function: Name | None = None
     chosen_by: Chosen | None = None
+    refreshed_from: Refreshed | None = None
+    trained_users: str | None = None
 
 
 def check(found: Checkpoint, encoder: Encoder | None = None) -> None:

@@ -33,6 +33,7 @@ from sasrec.cli.endings import (
 )
 from sasrec.cli.help import print_description, print_overview
 from sasrec.cli.recommend import Export, Recommend, Similar
+from sasrec.cli.refresh import Refresh
 from sasrec.cli.report_commands import Plot, Report
 from sasrec.cli.study import Study
 from sasrec.cli.study_commands import Compare, Reproduce, Runs
@@ -47,6 +48,7 @@ _COMMANDS = {
     "prepare": Prepare,
     "train": Train,
     "evaluate": Evaluate,
+    "refresh": Refresh,
     "compare": Compare,
     "runs": Runs,
     "study": Study,
@@ -92,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (MemoryError, RuntimeError, ImportError) as error:
         if not out_of_memory(error):
             raise
-        if arguments[0] in ("train", "reproduce"):
+        if arguments[0] in ("train", "refresh", "reproduce"):
             remedy = "in training, lower --batch_size, --maxlen or --num_negatives, or raise --accumulate"
         else:
             remedy = "close other programs, raise the limit of memory, or use a larger machine"

@@ -35,6 +35,8 @@ class Recommend:
 
     Example: sasrec recommend runs/first --all --output top.parquet
 
+    Example: sasrec recommend runs/first --all --dataset newest.csv --output top.parquet
+
     Example: sasrec recommend runs/first --histories users.parquet --output top.parquet
     """
 
@@ -47,9 +49,9 @@ class Recommend:
     assume_regular: bool = False
     """Treat the events of the history as equally spaced; for models with time, if --times is not given."""
     user: OptionalText = None
-    """Recommend for the user with this id in the run's data."""
+    """Recommend for the user with this id in the run's data, or in --dataset."""
     all: bool = False
-    """Recommend for every user in the run's data; needs --output."""
+    """Recommend for every user in the run's data, or in --dataset; needs --output."""
     histories: OptionalPath = None
     """Recommend for each row of this Parquet file: user, items (a list) and, for models with time, times."""
     output: OptionalPath = None
@@ -69,7 +71,7 @@ class Recommend:
     rules: OptionalPath = None
     """TOML file of rules: availability, bans, groups and conditions on item columns (docs/production.md)."""
     dataset: OptionalPath = None
-    """Prepared data set, if it has moved since training."""
+    """Newer events for --user and --all: a file or a prepared data set. Items new to the run are left out."""
     device: str = "auto"
     """cpu, cuda, mps or auto."""
 

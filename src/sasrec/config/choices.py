@@ -1,6 +1,10 @@
-"""Types that list the words which some options accept; the command line imports them without PyTorch."""
+"""The words which some options accept, and defaults; the command line imports them without PyTorch."""
 
 from typing import Literal, TypeAlias
 
 Candidates: TypeAlias = Literal["full", "sampled"]
 SplitName: TypeAlias = Literal["valid", "test"]
+
+# The defaults of `refresh` (docs/production.md has the figures).
+REFRESH_EPOCHS = 10
+REFRESH_WORSE = 0.05

@@ -11,13 +11,14 @@ from sasrec.data.parts import PART_NAMES
 
 
 def targets_of_file(
-    data: Dataset, part: int, known_V: npt.NDArray[np.bool_]
+    data: Dataset, part: int, known_V: npt.NDArray[np.bool_], *, new_users: bool = False
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], dict[str, int], dict[str, int]]:
     """Return users and target events of a part, both (rows,); skipped users and left-out events, each by reason.
 
     Each event of the part is a target, except events of users without an event in an earlier file, events of
     unknown items, and events without a known item before them. A user is skipped if no event is left; the reason
-    that removed the user's last event counts.
+    that removed the user's last event counts. `new_users`: users without an event in an earlier file have targets
+    too.
     """
     assert data.parts is not None, "data of the split files has parts"
     starts, ends = data.offsets[:-1], data.offsets[1:]
@@ -31,7 +32,10 @@ def targets_of_file(
     with_targets = _any_of_user(data, users)
     skipped, left_out = {"no event in this file": int((~with_targets).sum())}, {}
     for reason, condition in (
-        ("new user: no event in an earlier file", earlier_parts[ends[users]] > earlier_parts[starts[users]]),
+        (
+            "new user: no event in an earlier file",
+            new_users | (earlier_parts[ends[users]] > earlier_parts[starts[users]]),
+        ),
         ("the target's item is not in training", known_V[data.items[events]]),
         ("no item of the history is in training", known_before[events] > known_before[starts[users]]),
     ):

@@ -237,11 +237,18 @@ def _nothing_held_out(data: Dataset) -> Split:
     )
 
 
-def split_by_parts(data: Dataset, known_V: npt.NDArray[np.bool_] | None = None, *, repeats: bool = False) -> Split:
+def split_by_parts(
+    data: Dataset,
+    known_V: npt.NDArray[np.bool_] | None = None,
+    *,
+    repeats: bool = False,
+    new_users: bool = False,
+) -> Split:
     """Split a data set by its parts (data/parts.py): the rule `files`.
 
-    `known_V`: the items that are candidates; the default is those with a training event. Histories are in order of
-    time, so a training event can follow a target of the same user. It is then not in the history of this target.
+    `known_V`: the items that are candidates; the default is those with a training event. `new_users`: users
+    without a training event have targets too. Histories are in order of time, so a training event can follow a
+    target of the same user. It is then not in the history of this target.
     """
     assert data.parts is not None, "data of the split files has parts"
     training_events = np.flatnonzero(data.parts == TRAIN)
@@ -253,7 +260,7 @@ def split_by_parts(data: Dataset, known_V: npt.NDArray[np.bool_] | None = None, 
     parts: list[EvaluationSplit] = []
     named: list[tuple[SplitName, int]] = [("valid", VALID), ("test", TEST)]
     for name, part in named:
-        users, events, skipped, left_out = targets_of_file(data, part, known_V)
+        users, events, skipped, left_out = targets_of_file(data, part, known_V, new_users=new_users)
         found = _evaluation_split(name, data, (users, events, skipped), new_E, known_V, views)
         parts.append(replace(found, targets_left_out=left_out))
     return Split(

@@ -36,6 +36,7 @@ from sasrec.ranking.scorers import ModelScorer
 from sasrec.runs.folder import RunFolder
 from sasrec.runs.record import check_ranks
 from sasrec.runs.seal import refuse_changed, seal
+from sasrec.runs.serving import to_serve
 from sasrec.runtime.device import deterministic, pick_device, surroundings
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import joined, rank
@@ -49,18 +50,21 @@ def load(
     run: str | Path,
     *,
     device: str = "auto",
-    dataset: Dataset | str | Path | None = None,
+    dataset: Any = None,
     checkpoint: str | Path | None = None,
     encoder: Encoder | None = None,
 ) -> Recommender:
     """Load a trained run, or an export, for recommendations; or a baseline of a run, named as RUN:BASELINE.
 
-    `checkpoint`: the folder of a checkpoint to use instead of the best one. `dataset`: a prepared folder or
-    Dataset with the same data, if the data of the run has moved. `encoder`: the class that `train` was given, if
-    the run has a model of your own.
+    `checkpoint`: the folder of a checkpoint to use instead of the best one. `dataset`: events to serve users from
+    instead of those of the run: a Dataset, a prepared folder, a file or a frame, read with the columns of the run.
+    Users may be new; events of items that the run does not know are left out with a warning. It may also be the
+    data of the run, if it has moved. `encoder`: the class that `train` was given, if the run has a model of your
+    own.
 
-    Raises: CheckpointError or DataError if a part is missing, damaged, or belongs to other data. Remedy: name the
-    right checkpoint or data set. ConfigError if the model is of another class. Remedy: pass it as `encoder`.
+    Raises: CheckpointError or DataError if a part is missing or damaged, or no item of `dataset` is known. Remedy:
+    name the right checkpoint or data set. ConfigError if the model is of another class. Remedy: pass it as
+    `encoder`.
     """
     name = str(run)
     if ":" not in name or Path(run).exists():
@@ -69,9 +73,14 @@ def load(
     return _of_baseline(simple, *_loaded(RunFolder(path), "cpu", dataset, checkpoint, encoder))
 
 
-def _of_baseline(name: str, recommender: Recommender, found: store.Checkpoint) -> Recommender:
-    """Return a recommender that ranks by a baseline of the run, from the training events of its split."""
-    data, evaluation = recommender.data, config_of(found).evaluation
+def _of_baseline(
+    name: str, recommender: Recommender, found: store.Checkpoint, data: Dataset | None
+) -> Recommender:
+    """Return a recommender that ranks by a baseline of the run, from the training events of its split.
+
+    `data`: the data that the run was trained on; None for an export.
+    """
+    evaluation = config_of(found).evaluation
     if data is None:
         raise ConfigError("an export has no baselines. Name the run that it came from.")
     split = split_events(data, evaluation.split, repeats=evaluation.repeats)
@@ -82,32 +91,38 @@ def _of_baseline(name: str, recommender: Recommender, found: store.Checkpoint) -
 def _loaded(
     folder: RunFolder,
     device: str,
-    dataset: Dataset | str | Path | None,
+    dataset: Any,
     checkpoint: str | Path | None,
     encoder: Encoder | None,
     *,
     measuring: bool = False,
-) -> tuple[Recommender, store.Checkpoint]:
-    """Return the recommender of a run, and its checkpoint.
+) -> tuple[Recommender, store.Checkpoint, Dataset | None]:
+    """Return the recommender of a run, its checkpoint, and the data that it was trained on, if there is any.
 
-    `measuring`: the run is measured now, as it is.
+    `measuring`: the run is measured now, as it is, so `dataset` must be its own data.
     """
     folder.refuse_no_run()
     if checkpoint is None and not measuring:
         refuse_changed(folder.path, "checkpoint")
     found = checkpoint_at(Path(checkpoint) if checkpoint else folder.path, encoder)
     _warn_of_edits(folder, config_of(found))
-    data: Dataset | None = None
     # An export has its own catalogue and no data set, unless the caller names one.
-    if dataset is not None or not folder.items_file.exists():
+    exported = _exported_items(folder.items_file, found) if folder.items_file.exists() else None
+    data: Dataset | None = None
+    if dataset is not None and not measuring:
+        data, own = to_serve(dataset, folder, found, exported)
+    elif dataset is not None or exported is None:
         named = dataset if isinstance(dataset, Dataset) else open_dataset(dataset) if dataset else None
-        data = named or folder.dataset()
+        data = own = named or folder.dataset()
         check_data(found, data)
-    items = data.catalogue if data is not None else _exported_items(folder.items_file, found)
+    else:
+        own = None
+    items = data.catalogue if data is not None else exported
+    assert items is not None, "a run has data, and an export has a catalogue"
     model = model_of(found, len(items), encoder).to(pick_device(device))
     recommender = recommender_of(found, model, items, data)
     _warm_up(recommender)
-    return recommender, found
+    return recommender, found, own
 
 
 def _warn_of_edits(folder: RunFolder, trained: RunConfig) -> None:
@@ -199,7 +214,7 @@ def evaluate(
     with joined(pick_device(device).type), folder.measuring(writes=not only_returned):
         # The run's files have only the metrics of its best checkpoint, on its own targets, without rules.
         log = RunLog.of_run(None if only_returned else folder.log_file, log or RunLog(None))
-        recommender, found = _loaded(folder, device, dataset, checkpoint, encoder, measuring=True)
+        recommender, found, _ = _loaded(folder, device, dataset, checkpoint, encoder, measuring=True)
         config = config_of(found)
         run_data = recommender.data
         assert run_data is not None, "only an export has no data"

@@ -15,7 +15,7 @@ from sasrec.models.own import Encoder
 from sasrec.runs.evaluate import ITEMS_DIGEST, load
 from sasrec.runs.folder import RunFolder
 from sasrec.runs.model_card import model_card
-from sasrec.runs.record import CHOSEN_BY
+from sasrec.runs.origin import TRAINED_USERS
 
 _CARD = "README.md"
 _OWN = OWN_FILES | {"items.parquet", "checkpoints", _CARD}  # what an interrupted export has
@@ -45,10 +45,11 @@ def export(run_dir: str | Path, output: str | Path, *, encoder: Encoder | None =
         shutil.rmtree(folder.checkpoints, ignore_errors=True)
         recommender.items.save(folder.items_file)
         config = config_of(best).replace(dataset="")  # a path can tell whose data it was
-        state = best.state | {"config": dataclasses.asdict(config), ITEMS_DIGEST: file_digest(folder.items_file)}
+        state = {name: value for name, value in best.state.items() if name != TRAINED_USERS}
+        state |= {"config": dataclasses.asdict(config), ITEMS_DIGEST: file_digest(folder.items_file)}
         store.save(folder.checkpoints, best.weights, state)
         if recommender.data is not None:
-            card = model_card(RunFolder(run_dir), recommender, config_of(best), best.state.get(CHOSEN_BY))
+            card = model_card(RunFolder(run_dir), recommender, config_of(best), best.state)
             write_whole(folder.path / _CARD, card)
         elif (Path(run_dir) / _CARD).exists():  # an export of an export
             write_whole(folder.path / _CARD, (Path(run_dir) / _CARD).read_bytes())

@@ -16,6 +16,7 @@ from sasrec.events.inputs import without_password
 from sasrec.models.own import Encoder, LossFunction, OwnCode
 from sasrec.ranking.recommender import Recommender
 from sasrec.runs.folder import RunFolder
+from sasrec.runs.origin import CHOSEN_BY, Origin
 from sasrec.runs.train import new_run
 from sasrec.runtime.log import RunLog
 from sasrec.sources.resolve import prepared_folder
@@ -73,7 +74,7 @@ def final_fit(
         RunFolder(train_dir),
         log,
         OwnCode(encoder, loss_function),
-        chosen_by=_origin(folder, best, chosen, ending.best_epoch),
+        origin=Origin({CHOSEN_BY: _origin(folder, best, chosen, ending.best_epoch)}),
     )
 
 

@@ -16,16 +16,18 @@ from sasrec.evaluation.metrics import of_targets
 from sasrec.evaluation.significance import paired_bootstrap
 from sasrec.ranking.recommender import Recommender
 from sasrec.runs.folder import RunFolder, best_baseline
+from sasrec.runs.origin import CHOSEN_BY, REFRESHED_FROM
 from sasrec.untrusted import parquet_of
 
 _SHOWN = ("ndcg@10", "hr@10", "mrr")
 _RESAMPLES = 2_000
 
 
-def model_card(run: RunFolder, recommender: Recommender, config: RunConfig, chosen_by: Any) -> str:
+def model_card(run: RunFolder, recommender: Recommender, config: RunConfig, state: dict[str, Any]) -> str:
     """Return the card of a run's model as Markdown, without paths or names of users.
 
-    `chosen_by`: what a final fit recorded on the run that chose its settings (runs/final.py), else None.
+    `state`: that of the checkpoint. It names the run that chose the settings of a final fit (runs/final.py), or
+    the run that a refresh began with (runs/refresh.py).
     """
     parameters = sum(each.numel() for each in recommender.model.parameters())
     parts = [
@@ -36,7 +38,7 @@ def model_card(run: RunFolder, recommender: Recommender, config: RunConfig, chos
         "## Data",
         *_data(recommender),
         "## How well it ranks",
-        *_measured(run, chosen_by),
+        *_measured(run, state),
         "## How to use it",
         _usage(config.model),
         "## Limits",
@@ -61,8 +63,16 @@ def _data(recommender: Recommender) -> Iterator[str]:
     )
 
 
-def _measured(run: RunFolder, chosen_by: Any) -> Iterator[str]:
-    if chosen_by:
+def _measured(run: RunFolder, state: dict[str, Any]) -> Iterator[str]:
+    if before := state.get(REFRESHED_FROM):
+        old, new = (before["metrics"][name]["ndcg@10"] for name in ("old", "new"))
+        yield (
+            "Nothing was measured with these weights, because they were trained on all events. They were "
+            f"refreshed from the run {before['run']}. Before, a model refreshed without the newest events was "
+            f"measured on these: NDCG@10 {new:.4f}, against {old:.4f} of that run."
+        )
+        return
+    if chosen_by := state.get(CHOSEN_BY):
         figures = chosen_by["metrics"].get("test") or chosen_by["metrics"].get("valid") or {}
         shown = ", ".join(f"{name.upper()} {figures[name]:.4f}" for name in _SHOWN if name in figures)
         yield (

@@ -20,8 +20,6 @@ from sasrec.runtime.device import surroundings
 from sasrec.runtime.ranks import same_on_every_rank, world
 from sasrec.training.trainer import TrainingState
 
-CHOSEN_BY = "chosen_by"  # key in state.json and log.jsonl: the run that chose the settings of a final fit
-
 
 def record(
     state: TrainingState,

@@ -19,7 +19,7 @@ from sasrec.checkpoint.restore import (
     newest,
     put_weights,
 )
-from sasrec.config.settings import MAY_CHANGE_ON_RESUME, RunConfig, split_of_files
+from sasrec.config.settings import DataConfig, RunConfig, split_of_files
 from sasrec.config.split_rule import ALL
 from sasrec.data.dataset import Dataset
 from sasrec.data.splits import Split, check_files, split_events
@@ -32,14 +32,15 @@ from sasrec.models.own import Encoder, LossFunction, OwnCode
 from sasrec.ranking.recommender import Recommender
 from sasrec.runs.evaluate import measure, recommender_of
 from sasrec.runs.folder import RunFolder
-from sasrec.runs.record import CHOSEN_BY, check_ranks, other_surroundings, record
-from sasrec.runs.refusals import refuse_to_train
+from sasrec.runs.origin import Origin, origin_of
+from sasrec.runs.record import check_ranks, other_surroundings, record
+from sasrec.runs.refusals import refuse_to_train, resumed_config
 from sasrec.runs.seal import unseal
 from sasrec.runs.start import announce, start_from_weights, validated_baselines, validated_part, validator
 from sasrec.runtime.device import deterministic, own_generators, pick_device
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import from_main, joined, launch_id, rank, restarted, world
-from sasrec.sources.resolve import prepared_folder, resolve
+from sasrec.sources.resolve import resolve
 from sasrec.training.optimizer import schedule_warning
 from sasrec.training.trainer import Trainer, TrainingState
 
@@ -94,12 +95,12 @@ def new_run(
     *,
     local_copy: Path | None = None,
     start_from: str | Path | None = None,
-    chosen_by: dict[str, Any] | None = None,
+    origin: Origin | None = None,
 ) -> Recommender:
     """Train the new run in `folder`. See `train`, also for the errors.
 
-    `sources`: the data, and own validation and test events or None. `chosen_by`: the run whose settings and
-    epochs this one takes over (runs/final.py); every checkpoint records it.
+    `sources`: the data, and own validation and test events or None. `origin`: what the run takes from another
+    (runs/final.py, runs/refresh.py); every checkpoint records it.
     """
     device = pick_device(config.training.device)
     with joined(device.type), folder.writing("training"), deterministic(config.training.deterministic):
@@ -110,9 +111,9 @@ def new_run(
             raise ConfigError(
                 f"{folder.path} already holds a run. Continue it with `resume`, or name another `train_dir`."
             )
-        log = folder.log(log)
-        dataset, config = _prepared(sources, config, folder, log, local_copy)
-        return _begun(dataset, config, folder, device, log, own, start_from, chosen_by)
+        log, origin = folder.log(log), origin or Origin()
+        dataset, config = _prepared(sources, config, folder, log, local_copy, is_read=origin.read)
+        return _begun(dataset, config, folder, device, log, own, start_from, origin)
 
 
 def _begun(
@@ -123,9 +124,9 @@ def _begun(
     log: RunLog,
     own: OwnCode,
     start_from: str | Path | None,
-    chosen_by: dict[str, Any] | None,
+    origin: Origin,
 ) -> Recommender:
-    """Train the new run in `folder` from random weights, or from those of the checkpoint `start_from`."""
+    """Train the new run from random weights, or from those of the checkpoint `start_from` or of `origin`."""
     own.check(data.num_items, config.model)
     start = None if start_from is None else checkpoint_at(Path(start_from), own.encoder)
     log.event(
@@ -135,7 +136,7 @@ def _begun(
         launch=launch_id(),
         start_from=start and str(start.path.absolute()),
         config=dataclasses.asdict(config),
-        **({CHOSEN_BY: chosen_by} if chosen_by else {}),
+        **origin.recorded,
         **own.names(),
     )
     # The initial weights must depend on the seed alone, not on what the caller drew before.
@@ -144,8 +145,10 @@ def _begun(
         model = build_model(data.num_items, config.model, own.encoder)
         if start is not None:
             start_from_weights(start, model, data, config)
+        if origin.weights is not None:
+            origin.weights(model)
         check_ranks(config, data, start, {"own code": str(own.names())})
-        return _fitted(model.to(device), data, config, folder, log, own, chosen_by=chosen_by)
+        return _fitted(model.to(device), data, config, folder, log, own, origin)
 
 
 def _asked(
@@ -222,7 +225,7 @@ def _resumed(
     # Rank 0 chooses the checkpoint, so all ranks load the same one.
     name = from_main("checkpoint", lambda: newest(folder.checkpoints, log.say, own))
     found = store.load(folder.checkpoints / name)
-    config = _resumed_config(config_of(found), recipe, settings)
+    config = resumed_config(config_of(found), recipe, settings)
     refuse_to_train(config, own, new=False)
     data = folder.dataset(config)
     check_data(found, data)
@@ -237,42 +240,17 @@ def _resumed(
         log.say(note)
     with own_generators(device):
         model = model_of(found, data.num_items, own.encoder).to(device)
-        return _fitted(model, data, config, folder, log, own, found, chosen_by=found.state.get(CHOSEN_BY))
-
-
-def _resumed_config(began: RunConfig, recipe: RunConfig | None, settings: dict[str, Any]) -> RunConfig:
-    """Return the settings to continue with.
-
-    Raises: ConfigError if a setting differs that must not change. Remedy: keep its value.
-    """
-    config = (recipe or began).replace(**settings)
-    # A prepared folder may have moved; check_data compares the hash of its data later.
-    dataset = config.data.dataset
-    moved = prepared_folder(dataset)
-    if dataset not in ("", began.data.dataset) and moved is None:
-        raise ConfigError(
-            f"`dataset` was {began.data.dataset!r} when this run began. Only a prepared folder with the same data "
-            f"can replace it, but {dataset!r} is not a prepared folder. Remove `dataset`, or name the folder that "
-            "the data moved to."
-        )
-    config = config.replace(dataset=str(moved or began.data.dataset))
-    # A cosine schedule depends on the number of epochs, so a change would alter past learning rates.
-    frozen = {"num_epochs"} if config.training.schedule == "cosine" else set()
-    changed = [
-        f"`{name}` was {before!r} when this run began and is {now!r} now"
-        for name, (before, now) in began.differences(config).items()
-        if name not in MAY_CHANGE_ON_RESUME - frozen
-    ]
-    if changed:
-        raise ConfigError(
-            f"{'; '.join(changed)}. Use the old values (if you did not give new ones, config.toml was edited), or "
-            "start another run."
-        )
-    return config
+        return _fitted(model, data, config, folder, log, own, origin_of(found, data.num_users), found)
 
 
 def _prepared(
-    sources: tuple[Any, Any, Any], config: RunConfig, folder: RunFolder, log: RunLog, local_copy: Path | None
+    sources: tuple[Any, Any, Any],
+    config: RunConfig,
+    folder: RunFolder,
+    log: RunLog,
+    local_copy: Path | None,
+    *,
+    is_read: bool,
 ) -> tuple[Dataset, RunConfig]:
     """Prepare the data of a new run and write it, with the settings, to the run folder; return data and settings.
 
@@ -285,7 +263,7 @@ def _prepared(
     def write() -> str:
         data, prepared = resolve(
             source,
-            config.data,
+            DataConfig() if is_read else config.data,
             valid=valid,
             test=test,
             local_copy=local_copy,
@@ -317,14 +295,14 @@ def _fitted(
     folder: RunFolder,
     log: RunLog,
     own: OwnCode,
+    origin: Origin,
     resumed: store.Checkpoint | None = None,
-    *,
-    chosen_by: dict[str, Any] | None = None,
 ) -> Recommender:
     """Train to a limit or early stopping, measure the best checkpoint, and return its Recommender."""
     split = with_ticks(
         split_events(data, config.evaluation.split, repeats=config.evaluation.repeats), data, config.model
     )
+    split = origin.only_users(split)
     batches = TrainingBatches.of(split.training, data.num_items, config, split.known_V)
     if not len(batches):
         raise DataError(
@@ -338,8 +316,7 @@ def _fitted(
 
     def save(state: TrainingState, score: float | None, optimizer: dict[str, torch.Tensor]) -> None:
         if rank() == 0:
-            state_json = record(state, score, data, split, config, model.device, own)
-            state_json |= {CHOSEN_BY: chosen_by} if chosen_by else {}
+            state_json = record(state, score, data, split, config, model.device, own) | origin.state()
             store.save(folder.checkpoints, dict(model.state_dict()), state_json, optimizer)
             store.prune(folder.checkpoints, log.say)
 

@@ -1,0 +1,97 @@
+"""The command `sasrec refresh`: bring a run up to date with newer events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from sasrec.cli.arguments import OptionalText
+from sasrec.cli.commands import with_options
+from sasrec.cli.console import err, out, say
+from sasrec.config.choices import REFRESH_EPOCHS, REFRESH_WORSE
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """Train a new run from the best weights of a run, on newer events with new users and items.
+
+    Before, it compares the old and the refreshed model on the newest events, and ends if the refreshed one is
+    worse. The old run is not changed, so it can serve again at any time.
+
+    Example: sasrec refresh runs/mine --dataset up-to-now.csv --train_dir runs/next
+    """
+
+    run_dir: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    dataset: str
+    """All events up to now, old and new: a file, a prepared folder or a public data set, as for train."""
+    train_dir: Path
+    """Folder for the new run; created if missing."""
+    epochs: int = REFRESH_EPOCHS
+    """Number of passes over the users with new events and as many others."""
+    worse: float = REFRESH_WORSE
+    """Share of its NDCG@10 that the model may lose on the newest events, from 0 to 1; 1 accepts any."""
+    device: OptionalText = None
+    """cpu, cuda, mps or auto. Default: that of the run."""
+
+    def run(self) -> None:
+        """Refresh, and print what is new and how both models were measured."""
+        from sasrec.cli.sentences import interrupted, next_step
+        from sasrec.runs.refresh import REPORT, refresh
+        from sasrec.runtime.log import RunLog
+        from sasrec.untrusted import json_of
+
+        try:
+            recommender = refresh(
+                self.run_dir,
+                self.dataset,
+                self.train_dir,
+                epochs=self.epochs,
+                worse=self.worse,
+                device=self.device,
+                log=RunLog(None, err, with_options),
+            )
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(interrupted(self.train_dir)) from None
+        except SystemExit:
+            say(err, interrupted(self.train_dir))
+            raise
+        for sentence in _reported(json_of(self.train_dir / REPORT)):
+            say(out, sentence)
+        user_ids = recommender.data.user_ids if recommender.data is not None else ()
+        say(err, next_step(self.train_dir, next(iter(user_ids), None)))
+
+
+def _reported(report: dict[str, Any]) -> Iterator[str]:
+    """Yield the report of a refresh as sentences."""
+    from sasrec.studies.sentences import number
+
+    users, items, events, metrics = (report[name] for name in ("users", "items", "events", "metrics"))
+    yield f"new: {events['new']:,} events, {users['new']:,} users, {items['new']:,} items"
+    if items["new"]:
+        began = items["began_as"]
+        yield (
+            f"vectors of new items began as the mean of their neighbours ({began['neighbours']:,}), of their "
+            f"group ({began['group']:,}) or of rare items ({began['rare']:,})"
+        )
+    if items["without_events"]:
+        yield f"{items['without_events']:,} items of the run have no event any more and are not recommended"
+    yield (
+        f"popularity: {report['popularity']:.1%} of the new events would have to be of other items to have the "
+        f"old shares; vectors of known items: mean cosine {report['vectors']:.3f} to those before"
+    )
+    old, new, between = metrics["old"], metrics["new"], metrics["difference"]
+    yield (
+        f"newest events, {metrics['targets']:,} targets of {metrics['users']:,} users: NDCG@10 "
+        f"{number(new['ndcg@10'])} refreshed, {number(old['ndcg@10'])} before; difference "
+        f"{number(between['mean'])}, 95 % interval {number(between['low'])} to {number(between['high'])}"
+    )
+    if metrics["new_items"]["targets"]:
+        yield (
+            f"of these, {metrics['new_items']['targets']:,} targets are new items: HR@20 "
+            f"{number(metrics['new_items']['hr@20'])} refreshed, 0 before"
+        )

@@ -1,0 +1,236 @@
+"""Bring a run up to date with newer events: new users and items, old numbers, and weights that train on."""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from sasrec.checkpoint.restore import check_data, checkpoint_at, config_of, known_items
+from sasrec.checkpoint.store import Checkpoint
+from sasrec.config.choices import REFRESH_EPOCHS, REFRESH_WORSE
+from sasrec.config.settings import DataConfig, RunConfig
+from sasrec.config.split_rule import ALL
+from sasrec.data.dataset import Dataset
+from sasrec.data.newest import drift, held_out, new_events
+from sasrec.data.onto import known_numbers, onto
+from sasrec.data.splits import split_events
+from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationError, SasrecWarning
+from sasrec.events.inputs import without_password
+from sasrec.files import file_digest, write_whole
+from sasrec.models import SequenceModel
+from sasrec.models.own import Encoder, LossFunction, OwnCode
+from sasrec.ranking.recommender import Recommender
+from sasrec.runs.folder import RunFolder
+from sasrec.runs.grown import mean_cosine
+from sasrec.runs.origin import REFRESHED_FROM, Origin
+from sasrec.runs.refusals import refuse_to_train
+from sasrec.runs.seal import refuse_changed
+from sasrec.runs.train import new_run
+from sasrec.runs.trial import Trial, compared
+from sasrec.runtime.log import RunLog
+from sasrec.runtime.ranks import launched
+from sasrec.sources.resolve import prepared_folder, resolve
+
+REPORT = "refresh.json"
+
+
+def refresh(
+    run: str | Path,
+    data: Any,
+    train_dir: str | Path,
+    *,
+    epochs: int = REFRESH_EPOCHS,
+    worse: float = REFRESH_WORSE,
+    device: str | None = None,
+    log: RunLog | None = None,
+    encoder: Encoder | None = None,
+    loss_function: LossFunction | None = None,
+) -> Recommender:
+    """Train the new run `train_dir` from the best weights of `run`, on newer events; return its last weights.
+
+    Items keep their numbers, and new ones are appended. The new run is trained for `epochs` on the users with new
+    events and on as many others, drawn by the random seed; all other settings are those of `run`. Before, the
+    newest events are held out, and both models are measured on them (runs/trial.py). Nothing is written to `run`.
+
+    `data`: all events up to now, old and new, as for `train`; files are read with the settings of `run`.
+    `worse`: the share of the NDCG@10 of `run` that the refreshed model may lose on the newest events.
+    `device`: by default that of `run`. `encoder`, `loss_function`: those that `train` was given.
+
+    Writes `train_dir`/refresh.json beside the files of a run: users, items and events that are new, how far
+    popularity and vectors have moved, and the metrics of both models.
+
+    Raises: EvaluationError, before anything is written, if the refreshed model is worse. DataError if no item is
+    known, no event is new, or times are missing. ConfigError if `run` is an export or has not ended. Each message
+    names the remedy. The errors of `train`.
+    """
+    began = time.monotonic()
+    own, folder, following = OwnCode(encoder, loss_function), RunFolder(run), RunFolder(train_dir)
+    _refuse(folder, following, epochs, worse)
+    found = checkpoint_at(folder.path, encoder)
+    config = _settings(config_of(found), data, epochs, device)
+    refuse_to_train(config, own, new=False)
+    with following.writing("refreshing"):
+        old = _data_of(folder, found)
+        now = _up_to_now(old, data, config)
+        new_E = new_events(old, now)
+        report = _facts(old, now, new_E, folder)
+        trial = Trial(found, old, now, new_E, _known(found, old, now), config, own)
+        report["metrics"] = compared(trial, held_out(now, new_E), RunLog.of_run(None, log))
+        _refuse_worse(report["metrics"], worse, folder)
+        report |= {"worse": worse, "epochs": epochs, REFRESHED_FROM: _origin(folder, found, report["metrics"])}
+        report["seconds"] = {"comparison": round(time.monotonic() - began, 1)}
+        return _trained(trial, following, report, log)
+
+
+def _trained(trial: Trial, following: RunFolder, report: dict[str, Any], log: RunLog | None) -> Recommender:
+    """Train the new run on all events, and write the report: before, and with the new vectors after."""
+    began, training = time.monotonic(), split_events(trial.now, ALL).training
+    users = trial.users_to_train(training, trial.new_E)
+
+    def weights(model: SequenceModel) -> None:
+        report["items"]["began_as"] = trial.put_weights(model, training)
+        _write(following, report)
+
+    report["trained_users"] = int(users.sum())
+    origin = Origin({REFRESHED_FROM: report[REFRESHED_FROM]}, users, weights, read=True)
+    refreshed = new_run((trial.now, None, None), trial.config, following, log, trial.own, origin=origin)
+    report["vectors"] = mean_cosine(trial.found, refreshed.model, trial.known_V)
+    report["seconds"]["training"] = round(time.monotonic() - began, 1)
+    _write(following, report)
+    return refreshed
+
+
+def _origin(folder: RunFolder, found: Checkpoint, metrics: dict[str, Any]) -> dict[str, Any]:
+    """What each checkpoint records on the run whose weights it began with."""
+    return {
+        "run": folder.path.absolute().name,  # an export contains it, and a path says whose machine it was
+        "checkpoint": found.path.name,
+        "manifest": file_digest(found.path / "MANIFEST.json"),
+        "data_hash": found.need("data_hash"),
+        "metrics": {name: metrics[name] for name in ("old", "new")},
+    }
+
+
+def _refuse(folder: RunFolder, following: RunFolder, epochs: int, worse: float) -> None:
+    """Raise the errors of `refresh` that need no data."""
+    folder.refuse_no_run()
+    if folder.items_file.exists():
+        raise ConfigError(
+            f"{folder.path} is an export, which has no events and cannot be trained. Refresh the run it came from."
+        )
+    if folder.ending() is None and folder.can_resume():
+        raise ConfigError(f"the training of {folder.path} has not ended. Continue it with `resume`.")
+    if launched():
+        raise ConfigError("a refresh is trained by one process. Start it without torchrun.")
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+        raise ConfigError(
+            f"`epochs` must be a whole number of at least 1, not {epochs!r}. Use a number such as 5."
+        )
+    if isinstance(worse, bool) or not isinstance(worse, int | float) or not 0 <= worse <= 1:
+        raise ConfigError(
+            f"`worse` must be a share from 0 to 1, not {worse!r}. Use a number such as {REFRESH_WORSE}."
+        )
+    if following.can_resume():
+        raise ConfigError(
+            f"{following.path} already holds a run. Continue it with `resume`, or name another `train_dir`."
+        )
+    refuse_changed(folder.path, "checkpoint")
+
+
+def _settings(chosen: RunConfig, data: Any, epochs: int, device: str | None) -> RunConfig:
+    """Return the settings of the new run: those of the run, for these epochs, on all events."""
+    # A prepared folder is not named: the new run has its own copy, in which items have the numbers of the run.
+    named = isinstance(data, str | Path) and not prepared_folder(data)
+    cosine = {"stop_epoch": 0} if chosen.training.stop_epoch else {}
+    return chosen.replace(
+        split=ALL,
+        num_epochs=epochs,
+        max_minutes=0.0,
+        device=device or chosen.training.device,
+        dataset=without_password(str(data)) if named else "",
+        **cosine,
+    )
+
+
+def _data_of(folder: RunFolder, found: Checkpoint) -> Dataset:
+    """Return the data that a run was trained on, which says which number an item has."""
+    try:
+        old = folder.dataset()
+        check_data(found, old)
+    except (DataError, CheckpointError) as error:
+        raise DataError(
+            f"the data that {folder.path} was trained on is missing, damaged or replaced, and only this data says "
+            "which number an item has. Restore it, and prepare newer events in another folder."
+        ) from error
+    return old
+
+
+def _up_to_now(old: Dataset, source: Any, config: RunConfig) -> Dataset:
+    """Read all events up to now, and number their items as the catalogue of the run, extended."""
+    ready = isinstance(source, Dataset) or (isinstance(source, str | Path) and prepared_folder(source))
+    given, _ = resolve(source, DataConfig() if ready else config.data)
+    if old.times is not None and given.times is None:
+        raise DataError(
+            f"the run's data has times and {given.name!r} has none, so nobody can say which events are new. Add "
+            "the times, or name their column when the data is prepared."
+        )
+    known_numbers(old.catalogue, given)  # refuses data without a known item
+    return onto(old.catalogue.extended(given.catalogue), given)
+
+
+def _known(found: Checkpoint, old: Dataset, now: Dataset) -> npt.NDArray[np.bool_]:
+    """Return (V,): true for the items of the extended catalogue that the run knows."""
+    known_V = np.zeros(now.num_items + 1, bool)
+    own = known_items(found, old.num_items)
+    known_V[1 : old.num_items + 1] = True if own is None else own[1:]
+    return known_V
+
+
+def _facts(old: Dataset, now: Dataset, new_E: npt.NDArray[np.bool_], folder: RunFolder) -> dict[str, Any]:
+    """Return what is new; warn if most events of the run are missing.
+
+    Raises: DataError if no event is new. Remedy: give newer events.
+    """
+    new, missing = int(new_E.sum()), old.num_events - int((~new_E).sum())
+    if not new:
+        raise DataError(f"{now.name!r} has no event that {folder.path} lacks. Give all events up to now.")
+    if 2 * missing > old.num_events:
+        warnings.warn(
+            f"{missing:,} of {old.num_events:,} events of {folder.path} are not in {now.name!r}, so the new run "
+            "cannot learn from them and does not serve their users. Give all events, old and new, if that was not "
+            "meant",
+            SasrecWarning,
+            stacklevel=3,
+        )
+    known = now.user_ids.cast(pl.String).is_in(old.user_ids.cast(pl.String).implode())
+    without = now.num_items - len(np.unique(now.items))
+    return {
+        "users": {"new": int((~known).sum()), "all": now.num_users},
+        "items": {"new": now.num_items - old.num_items, "all": now.num_items, "without_events": without},
+        "events": {"new": new, "all": now.num_events, "missing": missing},
+        "popularity": drift(old, now, new_E),
+    }
+
+
+def _refuse_worse(figures: dict[str, Any], worse: float, folder: RunFolder) -> None:
+    """Raise EvaluationError if the refreshed model lost more than the share `worse` of the run's NDCG@10."""
+    old, new = (figures[name]["ndcg@10"] for name in ("old", "new"))
+    if new < (1 - worse) * old:
+        between = figures["difference"]
+        raise EvaluationError(
+            f"the refreshed model is worse than {folder.path} on the newest events: NDCG@10 {new:.4f} against "
+            f"{old:.4f} ({figures['targets']:,} targets of {figures['users']:,} users; 95 % interval of the "
+            f"difference {between['low']:.4f} to {between['high']:.4f}). Keep {folder.path}, or allow a larger "
+            "loss with `worse`."
+        )
+
+
+def _write(folder: RunFolder, report: dict[str, Any]) -> None:
+    write_whole(folder.path / REPORT, json.dumps(report, indent=2))
