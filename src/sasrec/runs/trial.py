@@ -113,7 +113,7 @@ def compared(trial: Trial, held_out_E: npt.NDArray[np.bool_], log: RunLog) -> di
             model,
             batches,
             config,
-            validate=lambda: None,
+            validate=lambda _: None,
             save=lambda *_: None,
             log=log,
             loss_function=trial.own.loss_function,
