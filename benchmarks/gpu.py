@@ -71,10 +71,10 @@ def events(users: int, items: int, longest: int) -> Dataset:
     return sasrec.prepare(pl.DataFrame(frame))
 
 
-def loader_of(data: Dataset, config: RunConfig, device: torch.device) -> Loader:
-    """The batches of the training part of the data, on a device."""
+def loader_of(data: Dataset, config: RunConfig, device: torch.device, num_items: int = 0) -> Loader:
+    """The batches of the training part of the data, on a device; negatives are from `num_items` items, if given."""
     split = with_ticks(split_events(data, "leave-one-out"), data, config.model)
-    return Loader(TrainingBatches.of(split.training, data.num_items, config), device)
+    return Loader(TrainingBatches.of(split.training, num_items or data.num_items, config), device)
 
 
 def gradients(
@@ -192,12 +192,22 @@ def speed(device: torch.device, large: bool) -> Iterator[tuple[bool, str]]:
                 if items > 100_000 and loss == "ce" and device.type == "cpu":
                     continue
                 config = RunConfig().replace(maxlen=maxlen, hidden_units=64, batch_size=128, **of_model, **of_loss)
-                yield True, f"{shape:25s} {model:14s} {loss:20s} {timed(data, config, device)}"
+                try:
+                    row = timed(data, config, device, items)
+                except torch.OutOfMemoryError:
+                    row = "does not fit into the memory"
+                    torch.accelerator.empty_cache()
+                yield True, f"{shape:25s} {model:14s} {loss:20s} {row}"
 
 
-def timed(data: Dataset, config: RunConfig, device: torch.device) -> str:
-    """Median milliseconds of 20 steps after 5, targets a second and peak memory, as text."""
-    step = steps(loader_of(data, config, device), config, data.num_items, device)
+def timed(data: Dataset, config: RunConfig, device: torch.device, num_items: int) -> str:
+    """Median milliseconds of 20 steps after 5, targets a second and peak memory, as text.
+
+    The catalogue has `num_items` items, of which the data may hold fewer.
+    """
+    if device.type not in ("cpu", "mps"):
+        torch.accelerator.reset_peak_memory_stats()
+    step = steps(loader_of(data, config, device, num_items), config, num_items, device)
     for _ in range(5):
         next(step)
     times, targets = [], 0

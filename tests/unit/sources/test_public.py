@@ -376,7 +376,9 @@ def damaged_member() -> bytes:
     return buffer.getvalue().replace(b"978300760", b"978300761", 1)
 
 
-@pytest.mark.parametrize("archive", [damaged_member(), ARCHIVES["ml-1m"][:40] + ARCHIVES["ml-1m"][60:]])
+@pytest.mark.parametrize(
+    "archive", [damaged_member(), ARCHIVES["ml-1m"][:40] + ARCHIVES["ml-1m"][60:]], ids=["other member", "cut"]
+)
 def test_damaged_zip_is_refused_with_the_remedy_and_leaves_nothing(archive: bytes, tmp_path: Path) -> None:
     lay(tmp_path, {"ml-1m.zip": archive})
     with pytest.raises(DataError, match=r"(is damaged|cannot be read).*`local_copy`"):
