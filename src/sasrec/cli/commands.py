@@ -12,6 +12,7 @@ import tyro
 
 from sasrec.cli.arguments import OptionalPath, as_options
 from sasrec.cli.console import err, say
+from sasrec.cli.outputs import refuse_output, write_frame
 from sasrec.config.settings import KEEP_WEIGHTS, RunConfig
 from sasrec.errors import ConfigError, DataError
 
@@ -223,6 +224,8 @@ class Evaluate:
     Example: sasrec evaluate runs/first --test next-week.csv
 
     Example: sasrec evaluate runs/first --rules rules.toml
+
+    Example: sasrec evaluate runs/weekly --whole_period --k 20 --per_user users.parquet
     """
 
     run_dir: tyro.conf.Positional[Path]
@@ -232,7 +235,7 @@ class Evaluate:
     test: OptionalPath = None
     """Measure on the events of this file instead; the metrics are printed and not saved."""
     k: Annotated[tuple[int, ...], tyro.conf.arg(metavar="K ...", help_behavior_hint="")] = ()
-    """Add NDCG, HR and MRR at these cut-offs, such as 3 100."""
+    """Add the metrics at these cut-offs, such as 3 100."""
     rules: OptionalPath = None
     """Also measure the lists with the rules of this TOML file: what the rules cost; printed and not saved."""
     device: str = "auto"
@@ -241,6 +244,10 @@ class Evaluate:
     """On test, add coverage, novelty, diversity, and metrics by history length, target popularity and time gap."""
     sampled: bool = False
     """Print the figures of the sampled protocol as a table too."""
+    whole_period: bool = False
+    """Also measure one list a user against all items that the user takes in the period: recall, precision, MAP."""
+    per_user: OptionalPath = None
+    """Write these values of each user to this file, .parquet or .csv."""
 
     def run(self) -> None:
         """Evaluate, and print the metrics."""
@@ -248,7 +255,14 @@ class Evaluate:
         from sasrec.ranking.rules import Rules
         from sasrec.runs.evaluate import evaluate
         from sasrec.runtime.log import RunLog
+        from sasrec.runtime.ranks import rank
 
+        if self.per_user is not None:
+            if not self.whole_period:
+                raise ConfigError(
+                    "--per_user needs --whole_period. RUN/ranks.parquet has the rank of each target."
+                )
+            refuse_output("--per_user", self.per_user)
         metrics = evaluate(
             self.run_dir,
             device=self.device,
@@ -257,8 +271,13 @@ class Evaluate:
             details=self.details,
             k=self.k,
             rules=None if self.rules is None else Rules.load(self.rules),
+            whole_period=self.whole_period,
             log=RunLog(None, err, with_options),
         )
+        if self.per_user is not None and rank() == 0:
+            assert metrics.users is not None, "measured with --whole_period"
+            write_frame(self.per_user, metrics.users)
+            say(err, f"{metrics.users.height:,} rows written to {self.per_user}")
         if self.test is None and self.rules is None:
             print_run(self.run_dir, metrics, sampled=self.sampled, k=self.k)
         else:

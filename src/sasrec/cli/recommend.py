@@ -15,8 +15,8 @@ from sasrec.cli.arguments import OptionalPath, OptionalText
 from sasrec.cli.commands import with_options
 from sasrec.cli.console import err, say
 from sasrec.cli.lists import ids, refuse_unknown, seconds
+from sasrec.cli.outputs import refuse_output, write_frame
 from sasrec.errors import ConfigError, DataError
-from sasrec.files import whole_file
 
 if TYPE_CHECKING:
     from sasrec.ranking.recommender import Recommender
@@ -92,10 +92,8 @@ class Recommend:
                 "--times and --assume_regular are only for --history; the times of users come from the data. "
                 "Remove these options."
             )
-        if to_file and (self.output is None or self.output.suffix not in {".parquet", ".csv"}):
-            raise ConfigError(f"--{'all' if self.all else 'histories'} needs --output FILE.parquet or FILE.csv")
-        if self.output is not None and not self.output.parent.is_dir():
-            raise ConfigError(f"the folder {self.output.parent} does not exist. Make it, or correct --output.")
+        if to_file:
+            refuse_output("--output", self.output or Path(), "--all" if self.all else "--histories")
         from sasrec.cli.sentences import REPEATS_NOT_LEARNED
         from sasrec.ranking.known import NothingLeft
         from sasrec.ranking.rules import Rules
@@ -145,8 +143,7 @@ class Recommend:
                     return
             if frame.is_empty():
                 raise DataError("no user has an item in the history that the model knows. Give another --dataset.")
-            with whole_file(self.output) as stream:
-                frame.write_csv(stream) if self.output.suffix == ".csv" else frame.write_parquet(stream)
+            write_frame(self.output, frame)
             say(err, f"{frame.height:,} rows for {frame['user'].n_unique():,} users written to {self.output}")
         elif self.histories is not None and self.output is not None:
             self._recommend_file(recommender, self.histories, self.output, options)

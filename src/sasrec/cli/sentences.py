@@ -76,6 +76,31 @@ def best_with_rules(metrics: dict[str, Any], split: str) -> str:
     return f"best baseline with rules: {best}, NDCG@10 {number(figures[best])}"
 
 
+def period(split: str, found: dict[str, Any]) -> str:
+    """The title of a table of metrics on the whole period: its users, and how many items are relevant to each."""
+    users, relevant = found["users"], found["relevant"]
+    return f"{split}, whole period: lists of {users:,} users, with {relevant:.1f} relevant items each on average"
+
+
+def period_difference(found: dict[str, Any]) -> str:
+    """Return a sentence with the model's NDCG@10 on the whole period, and its difference to the best baseline."""
+    model, change = found["model"], found["difference"]
+    if change["low"] > 0:
+        verdict = f"the model is better than the best baseline, {found['best_baseline']}"
+    elif change["high"] < 0:
+        verdict = f"the best baseline, {found['best_baseline']}, is better than the model"
+    else:
+        verdict = f"no difference was shown between the model and the best baseline, {found['best_baseline']}"
+    return (
+        f"{verdict}: NDCG@10 of the model {_with_interval(model)}, difference {_with_interval(change)}; "
+        "95 % intervals over users"
+    )
+
+
+def _with_interval(found: dict[str, float]) -> str:
+    return f"{number(found['mean'])} ({number(found['low'])} to {number(found['high'])})"
+
+
 def intervals(found: dict[str, Difference]) -> str:
     """Return a line with the 95 % interval, over users, of each metric of the model (`Verdict.intervals`)."""
     each = (f"{name.upper()} {number(of.low)} to {number(of.high)}" for name, of in found.items())

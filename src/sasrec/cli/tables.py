@@ -77,6 +77,8 @@ def print_metrics(
         out.print(_figures(metrics, split, "full", columns))
         if "rules" in card:
             _print_rules(metrics, split, columns)
+        if split in metrics.get("whole_period", {}):
+            _print_period(metrics, split, k)
     if found and found.intervals:
         say(out, sentences.intervals(found.intervals))
     say(out, sentences.sampled(metrics, splits[-1], shown=sampled))
@@ -105,6 +107,18 @@ def _print_rules(metrics: dict[str, Any], split: str, columns: tuple[str, ...]) 
         table.add_row(f"model {column.upper()}", number(without), number(with_rules), number(with_rules - without))
     out.print(table)
     say(out, sentences.best_with_rules(metrics, split))
+
+
+def _print_period(metrics: dict[str, Any], split: str, k: tuple[int, ...]) -> None:
+    """Print the metrics on the whole period of a split: model and baselines, then the intervals."""
+    found = metrics["whole_period"][split]
+    _heading(sentences.period(split, found))
+    columns = tuple(
+        f"{name}@{each}" for each in k or (10,) for name in ("recall", "precision", "map", "ndcg", "hr")
+    )
+    out.print(_figures(metrics, split, "whole_period", columns))
+    if "model" in found:
+        say(out, sentences.period_difference(found))
 
 
 def _heading(words: str) -> None:

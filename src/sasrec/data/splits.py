@@ -190,7 +190,7 @@ def split_events(data: Dataset, how: str = "leave-one-out", *, repeats: bool = F
         known_V = np.arange(data.num_items + 1) > 0
         valid, test = _last(data, long, rule.last, 2 * rule.last), _last(data, long, rule.last, rule.last)
     views = _views(data, known_V)
-    new_E = None if repeats else _new_to_user(data)
+    new_E = None if repeats else new_to_user(data)
     return Split(
         how=how,
         training=views(starts, part.ends(data.times, data.offsets)),
@@ -256,7 +256,7 @@ def split_by_parts(
         known_V = np.zeros(data.num_items + 1, bool)
         known_V[data.items[training_events]] = True
     offsets = exclusive_counts(data.parts == TRAIN)[data.offsets]
-    views, new_E = _views(data, known_V), None if repeats else _new_to_user(data)
+    views, new_E = _views(data, known_V), None if repeats else new_to_user(data)
     parts: list[EvaluationSplit] = []
     named: list[tuple[SplitName, int]] = [("valid", VALID), ("test", TEST)]
     for name, part in named:
@@ -311,7 +311,7 @@ def _evaluation_split(
     )
 
 
-def _new_to_user(data: Dataset) -> npt.NDArray[np.bool_]:
+def new_to_user(data: Dataset) -> npt.NDArray[np.bool_]:
     """Return (events,): true where an event is the first one of its user with its item."""
     user_E = np.repeat(np.arange(data.num_users), np.diff(data.offsets))
     # One integer key per (user, item) pair. np.unique returns the first index of each key.
@@ -351,8 +351,8 @@ def _first_from(data: Dataset, begin: int, end: int | None, known_V: npt.NDArray
     Skip users without a known item before the event, and users whose target item is unknown.
     """
     starts = data.offsets[:-1]
-    events = starts + _events_before(data, begin)
-    limit = data.offsets[1:] if end is None else starts + _events_before(data, end)
+    events = starts + events_before(data, begin)
+    limit = data.offsets[1:] if end is None else starts + events_before(data, end)
     known_before = exclusive_counts(known_V[data.items])
     target_known = np.zeros(data.num_users, bool)
     inside = events < limit
@@ -372,7 +372,7 @@ def _first_from(data: Dataset, begin: int, end: int | None, known_V: npt.NDArray
     return users, events[users], skipped
 
 
-def _events_before(data: Dataset, moment: int) -> npt.NDArray[np.int64]:
+def events_before(data: Dataset, moment: int) -> npt.NDArray[np.int64]:
     """Return (users,): how many events of each user are earlier than `moment`, in microseconds."""
     assert data.times is not None
     before = exclusive_counts(data.times < moment)

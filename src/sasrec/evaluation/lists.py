@@ -66,14 +66,16 @@ def details_on_test(
     return {"lists": measures, "best_baseline": best, "slices": _slices(ranks, best, data, part, counts_V)}
 
 
-def best_items(scorer: Scorer, part: EvaluationSplit, advance: Any = lambda rows: None) -> Items:
-    """(rows, 10) items with the highest scores, best first, given each row's history; 0 if too few items remain.
+def best_items(
+    scorer: Scorer, part: EvaluationSplit, advance: Any = lambda rows: None, length: int = LENGTH
+) -> Items:
+    """(rows, length) items with the highest scores, best first, given each row's history; 0 if too few remain.
 
     Seen items (unless items come again) and items unknown in training are excluded, as in `recommend`. With
     several processes, every process returns all rows. `advance`: called with the number of rows after each chunk
     of rows that this process scores.
     """
-    lists_BK = np.zeros((len(part.targets), min(LENGTH, scorer.num_items)))
+    lists_BK = np.zeros((len(part.targets), min(length, scorer.num_items)))
     known_V = torch.from_numpy(part.known_V)
     for rows in own_chunks(part.histories, scorer.num_items):
         scores_BV = candidate_scores(

@@ -10,6 +10,7 @@ import polars as pl
 
 from sasrec.config.split_rule import ALL
 from sasrec.data.dataset import Dataset
+from sasrec.data.period import refuse_single_targets
 from sasrec.data.splits import EvaluationSplit, Split
 from sasrec.errors import EvaluationError
 from sasrec.evaluation.baselines import baselines
@@ -17,6 +18,7 @@ from sasrec.evaluation.card import SAMPLED_NEGATIVES, SAMPLED_SEED, card
 from sasrec.evaluation.lists import details_on_test
 from sasrec.evaluation.metrics import CUTOFFS, metrics_from_ranks
 from sasrec.evaluation.target_ranks import TargetRanks, sampled_negatives, target_ranks
+from sasrec.evaluation.whole_period import add_whole_period
 from sasrec.evaluation.with_rules import add_rules
 from sasrec.ranking.rules import Rules
 from sasrec.ranking.scorers import Scorer
@@ -30,6 +32,22 @@ Ranks: TypeAlias = dict[tuple[str, str], TargetRanks]
 
 
 @dataclass(frozen=True, eq=False)
+class Asked:
+    """What to measure beside the ranks of the targets, and at which cut-offs."""
+
+    cutoffs: tuple[int, ...] = CUTOFFS
+    details: bool = False
+    """On test, the recommended lists, and the metrics by slices (groups) of the targets (evaluation/lists.py)."""
+    rules: Rules | None = None
+    """The lists with these rules (evaluation/with_rules.py)."""
+    whole_period: bool = False
+    """All items that a user takes in the period, as targets of one list (evaluation/whole_period.py)."""
+
+
+PLAIN = Asked()
+
+
+@dataclass(frozen=True, eq=False)
 class Measured:
     """Metrics and the ranks from which they are computed."""
 
@@ -38,14 +56,16 @@ class Measured:
 
         {split: {"full": {"ndcg@10": …}, "sampled": {…}}, "baselines": {name: {split: …}}, "protocol": the card}
 
-    With `details`, "details" is added; with rules, "with_rules" beside "full" (evaluation/with_rules.py). Never
-    compare full metrics with sampled metrics: on the same model and users, sampled metrics are several times
-    higher."""
+    With `details` or `whole_period`, the entry of this name is added; with rules, "with_rules" beside "full"
+    (evaluation/with_rules.py). Never compare full metrics with sampled metrics: on the same model and users,
+    sampled metrics are several times higher."""
     ranks: pl.DataFrame
     """The contents of ranks.parquet, one row for each scorer ("model" or a baseline) and target.
 
     Columns: `scorer`; `split`; `user`, as in the data; `event`, the target's index in the data set; `full` and
     `sampled`, the target's ranks, where null means not measured."""
+    users: pl.DataFrame | None = None
+    """With `whole_period`, the values of each user (evaluation/whole_period.py)."""
 
 
 def evaluate_scorer(
@@ -54,22 +74,21 @@ def evaluate_scorer(
     split: Split,
     *,
     log: RunLog,
-    details: bool = False,
-    cutoffs: tuple[int, ...] = CUTOFFS,
+    asked: Asked = PLAIN,
     known: Ranks | None = None,
-    rules: Rules | None = None,
 ) -> Measured:
     """Rank the validation and test targets by a scorer and by all baselines; omit a split without targets.
 
-    `details`: on test, also measure the recommended lists, and the metrics by slices (groups) of the targets
-    (evaluation/lists.py). `known`: ranks that are measured already. `rules`: also measure with these rules.
+    `known`: ranks that are measured already.
 
     Raises: EvaluationError if neither validation nor test has a target. Remedy: train with another value of the
-    setting `split`. The errors of `target_ranks`.
+    setting `split`. The errors of `target_ranks` and, with `whole_period`, of `refuse_single_targets`.
     """
     parts = [part for part in (split.valid, split.test) if len(part.targets)]
     if not parts:
         raise EvaluationError(_why_nothing(split))
+    if asked.whole_period:
+        refuse_single_targets(split)
     for part in (split.valid, split.test):
         if part not in parts and split.other_file is None:
             log.say(f"note: {nobody(part)}; only the {_IN_WORDS[parts[0].name]} metrics are measured")
@@ -82,22 +101,25 @@ def evaluate_scorer(
         all_ranks |= _ranked(unknown, part, data.num_items, log)
         for name in scorers:
             ranks = all_ranks[name, part.name]
-            measured[name][part.name] = {"full": metrics_from_ranks(ranks.full, cutoffs)}
+            measured[name][part.name] = {"full": metrics_from_ranks(ranks.full, asked.cutoffs)}
             if ranks.sampled is not None:
-                measured[name][part.name]["sampled"] = metrics_from_ranks(ranks.sampled, cutoffs)
-    metrics = {**measured.pop("model"), "baselines": measured, "protocol": card(data, split, cutoffs)}
-    if details and split.test not in parts:
+                measured[name][part.name]["sampled"] = metrics_from_ranks(ranks.sampled, asked.cutoffs)
+    metrics = {**measured.pop("model"), "baselines": measured, "protocol": card(data, split, asked.cutoffs)}
+    if asked.details and split.test not in parts:
         log.say(
             "note: without test targets, no details are measured (coverage, novelty and other measures of the "
             "recommended lists, and metrics by history length, target popularity and time gap)"
         )
-    elif details:
+    elif asked.details:
         on_test = {name: all_ranks[name, "test"].full for name in scorers}
         metrics["details"] = details_on_test(scorers, on_test, data, split, log)
-    if rules is not None:
-        add_rules(metrics, scorers, parts, data, rules, cutoffs, log)
+    if asked.rules is not None:
+        add_rules(metrics, scorers, parts, data, asked.rules, asked.cutoffs, log)
+    users = None
+    if asked.whole_period:
+        users = add_whole_period(metrics, scorers, parts, data, split, asked.cutoffs, log)
     frames = [_rows(name, data, part, all_ranks[name, part.name]) for name in scorers for part in parts]
-    return Measured(metrics, pl.concat(frames))
+    return Measured(metrics, pl.concat(frames), users)
 
 
 def baseline_ranks(data: Dataset, split: Split, log: RunLog) -> Ranks:

@@ -36,8 +36,12 @@ class Metrics(dict[str, Any]):
     """The metrics that `evaluate` returns and RUN/metrics.json contains. A notebook shows them as a table.
 
     {SPLIT: {"full": {"ndcg@10": …}, "sampled": {…}}, "baselines": {NAME: {SPLIT: …}}, "protocol": see
-    evaluation/card.py, "details": only if requested}, where SPLIT is "valid" or "test"
+    evaluation/card.py}, where SPLIT is "valid" or "test"; and, if requested, "details" (evaluation/lists.py) and
+    "whole_period" (evaluation/whole_period.py).
     """
+
+    users: pl.DataFrame | None = None
+    """With `whole_period`, the values of each user: scorer, split, user, relevant, and a column a metric."""
 
     def frame(self) -> pl.DataFrame:
         """All figures as rows: `split`, `scorer` ("model" or a baseline), `candidates`, `metric`, `value`."""

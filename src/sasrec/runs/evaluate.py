@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from sasrec.data.other_file import with_test_file
 from sasrec.data.splits import Split, split_events
 from sasrec.errors import ConfigError, DataError, EvaluationError, SasrecWarning
 from sasrec.evaluation.baselines import baseline
-from sasrec.evaluation.measure import Ranks, evaluate_scorer
+from sasrec.evaluation.measure import PLAIN, Asked, Ranks, evaluate_scorer
 from sasrec.evaluation.metrics import CUTOFFS, Metrics
 from sasrec.events.report import summary
 from sasrec.files import file_digest, write_whole
@@ -85,7 +85,7 @@ def _of_baseline(
         raise ConfigError("an export has no baselines. Name the run that it came from.")
     split = split_events(data, evaluation.split, repeats=evaluation.repeats)
     scorer = baseline(name, split.training, data.num_items, split.event_times, repeats=split.repeats)
-    return dataclasses.replace(recommender, scorer=scorer)
+    return replace(recommender, scorer=scorer)
 
 
 def _loaded(
@@ -185,6 +185,7 @@ def evaluate(
     details: bool = False,
     k: Sequence[int] = (),
     rules: Rules | None = None,
+    whole_period: bool = False,
     log: RunLog | None = None,
 ) -> Metrics:
     """Measure a run's best checkpoint, or the one that `checkpoint` names, on validation and test.
@@ -197,22 +198,24 @@ def evaluate(
     of each target, as "with_rules" (evaluation/with_rules.py). With either, nothing is written to RUN.
 
     `details`: on test, also measure coverage, novelty and diversity of the top-10 lists, and the metrics by slices
-    of the targets. `k`: more cut-offs, such as [3, 100], for NDCG, HR and MRR. `dataset`, `encoder`: see `load`.
+    of the targets. `whole_period`: also measure one list a user against all items that the user takes in the
+    period (evaluation/whole_period.py); the values of each user are in `.users` of what is returned. `k`: more
+    cut-offs, such as [3, 100], for all metrics. `dataset`, `encoder`: see `load`.
 
-    Returns {SPLIT: {"full": {"ndcg@10": …}, "sampled": {…}}, "baselines": {NAME: {SPLIT: …}}, "protocol": see
-    evaluation/card.py}, where SPLIT is "valid" or "test". A split without targets is omitted. With `details`,
-    "details" is added (evaluation/lists.py).
+    Returns what evaluation/metrics.py describes. A split without targets is omitted.
 
     Raises: EvaluationError for an export, or if neither validation nor test has a target. Remedy: measure the
-    original run, or train with another value of the setting `split`. ConfigError if `dataset` is a file. Remedy:
-    name it as `test`; or for `details` with `rules`. Remedy: remove one. The errors of `load` and `Rules.on`.
+    original run, or train with another value of the setting `split`; or for `whole_period` under leave-one-out.
+    ConfigError if `dataset` is a file. Remedy: name it as `test`; or for `rules` with `details` or `whole_period`.
+    Remedy: remove one. The errors of `load` and `Rules.on`.
     """
     folder = RunFolder(run)
-    _refuse_to_evaluate(folder, dataset, k, rules, details)
+    _refuse_to_evaluate(folder, dataset, k, rules, {"details": details, "whole_period": whole_period})
     only_returned = checkpoint is not None or test is not None or rules is not None
     _refuse_to_write(folder, only_returned)
     with joined(pick_device(device).type), folder.measuring(writes=not only_returned):
         # The run's files have only the metrics of its best checkpoint, on its own targets, without rules.
+        written = None if only_returned else folder
         log = RunLog.of_run(None if only_returned else folder.log_file, log or RunLog(None))
         recommender, found, _ = _loaded(folder, device, dataset, checkpoint, encoder, measuring=True)
         config = config_of(found)
@@ -222,13 +225,11 @@ def evaluate(
         if test is not None:
             data, split = with_test_file(run_data, split, _test_data(test, folder, log))
         split = with_ticks(split, data, recommender.model.config)
-        options = f"k {list(k)}, details {details}, rules {rules and rules.on(data.catalogue).digest}"
+        asked = Asked(tuple(sorted({*CUTOFFS, *k})), details, rules, whole_period)
+        options = f"{replace(asked, rules=None)}, rules {rules and rules.on(data.catalogue).digest}"
         check_ranks(config, run_data, found, {"the options": options, "the test events": data.data_hash[:12]})
-        written, cutoffs = None if only_returned else folder, tuple(sorted({*CUTOFFS, *k}))
         with deterministic(config.training.deterministic):
-            metrics = measure(
-                recommender.model, data, split, written, log, details=details, cutoffs=cutoffs, rules=rules
-            )
+            metrics = measure(recommender.model, data, split, written, log, asked=asked)
         # With a file, the card still names the data that the run was trained on.
         metrics["protocol"]["data_hash"] = run_data.data_hash
         return metrics
@@ -254,7 +255,7 @@ def _refuse_to_evaluate(
     dataset: Dataset | str | Path | None,
     k: Sequence[int],
     rules: Rules | None,
-    details: bool,
+    additions: dict[str, bool],
 ) -> None:
     """Raise the errors of `evaluate` that need no model and no data."""
     if folder.items_file.exists():
@@ -270,8 +271,9 @@ def _refuse_to_evaluate(
         raise ConfigError(f"`k` must have whole numbers of at least 1, not {wrong[0]!r}. Use numbers such as 3.")
     if rules is not None and not isinstance(rules, Rules):
         raise ConfigError(f"rules must be sasrec.Rules, not {rules!r}. Use sasrec.Rules.load for a file of rules.")
-    if rules is not None and details:
-        raise ConfigError("`details` are measured without rules. Remove `details`, or remove `rules`.")
+    for name, asked in additions.items():
+        if rules is not None and asked:
+            raise ConfigError(f"`{name}` is measured without rules. Remove `{name}`, or remove `rules`.")
 
 
 def _refuse_to_write(folder: RunFolder, only_returned: bool) -> None:
@@ -290,19 +292,16 @@ def measure(
     folder: RunFolder | None,
     log: RunLog,
     *,
-    details: bool = False,
-    cutoffs: tuple[int, ...] = CUTOFFS,
+    asked: Asked = PLAIN,
     known: Ranks | None = None,
-    rules: Rules | None = None,
 ) -> Metrics:
     """Measure a model on a split, and log its metrics. With `folder`, write its metrics.json and ranks.parquet.
 
-    `known`: ranks that are measured already. `rules`: see `evaluate`.
+    `known`: ranks that are measured already.
     """
-    measured = evaluate_scorer(
-        ModelScorer(model), data, split, log=log, details=details, cutoffs=cutoffs, known=known or {}, rules=rules
-    )
+    measured = evaluate_scorer(ModelScorer(model), data, split, log=log, asked=asked, known=known)
     metrics = Metrics(measured.metrics)
+    metrics.users = measured.users
     metrics["protocol"]["computed_on"] = {
         "device": surroundings(model.device)["device"],
         "deterministic": torch.are_deterministic_algorithms_enabled(),

@@ -17,7 +17,7 @@ from sasrec.cli.main import main
 from sasrec.data.histories import Histories
 from sasrec.data.splits import split_events
 from sasrec.errors import ConfigError, DataError
-from sasrec.evaluation.measure import evaluate_scorer
+from sasrec.evaluation.measure import Asked, evaluate_scorer
 from sasrec.evaluation.metrics import metrics_from_ranks
 from sasrec.runs.folder import RunFolder
 from sasrec.runtime.log import RunLog
@@ -176,7 +176,9 @@ def test_under_a_temporal_split_lists_and_coverage_are_of_the_items_in_training(
     for start, end in zip(part.histories.starts, part.histories.ends, strict=True):
         seen = part.histories.items[start:end].tolist()
         lists.append([item for item in range(ITEMS, 0, -1) if item not in seen][:10])
-    found = evaluate_scorer(Rising(), data, split, log=RunLog(None), details=True).metrics["details"]["lists"]
+    found = evaluate_scorer(Rising(), data, split, log=RunLog(None), asked=Asked(details=True)).metrics["details"][
+        "lists"
+    ]
     assert found["model"]["coverage"] == len({item for row in lists for item in row}) / ITEMS
     expected = np.mean([np.mean([counts_V[item] for item in row]) for row in lists])
     assert found["model"]["popularity"] == pytest.approx(expected)
