@@ -23,7 +23,7 @@ PUBLIC = [
 ]  # fmt: skip
 # A new setting is a decision: add it here, to the reference in docs/, and to CHANGELOG.md.
 SETTINGS = [
-    "accumulate", "batch_size", "clip_norm", "columns", "compile", "dataset", "detect_anomaly", "deterministic", "device", "diagnose_every",
+    "accumulate", "baskets", "batch_size", "clip_norm", "columns", "compile", "dataset", "detect_anomaly", "deterministic", "device", "diagnose_every",
     "dropout_rate", "duplicates", "encoding", "eval_every", "feed_forward", "feed_forward_width", "gamma", "gated", "gbce_t", "hidden_units", "interval_unit", "item_column",
     "k_core", "l2_emb", "l2_emb_tables", "label_smoothing", "logq", "loss", "lr", "max_minutes", "max_rejects", "maxlen", "mhc",
     "mhc_expansion_rate", "mhc_init_gate", "mhc_projection", "mhc_sinkhorn_iter", "min_item_events",

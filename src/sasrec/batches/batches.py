@@ -42,12 +42,14 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class TrainingBatch(Batch):
-    """A batch with its targets and negatives. Arrays (P,) list the real (not padding) positions, row by row."""
+    """A batch with its targets and negatives. Arrays (P,) list the targets, row by row.
+
+    Without baskets, each real (not padding) position has one target."""
 
     real_P: npt.NDArray[np.int64]
-    """Index of each real position in the flattened batch (B * L,)."""
+    """Index in the flattened batch (B * L,) of the position that predicts each target."""
     targets_P: npt.NDArray[np.int64]
-    """The target of each real position: the item number of the user's next event."""
+    """The item number of each target: of the user's next event, or with baskets of an event of the next basket."""
     negatives: npt.NDArray[np.int64] | None
     """Negative item numbers: (P, N), where 0 is a missing negative (`TrainingNegatives.draw`), or (N,) if all
     positions share them. None for full cross-entropy."""
@@ -56,7 +58,7 @@ class TrainingBatch(Batch):
 
     None unless the loss masks the user's own items (`NegativePlan.own` is "masked")."""
     positions: int
-    """The number of real positions in the whole batch, even if this object is only a part of the batch."""
+    """The number of targets in the whole batch, even if this object is only a part of the batch; at least 1."""
 
 
 def pad(histories: Histories, rows: npt.NDArray[np.int64], maxlen: int) -> Batch:
@@ -89,6 +91,7 @@ class TrainingBatches:
         seed: int,
         windows: Literal["last", "random"] = "last",
         known_V: npt.NDArray[np.bool_] | None = None,
+        basket_starts: npt.NDArray[np.int64] | None = None,
     ) -> None:
         """Prepare what all epochs share; `batch` makes the batches.
 
@@ -96,10 +99,16 @@ class TrainingBatches:
         `batch_size`: the average number of users per batch. `plan`: how to draw negatives.
         `windows`: for histories longer than `maxlen`, use the last `maxlen` inputs, or a random window of `maxlen`
         inputs, drawn again in each epoch. `known_V`: (V,) true for items that may be negatives; None means all.
+        `basket_starts`: (events,) index of the first event of the basket of each event of `training.items`. Then
+        the last event before its basket predicts a target, and a user needs two baskets.
         """
         # The last training event is only a target, never an input.
         self._inputs = Histories(training.items, training.ticks, training.starts, training.ends - 1)
+        self._basket_starts = basket_starts
         self._users = np.flatnonzero(training.lengths >= 2)
+        if basket_starts is not None:
+            last = basket_starts[training.ends[self._users] - 1]
+            self._users = self._users[last > training.starts[self._users]]
         self._length_of = np.minimum(self._inputs.lengths, maxlen)
         self._lengths = self._length_of[self._users]
         self._num_batches = max(1, round(len(self._users) / batch_size))
@@ -125,6 +134,7 @@ class TrainingBatches:
         num_items: int,
         config: RunConfig,
         known_V: npt.NDArray[np.bool_] | None = None,
+        basket_starts: npt.NDArray[np.int64] | None = None,
     ) -> TrainingBatches:
         """Make the batches of a run with these settings."""
         return cls(
@@ -136,6 +146,7 @@ class TrainingBatches:
             seed=config.training.seed,
             windows=config.training.windows,
             known_V=known_V,
+            basket_starts=basket_starts,
         )
 
     @property
@@ -195,14 +206,8 @@ class TrainingBatches:
         everyone = batches[step]
         users = everyone[part::parts]
         padded = pad(inputs, users, self._maxlen)
-        length = padded.items_BL.shape[1]
-        row_P = np.repeat(np.arange(len(users)), padded.lengths_B)
-        column_P = np.arange(len(row_P)) - np.repeat(
-            np.cumsum(padded.lengths_B) - padded.lengths_B, padded.lengths_B
-        )
         # Draw for the whole batch and then select, so the negatives do not depend on the number of parts.
-        targets = self._targets(inputs, everyone)
-        row_of_all = np.repeat(np.arange(len(everyone)), self._length_of[everyone])
+        row_of_all, column_of_all, targets = self._targets(inputs, everyone)
         mine = row_of_all % parts == part
         negatives = None
         if self._negatives is not None:
@@ -214,11 +219,11 @@ class TrainingBatches:
             positions_BL=padded.positions_BL,
             lengths_B=padded.lengths_B,
             ticks_BL=padded.ticks_BL,
-            real_P=row_P * length + column_P,
+            real_P=row_of_all[mine] // parts * padded.items_BL.shape[1] + column_of_all[mine],
             targets_P=targets[mine],
             negatives=negatives,
             own_BK=self._own_items(users),
-            positions=len(targets),
+            positions=max(1, len(targets)),
         )
 
     def _own_items(self, users: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
@@ -232,10 +237,11 @@ class TrainingBatches:
     def _expected_targets(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """Return (entries,) item numbers, and (entries,) how often an epoch is expected to use them as targets.
 
-        An item can have several entries, which add up.
+        An item can have several entries, which add up. With random windows and baskets, it is nearly so: a window
+        that begins in a basket is counted as if it began before it.
         """
         if self._windows == "last":
-            targets = self._targets(self._inputs, self._users)
+            *_, targets = self._targets(self._inputs, self._users)
             return targets, np.ones(len(targets))
         inputs = Histories(
             self._inputs.items, None, self._inputs.starts[self._users], self._inputs.ends[self._users]
@@ -245,14 +251,30 @@ class TrainingBatches:
         index_P = inputs.flat() - np.repeat(inputs.starts, inputs.lengths)
         # A window can start at 0..unused, each with equal probability. Count the starts that cover the index.
         covering_P = np.minimum(index_P, unused_P) - np.maximum(0, index_P - window_P + 1) + 1
-        return inputs.items[inputs.flat() + 1].astype(np.int64), covering_P / (unused_P + 1)
+        targets = inputs.items[inputs.flat() + 1].astype(np.int64)
+        if self._basket_starts is not None:
+            covering_P *= self._basket_starts[inputs.flat() + 1] > np.repeat(inputs.starts, inputs.lengths)
+        return targets, covering_P / (unused_P + 1)
 
-    def _targets(self, inputs: Histories, users: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Return the target of each input item of `users`, which is the next item, as one array, user by user."""
+    def _targets(
+        self, inputs: Histories, users: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return row, column and item number of each target, (P,); the column is that of the event before it.
+
+        The target of an event is the next one. With baskets, the last event of a basket has all events of the next
+        basket as targets. Targets whose basket begins the window have nothing before them and are left out.
+        """
+        lengths = self._length_of[users]
         # Moving the window by one event turns inputs into targets.
         ends = inputs.ends[users] + 1
-        last = Histories(inputs.items, None, ends - self._length_of[users], ends)
-        return last.items[last.flat()].astype(np.int64)
+        events = Histories(inputs.items, None, ends - lengths, ends).flat()
+        row_P = np.repeat(np.arange(len(users)), lengths)
+        begins_P = (ends - 1 - lengths)[row_P]
+        if self._basket_starts is None:
+            return row_P, events - 1 - begins_P, inputs.items[events].astype(np.int64)
+        column_P = self._basket_starts[events] - 1 - begins_P
+        kept = column_P >= 0
+        return row_P[kept], column_P[kept], inputs.items[events[kept]].astype(np.int64)
 
 
 def _distinct(histories: Histories, num_items: int) -> Histories:

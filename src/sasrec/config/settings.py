@@ -224,6 +224,8 @@ class EvaluationConfig:
     """leave-one-out, last-N (last-2), temporal:WHEN, temporal:T1,T2, files or all; see docs/evaluation.md."""
     repeats: bool = False
     """Items come again: seen items are targets, candidates and negatives, and lists contain them."""
+    baskets: bool = False
+    """Events of a user with the same time are one step: none of them predicts another."""
 
 
 PARTS = [DataConfig, ModelConfig, LossConfig, TrainingConfig, EvaluationConfig]

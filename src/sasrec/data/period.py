@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sasrec.config.split_rule import split_rule
+from sasrec.data.baskets import basket_starts
 from sasrec.data.dataset import Dataset
 from sasrec.data.histories import Histories, exclusive_counts
 from sasrec.data.splits import EvaluationSplit, Split, events_before, new_to_user
@@ -45,6 +46,9 @@ def period_of(data: Dataset, split: Split, part: EvaluationSplit) -> Period:
         users, events = _between(data, split, part)
     users, first, row_E = np.unique(users, return_index=True, return_inverse=True)
     begins = events[first]
+    if split.basket_starts is not None:
+        assert data.times is not None, "baskets need times"
+        begins = basket_starts(data.times, data.offsets[:-1])[begins]
     if split.boundaries is not None:
         begins = data.offsets[users] + events_before(data, _moments(split, part)[0])[users]
     keys = np.unique(row_E * (data.num_items + 1) + data.items[events])

@@ -143,6 +143,8 @@ class Split:
     """The name and hash of a file whose events are the test targets, if this file is not in the run's data."""
     repeats: bool = False
     """Whether seen items are targets and candidates, because items come again in this data."""
+    basket_starts: npt.NDArray[np.int64] | None = None
+    """(events,) index of the first event of the basket of each event of `training.items`; None without baskets."""
 
 
 # User numbers and target events, both (rows,); and the number of skipped users by reason.

@@ -203,6 +203,11 @@ def _rows(part: EvaluationSplit) -> Rows:
 
 
 def _description(split: Split) -> str:
+    baskets = "; events of one time are one basket, and a history ends before the target's basket"
+    return _rule_in_words(split) + (baskets if split.basket_starts is not None else "")
+
+
+def _rule_in_words(split: Split) -> str:
     if split.other_file is not None:
         name, data_hash = split.other_file["name"], split.other_file["data_hash"][:12]
         return (

@@ -18,10 +18,11 @@ from sasrec.batches.ticks import with_ticks
 from sasrec.checkpoint import store
 from sasrec.checkpoint.restore import check_data, checkpoint_at, config_of, known_items, model_of, training_part
 from sasrec.config.settings import MAY_CHANGE_ON_RESUME, DataConfig, RunConfig
+from sasrec.data.baskets import split_of, with_baskets
 from sasrec.data.dataset import Dataset, open_dataset
 from sasrec.data.items import Items
 from sasrec.data.other_file import with_test_file
-from sasrec.data.splits import Split, split_events
+from sasrec.data.splits import Split
 from sasrec.errors import ConfigError, DataError, EvaluationError, SasrecWarning
 from sasrec.evaluation.baselines import baseline
 from sasrec.evaluation.measure import PLAIN, Asked, Ranks, evaluate_scorer
@@ -83,7 +84,7 @@ def _of_baseline(
     evaluation = config_of(found).evaluation
     if data is None:
         raise ConfigError("an export has no baselines. Name the run that it came from.")
-    split = split_events(data, evaluation.split, repeats=evaluation.repeats)
+    split = split_of(data, evaluation)
     scorer = baseline(name, split.training, data.num_items, split.event_times, repeats=split.repeats)
     return replace(recommender, scorer=scorer)
 
@@ -221,9 +222,10 @@ def evaluate(
         config = config_of(found)
         run_data = recommender.data
         assert run_data is not None, "only an export has no data"
-        data, split = run_data, split_events(run_data, config.evaluation.split, repeats=config.evaluation.repeats)
+        data, split = run_data, split_of(run_data, config.evaluation)
         if test is not None:
             data, split = with_test_file(run_data, split, _test_data(test, folder, log))
+            split = with_baskets(split, data) if config.evaluation.baskets else split
         split = with_ticks(split, data, recommender.model.config)
         asked = Asked(tuple(sorted({*CUTOFFS, *k})), details, rules, whole_period)
         options = f"{replace(asked, rules=None)}, rules {rules and rules.on(data.catalogue).digest}"

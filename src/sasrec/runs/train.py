@@ -21,8 +21,9 @@ from sasrec.checkpoint.restore import (
 )
 from sasrec.config.settings import DataConfig, RunConfig, split_of_files
 from sasrec.config.split_rule import ALL
+from sasrec.data.baskets import split_of
 from sasrec.data.dataset import Dataset
-from sasrec.data.splits import Split, check_files, split_events
+from sasrec.data.splits import Split, check_files
 from sasrec.errors import CheckpointError, ConfigError, DataError
 from sasrec.evaluation.measure import Ranks, nobody
 from sasrec.events.inputs import without_password
@@ -299,11 +300,8 @@ def _fitted(
     resumed: store.Checkpoint | None = None,
 ) -> Recommender:
     """Train to a limit or early stopping, measure the best checkpoint, and return its Recommender."""
-    split = with_ticks(
-        split_events(data, config.evaluation.split, repeats=config.evaluation.repeats), data, config.model
-    )
-    split = origin.only_users(split)
-    batches = TrainingBatches.of(split.training, data.num_items, config, split.known_V)
+    split = origin.only_users(with_ticks(split_of(data, config.evaluation), data, config.model))
+    batches = TrainingBatches.of(split.training, data.num_items, config, split.known_V, split.basket_starts)
     if not len(batches):
         raise DataError(
             f"under split {split.how} no user has two training events, so training has no sequences. "

@@ -14,6 +14,7 @@ from sasrec.batches.batches import TrainingBatches
 from sasrec.batches.ticks import with_ticks
 from sasrec.checkpoint.store import Checkpoint
 from sasrec.config.settings import RunConfig
+from sasrec.data.baskets import with_baskets
 from sasrec.data.dataset import Dataset
 from sasrec.data.histories import Histories, exclusive_counts
 from sasrec.data.parts import TEST, TRAIN
@@ -86,6 +87,7 @@ def compared(trial: Trial, held_out_E: npt.NDArray[np.bool_], log: RunLog) -> di
 
     def split_of(known_V: npt.NDArray[np.bool_] | None) -> Any:
         found = split_by_parts(data, known_V, repeats=config.evaluation.repeats, new_users=True)
+        found = with_baskets(found, data) if config.evaluation.baskets else found
         return with_ticks(found, data, config.model)
 
     before, after = split_of(trial.known_V), split_of(None)
@@ -98,7 +100,7 @@ def compared(trial: Trial, held_out_E: npt.NDArray[np.bool_], log: RunLog) -> di
             f"only {len(np.unique(user_T))} users have a new event on which the two models can be compared. Give "
             "more new events."
         )
-    batches = TrainingBatches.of(training, now.num_items, config, after.known_V)
+    batches = TrainingBatches.of(training, now.num_items, config, after.known_V, after.basket_starts)
     if not len(batches):
         raise DataError("no user has two events to train on. Give more events.")
     log.say(f"comparing the two models on the newest {int(held_out_E.sum()):,} events")

@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from sasrec.batches.ticks import with_ticks
 from sasrec.checkpoint.restore import checkpoint_at, config_of
+from sasrec.data.baskets import split_of
 from sasrec.data.histories import Histories
 from sasrec.data.items import Items
-from sasrec.data.splits import EvaluationSplit, split_events
+from sasrec.data.splits import EvaluationSplit
 from sasrec.evaluation.lists import best_items
 from sasrec.ranking.scorers import ModelScorer
 from sasrec.runs.evaluate import load
@@ -63,11 +64,7 @@ def examples(run: Path, users: int = 5) -> list[Example]:
     if data is None:
         return []
     config = config_of(checkpoint_at(RunFolder(run).path))
-    split = with_ticks(
-        split_events(data, config.evaluation.split, repeats=config.evaluation.repeats),
-        data,
-        recommender.model.config,
-    )
+    split = with_ticks(split_of(data, config.evaluation), data, recommender.model.config)
     part = split.test if len(split.test.targets) else split.valid
     scored = scored_run(str(run), "full", part.name)
     ranks = ranks_of(scored.rows, "full")
