@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -70,6 +70,8 @@ class Recommend:
     """Never recommend these items: ids separated by commas, or @FILE with one id a line."""
     rules: OptionalPath = None
     """TOML file of rules: availability, bans, groups and conditions on item columns (docs/production.md)."""
+    fallback: Annotated[Literal["popular", "recent", "groups"] | None, tyro.conf.arg(help_behavior_hint="")] = None
+    """For unknown users and histories: best sellers of all times, of the last 7 days, or of the groups in turn."""
     dataset: OptionalPath = None
     """Newer events for --user and --all: a file or a prepared data set. Items new to the run are left out."""
     device: str = "auto"
@@ -102,7 +104,7 @@ class Recommend:
         from sasrec.runs.folder import RunFolder
 
         rules = None if self.rules is None else Rules.load(self.rules).at_present()
-        recommender = load(self.run_dir, device=self.device, dataset=self.dataset)
+        recommender = load(self.run_dir, device=self.device, dataset=self.dataset, fallback=self.fallback)
         seen = (recommender.repeats or self.include_seen) and not self.exclude_seen
         of_model = isinstance(recommender.scorer, ModelScorer)
         if seen and of_model and not recommender.repeats and RunFolder(self.run_dir).config().loss.skip_own_items:
@@ -154,7 +156,8 @@ class Recommend:
             }
             history = listed("--history", self.history)
             some = [str(recommender.items.id_of(number + 1)) for number in range(min(2, len(recommender.items)))]
-            refuse_unknown("--history", self.history, history, is_item, some)
+            if self.fallback is None:
+                refuse_unknown("--history", self.history, history, is_item, some)
             items = recommender.recommend(history, **given, **options)
             print_items(recommender, items, self._reasons(partial(recommender.explain, history, **given), items))
         else:

@@ -130,6 +130,10 @@ class Dataset:
             )
         return number
 
+    def has_user(self, user_id: object) -> bool:
+        """Whether the data set has this user."""
+        return look_up(self._user_numbers, user_id) is not None
+
     @cached_property
     def _user_numbers(self) -> dict[str, int]:
         return {user_id: number for number, user_id in enumerate(self.user_ids.cast(pl.String))}

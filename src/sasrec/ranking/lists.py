@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -9,8 +12,10 @@ import polars as pl
 from sasrec.data.histories import Histories
 from sasrec.data.items import Items
 from sasrec.ranking.candidates import Selection, own_blocks, summed, top_items
-from sasrec.ranking.known import warn_nothing_left
+from sasrec.ranking.fallback import Fallback
+from sasrec.ranking.known import KnownItems, warn_nothing_left
 from sasrec.ranking.requests import count
+from sasrec.ranking.rules import Rules
 from sasrec.ranking.scorers import Scorer
 from sasrec.runtime.log import RunLog
 
@@ -34,6 +39,51 @@ def best_of_one(
     if not best:
         warn_nothing_left(selection)
     return best
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Which of many rows have a history with a known item."""
+
+    known: npt.NDArray[np.int64]
+    """The rows with such a history, ascending."""
+    total: int
+    users: list[Any] | None
+    """The user id of each of all rows, for bans; None if there are none."""
+
+
+def lists_of(
+    scorers: tuple[Scorer, Fallback | None],
+    catalogue: KnownItems,
+    histories: Histories,
+    rows: Rows,
+    k: int,
+    exclude_seen: bool,
+    conditions: tuple[Any, Any, Rules | None],
+    log: RunLog | None,
+) -> pl.DataFrame:
+    """Return the k best items of each row: row, item (the id), score, rank; in order of row, then rank.
+
+    `scorers`: what scores the known histories, and what answers for the other rows; None leaves them out. With a
+    fallback, the column source has "model" or its name. `histories`: those of `rows.known`. `conditions`: allow,
+    deny and rules, as for `KnownItems.selection`.
+    """
+
+    def lists(scorer: Scorer, numbers: npt.NDArray[np.int64], histories: Histories) -> pl.DataFrame:
+        users = None if rows.users is None else [rows.users[number] for number in numbers.tolist()]
+        selection = catalogue.selection(*conditions, users)
+        found = best_of_many(scorer, catalogue.items, histories, k, exclude_seen, selection, log)
+        return found.with_columns(row=pl.Series(numbers[found["row"].to_numpy()]))
+
+    scorer, fallback = scorers
+    found = lists(scorer, rows.known, histories)
+    if fallback is None:
+        return found
+    others = np.setdiff1d(np.arange(rows.total), rows.known)
+    nothing = np.zeros(len(others), np.int64)
+    of_others = lists(fallback, others, Histories(np.zeros(0, np.int32), None, nothing, nothing))
+    named = ((found, "model"), (of_others, fallback.name))
+    return pl.concat([each.with_columns(source=pl.lit(name)) for each, name in named]).sort("row", "rank")
 
 
 def best_of_many(

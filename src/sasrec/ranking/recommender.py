@@ -21,13 +21,16 @@ from sasrec.data.splits import TrainingPart
 from sasrec.errors import ConfigError, DataError, SasrecWarning
 from sasrec.models import SequenceModel
 from sasrec.ranking.explain import effects, nearest
+from sasrec.ranking.fallback import Fallback
 from sasrec.ranking.known import KnownItems
-from sasrec.ranking.lists import best_of_many, best_of_one
+from sasrec.ranking.lists import Rows, best_of_one, lists_of
 from sasrec.ranking.requests import as_arrow, count, listed, many, ticks_of, warn_unknown
 from sasrec.ranking.rules import Rules
 from sasrec.ranking.scorers import ModelScorer, Scorer
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import same_on_every_rank, world
+
+_OF_LISTS = ("row", "item", "score", "rank")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +53,8 @@ class Recommender:
     """Says where the training part of a history ends; models with time derive a user's tick from this part."""
     repeats: bool = False
     """Whether the model was trained for data in which items come again, so that lists contain seen items."""
+    fallback: Fallback | None = None
+    """What histories without a known item and unknown users get (ranking/fallback.py); None refuses them."""
     metrics: Any = None
     """The validation and test metrics that were measured after training (evaluation/metrics.py), for notebooks.
     None after `load`, or if no user has a target."""
@@ -116,7 +121,9 @@ class Recommender:
         """
         known = self._read(history, times, assume_regular)
         selection = self._catalogue.selection(allow, deny, rules, None if user is None else [user])
-        return best_of_one(self.scorer, self.items, known, k, self._excludes(exclude_seen), selection)
+        return best_of_one(
+            self._scorer_of(known[0]), self.items, known, k, self._excludes(exclude_seen), selection
+        )
 
     def recommend_user(
         self,
@@ -136,7 +143,9 @@ class Recommender:
         """
         known = self._read_user(user)
         selection = self._catalogue.selection(allow, deny, rules, [user])
-        return best_of_one(self.scorer, self.items, known, k, self._excludes(exclude_seen), selection)
+        return best_of_one(
+            self._scorer_of(known[0]), self.items, known, k, self._excludes(exclude_seen), selection
+        )
 
     def recommend_all(
         self,
@@ -151,8 +160,9 @@ class Recommender:
         """Return the k best items of all users: a frame with columns user, item, score and rank (from 1).
 
         Rows are in order of user number, then rank. Under a temporal split, users without a known item in their
-        history get no rows, and a warning counts them. Under torchrun, each process scores a share of the users;
-        all return the same frame.
+        history get no rows, and a warning counts them. With a fallback they get its items, and the column `source`
+        has "model" or the name of the fallback. Under torchrun, each process scores a share of the users; all
+        return the same frame.
 
         Raises: DataError for an export, which has no users. Remedy: use the original run. ConfigError if k < 1.
         Remedy: use a larger k.
@@ -171,10 +181,11 @@ class Recommender:
                 }
             )
         users, histories = self._catalogue.everybody(data, self._ticks(data, data.offsets))
-        user_ids = data.user_ids.gather(users)
-        selection = self._catalogue.selection(allow, deny, rules, user_ids.to_list() if rules else None)
-        lists = best_of_many(self.scorer, self.items, histories, k, exclude_seen, selection, log)
-        return lists.select(user_ids.gather(lists["row"]).alias("user"), "item", "score", "rank")
+        ids = data.user_ids.to_list() if rules else None
+        everybody = Rows(users, data.num_users, ids)
+        conditions = (allow, deny, rules)
+        lists = lists_of(self._scorers, self._catalogue, histories, everybody, k, exclude_seen, conditions, log)
+        return lists.select(data.user_ids.gather(lists["row"]).alias("user"), pl.exclude("row"))
 
     def recommend_many(
         self,
@@ -193,10 +204,10 @@ class Recommender:
         """Return the k best items of many histories: a frame with columns row, item, score and rank (from 1).
 
         `histories`: a list of histories, or a Polars Series or Arrow array of lists. `times`: alike, one list for
-        each history. `row` counts the histories from 0. A history without a known item gets no rows; a warning
-        counts them. `users`: the user id of each history, for the bans of `rules`. All else is as for `recommend`,
-        but many times as fast as a call for each history. The last digits of scores can differ from those of
-        single calls.
+        each history. `row` counts the histories from 0. A history without a known item gets no rows, and a warning
+        counts them; with a fallback it gets its items, and the column `source` tells them. `users`: the user id of
+        each history, for the bans of `rules`. All else is as for `recommend`, but many times as fast as a call for
+        each history. The last digits of scores can differ from those of single calls.
 
         Raises: the errors of `recommend`, except for a history without a known item.
         """
@@ -207,7 +218,7 @@ class Recommender:
             histories, times, self.items, self.known_items, timed=timed, regular=assume_regular
         )
         warn_unknown(unknown, "histories", stacklevel=3)
-        if without := len(histories) - len(rows):
+        if (without := len(histories) - len(rows)) and self.fallback is None:
             warnings.warn(
                 f"{without:,} of {len(histories):,} histories have no known item and get no recommendations",
                 SasrecWarning,
@@ -215,10 +226,8 @@ class Recommender:
             )
         if users is not None and len(users := listed(users, "users")) != len(histories):
             raise DataError(f"{len(users):,} users, but {len(histories):,} histories. Give a user for each.")
-        of_rows = None if users is None else [users[row] for row in rows.tolist()]
-        selection = self._catalogue.selection(allow, deny, rules, of_rows)
-        lists = best_of_many(self.scorer, self.items, known, k, exclude_seen, selection, log)
-        return lists.with_columns(row=pl.Series(rows[lists["row"].to_numpy()]))
+        named, conditions = Rows(rows, len(histories), users), (allow, deny, rules)
+        return lists_of(self._scorers, self._catalogue, known, named, k, exclude_seen, conditions, log)
 
     def __call__(self, table: Any, k: int = 10, **options: Any) -> Any:
         """Recommend for the rows of a pyarrow Table or RecordBatch; return a Table user, item, score, rank.
@@ -241,7 +250,8 @@ class Recommender:
             options = {"users": frame["user"]} | options
         lists = self.recommend_many(frame["items"], k, times=frame["times"] if timed else None, **options)
         users = frame["user"].gather(lists["row"])
-        return as_arrow(lists.select(users.alias("user"), "item", "score", pl.col("rank").cast(pl.Int32)))
+        rank = pl.col("rank").cast(pl.Int32)
+        return as_arrow(lists.select(users.alias("user"), "item", "score", rank, pl.exclude(*_OF_LISTS)))
 
     def title(self, item_id: object) -> str | None:
         """Return the title of an item id, or None if the item is unknown or has no title."""
@@ -281,6 +291,8 @@ class Recommender:
     def _explained(
         self, numbers: npt.NDArray[np.int64], clock: npt.NDArray[np.int64] | None, item_id: object
     ) -> pl.DataFrame:
+        if not len(numbers):
+            raise DataError("a list of the fallback has no reasons in the history. Give a history of known items.")
         of_events, of_intervals = effects(self.scorer, numbers, clock, self._one(item_id)[0])
         frame = pl.DataFrame({"item": self.items.ids.gather(numbers[-len(of_events) :] - 1), "effect": of_events})
         return frame if of_intervals is None else frame.with_columns(interval_effect=pl.Series(of_intervals))
@@ -293,6 +305,8 @@ class Recommender:
             raise DataError("the history is a set, which has no order. Give a list, oldest first.")
         history = listed(history, "history")
         numbers = self._catalogue.named(history, "history")
+        if not len(numbers) and self.fallback is not None:
+            return self._nothing_known("no item of the history is known")
         if not len(numbers):
             source = "the data set" if self.known_items is None else "the training part of the data"
             raise DataError(f"no item of the history is in {source}. Give at least one item that is.")
@@ -304,6 +318,8 @@ class Recommender:
     def _read_user(self, user: object) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64] | None]:
         """Return the item numbers of the known items of a user, and their ticks for models with time."""
         data = self._users()
+        if self.fallback is not None and not data.has_user(user):
+            return self._nothing_known(f"the user {user} is not in the data")
         number = data.user_number(user)
         numbers = data.item_numbers_of(number).astype(np.int64)
         clock = self._ticks(data, data.offsets[number : number + 2])
@@ -312,11 +328,27 @@ class Recommender:
         known = self.known_items[numbers]
         warn_unknown([self._catalogue.not_in_training(item) for item in numbers[~known].tolist()], "history")
         if not known.any():
+            if self.fallback is not None:
+                return self._nothing_known(f"the user {user} has no known item")
             raise DataError(
                 f"user {str(user)!r} has no event with an item that occurs in training. "
                 "Give a history with at least one such item."
             )
         return numbers[known], None if clock is None else clock[known]
+
+    def _nothing_known(self, why: str) -> tuple[npt.NDArray[np.int64], None]:
+        """Return an empty history, for the fallback, and warn that it answers."""
+        assert self.fallback is not None
+        warnings.warn(f"{why}; the fallback {self.fallback.name} answers", SasrecWarning, stacklevel=4)
+        return np.zeros(0, np.int64), None
+
+    @property
+    def _scorers(self) -> tuple[Scorer, Fallback | None]:
+        return self.scorer, self.fallback
+
+    def _scorer_of(self, numbers: npt.NDArray[np.int64]) -> Scorer:
+        """Return what scores a history: the fallback if it is empty."""
+        return self.scorer if len(numbers) or self.fallback is None else self.fallback
 
     def _one(self, item_id: object) -> npt.NDArray[np.int64]:
         """Return the number of a known item, (1,). Raises: DataError. Remedy: name an item of the data."""

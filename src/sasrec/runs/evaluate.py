@@ -31,6 +31,7 @@ from sasrec.events.report import summary
 from sasrec.files import file_digest, write_whole
 from sasrec.models import SequenceModel
 from sasrec.models.own import Encoder
+from sasrec.ranking.fallback import Counts, fallback_of
 from sasrec.ranking.recommender import Recommender
 from sasrec.ranking.rules import Rules
 from sasrec.ranking.scorers import ModelScorer
@@ -44,7 +45,8 @@ from sasrec.runtime.ranks import joined, rank
 from sasrec.sources.resolve import prepared_folder, resolve
 from sasrec.untrusted import refuse_large
 
-ITEMS_DIGEST = "items_sha256"  # key in state.json of an export: the hash of items.parquet
+# Keys in state.json of an export: the hashes of items.parquet and of counts.parquet.
+ITEMS_DIGEST, COUNTS_DIGEST = "items_sha256", "counts_sha256"
 
 
 def load(
@@ -54,6 +56,7 @@ def load(
     dataset: Any = None,
     checkpoint: str | Path | None = None,
     encoder: Encoder | None = None,
+    fallback: str | None = None,
 ) -> Recommender:
     """Load a trained run, or an export, for recommendations; or a baseline of a run, named as RUN:BASELINE.
 
@@ -61,17 +64,21 @@ def load(
     instead of those of the run: a Dataset, a prepared folder, a file or a frame, read with the columns of the run.
     Users may be new; events of items that the run does not know are left out with a warning. It may also be the
     data of the run, if it has moved. `encoder`: the class that `train` was given, if the run has a model of your
-    own.
+    own. `fallback`: "popular", "recent" or "groups" answers where no item of a history is known (`fallback_of`).
 
     Raises: CheckpointError or DataError if a part is missing or damaged, or no item of `dataset` is known. Remedy:
     name the right checkpoint or data set. ConfigError if the model is of another class. Remedy: pass it as
     `encoder`.
     """
-    name = str(run)
-    if ":" not in name or Path(run).exists():
-        return _loaded(RunFolder(run), device, dataset, checkpoint, encoder)[0]
-    path, _, simple = name.rpartition(":")
-    return _of_baseline(simple, *_loaded(RunFolder(path), "cpu", dataset, checkpoint, encoder))
+    path, _, simple = ("", "", "") if Path(run).exists() else str(run).rpartition(":")
+    folder = RunFolder(path or run)
+    recommender, found, data = _loaded(folder, "cpu" if path else device, dataset, checkpoint, encoder)
+    if path:
+        recommender = _of_baseline(simple, recommender, found, data)
+    if fallback is None:
+        return recommender
+    counts = counts_of(folder, found) if recommender.data is None else Counts.of(recommender.data)
+    return replace(recommender, fallback=fallback_of(fallback, recommender.items, counts))
 
 
 def _of_baseline(
@@ -163,16 +170,29 @@ def _warm_up(recommender: Recommender) -> None:
     recommender.recommend([recommender.items.id_of(number)], k=1, assume_regular=True)
 
 
+def counts_of(folder: RunFolder, found: store.Checkpoint) -> Counts:
+    """Read the counts of an export. Raises: DataError if they are missing or changed. Remedy: export again."""
+    if not folder.counts_file.is_file():
+        raise DataError(f"{folder.path} has no counts of items, because an older version made it. Export again.")
+    items = _exported_items(folder.items_file, found)
+    return Counts.read(_unchanged(folder.counts_file, found.need(COUNTS_DIGEST)), len(items))
+
+
 def _exported_items(path: Path, found: store.Checkpoint) -> Items:
     """Read the catalogue of an export. Raises: DataError if the file changed. Remedy: export the run again."""
+    return Items.read(_unchanged(path, found.need(ITEMS_DIGEST)))
+
+
+def _unchanged(path: Path, digest: str) -> Path:
+    """Return the path of a file of an export, after a comparison of its hash."""
     try:
         refuse_large(path)
-        changed_since = file_digest(path) != found.need(ITEMS_DIGEST)
+        changed_since = file_digest(path) != digest
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}. Export the run again.") from None
     if changed_since:
         raise DataError(f"{path} has changed since the export. Export the run again.")
-    return Items.read(path)
+    return path
 
 
 def evaluate(

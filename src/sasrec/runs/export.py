@@ -12,13 +12,14 @@ from sasrec.errors import ConfigError
 from sasrec.files import TEMPORARY, file_digest, write_whole
 from sasrec.locks import OWN_FILES, is_claimed, only_writer
 from sasrec.models.own import Encoder
-from sasrec.runs.evaluate import ITEMS_DIGEST, load
+from sasrec.ranking.fallback import Counts
+from sasrec.runs.evaluate import COUNTS_DIGEST, ITEMS_DIGEST, load
 from sasrec.runs.folder import RunFolder
 from sasrec.runs.model_card import model_card
 from sasrec.runs.origin import TRAINED_USERS
 
 _CARD = "README.md"
-_OWN = OWN_FILES | {"items.parquet", "checkpoints", _CARD}  # what an interrupted export has
+_OWN = OWN_FILES | {"items.parquet", "counts.parquet", "checkpoints", _CARD}  # what an interrupted export has
 
 
 def export(run_dir: str | Path, output: str | Path, *, encoder: Encoder | None = None) -> Path:
@@ -44,9 +45,15 @@ def export(run_dir: str | Path, output: str | Path, *, encoder: Encoder | None =
     with only_writer(folder.path, "exporting"):
         shutil.rmtree(folder.checkpoints, ignore_errors=True)
         recommender.items.save(folder.items_file)
+        if recommender.data is not None:
+            Counts.of(recommender.data).save(folder.counts_file)
+        elif RunFolder(run_dir).counts_file.exists():  # an export of an export
+            shutil.copyfile(RunFolder(run_dir).counts_file, folder.counts_file)
+        counts = {COUNTS_DIGEST: file_digest(folder.counts_file)} if folder.counts_file.exists() else {}
         config = config_of(best).replace(dataset="")  # a path can tell whose data it was
         state = {name: value for name, value in best.state.items() if name != TRAINED_USERS}
         state |= {"config": dataclasses.asdict(config), ITEMS_DIGEST: file_digest(folder.items_file)}
+        state |= counts
         store.save(folder.checkpoints, best.weights, state)
         if recommender.data is not None:
             card = model_card(RunFolder(run_dir), recommender, config_of(best), best.state)

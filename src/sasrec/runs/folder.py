@@ -87,6 +87,7 @@ class RunFolder:
         self.metrics_file = self.path / "metrics.json"  # what `evaluate` returned, with the protocol card
         self.ranks_file = self.path / "ranks.parquet"  # the rank of every target, for comparisons
         self.items_file = self.path / "items.parquet"  # the catalogue of an export
+        self.counts_file = self.path / "counts.parquet"  # events of each item, for the fallbacks of an export
         self.checkpoints = self.path / "checkpoints"
 
     @contextmanager

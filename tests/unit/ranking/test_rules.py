@@ -569,7 +569,7 @@ def test_evaluate_measures_what_a_run_serves_at_the_time_of_each_target(run: Pat
 
 
 def test_evaluate_refuses_what_rules_do_not_measure(run: Path) -> None:
-    with pytest.raises(ConfigError, match="`details` are measured without rules"):
+    with pytest.raises(ConfigError, match="`details` is measured without rules"):
         sasrec.evaluate(run / "run", dataset=run / "data", rules=Rules(deny=["item-01"]), details=True)
     with pytest.raises(ConfigError, match=r"rules must be sasrec\.Rules"):
         sasrec.evaluate(run / "run", dataset=run / "data", rules="rules.toml")  # type: ignore[arg-type]

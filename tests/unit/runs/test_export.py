@@ -45,7 +45,7 @@ def test_what_is_exported_holds_no_user_and_no_event(tmp_path: Path) -> None:
     assert model.data is None
     assert model.items.ids.equals(run.data.catalogue.ids)
     written = {path.name for path in (tmp_path / "model").iterdir()}
-    assert written == {"checkpoints", "config.toml", "items.parquet", "README.md"}
+    assert written == {"checkpoints", "config.toml", "counts.parquet", "items.parquet", "README.md"}
     assert pl.read_parquet(tmp_path / "model/items.parquet").columns == ["id"]
     assert store.load(best_of(tmp_path / "model")).optimizer == {}
     with pytest.raises(DataError, match="an export contains no users"):

@@ -1,0 +1,107 @@
+"""What is recommended where the model knows nothing: for empty and unknown histories, and for unknown users."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+from torch import Tensor
+
+from sasrec.data.dataset import Dataset
+from sasrec.data.histories import Histories
+from sasrec.data.items import Items
+from sasrec.errors import ConfigError, DataError
+from sasrec.files import whole_file
+from sasrec.untrusted import parquet_of
+
+FALLBACKS = ("popular", "recent", "groups")
+RECENT_DAYS = 7
+_DAY = 86_400 * 10**6  # microseconds
+
+
+@dataclass(frozen=True, eq=False)
+class Counts:
+    """How many events each item has, (V,): of all times, and of the last 7 days of the data if it has times."""
+
+    popular_V: npt.NDArray[np.int64]
+    recent_V: npt.NDArray[np.int64] | None
+
+    @staticmethod
+    def of(data: Dataset) -> Counts:
+        """Count the events of a data set."""
+        popular_V = np.bincount(data.items, minlength=data.num_items + 1)
+        if data.times is None:
+            return Counts(popular_V, None)
+        recent_E = data.times > data.times.max(initial=0) - RECENT_DAYS * _DAY
+        return Counts(popular_V, np.bincount(data.items[recent_E], minlength=data.num_items + 1))
+
+    def save(self, path: Path) -> None:
+        """Write a Parquet file, a row for each item: popular and, if the data has times, recent."""
+        columns = {"popular": self.popular_V, "recent": self.recent_V}
+        frame = pl.DataFrame({name: counts_V[1:] for name, counts_V in columns.items() if counts_V is not None})
+        with whole_file(path) as stream:
+            frame.write_parquet(stream)
+
+    @staticmethod
+    def read(path: Path, count: int) -> Counts:
+        """Read what `save` wrote for `count` items. Raises: DataError if it is damaged. Remedy: export again."""
+        try:
+            frame = parquet_of(path)
+        except ValueError as error:
+            raise DataError(f"{path} cannot be read: {error}. Export the run again.") from None
+        named = {name for name, kind in frame.schema.items() if kind == pl.Int64}
+        if frame.height != count or "popular" not in named or frame.null_count().sum_horizontal().sum():
+            raise DataError(f"{path} is damaged: it has no counts of {count:,} items. Export the run again.")
+        found = [np.append(0, frame[name].to_numpy()) if name in named else None for name in ("popular", "recent")]
+        assert found[0] is not None
+        return Counts(found[0], found[1])
+
+
+@dataclass(eq=False)
+class Fallback:
+    """Scores all histories alike. Its `name` is "popular", "recent" or "groups"."""
+
+    name: str
+    scores_V: Tensor
+    num_items: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.num_items = len(self.scores_V) - 1
+
+    def scores(self, histories: Histories, rows: npt.NDArray[np.int64]) -> Tensor:
+        """Return scores_BV, with equal rows. See `Scorer.scores`."""
+        return self.scores_V.repeat(len(rows), 1)
+
+
+def fallback_of(name: str, items: Items, counts: Counts) -> Fallback:
+    """Return a fallback: the most popular items, those of the last 7 days, or the best of each group in turn.
+
+    The score is the number of events. For "groups" it is minus the item's place in its group, from 0, plus a
+    popularity below 1; items without a group are one group.
+
+    Raises: ConfigError for another name, or if the data lacks times or groups. Remedy: as the message says.
+    """
+    if name not in FALLBACKS:
+        raise ConfigError(f"fallback must be one of {', '.join(FALLBACKS)}, not {name!r}. Use one of these.")
+    if name == "popular":
+        return Fallback(name, torch.from_numpy(counts.popular_V).double())
+    if name == "recent":
+        if counts.recent_V is None:
+            raise ConfigError("the fallback recent needs times, and the data has none. Use the fallback popular.")
+        return Fallback(name, torch.from_numpy(counts.recent_V).double())
+    if items.groups is None:
+        raise ConfigError(
+            "the fallback groups needs groups of items. Prepare the data with `items_group`, or use popular."
+        )
+    groups = items.groups.rank("dense").fill_null(0).cast(pl.Int64).to_numpy()
+    counts_V = counts.popular_V[1:]
+    order = np.lexsort((-counts_V, groups))
+    ordered = groups[order]
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    scores = counts_V / (counts_V.max(initial=0) + 1) - place
+    return Fallback(name, torch.from_numpy(np.append(0.0, scores)))
