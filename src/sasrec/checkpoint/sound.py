@@ -88,6 +88,13 @@ class Refreshed(_Strict):
     metrics: dict[str, dict[str, float]]
 
 
+class Serves(_Strict):
+    """The baseline that an export serves."""
+
+    name: Name
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
 class State(_Strict):
     """The entries of state.json that are used. Others may be there, for people."""
 
@@ -107,6 +114,7 @@ class State(_Strict):
     chosen_by: Chosen | None = None
     refreshed_from: Refreshed | None = None
     trained_users: str | None = None
+    serves: Serves | None = None
 
 
 def check(found: Checkpoint, encoder: Encoder | None = None) -> None:

@@ -39,6 +39,7 @@ from sasrec.runs.folder import RunFolder
 from sasrec.runs.record import check_ranks
 from sasrec.runs.seal import refuse_changed, seal
 from sasrec.runs.serving import to_serve
+from sasrec.runs.stored_baseline import SERVES, read_baseline
 from sasrec.runtime.device import deterministic, pick_device, surroundings
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import joined, rank
@@ -60,6 +61,8 @@ def load(
 ) -> Recommender:
     """Load a trained run, or an export, for recommendations; or a baseline of a run, named as RUN:BASELINE.
 
+    An export of a baseline serves this baseline.
+
     `checkpoint`: the folder of a checkpoint to use instead of the best one. `dataset`: events to serve users from
     instead of those of the run: a Dataset, a prepared folder, a file or a frame, read with the columns of the run.
     Users may be new; events of items that the run does not know are left out with a warning. It may also be the
@@ -75,6 +78,9 @@ def load(
     recommender, found, data = _loaded(folder, "cpu" if path else device, dataset, checkpoint, encoder)
     if path:
         recommender = _of_baseline(simple, recommender, found, data)
+    elif served := found.state.get(SERVES):
+        file = _unchanged(folder.baseline_file, served["sha256"])
+        recommender = replace(recommender, scorer=read_baseline(file, served["name"], len(recommender.items)))
     if fallback is None:
         return recommender
     counts = counts_of(folder, found) if recommender.data is None else Counts.of(recommender.data)

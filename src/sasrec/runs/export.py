@@ -17,13 +17,22 @@ from sasrec.runs.evaluate import COUNTS_DIGEST, ITEMS_DIGEST, load
 from sasrec.runs.folder import RunFolder
 from sasrec.runs.model_card import model_card
 from sasrec.runs.origin import TRAINED_USERS
+from sasrec.runs.stored_baseline import SERVES, save_baseline
 
 _CARD = "README.md"
-_OWN = OWN_FILES | {"items.parquet", "counts.parquet", "checkpoints", _CARD}  # what an interrupted export has
+_OWN = OWN_FILES | {
+    "items.parquet",
+    "counts.parquet",
+    "baseline.safetensors",
+    "checkpoints",
+    _CARD,
+}  # what an interrupted export has
 
 
 def export(run_dir: str | Path, output: str | Path, *, encoder: Encoder | None = None) -> Path:
     """Write the best checkpoint of a run (without its optimizer), its catalogue and a model card to a new folder.
+
+    `run_dir`: the run; or RUN:BASELINE, and the folder then serves this baseline of the run.
 
     `sasrec.load(output)` recommends for histories as the run does, with bit-identical scores. An export contains
     no users and no events, so it cannot recommend by user id, be evaluated or be trained further.
@@ -32,6 +41,8 @@ def export(run_dir: str | Path, output: str | Path, *, encoder: Encoder | None =
 
     Raises: ConfigError if `output` is not empty. Remedy: name another folder. The errors of `load`.
     """
+    path, _, simple = ("", "", "") if Path(run_dir).exists() else str(run_dir).rpartition(":")
+    named, run_dir = str(run_dir), path or run_dir
     RunFolder(run_dir).refuse_no_run()
     folder = RunFolder(output)
     begun = folder.path.is_dir() and is_claimed(folder.path)
@@ -42,6 +53,7 @@ def export(run_dir: str | Path, output: str | Path, *, encoder: Encoder | None =
         raise ConfigError(f"{folder.path} is a file or a folder that is not empty. Name another folder.")
     best = checkpoint_at(Path(run_dir), encoder)
     recommender = load(run_dir, device="cpu", checkpoint=best.path, encoder=encoder)
+    baseline = load(named, dataset=recommender.data, encoder=encoder).scorer if simple else None
     with only_writer(folder.path, "exporting"):
         shutil.rmtree(folder.checkpoints, ignore_errors=True)
         recommender.items.save(folder.items_file)
@@ -54,9 +66,14 @@ def export(run_dir: str | Path, output: str | Path, *, encoder: Encoder | None =
         state = {name: value for name, value in best.state.items() if name != TRAINED_USERS}
         state |= {"config": dataclasses.asdict(config), ITEMS_DIGEST: file_digest(folder.items_file)}
         state |= counts
+        if baseline is not None:
+            save_baseline(baseline, folder.baseline_file)
+            state[SERVES] = {"name": simple, "sha256": file_digest(folder.baseline_file)}
+        elif best.state.get(SERVES):  # an export of such an export
+            shutil.copyfile(RunFolder(run_dir).baseline_file, folder.baseline_file)
         store.save(folder.checkpoints, best.weights, state)
         if recommender.data is not None:
-            card = model_card(RunFolder(run_dir), recommender, config_of(best), best.state)
+            card = model_card(RunFolder(run_dir), recommender, config_of(best), best.state, simple)
             write_whole(folder.path / _CARD, card)
         elif (Path(run_dir) / _CARD).exists():  # an export of an export
             write_whole(folder.path / _CARD, (Path(run_dir) / _CARD).read_bytes())

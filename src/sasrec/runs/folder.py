@@ -88,6 +88,7 @@ class RunFolder:
         self.ranks_file = self.path / "ranks.parquet"  # the rank of every target, for comparisons
         self.items_file = self.path / "items.parquet"  # the catalogue of an export
         self.counts_file = self.path / "counts.parquet"  # events of each item, for the fallbacks of an export
+        self.baseline_file = self.path / "baseline.safetensors"  # what an export of a baseline serves
         self.checkpoints = self.path / "checkpoints"
 
     @contextmanager

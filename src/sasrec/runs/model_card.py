@@ -23,11 +23,13 @@ _SHOWN = ("ndcg@10", "hr@10", "mrr")
 _RESAMPLES = 2_000
 
 
-def model_card(run: RunFolder, recommender: Recommender, config: RunConfig, state: dict[str, Any]) -> str:
+def model_card(
+    run: RunFolder, recommender: Recommender, config: RunConfig, state: dict[str, Any], serves: str = ""
+) -> str:
     """Return the card of a run's model as Markdown, without paths or names of users.
 
     `state`: that of the checkpoint. It names the run that chose the settings of a final fit (runs/final.py), or
-    the run that a refresh began with (runs/refresh.py).
+    the run that a refresh began with (runs/refresh.py). `serves`: the baseline that the export serves instead.
     """
     parameters = sum(each.numel() for each in recommender.model.parameters())
     parts = [
@@ -40,6 +42,7 @@ def model_card(run: RunFolder, recommender: Recommender, config: RunConfig, stat
         "## How well it ranks",
         *_measured(run, state),
         "## How to use it",
+        *([f"This folder serves the baseline {serves}, and not the model."] if serves else []),
         _usage(config.model),
         "## Limits",
         *_limits(recommender, config),
