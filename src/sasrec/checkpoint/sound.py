@@ -89,10 +89,11 @@ class Refreshed(_Strict):
 
 
 class Serves(_Strict):
-    """The baseline that an export serves."""
+    """The baseline that an export serves, or blends with its model with this weight of the model."""
 
     name: Name
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    weight: Annotated[float, Field(gt=0, lt=1)] | None = None
 
 
 class State(_Strict):

@@ -19,6 +19,7 @@ import tyro
 
 from sasrec import __version__
 from sasrec.cli.arguments import as_options, joined_values, misspelt, published_spellings, recipe_named_in
+from sasrec.cli.blend import Blend
 from sasrec.cli.commands import Evaluate, Train
 from sasrec.cli.console import err, out, say
 from sasrec.cli.data_commands import Datasets, Prepare
@@ -56,6 +57,7 @@ _COMMANDS = {
     "report": Report,
     "recommend": Recommend,
     "similar": Similar,
+    "blend": Blend,
     "export": Export,
     "reproduce": Reproduce,
 }

@@ -20,6 +20,7 @@ from sasrec.data.items import Items
 from sasrec.data.splits import TrainingPart
 from sasrec.errors import ConfigError, DataError, SasrecWarning
 from sasrec.models import SequenceModel
+from sasrec.ranking.blend import Blend
 from sasrec.ranking.explain import effects, nearest
 from sasrec.ranking.fallback import Fallback
 from sasrec.ranking.known import KnownItems
@@ -78,16 +79,23 @@ class Recommender:
     @property
     def model(self) -> SequenceModel:
         """The trained model. Raises: ConfigError for a baseline, which has none. Remedy: load the run itself."""
-        if not isinstance(self.scorer, ModelScorer):
+        learned = self._learned
+        if learned is None:
             raise ConfigError(
                 f"{type(self.scorer).__name__} is a baseline, which has no weights. Load the run without its name."
             )
-        return self.scorer.model
+        return learned.model
 
     @property
     def timed(self) -> bool:
         """Whether the model reads the times of a history."""
-        return isinstance(self.scorer, ModelScorer) and self.scorer.model.config.time
+        return self._learned is not None and self._learned.model.config.time
+
+    @property
+    def _learned(self) -> ModelScorer | None:
+        """The scorer of the model, also in a blend; None for a baseline."""
+        scorer = self.scorer.first if isinstance(self.scorer, Blend) else self.scorer
+        return scorer if isinstance(scorer, ModelScorer) else None
 
     def recommend(
         self,
@@ -170,7 +178,7 @@ class Recommender:
         data, k, exclude_seen = self._users(), count(k), self._excludes(exclude_seen)
         allow, deny = (None if allow is None else list(allow)), list(deny)
         if world() > 1:
-            parameters = self.model.parameters() if isinstance(self.scorer, ModelScorer) else ()
+            parameters = () if self._learned is None else self.model.parameters()
             weights = hashlib.sha256(b"".join(each.detach().cpu().numpy().tobytes() for each in parameters))
             same_on_every_rank(
                 {

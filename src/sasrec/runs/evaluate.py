@@ -31,10 +31,12 @@ from sasrec.events.report import summary
 from sasrec.files import file_digest, write_whole
 from sasrec.models import SequenceModel
 from sasrec.models.own import Encoder
+from sasrec.ranking.blend import Blend
 from sasrec.ranking.fallback import Counts, fallback_of
 from sasrec.ranking.recommender import Recommender
 from sasrec.ranking.rules import Rules
 from sasrec.ranking.scorers import ModelScorer
+from sasrec.runs.blend import BLEND, chosen_blend
 from sasrec.runs.folder import RunFolder
 from sasrec.runs.record import check_ranks
 from sasrec.runs.seal import refuse_changed, seal
@@ -59,7 +61,7 @@ def load(
     encoder: Encoder | None = None,
     fallback: str | None = None,
 ) -> Recommender:
-    """Load a trained run, or an export, for recommendations; or a baseline of a run, named as RUN:BASELINE.
+    """Load a trained run, or an export, for recommendations; or a baseline or blend of a run, as RUN:NAME.
 
     An export of a baseline serves this baseline.
 
@@ -77,10 +79,13 @@ def load(
     folder = RunFolder(path or run)
     recommender, found, data = _loaded(folder, "cpu" if path else device, dataset, checkpoint, encoder)
     if path:
-        recommender = _of_baseline(simple, recommender, found, data)
+        recommender = _of_baseline(folder, simple, recommender, found, data)
     elif served := found.state.get(SERVES):
         file = _unchanged(folder.baseline_file, served["sha256"])
-        recommender = replace(recommender, scorer=read_baseline(file, served["name"], len(recommender.items)))
+        scorer = read_baseline(file, served["name"], len(recommender.items))
+        if served.get("weight"):
+            scorer = Blend(recommender.scorer, scorer, served["weight"])
+        recommender = replace(recommender, scorer=scorer)
     if fallback is None:
         return recommender
     counts = counts_of(folder, found) if recommender.data is None else Counts.of(recommender.data)
@@ -88,17 +93,22 @@ def load(
 
 
 def _of_baseline(
-    name: str, recommender: Recommender, found: store.Checkpoint, data: Dataset | None
+    folder: RunFolder, name: str, recommender: Recommender, found: store.Checkpoint, data: Dataset | None
 ) -> Recommender:
-    """Return a recommender that ranks by a baseline of the run, from the training events of its split.
+    """Return a recommender that ranks by a baseline of the run, or by its blend (runs/blend.py).
 
-    `data`: the data that the run was trained on; None for an export.
+    The baseline is made from the training events of the split. `data`: the data that the run was trained on; None
+    for an export.
     """
     evaluation = config_of(found).evaluation
     if data is None:
         raise ConfigError("an export has no baselines. Name the run that it came from.")
     split = split_of(data, evaluation)
-    scorer = baseline(name, split.training, data.num_items, split.event_times, repeats=split.repeats)
+    chosen = chosen_blend(folder) if name == BLEND else None
+    named = name if chosen is None else chosen.baseline
+    scorer = baseline(named, split.training, data.num_items, split.event_times, repeats=split.repeats)
+    if chosen is not None:
+        scorer = Blend(recommender.scorer, scorer, chosen.weight)
     return replace(recommender, scorer=scorer)
 
 

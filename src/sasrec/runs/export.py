@@ -17,7 +17,7 @@ from sasrec.runs.evaluate import COUNTS_DIGEST, ITEMS_DIGEST, load
 from sasrec.runs.folder import RunFolder
 from sasrec.runs.model_card import model_card
 from sasrec.runs.origin import TRAINED_USERS
-from sasrec.runs.stored_baseline import SERVES, save_baseline
+from sasrec.runs.stored_baseline import SERVES, save_served
 
 _CARD = "README.md"
 _OWN = OWN_FILES | {
@@ -53,7 +53,7 @@ def export(run_dir: str | Path, output: str | Path, *, encoder: Encoder | None =
         raise ConfigError(f"{folder.path} is a file or a folder that is not empty. Name another folder.")
     best = checkpoint_at(Path(run_dir), encoder)
     recommender = load(run_dir, device="cpu", checkpoint=best.path, encoder=encoder)
-    baseline = load(named, dataset=recommender.data, encoder=encoder).scorer if simple else None
+    served = load(named, dataset=recommender.data, encoder=encoder).scorer if simple else None
     with only_writer(folder.path, "exporting"):
         shutil.rmtree(folder.checkpoints, ignore_errors=True)
         recommender.items.save(folder.items_file)
@@ -66,9 +66,8 @@ def export(run_dir: str | Path, output: str | Path, *, encoder: Encoder | None =
         state = {name: value for name, value in best.state.items() if name != TRAINED_USERS}
         state |= {"config": dataclasses.asdict(config), ITEMS_DIGEST: file_digest(folder.items_file)}
         state |= counts
-        if baseline is not None:
-            save_baseline(baseline, folder.baseline_file)
-            state[SERVES] = {"name": simple, "sha256": file_digest(folder.baseline_file)}
+        if served is not None:
+            state[SERVES] = save_served(served, folder.baseline_file)
         elif best.state.get(SERVES):  # an export of such an export
             shutil.copyfile(RunFolder(run_dir).baseline_file, folder.baseline_file)
         store.save(folder.checkpoints, best.weights, state)

@@ -89,6 +89,7 @@ class RunFolder:
         self.items_file = self.path / "items.parquet"  # the catalogue of an export
         self.counts_file = self.path / "counts.parquet"  # events of each item, for the fallbacks of an export
         self.baseline_file = self.path / "baseline.safetensors"  # what an export of a baseline serves
+        self.blend_file = self.path / "blend.json"  # the blend that was chosen on validation
         self.checkpoints = self.path / "checkpoints"
 
     @contextmanager

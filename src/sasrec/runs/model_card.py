@@ -15,6 +15,7 @@ from sasrec.errors import SasrecError
 from sasrec.evaluation.metrics import of_targets
 from sasrec.evaluation.significance import paired_bootstrap
 from sasrec.ranking.recommender import Recommender
+from sasrec.runs.blend import BLEND
 from sasrec.runs.folder import RunFolder, best_baseline
 from sasrec.runs.origin import CHOSEN_BY, REFRESHED_FROM
 from sasrec.untrusted import parquet_of
@@ -42,13 +43,17 @@ def model_card(
         "## How well it ranks",
         *_measured(run, state),
         "## How to use it",
-        *([f"This folder serves the baseline {serves}, and not the model."] if serves else []),
+        *([f"This folder serves {_served(serves)}."] if serves else []),
         _usage(config.model),
         "## Limits",
         *_limits(recommender, config),
     ]
     wrapped = (part if part.startswith(("#", "|", "```", "- ")) else textwrap.fill(part, 120) for part in parts)
     return "\n\n".join(wrapped) + "\n"
+
+
+def _served(name: str) -> str:
+    return "a blend of the model and a baseline" if name == BLEND else f"the baseline {name}, and not the model"
 
 
 def _residual(model: ModelConfig) -> str:

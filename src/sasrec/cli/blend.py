@@ -1,0 +1,62 @@
+"""The command `sasrec blend`: a model and a baseline in one list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from sasrec.cli.commands import with_options
+from sasrec.cli.console import err, out, say
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Blend a run with a baseline, with the weight that is best on validation.
+
+    Tries nine weights for each baseline, and writes RUN/blend.json if a blend is better than the model and the
+    baselines alone. RUN:blend then serves it, and can be exported.
+
+    Example: sasrec blend runs/mine
+
+    Example: sasrec recommend runs/mine:blend --user 196
+    """
+
+    run_dir: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    baselines: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")] = ()
+    """Names of the baselines to try; all by default."""
+
+    def run(self) -> None:
+        """Blend, and print what was chosen and how it was measured."""
+        from sasrec.runs.blend import blend
+        from sasrec.runtime.log import RunLog
+
+        report = blend(self.run_dir, baselines=self.baselines, log=RunLog(None, err, with_options))
+        for sentence in _reported(report, self.run_dir):
+            say(out, sentence)
+
+
+def _reported(report: dict[str, Any], run: Path) -> list[str]:
+    """Return the report as sentences."""
+    from sasrec.studies.sentences import number
+
+    name, weight = report["baseline"], report["weight"]
+    told = [f"best blend on validation: {weight} model, {1 - weight:.1f} {name}"]
+    for split in ("valid", "test"):
+        if split in report:
+            values = ", ".join(f"{each} {number(report[split][each])}" for each in ("blend", "model", "baseline"))
+            told.append(f"{split}, NDCG@10: {values}")
+    if "test" in report:
+        change = report["test"]["difference"]
+        told.append(
+            f"test, blend against {change['against']}: difference {number(change['mean'])}, 95 % interval "
+            f"{number(change['low'])} to {number(change['high'])}"
+        )
+    if report["wins"]:
+        told.append(f"the blend is chosen, because it is better on validation; {run}:blend serves it")
+    else:
+        told.append(f"no blend is chosen: none is better on validation than {report['best_alone']} alone")
+    return told

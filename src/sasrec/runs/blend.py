@@ -1,0 +1,138 @@
+"""Blend a run with one of its baselines, with the weight that is best on validation."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sasrec.batches.ticks import with_ticks
+from sasrec.checkpoint.restore import checkpoint_at, config_of
+from sasrec.data.baskets import split_of
+from sasrec.data.splits import EvaluationSplit
+from sasrec.errors import ConfigError, DataError, EvaluationError
+from sasrec.evaluation.baselines import KINDS
+from sasrec.evaluation.baselines import baselines as all_baselines
+from sasrec.evaluation.metrics import of_targets
+from sasrec.evaluation.significance import paired_bootstrap
+from sasrec.evaluation.target_ranks import target_ranks
+from sasrec.files import write_whole
+from sasrec.models.own import Encoder
+from sasrec.ranking.blend import Blend
+from sasrec.ranking.scorers import Scorer
+from sasrec.runs.folder import RunFolder
+from sasrec.runtime.log import RunLog
+from sasrec.untrusted import in_words, json_of
+
+BLEND = "blend"
+"""RUN:blend names the blend of a run."""
+WEIGHTS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+_METRIC = "ndcg@10"
+
+
+class Chosen(BaseModel):
+    """The parts of RUN/blend.json that serving needs."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, extra="ignore")
+    baseline: str
+    weight: Annotated[float, Field(gt=0, lt=1)]
+
+
+def chosen_blend(folder: RunFolder) -> Chosen:
+    """Read RUN/blend.json. Raises: ConfigError if it is missing, DataError if damaged. Remedy: blend again."""
+    if not folder.blend_file.exists():
+        raise ConfigError(f"{folder.path} has no blend yet. Choose one with `sasrec blend {folder.path}`.")
+    try:
+        found = Chosen.model_validate(json_of(folder.blend_file))
+        if found.baseline not in KINDS:
+            raise DataError(f"{folder.blend_file} names no baseline: {found.baseline}. Blend the run again.")
+        return found
+    except ValidationError as error:
+        raise DataError(f"{folder.blend_file} is damaged: {in_words(error)}. Blend the run again.") from None
+    except ValueError as error:
+        raise DataError(f"{folder.blend_file} cannot be read: {error}. Blend the run again.") from None
+
+
+def blend(
+    run: str | Path, *, baselines: tuple[str, ...] = (), encoder: Encoder | None = None, log: RunLog | None = None
+) -> dict[str, Any]:
+    """Choose a blend of a run's model and a baseline on validation, and write RUN/blend.json if it wins there.
+
+    The candidates are nine weights for each of the `baselines`, by default all of the run. Then
+    `sasrec.load("RUN:blend")` serves the chosen one.
+
+    Returns {"baseline", "weight" (of the model), "best_alone", "wins", "valid": {"blend", "model", "baseline"},
+    "test": the same and "difference": {"against", "mean", "low", "high"}}. Values are NDCG@10 on the full
+    catalogue. "best_alone" is the model or the baseline that is best on validation; the difference on test is to
+    it, with its 95 % interval over users. "test" is omitted without test targets.
+
+    Raises: ConfigError for a baseline that the run does not have. EvaluationError without validation targets.
+    Remedy: as the message says. The errors of `load`.
+    """
+    from sasrec.runs.evaluate import load  # which serves blends
+
+    folder, log = RunFolder(run), log or RunLog(None)
+    recommender = load(run, device="cpu", encoder=encoder)
+    if recommender.data is None:
+        raise ConfigError("an export has no events to choose on. Name the run that it came from.")
+    data, config = recommender.data, config_of(checkpoint_at(folder.path, encoder))
+    split = with_ticks(split_of(data, config.evaluation), data, config.model)
+    if not len(split.valid.targets):
+        raise EvaluationError("the run has no validation targets to choose on. Use a run with validation.")
+    simple = all_baselines(split.training, data.num_items, split.event_times, repeats=split.repeats)
+    if unknown := [name for name in baselines if name not in simple]:
+        raise ConfigError(f"{unknown[0]!r} is not a baseline of this run. Choose of: {', '.join(simple)}.")
+    scorers = {"model": recommender.scorer} | {name: simple[name] for name in baselines or simple}
+    report = _choose(scorers, split.valid, log)
+    if len(np.unique(split.test.users)) > 1:
+        report["test"] = _on_test(scorers, split.test, report, log)
+    if report["wins"]:
+        write_whole(folder.blend_file, json.dumps(report, indent=2))
+    return report
+
+
+def _choose(scorers: dict[str, Scorer], part: EvaluationSplit, log: RunLog) -> dict[str, Any]:
+    """Measure every scorer and every blend on validation; return all entries of the report but "test"."""
+    alone = {name: _ndcg(scorer, part, log, name).mean() for name, scorer in scorers.items()}
+    blends: dict[tuple[str, float], float] = {}
+    for name, weight in itertools.product([name for name in scorers if name != "model"], WEIGHTS):
+        scorer = Blend(scorers["model"], scorers[name], weight)
+        blends[name, weight] = float(_ndcg(scorer, part, log, f"{weight} model with {name}").mean())
+    name, weight = max(blends, key=lambda key: blends[key])
+    best = max(alone, key=lambda each: alone[each])
+    valid = {"blend": blends[name, weight], "model": alone["model"], "baseline": alone[name]}
+    return {
+        "baseline": name,
+        "weight": weight,
+        "best_alone": best,
+        "wins": bool(blends[name, weight] > alone[best]),
+        "valid": {each: float(value) for each, value in valid.items()},
+    }
+
+
+def _on_test(
+    scorers: dict[str, Scorer], part: EvaluationSplit, report: dict[str, Any], log: RunLog
+) -> dict[str, Any]:
+    """Return the entry "test" of the report."""
+    name, best = report["baseline"], report["best_alone"]
+    measured = {each: scorers[each] for each in ("model", name, best)}
+    found = {each: _ndcg(scorer, part, log, f"{each}, test") for each, scorer in measured.items()}
+    blended = _ndcg(Blend(scorers["model"], scorers[name], report["weight"]), part, log, "blend, test")
+    change = paired_bootstrap(blended - found[best], part.users)
+    return {
+        "blend": float(blended.mean()),
+        "model": float(found["model"].mean()),
+        "baseline": float(found[name].mean()),
+        "difference": {"against": best, "mean": change.mean, "low": change.low, "high": change.high},
+    }
+
+
+def _ndcg(scorer: Scorer, part: EvaluationSplit, log: RunLog, words: str) -> npt.NDArray[np.float64]:
+    """Return NDCG@10 of each target, (rows,)."""
+    with log.bar(words, len(part.targets)) as bar:
+        return of_targets(target_ranks(scorer, part, advance=bar).full, _METRIC)

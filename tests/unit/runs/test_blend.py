@@ -1,0 +1,137 @@
+"""A blend of model and baseline, chosen on validation: measured, served, exported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from scipy.stats import rankdata
+
+import sasrec
+from sasrec.batches.ticks import with_ticks
+from sasrec.checkpoint.restore import checkpoint_at, config_of
+from sasrec.cli.main import main
+from sasrec.data.baskets import split_of
+from sasrec.errors import ConfigError, DataError, EvaluationError
+from sasrec.evaluation.metrics import metrics_from_ranks
+from sasrec.evaluation.target_ranks import target_ranks
+from sasrec.ranking.blend import fused
+from sasrec.runs.blend import blend
+from tests.synthetic import chain_frame, small
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "time"])
+def blended(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:  # type: ignore[type-arg]
+    """A short training, so that a blend with the Markov chain is better."""
+    run = tmp_path_factory.mktemp("blend") / "run"
+    sasrec.train(chain_frame(users=120), run, time=request.param, **small(num_epochs=3))
+    return run, blend(run, baselines=("popularity", "item-to-item"))
+
+
+def test_fused_scores_follow_the_formula_with_ties_in_the_middle() -> None:
+    random = np.random.default_rng(0)
+    one, other = random.integers(0, 5, (2, 20, 30)).astype(np.float32)
+    found = fused(torch.from_numpy(one), torch.from_numpy(other), 0.3)[:, 1:].numpy()
+
+    def reciprocal(scores: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        places = rankdata(-scores[:, 1:], axis=1)
+        return 1 / (60 + places)
+
+    assert np.allclose(found, 0.3 * reciprocal(one) + 0.7 * reciprocal(other), rtol=0, atol=1e-15)
+    one[3, 4] = np.nan
+    assert fused(torch.from_numpy(one), torch.from_numpy(other), 0.3)[3].isnan().all()
+
+
+def test_the_best_of_the_tried_is_chosen_and_what_is_measured_is_served(blended: tuple[Path, dict]) -> None:  # type: ignore[type-arg]
+    run, report = blended
+    assert report["wins"]
+    assert report["valid"]["blend"] > max(report["valid"]["model"], report["valid"]["baseline"])
+    served = sasrec.load(f"{run}:blend")
+    assert served.data is not None
+    config = config_of(checkpoint_at(run))
+    split = with_ticks(split_of(served.data, config.evaluation), served.data, config.model)
+    for part, name in ((split.valid, "valid"), (split.test, "test")):
+        found = metrics_from_ranks(target_ranks(served.scorer, part).full)["ndcg@10"]
+        assert found == pytest.approx(report[name]["blend"], abs=1e-12)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert report["test"]["model"] == pytest.approx(metrics["test"]["full"]["ndcg@10"])
+    change = report["test"]["difference"]
+    alone = report["test"]["model" if change["against"] == "model" else "baseline"]
+    assert change["against"] in ("model", report["baseline"])
+    assert change["mean"] == pytest.approx(report["test"]["blend"] - alone)
+    assert change["low"] <= change["mean"] <= change["high"]
+
+
+def test_its_lists_come_from_python_files_and_exports(blended: tuple[Path, dict], tmp_path: Path) -> None:  # type: ignore[type-arg]
+    run, _ = blended
+    served = sasrec.load(f"{run}:blend")
+    one = served.recommend_user("u000", 5)
+    everybody = served.recommend_all(5).filter(user="u000")
+    assert (
+        one == list(zip(everybody["item"], everybody["score"], strict=True))
+        or [i for i, _ in one] == everybody["item"].to_list()
+    )
+    sasrec.export(f"{run}:blend", tmp_path / "model")
+    history, times = ["item-03", "item-07"], [1.6e9, 1.6e9 + 60]
+    exported = sasrec.load(tmp_path / "model")
+    assert exported.recommend(history, 10, times=times) == served.recommend(history, 10, times=times)
+    assert "blend of the model and a baseline" in (tmp_path / "model/README.md").read_text()
+    assert served.similar("item-03", 2) == sasrec.load(run).similar("item-03", 2)
+
+
+def test_the_final_fit_of_a_blended_run_serves_the_blend(blended: tuple[Path, dict], tmp_path: Path) -> None:  # type: ignore[type-arg]
+    run, report = blended
+    sasrec.final_fit(run, tmp_path / "final")
+    served = sasrec.load(f"{tmp_path / 'final'}:blend")
+    assert served.scorer.weight == report["weight"]  # type: ignore[attr-defined]
+    assert len(served.recommend_user("u000", 5)) == 5
+
+
+def test_a_blend_that_does_not_win_is_not_written(tmp_path: Path) -> None:
+    """With one item that always follows, the Markov chain alone is right."""
+    rows = [(f"u{user}", f"i{(user + k) % 7}", 1_600_000_000 + k) for user in range(40) for k in range(6)]
+    frame = pl.DataFrame(rows, schema=["user", "item", "time"], orient="row")
+    sasrec.train(frame, tmp_path / "run", **small(num_epochs=1, lr=1e-6))
+    report = blend(tmp_path / "run", baselines=("markov",))
+    assert not report["wins"]
+    assert report["best_alone"] == "markov"
+    assert not (tmp_path / "run/blend.json").exists()
+    with pytest.raises(ConfigError, match="has no blend yet"):
+        sasrec.load(f"{tmp_path / 'run'}:blend")
+
+
+def test_wrong_uses_and_damaged_files_are_refused(blended: tuple[Path, dict], tmp_path: Path) -> None:  # type: ignore[type-arg]
+    run, _ = blended
+    with pytest.raises(ConfigError, match="is not a baseline of this run"):
+        blend(run, baselines=("best",))
+    sasrec.export(run, tmp_path / "model")
+    with pytest.raises(ConfigError, match="an export has no events"):
+        blend(tmp_path / "model")
+    sasrec.train(chain_frame(), tmp_path / "all", split="all", **small(num_epochs=1))
+    with pytest.raises(EvaluationError, match="no validation targets"):
+        blend(tmp_path / "all")
+    file = run / "blend.json"
+    good = file.read_text()
+    try:
+        for text in ("{", "[]", '{"baseline": "markov", "weight": 2.0}', '{"baseline": "../x", "weight": 0.5}'):
+            file.write_text(text)
+            with pytest.raises(DataError, match=r"[Bb]lend the run again"):
+                sasrec.load(f"{run}:blend")
+    finally:
+        file.write_text(good)
+
+
+def test_the_command_line_says_what_was_chosen(
+    blended: tuple[Path, dict],  # type: ignore[type-arg]
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, _ = blended
+    assert main(["blend", str(run), "--baselines", "popularity", "item-to-item"]) == 0
+    said = capsys.readouterr().out
+    assert "best blend on validation" in said
+    assert "95 % interval" in said
+    assert main(["recommend", f"{run}:blend", "--user", "u001", "--k", "3"]) == 0
