@@ -72,7 +72,7 @@ def events(users: int, items: int, longest: int) -> Dataset:
 
 
 def loader_of(data: Dataset, config: RunConfig, device: torch.device, num_items: int = 0) -> Loader:
-    """The batches of the training part of the data, on a device; negatives are from `num_items` items, if given."""
+    """The batches of the training part of the data, on a device; of `num_items` items if given."""
     split = with_ticks(split_events(data, "leave-one-out"), data, config.model)
     return Loader(TrainingBatches.of(split.training, num_items or data.num_items, config), device)
 

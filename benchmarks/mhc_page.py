@@ -21,13 +21,14 @@ PAGE = Path(__file__).with_name("mhc-page.md")
 
 def write(stored: dict[str, Any], page: Path, figure: Path) -> None:
     """Write the page and its figure."""
-    cells: dict[Cell, list[dict[str, Any]]] = defaultdict(list)
-    for row in stored["runs"]:
-        cells[row["encoder"], row["residual"], row["depth"], row["width"], row["lr"]].append(row)
-    differences = {(tuple(each["cell"]), each["against"]): each for each in stored["differences"]}
+    cells, differences = _of_study(stored, "mhc-ml-100k")
+    large, of_large = _of_study(stored, "mhc-ml-1m")
     text = PAGE.read_text().format(
-        verdict=_verdict(cells, differences),
-        width=64,
+        verdict=_verdict(cells, differences, "MovieLens 100K"),
+        verdict_large=_verdict(large, of_large, "MovieLens 1M"),
+        table_large=_table(large, {}),
+        differences_large=_differences(of_large, "plain"),
+        depth_large=_differences(of_large, "shallow"),
         table=_table(cells, stored["steps"]),
         differences=_differences(differences, "plain"),
         depth=_differences(differences, "shallow"),
@@ -35,11 +36,26 @@ def write(stored: dict[str, Any], page: Path, figure: Path) -> None:
         diagnostics=_diagnostics(cells),
         left_out=_left_out(cells),
     )
-    wide = (
-        line if line.startswith(("|", "!", "-", " ")) else textwrap.fill(line, 120) for line in text.split("\n")
+    wrapped = (
+        part if part.startswith(("|", "!", "-", "#")) else textwrap.fill(" ".join(part.split()), 120)
+        for part in text.split("\n\n")
     )
-    page.write_text("\n".join(wide))
+    page.write_text("\n\n".join(wrapped).rstrip() + "\n")
     _draw(cells, stored["steps"], figure)
+
+
+def _of_study(
+    stored: dict[str, Any], study: str
+) -> tuple[dict[Cell, list[dict[str, Any]]], dict[tuple[Cell, str], dict[str, Any]]]:
+    """Return the runs of a study by cell, and the differences by cell and what they are from."""
+    cells: dict[Cell, list[dict[str, Any]]] = defaultdict(list)
+    for row in stored["runs"]:
+        if row["study"] == study:
+            cells[row["encoder"], row["residual"], row["depth"], row["width"], row["lr"]].append(row)
+    differences = {
+        (tuple(each["cell"]), each["against"]): each for each in stored["differences"] if each["study"] == study
+    }
+    return cells, differences
 
 
 def _name(cell: Cell) -> str:
@@ -109,19 +125,24 @@ def _differences(differences: dict[tuple[Cell, str], dict[str, Any]], against: s
     return _rows(["", "difference", "95 % interval", ""], rows) if rows else "Not measured."
 
 
-def _verdict(cells: dict[Cell, list[dict[str, Any]]], differences: dict[tuple[Cell, str], dict[str, Any]]) -> str:
+def _verdict(
+    cells: dict[Cell, list[dict[str, Any]]], differences: dict[tuple[Cell, str], dict[str, Any]], data: str
+) -> str:
     """The sentence a practitioner needs, by the intervals."""
     against = {cell: each for (cell, name), each in differences.items() if name == "plain"}
     better = [cell for cell, each in against.items() if _is_different(each) and each["mean"] > 0]
     worse = [cell for cell, each in against.items() if _is_different(each) and each["mean"] < 0]
+    deeper = [cell for (cell, name), each in differences.items() if name == "shallow" and each["low"] > 0]
     best = max(cells, key=lambda cell: _mean(cells[cell], "valid"))
     sentences = [
-        f"On this data, {len(better) or 'none'} of {len(against)} alternatives to the plain residual "
+        f"On {data}, {len(better) or 'none'} of {len(against)} alternatives to the plain residual "
         f"{'is' if len(better) == 1 else 'are'} better than it at the same depth"
         f"{': ' + '; '.join(map(_name, better)) if better else ''}."
     ]
     if worse:
         sentences.append(f"Worse: {'; '.join(map(_name, worse))}.")
+    if deeper:
+        sentences.append(f"Better than with two blocks: {'; '.join(map(_name, deeper))}.")
     sentences.append(
         f"Validation chooses {_name(best)}, which reaches a test NDCG@10 of {_spread(cells[best], 'test')}."
     )
