@@ -204,9 +204,9 @@ def _left_out(cells: dict[Cell, list[dict[str, Any]]]) -> str:
     short = "; ".join(f"{name}: {', '.join(depths)} blocks" for name, depths in missing.items())
     cut = f"Cells of the plan with fewer than three seeds so far: {short}. " if missing else ""
     return cut + (
-        "Data other than MovieLens, larger widths, other losses, and learning rates tuned for each cell. Published evidence for "
-        "depth comes from data a hundred times larger (LiGR, on ML-20M: plain SASRec falls from .18 to .0231 at 8 "
-        "blocks), and nothing is published for mHC in next-item recommendation."
+        "Data other than MovieLens, larger widths, other losses, and learning rates tuned for each cell. "
+        "Published evidence for depth comes from data a hundred times larger (LiGR, on ML-20M: plain SASRec falls "
+        "from .18 to .0231 at 8 blocks), and nothing is published for mHC in next-item recommendation."
     )
 
 
