@@ -229,7 +229,7 @@ class Evaluate:
     """
 
     run_dir: tyro.conf.Positional[Path]
-    """Folder of the run."""
+    """Folder of the run; RUN:NAME measures its baseline of that name or its blend instead, and saves nothing."""
     dataset: OptionalPath = None
     """Prepared data set of the run, if it has moved since training; for other events, use --test."""
     test: OptionalPath = None
@@ -254,6 +254,7 @@ class Evaluate:
         from sasrec.cli.tables import print_metrics, print_run
         from sasrec.ranking.rules import Rules
         from sasrec.runs.evaluate import evaluate
+        from sasrec.runs.folder import named_run
         from sasrec.runtime.log import RunLog
         from sasrec.runtime.ranks import rank
 
@@ -278,7 +279,9 @@ class Evaluate:
             assert metrics.users is not None, "measured with --whole_period"
             write_frame(self.per_user, metrics.users)
             say(err, f"{metrics.users.height:,} rows written to {self.per_user}")
-        if self.test is None and self.rules is None:
+        if named := named_run(self.run_dir)[1]:
+            say(err, f"note: the rows called model are those of {named}")
+        if self.test is None and self.rules is None and not named:
             print_run(self.run_dir, metrics, sampled=self.sampled, k=self.k)
         else:
             print_metrics(metrics, sampled=self.sampled, k=self.k)

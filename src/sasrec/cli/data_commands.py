@@ -102,7 +102,7 @@ class Prepare:
 
     def run(self) -> None:
         """Prepare, and print the report; or explain the columns."""
-        from sasrec.events.report import REPEATS, summary
+        from sasrec.events.report import BASKETS, REPEATS, summary
         from sasrec.sources.resolve import prepare
 
         if self.explain:
@@ -138,7 +138,8 @@ class Prepare:
             k_core=self.k_core,
         )
         for sentence in summary(data.report):
-            say(out, with_options(sentence) if REPEATS in sentence else as_options(sentence, [Prepare]))
+            of_training = REPEATS in sentence or BASKETS in sentence
+            say(out, with_options(sentence) if of_training else as_options(sentence, [Prepare]))
         say(err, f"written to {self.output}")
         say(err, f"next: sasrec train --dataset {self.output} --train_dir RUN")
 

@@ -166,10 +166,9 @@ class Recommend:
 
     @staticmethod
     def _device(recommender: Recommender) -> str:
-        from sasrec.ranking.scorers import ModelScorer
+        from sasrec.ranking.scorers import device_of
 
-        scorer = recommender.scorer
-        return scorer.model.device.type if isinstance(scorer, ModelScorer) else "cpu"
+        return device_of(recommender.scorer).type
 
     def _recommend_file(
         self, recommender: Recommender, histories: Path, output: Path, options: dict[str, Any]

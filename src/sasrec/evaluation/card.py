@@ -26,6 +26,7 @@ CARD = 2
 SAMPLED_NEGATIVES = 100
 SAMPLED_SEED = 0
 
+IN_BASKETS = "; events of one time are one basket, and a history ends before the target's basket"
 _FULL = (
     "card",
     "data_hash",
@@ -203,8 +204,7 @@ def _rows(part: EvaluationSplit) -> Rows:
 
 
 def _description(split: Split) -> str:
-    baskets = "; events of one time are one basket, and a history ends before the target's basket"
-    return _rule_in_words(split) + (baskets if split.basket_starts is not None else "")
+    return _rule_in_words(split) + (IN_BASKETS if split.basket_starts is not None else "")
 
 
 def _rule_in_words(split: Split) -> str:

@@ -16,7 +16,7 @@ from sasrec.events.events import Events
 _MANY_USERS, _MUCH = 20, 0.03
 _DECADES = 20 * 365_250 * 86_400_000  # 20 years in microseconds
 _OFTEN = 0.2  # share of events that repeat an item of their user
-REPEATS = "repeats=True"
+REPEATS, BASKETS = "repeats=True", "baskets=True"
 
 
 def describe(
@@ -163,7 +163,7 @@ def _suspicions(report: dict[str, Any]) -> list[str]:
     if report.get("tied", 0.0) > 0.1:
         suspicions.append(
             f"{report['tied']:.0%} of events share their time with another event of the same user; "
-            "such events stay in the order of the file"
+            f"such events stay in the order of the file; if they are baskets, train with {BASKETS}"
         )
     if report.get("unsorted", 0.0) > 0:
         suspicions.append(

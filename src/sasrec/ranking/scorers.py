@@ -64,6 +64,11 @@ class ModelScorer:
             self.model.train(was_training)
 
 
+def device_of(scorer: Scorer) -> torch.device:
+    """The device of a model; the CPU for other scorers."""
+    return scorer.model.device if isinstance(scorer, ModelScorer) else torch.device("cpu")
+
+
 class EncodedScorer:
     """Computes scores with a model for some rows of `histories`, which the constructor encodes once.
 

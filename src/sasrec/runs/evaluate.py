@@ -35,9 +35,9 @@ from sasrec.ranking.blend import Blend
 from sasrec.ranking.fallback import Counts, fallback_of
 from sasrec.ranking.recommender import Recommender
 from sasrec.ranking.rules import Rules
-from sasrec.ranking.scorers import ModelScorer
+from sasrec.ranking.scorers import ModelScorer, Scorer, device_of
 from sasrec.runs.blend import BLEND, chosen_blend
-from sasrec.runs.folder import RunFolder
+from sasrec.runs.folder import RunFolder, named_run
 from sasrec.runs.record import check_ranks
 from sasrec.runs.seal import refuse_changed, seal
 from sasrec.runs.serving import to_serve
@@ -75,10 +75,9 @@ def load(
     name the right checkpoint or data set. ConfigError if the model is of another class. Remedy: pass it as
     `encoder`.
     """
-    path, _, simple = ("", "", "") if Path(run).exists() else str(run).rpartition(":")
-    folder = RunFolder(path or run)
-    recommender, found, data = _loaded(folder, "cpu" if path else device, dataset, checkpoint, encoder)
-    if path:
+    folder, simple = named_run(run)
+    recommender, found, data = _loaded(folder, "cpu" if simple else device, dataset, checkpoint, encoder)
+    if simple:
         recommender = _of_baseline(folder, simple, recommender, found, data)
     elif served := found.state.get(SERVES):
         file = _unchanged(folder.baseline_file, served["sha256"])
@@ -230,9 +229,11 @@ def evaluate(
     For the best checkpoint, also write RUN/metrics.json and RUN/ranks.parquet (for `compare`), and add the metrics
     to RUN/log.jsonl.
 
+    RUN:NAME measures a baseline or the blend of the run, as "model".
+
     `test`: measure on the events of this file, frame or prepared folder instead. A target's history has the user's
     earlier events in the run's data and in the file. `rules`: also measure the lists with these rules, at the time
-    of each target, as "with_rules" (evaluation/with_rules.py). With either, nothing is written to RUN.
+    of each target, as "with_rules" (evaluation/with_rules.py). With one, or RUN:NAME, RUN is not written to.
 
     `details`: on test, also measure coverage, novelty and diversity of the top-10 lists, and the metrics by slices
     of the targets. `whole_period`: also measure one list a user against all items that the user takes in the
@@ -246,31 +247,37 @@ def evaluate(
     ConfigError if `dataset` is a file. Remedy: name it as `test`; or for `rules` with `details` or `whole_period`.
     Remedy: remove one. The errors of `load` and `Rules.on`.
     """
-    folder = RunFolder(run)
+    folder, simple = named_run(run)
     _refuse_to_evaluate(folder, dataset, k, rules, {"details": details, "whole_period": whole_period})
-    only_returned = checkpoint is not None or test is not None or rules is not None
+    only_returned = bool(simple) or checkpoint is not None or test is not None or rules is not None
     _refuse_to_write(folder, only_returned)
     with joined(pick_device(device).type), folder.measuring(writes=not only_returned):
         # The run's files have only the metrics of its best checkpoint, on its own targets, without rules.
         written = None if only_returned else folder
         log = RunLog.of_run(None if only_returned else folder.log_file, log or RunLog(None))
         recommender, found, _ = _loaded(folder, device, dataset, checkpoint, encoder, measuring=True)
-        config = config_of(found)
-        run_data = recommender.data
+        config, run_data = config_of(found), recommender.data
+        if simple:
+            recommender = _of_baseline(folder, simple, recommender, found, run_data)
         assert run_data is not None, "only an export has no data"
-        data, split = run_data, split_of(run_data, config.evaluation)
-        if test is not None:
-            data, split = with_test_file(run_data, split, _test_data(test, folder, log))
-            split = with_baskets(split, data) if config.evaluation.baskets else split
-        split = with_ticks(split, data, recommender.model.config)
+        data, split = _targets(run_data, config, None if test is None else _test_data(test, folder, log))
         asked = Asked(tuple(sorted({*CUTOFFS, *k})), details, rules, whole_period)
         options = f"{replace(asked, rules=None)}, rules {rules and rules.on(data.catalogue).digest}"
         check_ranks(config, run_data, found, {"the options": options, "the test events": data.data_hash[:12]})
         with deterministic(config.training.deterministic):
-            metrics = measure(recommender.model, data, split, written, log, asked=asked)
+            metrics = measure(recommender.scorer, data, split, written, log, asked=asked)
         # With a file, the card still names the data that the run was trained on.
         metrics["protocol"]["data_hash"] = run_data.data_hash
         return metrics
+
+
+def _targets(data: Dataset, config: RunConfig, file: Dataset | None) -> tuple[Dataset, Split]:
+    """Return the data and the split with the targets to measure: those of the run, or the events of `file`."""
+    split = split_of(data, config.evaluation)
+    if file is not None:
+        data, split = with_test_file(data, split, file)
+        split = with_baskets(split, data) if config.evaluation.baskets else split
+    return data, with_ticks(split, data, config.model)
 
 
 def _test_data(test: Any, folder: RunFolder, log: RunLog) -> Dataset:
@@ -324,7 +331,7 @@ def _refuse_to_write(folder: RunFolder, only_returned: bool) -> None:
 
 
 def measure(
-    model: SequenceModel,
+    scorer: Scorer,
     data: Dataset,
     split: Split,
     folder: RunFolder | None,
@@ -333,15 +340,15 @@ def measure(
     asked: Asked = PLAIN,
     known: Ranks | None = None,
 ) -> Metrics:
-    """Measure a model on a split, and log its metrics. With `folder`, write its metrics.json and ranks.parquet.
+    """Measure a scorer on a split, and log its metrics. With `folder`, write its metrics.json and ranks.parquet.
 
     `known`: ranks that are measured already.
     """
-    measured = evaluate_scorer(ModelScorer(model), data, split, log=log, asked=asked, known=known)
+    measured = evaluate_scorer(scorer, data, split, log=log, asked=asked, known=known)
     metrics = Metrics(measured.metrics)
     metrics.users = measured.users
     metrics["protocol"]["computed_on"] = {
-        "device": surroundings(model.device)["device"],
+        "device": surroundings(device_of(scorer))["device"],
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
     if rank() == 0 and folder is not None:

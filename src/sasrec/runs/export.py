@@ -14,7 +14,7 @@ from sasrec.locks import OWN_FILES, is_claimed, only_writer
 from sasrec.models.own import Encoder
 from sasrec.ranking.fallback import Counts
 from sasrec.runs.evaluate import COUNTS_DIGEST, ITEMS_DIGEST, load
-from sasrec.runs.folder import RunFolder
+from sasrec.runs.folder import RunFolder, named_run
 from sasrec.runs.model_card import model_card
 from sasrec.runs.origin import TRAINED_USERS
 from sasrec.runs.stored_baseline import SERVES, save_served
@@ -41,9 +41,8 @@ def export(run_dir: str | Path, output: str | Path, *, encoder: Encoder | None =
 
     Raises: ConfigError if `output` is not empty. Remedy: name another folder. The errors of `load`.
     """
-    path, _, simple = ("", "", "") if Path(run_dir).exists() else str(run_dir).rpartition(":")
-    named, run_dir = str(run_dir), path or run_dir
-    RunFolder(run_dir).refuse_no_run()
+    run, simple = named_run(run_dir)
+    run.refuse_no_run()
     folder = RunFolder(output)
     begun = folder.path.is_dir() and is_claimed(folder.path)
     interrupted = begun and all(
@@ -51,16 +50,16 @@ def export(run_dir: str | Path, output: str | Path, *, encoder: Encoder | None =
     )
     if folder.path.is_file() or (folder.path.exists() and any(folder.path.iterdir()) and not interrupted):
         raise ConfigError(f"{folder.path} is a file or a folder that is not empty. Name another folder.")
-    best = checkpoint_at(Path(run_dir), encoder)
-    recommender = load(run_dir, device="cpu", checkpoint=best.path, encoder=encoder)
-    served = load(named, dataset=recommender.data, encoder=encoder).scorer if simple else None
+    best = checkpoint_at(run.path, encoder)
+    recommender = load(run.path, device="cpu", checkpoint=best.path, encoder=encoder)
+    served = load(run_dir, dataset=recommender.data, encoder=encoder).scorer if simple else None
     with only_writer(folder.path, "exporting"):
         shutil.rmtree(folder.checkpoints, ignore_errors=True)
         recommender.items.save(folder.items_file)
         if recommender.data is not None:
             Counts.of(recommender.data).save(folder.counts_file)
-        elif RunFolder(run_dir).counts_file.exists():  # an export of an export
-            shutil.copyfile(RunFolder(run_dir).counts_file, folder.counts_file)
+        elif run.counts_file.exists():  # an export of an export
+            shutil.copyfile(run.counts_file, folder.counts_file)
         counts = {COUNTS_DIGEST: file_digest(folder.counts_file)} if folder.counts_file.exists() else {}
         config = config_of(best).replace(dataset="")  # a path can tell whose data it was
         state = {name: value for name, value in best.state.items() if name != TRAINED_USERS}
@@ -69,13 +68,13 @@ def export(run_dir: str | Path, output: str | Path, *, encoder: Encoder | None =
         if served is not None:
             state[SERVES] = save_served(served, folder.baseline_file)
         elif best.state.get(SERVES):  # an export of such an export
-            shutil.copyfile(RunFolder(run_dir).baseline_file, folder.baseline_file)
+            shutil.copyfile(run.baseline_file, folder.baseline_file)
         store.save(folder.checkpoints, best.weights, state)
         if recommender.data is not None:
-            card = model_card(RunFolder(run_dir), recommender, config_of(best), best.state, simple)
+            card = model_card(run, recommender, config_of(best), best.state, simple)
             write_whole(folder.path / _CARD, card)
-        elif (Path(run_dir) / _CARD).exists():  # an export of an export
-            write_whole(folder.path / _CARD, (Path(run_dir) / _CARD).read_bytes())
+        elif (run.path / _CARD).exists():  # an export of an export
+            write_whole(folder.path / _CARD, (run.path / _CARD).read_bytes())
         config.save(folder.config_file)  # the last file: with it, the export is whole
         for name in OWN_FILES:
             (folder.path / name).unlink(missing_ok=True)

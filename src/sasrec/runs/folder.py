@@ -240,3 +240,9 @@ class RunFolder:
                 f"{self.metrics_file} is damaged; measure the run again: sasrec evaluate {self.path} ({reason})"
             ) from None
         return figures.Metrics(metrics)
+
+
+def named_run(run: str | Path) -> tuple[RunFolder, str]:
+    """Return the folder of RUN or RUN:NAME, and the name of a baseline or "blend"; "" for the run itself."""
+    path, _, name = str(run).rpartition(":")
+    return (RunFolder(path), name) if path and not Path(run).exists() else (RunFolder(run), "")

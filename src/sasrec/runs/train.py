@@ -27,10 +27,11 @@ from sasrec.data.splits import Split, check_files
 from sasrec.errors import CheckpointError, ConfigError, DataError
 from sasrec.evaluation.measure import Ranks, nobody
 from sasrec.events.inputs import without_password
-from sasrec.events.report import REPEATS, summary
+from sasrec.events.report import BASKETS, REPEATS, summary
 from sasrec.models import SequenceModel, build_model
 from sasrec.models.own import Encoder, LossFunction, OwnCode
 from sasrec.ranking.recommender import Recommender
+from sasrec.ranking.scorers import ModelScorer
 from sasrec.runs.evaluate import measure, recommender_of
 from sasrec.runs.folder import RunFolder
 from sasrec.runs.origin import Origin, origin_of
@@ -274,7 +275,8 @@ def _prepared(
         used = config if data.parts is None or config.evaluation.split == ALL else split_of_files(config)
         check_files(data, used.evaluation.split)
         for sentence in summary(data.report):
-            if not (config.evaluation.repeats and REPEATS in sentence):
+            followed = {REPEATS: config.evaluation.repeats, BASKETS: config.evaluation.baskets}
+            if not any(advice in sentence and done for advice, done in followed.items()):
                 log.say(sentence)
         folder.path.mkdir(parents=True, exist_ok=True)
         if prepared is None:
@@ -364,7 +366,7 @@ def _measured(
     recommender = recommender_of(best, model, data.catalogue, data)
     if len(split.valid.targets) or len(split.test.targets):
         recommender = dataclasses.replace(
-            recommender, metrics=measure(model, data, split, folder, log, known=known)
+            recommender, metrics=measure(ModelScorer(model), data, split, folder, log, known=known)
         )
     elif split.how != ALL:
         log.say(f"note: {nobody(split.valid)}, and {nobody(split.test)}; metrics.json is not written")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from sasrec.evaluation.card import IN_BASKETS
 from sasrec.evaluation.significance import Difference
 from sasrec.studies.scored import LEVEL, Against, Comparison, Figure, Scored, Side, grouped
 
@@ -88,10 +89,8 @@ def protocol(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if card["boundaries"] is None:
         yield "split", card["split"]
     else:
-        yield (
-            "split",
-            f"temporal: validation from {card['boundaries']['valid']}, test from {card['boundaries']['test']}",
-        )
+        moments = f"validation from {card['boundaries']['valid']}, test from {card['boundaries']['test']}"
+        yield "split", f"temporal: {moments}{IN_BASKETS if IN_BASKETS in card['split'] else ''}"
     seen = "without those" if "no candidates" in card["seen"] else "also those"
     yield "candidates", f"{card['full']}, {seen} of the user's history; ties count half"
     for split in ("valid", "test"):

@@ -135,3 +135,18 @@ def test_the_command_line_says_what_was_chosen(
     assert "best blend on validation" in said
     assert "95 % interval" in said
     assert main(["recommend", f"{run}:blend", "--user", "u001", "--k", "3"]) == 0
+
+
+def test_what_a_blend_serves_can_be_measured_like_a_run(
+    blended: tuple[Path, dict],  # type: ignore[type-arg]
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, report = blended
+    written = (run / "metrics.json").read_bytes()
+    metrics = sasrec.evaluate(f"{run}:blend")
+    assert metrics["test"]["full"]["ndcg@10"] == pytest.approx(report["test"]["blend"], abs=1e-12)
+    alone = sasrec.evaluate(f"{run}:item-to-item")
+    assert alone["test"] == metrics["baselines"]["item-to-item"]["test"]
+    assert (run / "metrics.json").read_bytes() == written
+    assert main(["evaluate", f"{run}:blend"]) == 0
+    assert "the rows called model are those of blend" in capsys.readouterr().err
