@@ -22,6 +22,7 @@ from sasrec.files import missing
 from sasrec.ranking.requests import numbers_of
 from sasrec.untrusted import parquet_of, refuse_large
 
+CATALOGUE = "the catalogue"  # the name of the table where no other is given
 FROM, UNTIL = "from", "until"
 _NUMBER = "\x1fnumber"
 _SEPARATORS = ",;\t|"
@@ -130,7 +131,9 @@ class ItemTable:
             # The command line would show the names of settings as options.
             words = str(error).replace("`where`", "the rule where").replace("where=", "where = ")
             texts = " Texts take single quotes, as in 'tea'." if "has no column" in words and '"' in text else ""
-            raise type(error)(f"{words.rstrip('.')}.{texts}") from None
+            no_table = "has no column" in words and self.name == CATALOGUE
+            table = " Name the table that has this column as items = FILE." if no_table else ""
+            raise type(error)(f"{words.rstrip('.')}.{texts}{table}") from None
         kept, rejects, _ = found.keep(self.frame.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias(LINE)))
         if rejects.height:
             reason = rejects["reason"][0].replace("the condition `where`", "the rule where")

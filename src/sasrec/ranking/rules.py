@@ -40,7 +40,7 @@ from sasrec.data.histories import Histories
 from sasrec.data.items import Items, look_up, shown
 from sasrec.errors import ConfigError, DataError, SasrecWarning
 from sasrec.ranking.candidates import RowRules
-from sasrec.ranking.item_table import Availability, ItemTable, moment
+from sasrec.ranking.item_table import CATALOGUE, Availability, ItemTable, moment
 from sasrec.ranking.requests import listed
 
 
@@ -284,7 +284,7 @@ def _compiled(rules: Rules, items: Items) -> ItemRules:
     if rules.where:
         if table is None:
             empty = pl.DataFrame({"item": pl.Series([], dtype=items.ids.dtype)})
-            table = ItemTable(empty, "the catalogue").on(items)
+            table = ItemTable(empty, CATALOGUE).on(items)
         allowed_V[1:] &= table.where(rules.where)
     groups_V = None
     if rules.per_group is not None:

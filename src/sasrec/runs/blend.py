@@ -27,6 +27,7 @@ from sasrec.ranking.blend import Blend
 from sasrec.ranking.scorers import Scorer
 from sasrec.runs.folder import RunFolder
 from sasrec.runtime.log import RunLog
+from sasrec.runtime.ranks import rank
 from sasrec.untrusted import in_words, json_of
 
 BLEND = "blend"
@@ -56,6 +57,12 @@ def chosen_blend(folder: RunFolder) -> Chosen:
         raise DataError(f"{folder.blend_file} is damaged: {in_words(error)}. Blend the run again.") from None
     except ValueError as error:
         raise DataError(f"{folder.blend_file} cannot be read: {error}. Blend the run again.") from None
+
+
+def hand_on(run: RunFolder, following: RunFolder) -> None:
+    """Copy the blend of a run, if it has one, to the run that was made from it; its weight holds there too."""
+    if run.blend_file.exists() and rank() == 0:
+        write_whole(following.blend_file, run.blend_file.read_bytes())
 
 
 def blend(

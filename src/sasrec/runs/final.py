@@ -13,14 +13,13 @@ from sasrec.config.split_rule import ALL
 from sasrec.data.dataset import Dataset
 from sasrec.errors import ConfigError
 from sasrec.events.inputs import without_password
-from sasrec.files import write_whole
 from sasrec.models.own import Encoder, LossFunction, OwnCode
 from sasrec.ranking.recommender import Recommender
+from sasrec.runs.blend import hand_on
 from sasrec.runs.folder import RunFolder
 from sasrec.runs.origin import CHOSEN_BY, Origin
 from sasrec.runs.train import new_run
 from sasrec.runtime.log import RunLog
-from sasrec.runtime.ranks import rank
 from sasrec.sources.resolve import prepared_folder
 
 
@@ -78,8 +77,7 @@ def final_fit(
         OwnCode(encoder, loss_function),
         origin=Origin({CHOSEN_BY: _origin(folder, best, chosen, ending.best_epoch)}),
     )
-    if folder.blend_file.exists() and rank() == 0:  # a blend that was chosen holds for the final fit too
-        write_whole(RunFolder(train_dir).blend_file, folder.blend_file.read_bytes())
+    hand_on(folder, RunFolder(train_dir))
     return final
 
 

@@ -27,6 +27,7 @@ from sasrec.files import file_digest, write_whole
 from sasrec.models import SequenceModel
 from sasrec.models.own import Encoder, LossFunction, OwnCode
 from sasrec.ranking.recommender import Recommender
+from sasrec.runs.blend import hand_on
 from sasrec.runs.folder import RunFolder
 from sasrec.runs.grown import mean_cosine
 from sasrec.runs.origin import REFRESHED_FROM, Origin
@@ -86,7 +87,9 @@ def refresh(
         _refuse_worse(report["metrics"], worse, folder)
         report |= {"worse": worse, "epochs": epochs, REFRESHED_FROM: _origin(folder, found, report["metrics"])}
         report["seconds"] = {"comparison": round(time.monotonic() - began, 1)}
-        return _trained(trial, following, report, log)
+        refreshed = _trained(trial, following, report, log)
+        hand_on(folder, following)
+        return refreshed
 
 
 def _trained(trial: Trial, following: RunFolder, report: dict[str, Any], log: RunLog | None) -> Recommender:

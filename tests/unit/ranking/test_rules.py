@@ -386,7 +386,7 @@ TABLE = pl.DataFrame({"item": ["a", "b"], "price": [1, 2]})
         ({"where": 3}, ConfigError, r"where must be a text in SQL, not 3"),
         ({"where": "price <"}, ConfigError, r"where = 'price <' is not a condition in SQL"),
         ({"where": "1 = 1"}, ConfigError, r"names no column"),
-        ({"where": "price < 2"}, DataError, r"the catalogue has no column 'price', which the rule where names.*: item"),
+        ({"where": "price < 2"}, DataError, r"the catalogue has no column 'price', which the rule where names.*: item.*Name the table"),
         ({"where": "cost < 2", "items": TABLE}, DataError, r"no column 'cost'.*Its columns are: item, price"),
         ({"where": 'price < 2 AND item = "tea"', "items": TABLE}, DataError, r"'tea'.*Texts take single quotes"),
         ({"where": "price + 1", "items": TABLE}, DataError, r"cannot be applied \(it gives no truth value\)"),

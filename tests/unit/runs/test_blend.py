@@ -83,12 +83,19 @@ def test_its_lists_come_from_python_files_and_exports(blended: tuple[Path, dict]
     assert served.similar("item-03", 2) == sasrec.load(run).similar("item-03", 2)
 
 
-def test_the_final_fit_of_a_blended_run_serves_the_blend(blended: tuple[Path, dict], tmp_path: Path) -> None:  # type: ignore[type-arg]
+def test_final_fit_and_refresh_of_a_blended_run_serve_the_blend(
+    blended: tuple[Path, dict],  # type: ignore[type-arg]
+    tmp_path: Path,
+) -> None:
     run, report = blended
     sasrec.final_fit(run, tmp_path / "final")
-    served = sasrec.load(f"{tmp_path / 'final'}:blend")
-    assert served.scorer.weight == report["weight"]  # type: ignore[attr-defined]
-    assert len(served.recommend_user("u000", 5)) == 5
+    frame = chain_frame(users=120)
+    later = chain_frame(users=120, seed=5).with_columns(pl.col("time") + 10**6)
+    sasrec.refresh(tmp_path / "final", pl.concat([frame, later]), tmp_path / "next", epochs=1, worse=1.0)
+    for name in ("final", "next"):
+        served = sasrec.load(f"{tmp_path / name}:blend")
+        assert served.scorer.weight == report["weight"]  # type: ignore[attr-defined]
+        assert len(served.recommend_user("u000", 5)) == 5
 
 
 def test_a_blend_that_does_not_win_is_not_written(tmp_path: Path) -> None:
