@@ -16,6 +16,7 @@ import polars as pl
 from sasrec.data.items import Items, shown
 from sasrec.errors import ConfigError, DataError, SasrecWarning
 from sasrec.events.pieces import LINE
+from sasrec.events.roles import role_of
 from sasrec.events.times import as_text, parse
 from sasrec.events.where import condition
 from sasrec.files import missing
@@ -74,13 +75,25 @@ class ItemTable:
                 ) from None
             table = ItemTable(frame, f"the frame of {what}")
         for name in needed:
-            if name not in table.frame.columns:
-                columns = ", ".join(table.frame.columns)
-                raise DataError(
-                    f"{table.name} has no column {name!r}; its columns are: {columns}. Rename the one with the "
-                    f"ids to {name}."
-                )
+            table = table._with(name)
         return table
+
+    def _with(self, name: str) -> ItemTable:
+        """Return the table with a column `name`: a copy of the one column that means the same, such as product_id.
+
+        Raises: DataError if no column or several mean the same. Remedy: rename one.
+        """
+        columns = self.frame.columns
+        if name in columns:
+            return self
+        alike = [column for column in columns if role_of(column) == name]
+        if len(alike) != 1:
+            which = f"several for it: {', '.join(alike)}" if alike else f"{', '.join(columns)}"
+            raise DataError(
+                f"{self.name} has no column {name!r}; its columns are: {which}. Rename the one with the ids to "
+                f"{name}."
+            )
+        return ItemTable(self.frame.with_columns(pl.col(alike[0]).alias(name)), self.name)
 
     def numbers(self, items: Items) -> npt.NDArray[np.int64]:
         """Return the item number of each row, 0 if the id is unknown; warn of unknown ids with their count."""
@@ -223,6 +236,10 @@ def moment(value: Any) -> int:
     return int(time[0])
 
 
+def _has(column: str, names: list[str]) -> bool:
+    return column in names or (len(names) > 1 and column in map(role_of, names))
+
+
 def _of_file(path: Path, column: str) -> pl.DataFrame:
     """Read a Parquet file, or a text file with a header, whose separator is the one that sets `column` apart."""
     try:
@@ -235,7 +252,7 @@ def _of_file(path: Path, column: str) -> pl.DataFrame:
             return parquet_of(path)
         header = first.decode("utf-8-sig").strip()
         separator = next(
-            (each for each in _SEPARATORS if column in [name.strip('" ') for name in header.split(each)]), ","
+            (each for each in _SEPARATORS if _has(column, [name.strip('" ') for name in header.split(each)])), ","
         )
         frame = pl.read_csv(path, separator=separator, infer_schema=False, glob=False)
         return frame.rename({name: name.strip() for name in frame.columns}).with_columns(

@@ -628,3 +628,21 @@ def test_the_command_line_recommends_and_measures_with_rules(
     for command in (["evaluate"], ["recommend", "--user=u001"]):
         assert main([*command, str(run / "run"), *common[:2], f"--rules={other}"]) == 1
         assert "no column 'cost', which the rule where names" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_column_of_ids_is_recognised_by_its_name_as_in_files_of_events(run: Path, tmp_path: Path) -> None:
+    """A shop's table of products has product_id; its bans have customer_id and sku."""
+    frame = pl.DataFrame({"item": [f"item-{number:02}" for number in range(25)], "price": range(25)})
+    renamed = frame.rename({"item": "product_id"})
+    (tmp_path / "items.csv").write_text(renamed.write_csv(separator=";"))
+    recommender = sasrec.load(run / "run")
+    expected = recommender.recommend(["item-03"], 5, rules=sasrec.Rules(items=frame, where="price < 5"))
+    for table in (renamed, tmp_path / "items.csv"):
+        rules = sasrec.Rules(items=table, where="price < 5 and product_id = item")
+        assert recommender.recommend(["item-03"], 5, rules=rules) == expected
+    bans = pl.DataFrame({"customer_id": ["u000"], "sku": [expected[0][0]]})
+    banned = recommender.recommend(["item-03"], 5, rules=sasrec.Rules(bans=bans), user="u000")
+    assert expected[0][0] not in dict(banned)
+    two = renamed.with_columns(sku="product_id")
+    with pytest.raises(DataError, match="several for it: product_id, sku"):
+        recommender.recommend(["item-03"], 5, rules=sasrec.Rules(items=two, where="price < 5"))
