@@ -45,7 +45,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
         stream.write(content.encode() if isinstance(content, str) else content)
 
 
-def write_synced(path: Path, data: bytes) -> None:
+def write_synced(path: Path, data: bytes | memoryview) -> None:
     """Write a file and wait until it is on disk.
 
     This is not atomic. The caller writes all files to a temporary folder, and renames it when they are complete.

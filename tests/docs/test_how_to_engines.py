@@ -14,11 +14,12 @@ from tests.synthetic import chain_frame, small
 
 PAGE = Path(__file__).parents[2] / "docs/how-to-engines.md"
 NEEDS = {"duckdb": ["duckdb"], "polars": [], "ray": ["ray"], "spark": ["pyspark"]}
+SHARDS = "shards"
 
 
 def blocks() -> dict[str, str]:
     found = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    return dict(zip(NEEDS, found, strict=True))
+    return dict(zip([*NEEDS, SHARDS], found, strict=True))
 
 
 @pytest.mark.slow
@@ -47,3 +48,18 @@ def test_an_engine_gives_the_lists_of_recommend_all(
     assert found["user"].to_list() == expected["user"].to_list()
     assert found["item"].to_list() == expected["item"].to_list()
     assert found["rank"].to_list() == expected["rank"].to_list()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_shards_that_spark_writes_give_the_data_set_of_the_whole_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyspark")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
+    chain_frame().write_parquet("events.parquet")
+    exec(compile(blocks()[SHARDS], f"{PAGE.name} shards", "exec"), {"__name__": "page"})
+    assert len(list(Path("shards").glob("*.parquet"))) > 10
+    merged = sasrec.prepare("shards", shards=True, output="data")
+    assert merged.data_hash == sasrec.prepare("events.parquet").data_hash

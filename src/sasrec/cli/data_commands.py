@@ -99,6 +99,8 @@ class Prepare:
     """Drop items with fewer events than this. They are counted at the same time as the users."""
     k_core: int = 0
     """Drop users and items with fewer than k events, repeatedly, until all have k."""
+    shards: bool = False
+    """FILE is a folder of Parquet files, each with all events of its users, which are read one at a time."""
 
     def run(self) -> None:
         """Prepare, and print the report; or explain the columns."""
@@ -136,6 +138,7 @@ class Prepare:
             min_user_events=self.min_user_events,
             min_item_events=self.min_item_events,
             k_core=self.k_core,
+            shards=self.shards,
         )
         for sentence in summary(data.report):
             of_training = REPEATS in sentence or BASKETS in sentence

@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         out.quiet = launched() and os.environ["RANK"] != "0"
         if launched():  # else PyTorch, once it is imported, writes frames of its C++ code before our sentence
             os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
-        if out.quiet and arguments[:1] and arguments[0] not in _PARALLEL:
+        if out.quiet and arguments[:1] and arguments[0] not in _PARALLEL and "--shards" not in arguments:
             return 0
         command = _parsed(arguments)
         if isinstance(command, int):

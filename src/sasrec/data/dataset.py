@@ -90,11 +90,13 @@ class Dataset:
         digest = hashlib.sha256(b"sasrec data 1")
         for name, kind in _ARRAYS.items():
             array = getattr(self, name)
-            digest.update(name.encode() + (b"none" if array is None else np.asarray(array, kind).tobytes()))
+            digest.update(name.encode())
+            digest.update(b"none" if array is None else _buffer(array, kind))
         for ids in (self.user_ids, self.catalogue.ids):
             digest.update("\n".join(ids.cast(pl.String)).encode())
         if self.parts is not None:  # without own files, the hash is that of earlier versions
-            digest.update(b"parts" + np.asarray(self.parts, _PARTS).tobytes())
+            digest.update(b"parts")
+            digest.update(_buffer(self.parts, _PARTS))
         return digest.hexdigest()
 
     def item_numbers_of(self, user: int) -> npt.NDArray[np.int32]:
@@ -191,7 +193,7 @@ class Dataset:
     def _write(self, folder: Path) -> None:
         for name, kind in {**_ARRAYS, "parts": _PARTS}.items():
             if getattr(self, name) is not None:
-                write_synced(folder / f"{name}.bin", np.asarray(getattr(self, name), kind).tobytes())
+                write_synced(folder / f"{name}.bin", _buffer(getattr(self, name), kind))
         with whole_file(folder / "users.parquet") as stream:
             self.user_ids.rename("id").to_frame().write_parquet(stream)
         self.catalogue.save(folder / "items.parquet")
@@ -220,6 +222,11 @@ def _is_own(path: Path) -> bool:
     if not re.fullmatch("data-[0-9]{1,9}", path.name) or not path.is_dir():
         return False
     return all(each.name in FILES or TEMPORARY.fullmatch(each.name) for each in path.iterdir())
+
+
+def _buffer(array: npt.NDArray[Any], kind: Any) -> memoryview:
+    """The bytes of an array as this kind, without a copy if it has this kind."""
+    return np.ascontiguousarray(array, kind).reshape(-1).view(np.uint8).data
 
 
 def build(
@@ -263,8 +270,8 @@ def build(
         items=ordered["item"].to_numpy(),
         times=ordered["time"].to_numpy() if has_times else None,
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        user_ids=_typed(user_ids) if events.integer_users else user_ids,
-        catalogue=Items(_typed(item_ids) if events.integer_items else item_ids),
+        user_ids=typed_ids(user_ids) if events.integer_users else user_ids,
+        catalogue=Items(typed_ids(item_ids) if events.integer_items else item_ids),
         name=name if _NAME.fullmatch(name) else "events",
         report=report,
         parts=ordered[PART].to_numpy() if PART in ordered.columns else None,
@@ -279,7 +286,7 @@ def _numbered(codes: pl.Series, ids: pl.Series) -> tuple[pl.Series, pl.Series]:
     return pl.Series(numbers[codes.to_numpy()]), ids.filter(pl.Series(occurs))
 
 
-def _typed(ids: pl.Series) -> pl.Series:
+def typed_ids(ids: pl.Series) -> pl.Series:
     """Return the text of integers as Int64, or as UInt64 or text where they are larger."""
     for kind in (pl.Int64, pl.UInt64):
         integers = ids.cast(kind, strict=False)

@@ -73,6 +73,50 @@ def describe(
     return report
 
 
+def merged_report(
+    reports: list[dict[str, Any]],
+    lengths: npt.NDArray[np.int64],
+    user_ids: pl.Series,
+    items: int,
+    times: npt.NDArray[np.int64] | None,
+) -> dict[str, Any]:
+    """Return the report of data that was prepared in parts, from those of the parts, as `describe` makes it.
+
+    No user is in two parts. `lengths`, `user_ids`: events and id of each user of the whole. A note of the parts is
+    kept if all have it.
+    """
+    events = int(lengths.sum())
+    report: dict[str, Any] = reports[0] | {
+        "sources": [name for each in reports for name in each["sources"]],
+        **{name: sum(each[name] for each in reports) for name in ("rows_read", "rows_rejected", "rows_filtered")},
+        "users": len(lengths),
+        "items": items,
+        "events": events,
+        "length_min": int(lengths.min()),
+        "length_median": float(np.median(lengths)),
+        "length_mean": float(lengths.mean()),
+        "length_max": int(lengths.max()),
+        "users_below_3_events": int((lengths < 3).sum()),
+        "density": events / (len(lengths) * items),
+    }
+    for share in ("repeated", "tied", "unsorted"):
+        if share in report:
+            report[share] = sum(each[share] * each["events"] for each in reports) / events
+    odd: list[str] = []
+    if times is not None:
+        report["first_event"] = min(each["first_event"] for each in reports)
+        report["last_event"] = max(each["last_event"] for each in reports)
+        odd = far_times(pl.Series(times))
+    of_parts = {sentence for each in reports for sentence in _suspicions(each)}
+    common = [
+        note
+        for note in reports[0]["warnings"]
+        if note not in of_parts and all(note in each["warnings"] for each in reports)
+    ]
+    report["warnings"] = [*dict.fromkeys([*common, *odd]), *_suspicions(report), *dominant(user_ids, lengths)]
+    return report
+
+
 def far_times(time: pl.Series, now: datetime | None = None) -> list[str]:
     """Return notes if some events are decades older than most others, or lie in the future.
 

@@ -21,6 +21,7 @@ from sasrec.events.inputs import STDIN, is_database
 from sasrec.files import missing
 from sasrec.sources import public
 from sasrec.sources.registry import CATALOG, DOWNLOADED, find
+from sasrec.sources.shards import prepare_shards
 from sasrec.sources.tables import open_table
 from sasrec.sources.titles import Wanted, titled
 
@@ -205,6 +206,7 @@ def prepare(
     items_id: str | None = None,
     items_title: str | None = None,
     items_group: str | None = None,
+    shards: bool = False,
     **options: Any,
 ) -> Dataset:
     """Read and check events, and number their users and items; return the data set.
@@ -217,6 +219,8 @@ def prepare(
     with item titles or groups: separated text, JSON Lines or Parquet. `items_id`, `items_title` and `items_group`
     name its columns, or number them from 0 if it has no header. A group is, for example, a genre;
     `evaluate(…, details=True)` needs groups to measure diversity.
+    `shards`: the source is a folder of Parquet files, each with all events of its users; they are read one at a
+    time, under torchrun each rank its own, and need `output` (sources/shards.py).
     `**options`: fields of DataConfig, such as k_core=5; `user_column` is `user`, and so on.
 
     Raises: DataError if rows are bad. Remedy: fix these rows (the message lists the first five), or skip them with
@@ -232,16 +236,19 @@ def prepare(
     if items is not None and not isinstance(items, str | Path):
         raise ConfigError(f"`items` must be the path of a file, not a {type(items).__name__}. Write it to a file.")
     table = None if items is None else open_table(Path(items))  # before the events, which can take minutes
+    names = Wanted(items_id, items_title, items_group)
 
-    def read(rejects: Path | None) -> Dataset:
-        data = from_source(source, config, valid=valid, test=test, rejects_path=rejects)
-        return data if table is None else titled(data, table, Wanted(items_id, items_title, items_group))
+    def finished(found: Dataset) -> Dataset:
+        return found if table is None else titled(found, table, names)
 
-    if output is None:
-        data = read(None)
+    own = {"valid": valid, "test": test}
+    if shards:
+        data = prepare_shards(source, config, output, finished, own)
+    elif output is None:
+        data = finished(from_source(source, config, **own))
     else:
         with Dataset.writing(output):
-            data = read(Path(output) / "rejects.csv")
+            data = finished(from_source(source, config, **own, rejects_path=Path(output) / "rejects.csv"))
             data.save(output)
     for note in data.report["warnings"]:
         warnings.warn(note, SasrecWarning, stacklevel=2)
