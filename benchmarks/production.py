@@ -1,11 +1,12 @@
 """What the last days are worth: the chosen run, the final fit and simple lists, on the week that comes next.
 
-    OMP_NUM_THREADS=1 python benchmarks/production.py DATA.csv --json FILE [--repeats] [--epochs 60]
+    OMP_NUM_THREADS=1 python benchmarks/production.py DATA.csv --json FILE [--repeats] [--epochs 60] [--until DAY]
 
-The last seven days of DATA (user, item, time) are held back. On the rest, a run is trained under a temporal
-split, as one chooses settings; then the final fit trains on all of it. Each gives every user a list of 20.
-Measured on the held back days: the share of their users who find an item of theirs in their list (a hit), with
-its 95 % interval over users, and the difference from the best sellers of the last seven days before.
+The last seven days of DATA (user, item, time), or those before DAY, are held back. On the rest, a run is trained
+under a temporal split, as one chooses settings, and blended with the baseline that is best on validation; then the
+final fit trains on all of it. Each gives every user a list of 20. Measured on the held back days: the share of
+their users who find an item of theirs in their list (a hit), with its 95 % interval over users, and the difference
+from the best sellers of the last seven days before.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import argparse
 import json
 import tempfile
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import polars as pl
 
 import sasrec
 from sasrec.evaluation.significance import paired_bootstrap
+from sasrec.runs.blend import blend
 
 K = 20
 SETTINGS: dict[str, Any] = {
@@ -65,9 +67,11 @@ def hits(lists: pl.DataFrame, truth: pl.DataFrame, users: pl.Series) -> np.ndarr
     return users.is_in(found.to_list()).to_numpy().astype(float)
 
 
-def measured(path: Path, folder: Path, epochs: int, *, repeats: bool) -> dict[str, Any]:
+def measured(path: Path, folder: Path, epochs: int, until: str | None, *, repeats: bool) -> dict[str, Any]:
     """Train, recommend, and measure."""
     events = events_of(path)
+    if until is not None:
+        events = events.filter(pl.col("time") < datetime.fromisoformat(until))
     cut = events["time"].max() - timedelta(days=7)
     before, after = events.filter(pl.col("time") <= cut), events.filter(pl.col("time") > cut)
     truth = after.select("user", "item").unique()
@@ -79,6 +83,7 @@ def measured(path: Path, folder: Path, epochs: int, *, repeats: bool) -> dict[st
         before, folder / "run", split="temporal:0.9", repeats=repeats, num_epochs=epochs, **SETTINGS
     )
     middle = time.monotonic()
+    blended = blend(folder / "run")
     final = sasrec.final_fit(folder / "run", folder / "final")
     seconds = {"chosen run": middle - began, "final fit": time.monotonic() - middle}
     lists = {
@@ -86,6 +91,8 @@ def measured(path: Path, folder: Path, epochs: int, *, repeats: bool) -> dict[st
         "chosen run": chosen.recommend_all(K),
         "final fit": final.recommend_all(K),
     }
+    if blended["wins"]:
+        lists["final fit, blend"] = sasrec.load(f"{folder / 'final'}:blend").recommend_all(K)
     for name in ("item-to-item", "markov", *(("own-frequent", "own-recent") if repeats else ())):
         lists[name] = sasrec.load(f"{folder / 'final'}:{name}").recommend_all(K)
     found = {name: hits(each, truth, users) for name, each in lists.items()}
@@ -104,6 +111,7 @@ def measured(path: Path, folder: Path, epochs: int, *, repeats: bool) -> dict[st
         "repeats": repeats,
         "users": len(users),
         "from": str(cut),
+        "blend": {name: blended[name] for name in ("baseline", "weight", "wins")},
         "lists": rows,
         "final fit against chosen run": [difference.mean, difference.low, difference.high],
         "seconds": seconds,
@@ -116,10 +124,11 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--repeats", action="store_true")
     parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--until", help="leave out what is from this day on, such as 2000-12-18")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = measured(asked.data, Path(folder), asked.epochs, repeats=asked.repeats)
+        found = measured(asked.data, Path(folder), asked.epochs, asked.until, repeats=asked.repeats)
     print(json.dumps(found, indent=1))
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=1) + "\n")
