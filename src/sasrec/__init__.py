@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sasrec.errors import SasrecError, SasrecWarning
     from sasrec.ranking.recommender import Recommender
     from sasrec.ranking.rules import Rules
+    from sasrec.runs.blend import blend
     from sasrec.runs.evaluate import evaluate, load
     from sasrec.runs.export import export
     from sasrec.runs.final import final_fit
@@ -47,6 +48,7 @@ __all__ = [
     "RunConfig",
     "SasrecError",
     "SasrecWarning",
+    "blend",
     "compare",
     "evaluate",
     "export",
@@ -67,6 +69,7 @@ _HOME = {
     "RunConfig": "config.settings",
     "SasrecError": "errors",
     "SasrecWarning": "errors",
+    "blend": "runs.blend",
     "compare": "studies.compare",
     "evaluate": "runs.evaluate",
     "export": "runs.export",

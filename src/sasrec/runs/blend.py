@@ -100,6 +100,8 @@ def blend(
         report["test"] = _on_test(scorers, split.test, report, log)
     if report["wins"]:
         write_whole(folder.blend_file, json.dumps(report, indent=2))
+    else:
+        folder.blend_file.unlink(missing_ok=True)  # of an earlier state of the run
     return report
 
 

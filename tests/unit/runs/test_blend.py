@@ -20,7 +20,6 @@ from sasrec.errors import ConfigError, DataError, EvaluationError
 from sasrec.evaluation.metrics import metrics_from_ranks
 from sasrec.evaluation.target_ranks import target_ranks
 from sasrec.ranking.blend import fused
-from sasrec.runs.blend import blend
 from tests.synthetic import chain_frame, small
 
 
@@ -29,7 +28,7 @@ def blended(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """A short training, so that a blend with the Markov chain is better."""
     run = tmp_path_factory.mktemp("blend") / "run"
     sasrec.train(chain_frame(users=120), run, time=request.param, **small(num_epochs=3))
-    return run, blend(run, baselines=("popularity", "item-to-item"))
+    return run, sasrec.blend(run, baselines=("popularity", "item-to-item"))
 
 
 def test_fused_scores_follow_the_formula_with_ties_in_the_middle() -> None:
@@ -103,10 +102,13 @@ def test_a_blend_that_does_not_win_is_not_written(tmp_path: Path) -> None:
     rows = [(f"u{user}", f"i{(user + k) % 7}", 1_600_000_000 + k) for user in range(40) for k in range(6)]
     frame = pl.DataFrame(rows, schema=["user", "item", "time"], orient="row")
     sasrec.train(frame, tmp_path / "run", **small(num_epochs=1, lr=1e-6))
-    report = blend(tmp_path / "run", baselines=("markov",))
+    report = sasrec.blend(tmp_path / "run", baselines=("markov",))
     assert not report["wins"]
     assert report["best_alone"] == "markov"
     assert not (tmp_path / "run/blend.json").exists()
+    (tmp_path / "run/blend.json").write_text('{"baseline": "markov", "weight": 0.5}')
+    assert not sasrec.blend(tmp_path / "run", baselines=("markov",))["wins"]
+    assert not (tmp_path / "run/blend.json").exists(), "one of an earlier state of the run is removed"
     with pytest.raises(ConfigError, match="has no blend yet"):
         sasrec.load(f"{tmp_path / 'run'}:blend")
 
@@ -114,13 +116,13 @@ def test_a_blend_that_does_not_win_is_not_written(tmp_path: Path) -> None:
 def test_wrong_uses_and_damaged_files_are_refused(blended: tuple[Path, dict], tmp_path: Path) -> None:  # type: ignore[type-arg]
     run, _ = blended
     with pytest.raises(ConfigError, match="is not a baseline of this run"):
-        blend(run, baselines=("best",))
+        sasrec.blend(run, baselines=("best",))
     sasrec.export(run, tmp_path / "model")
     with pytest.raises(ConfigError, match="an export has no events"):
-        blend(tmp_path / "model")
+        sasrec.blend(tmp_path / "model")
     sasrec.train(chain_frame(), tmp_path / "all", split="all", **small(num_epochs=1))
     with pytest.raises(EvaluationError, match="no validation targets"):
-        blend(tmp_path / "all")
+        sasrec.blend(tmp_path / "all")
     file = run / "blend.json"
     good = file.read_text()
     try:
