@@ -105,6 +105,7 @@ def test_an_interrupted_export_can_be_repeated(tmp_path: Path, monkeypatch: pyte
     assert {path.name for path in (tmp_path / "export").iterdir()} == {
         "checkpoints",
         "config.toml",
+        "counts.parquet",
         "items.parquet",
         "README.md",
     }

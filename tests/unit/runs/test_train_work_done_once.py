@@ -40,7 +40,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     for module in (evaluate_module, folder_module, resolve_module):
         counted(module, "open_dataset", lambda _: "opened")
     for module in (evaluate_module, train_module):
-        counted(module, "split_events", lambda _: "split")
+        counted(module, "split_of", lambda _: "split")
     counted(dataset_module, "file_digest", lambda arguments: f"hashed {Path(arguments[0]).name}")
     return counts
 
