@@ -44,19 +44,19 @@ def _reported(report: dict[str, Any], run: Path) -> list[str]:
     from sasrec.studies.sentences import number
 
     name, weight = report["baseline"], report["weight"]
-    told = [f"best blend on validation: {weight} model, {1 - weight:.1f} {name}"]
+    sentences = [f"best blend on validation: {weight} model, {1 - weight:.1f} {name}"]
     for split in ("valid", "test"):
         if split in report:
             values = ", ".join(f"{each} {number(report[split][each])}" for each in ("blend", "model", "baseline"))
-            told.append(f"{split}, NDCG@10: {values}")
+            sentences.append(f"{split}, NDCG@10: {values}")
     if "test" in report:
         change = report["test"]["difference"]
-        told.append(
+        sentences.append(
             f"test, blend against {change['against']}: difference {number(change['mean'])}, 95 % interval "
             f"{number(change['low'])} to {number(change['high'])}"
         )
     if report["wins"]:
-        told.append(f"the blend is chosen, because it is better on validation; {run}:blend serves it")
+        sentences.append(f"the blend is chosen, because it is better on validation; {run}:blend serves it")
     else:
-        told.append(f"no blend is chosen: none is better on validation than {report['best_alone']} alone")
-    return told
+        sentences.append(f"no blend is chosen: none is better on validation than {report['best_alone']} alone")
+    return sentences
