@@ -140,7 +140,8 @@ class Queue:
     def cannot_win(self, entry: Entry, curve: dict[int, float]) -> bool:
         """Record the validation scores of a run, by epoch, and return whether to stop it.
 
-        Only the runs of a search with `prune` are ever stopped, and none while the data base does not answer.
+        Only the points of a search with `prune` are ever stopped, and none while the data base does not answer. A
+        point that is trained with its other seeds has won already, and its comparison needs all of them.
         """
         search = self._plan.search
         if search is None:
@@ -155,7 +156,7 @@ class Queue:
             if not is_lost(error):
                 raise
             return False
-        if not search.prune or entry.point is None or entry.job is None:
+        if not search.prune or entry.point is None or entry.job is None or entry.job.seed != self._plan.seeds[0]:
             return False
         cell = [trial for trial in trials if trial.user_attrs[_CELL] == entry.cell]
         ended = [trial for trial in cell if trial.state == self._states.COMPLETE]

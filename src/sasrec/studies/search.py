@@ -168,7 +168,9 @@ def cannot_win(own: Curve, finished: Sequence[Curve], by_seed: Sequence[Curve]) 
     """Whether a run lies so far behind that another seed would not explain it.
 
     After its newest validation, its best score so far plus twice the noise between seeds is below the median of
-    the best scores that the `finished` runs had after as many epochs.
+    the best scores that the `finished` runs had after as many epochs. No run is stopped before it had half as many
+    epochs as the median of the finished ones took to their best, because a small learning rate begins slowly and
+    can still win.
 
     `by_seed`: curves of one setting with several seeds. The noise is the standard deviation of the best score so
     far between them, as the root of the mean variance over the epochs that all of them reached.
@@ -176,6 +178,8 @@ def cannot_win(own: Curve, finished: Sequence[Curve], by_seed: Sequence[Curve]) 
     if not own or len(finished) < _LEAST_FINISHED or len(by_seed) < 2:
         return False
     epoch = max(own)
+    if epoch < statistics.median(max(curve, key=lambda at: curve[at], default=0) for curve in finished) / 2:
+        return False
     others = [_best(curve, epoch) for curve in finished]
     common = set.intersection(*(set(curve) for curve in by_seed))
     if not common:

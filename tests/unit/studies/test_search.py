@@ -109,6 +109,13 @@ def test_a_run_is_stopped_only_behind_twice_the_noise_between_seeds(own: dict[in
     assert not cannot_win(own, finished, by_seed[:1])
 
 
+def test_no_run_is_stopped_before_half_of_the_epochs_that_others_needed() -> None:
+    finished = [{5: 0.2, 10: 0.25, 20: 0.3}] * 5
+    by_seed = [{5: 0.20, 10: 0.25}, {5: 0.201, 10: 0.251}]
+    assert not cannot_win({5: 0.01}, finished, by_seed)
+    assert cannot_win({5: 0.01, 10: 0.02}, finished, by_seed)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -190,6 +197,18 @@ def test_a_search_trains_its_points_confirms_the_best_and_compares_it(
     assert main(["study", "run", "search.toml"]) == 1
     read_plan("search.toml").keep(add=True)
     assert kept_plan(Path("study")).runs == 6
+
+
+def test_the_other_seeds_of_the_best_point_are_never_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_csv(Path("events.csv"))
+    Path("search.toml").write_text(STUDY.replace("confirm = 1", "confirm = 1\nprune = true"))
+    monkeypatch.setattr("sasrec.studies.queue.cannot_win", lambda _, finished, __: len(finished) >= 2)
+    _, queue = open_study("search.toml")
+    assert main(["study", "work", "study"]) == 0
+    assert [entry.state for entry in queue.entries()] == ["done"] * 5
 
 
 def test_a_study_ends_when_its_hours_are_spent(
