@@ -23,10 +23,14 @@ def write(stored: dict[str, Any], page: Path, figure: Path) -> None:
     """Write the page and its figure."""
     cells, differences = _of_study(stored, "mhc-ml-100k")
     large, of_large = _of_study(stored, "mhc-ml-1m")
+    deep, of_deep = _of_study(stored, "mhc-ml-1m-deep")
     text = PAGE.read_text().format(
         verdict=_verdict(cells, differences, "MovieLens 100K"),
         verdict_large=_verdict(large, of_large, "MovieLens 1M"),
         table_large=_table(large, {}),
+        verdict_deep=_verdict(deep, of_deep, "MovieLens 1M with 8 blocks"),
+        table_deep=_table(deep, {}),
+        differences_deep=_differences(of_deep, "plain"),
         differences_large=_differences(of_large, "plain"),
         depth_large=_differences(of_large, "shallow"),
         table=_table(cells, stored["steps"]),
@@ -134,11 +138,13 @@ def _verdict(
     worse = [cell for cell, each in against.items() if _is_different(each) and each["mean"] < 0]
     deeper = [cell for (cell, name), each in differences.items() if name == "shallow" and each["low"] > 0]
     best = max(cells, key=lambda cell: _mean(cells[cell], "valid"))
-    sentences = [
-        f"On {data}, {len(better) or 'none'} of {len(against)} alternatives to the plain residual "
-        f"{'is' if len(better) == 1 else 'are'} better than it at the same depth"
-        f"{': ' + '; '.join(map(_name, better)) if better else ''}."
-    ]
+    if better:
+        first = f"better than the plain residual at the same depth: {'; '.join(map(_name, better))}."
+    elif len(against) == 1:
+        first = f"{_name(*against)} is not shown to be better than the plain residual."
+    else:
+        first = f"none of {len(against)} alternatives to the plain residual is shown to be better at the same depth."
+    sentences = [f"On {data}, {first}"]
     if worse:
         sentences.append(f"Worse: {'; '.join(map(_name, worse))}.")
     if deeper:
