@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/histories.py RUN [--rows 2000000] [--json FILE]
 
-RUN: a trained run. A Parquet file of made-up histories of its items is written, a tenth as many rows and then all of
-them, and the command runs on each in a process of its own.
+RUN: a trained run. A Parquet file of made-up histories of its items is written, with a tenth of the rows and then
+with all, and the command runs on each in a process of its own.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ def _verdict(
     elif len(against) == 1:
         first = f"{_name(*against)} is not shown to be better than the plain residual."
     else:
-        first = f"none of {len(against)} alternatives to the plain residual is shown to be better at the same depth."
+        first = f"none of {len(against)} alternatives to the plain residual is shown to be better at equal depth."
     sentences = [f"On {data}, {first}"]
     if worse:
         sentences.append(f"Worse: {'; '.join(map(_name, worse))}.")

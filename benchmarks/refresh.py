@@ -26,6 +26,7 @@ import polars as pl
 
 import sasrec
 from benchmarks.production import events_of
+from sasrec.config.choices import REFRESH_EPOCHS
 from sasrec.evaluation.significance import paired_bootstrap
 
 K = 20
@@ -156,7 +157,7 @@ def main() -> None:
     parser.add_argument("--first", required=True, help="the first day of the first week, such as 2000-12-04")
     parser.add_argument("--weeks", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--refresh_epochs", type=int, default=10)
+    parser.add_argument("--refresh_epochs", type=int, default=REFRESH_EPOCHS)
     parser.add_argument("--repeats", action="store_true")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()

@@ -114,7 +114,6 @@ class State(_Strict):
     loss_function: Name | None = None
     chosen_by: Chosen | None = None
     refreshed_from: Refreshed | None = None
-    trained_users: str | None = None
     serves: Serves | None = None
 
 

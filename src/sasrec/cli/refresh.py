@@ -32,7 +32,7 @@ class Refresh:
     train_dir: Path
     """Folder for the new run; created if missing."""
     epochs: int = REFRESH_EPOCHS
-    """Number of passes over the users with new events and as many others."""
+    """Number of passes over all events but the newest; then a quarter as many over all."""
     worse: float = REFRESH_WORSE
     """Share of its NDCG@10 that the model may lose on the newest events, from 0 to 1; 1 accepts any."""
     device: OptionalText = None

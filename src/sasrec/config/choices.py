@@ -6,5 +6,5 @@ Candidates: TypeAlias = Literal["full", "sampled"]
 SplitName: TypeAlias = Literal["valid", "test"]
 
 # The defaults of `refresh` (docs/production.md has the figures).
-REFRESH_EPOCHS = 10
+REFRESH_EPOCHS = 5
 REFRESH_WORSE = 0.05

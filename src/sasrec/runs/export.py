@@ -16,7 +16,6 @@ from sasrec.ranking.fallback import Counts
 from sasrec.runs.evaluate import COUNTS_DIGEST, ITEMS_DIGEST, load
 from sasrec.runs.folder import RunFolder, named_run
 from sasrec.runs.model_card import model_card
-from sasrec.runs.origin import TRAINED_USERS
 from sasrec.runs.stored_baseline import SERVES, save_served
 
 _CARD = "README.md"
@@ -62,8 +61,10 @@ def export(run_dir: str | Path, output: str | Path, *, encoder: Encoder | None =
             shutil.copyfile(run.counts_file, folder.counts_file)
         counts = {COUNTS_DIGEST: file_digest(folder.counts_file)} if folder.counts_file.exists() else {}
         config = config_of(best).replace(dataset="")  # a path can tell whose data it was
-        state = {name: value for name, value in best.state.items() if name != TRAINED_USERS}
-        state |= {"config": dataclasses.asdict(config), ITEMS_DIGEST: file_digest(folder.items_file)}
+        state = best.state | {
+            "config": dataclasses.asdict(config),
+            ITEMS_DIGEST: file_digest(folder.items_file),
+        }
         state |= counts
         if served is not None:
             state[SERVES] = save_served(served, folder.baseline_file)

@@ -34,7 +34,7 @@ from sasrec.runs.origin import REFRESHED_FROM, Origin
 from sasrec.runs.refusals import refuse_to_train
 from sasrec.runs.seal import refuse_changed
 from sasrec.runs.train import new_run
-from sasrec.runs.trial import Trial, compared
+from sasrec.runs.trial import Compared, Trial, compared
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import launched
 from sasrec.sources.resolve import prepared_folder, resolve
@@ -56,9 +56,10 @@ def refresh(
 ) -> Recommender:
     """Train the new run `train_dir` from the best weights of `run`, on newer events; return its last weights.
 
-    Items keep their numbers, and new ones are appended. The new run is trained for `epochs` on the users with new
-    events and on as many others, drawn by the random seed; all other settings are those of `run`. Before, the
-    newest events are held out, and both models are measured on them (runs/trial.py). Nothing is written to `run`.
+    Items keep their numbers, and new ones are appended. First the newest events are held out, training continues
+    on the others for `epochs`, and both models are measured on the newest (runs/trial.py). Then training continues
+    on all events, for a quarter as many epochs, rounded up. All other settings are those of `run`. Nothing is
+    written to `run`.
 
     `data`: all events up to now, old and new, as for `train`; files are read with the settings of `run`.
     `worse`: the share of the NDCG@10 of `run` that the refreshed model may lose on the newest events.
@@ -82,28 +83,31 @@ def refresh(
         now = _up_to_now(old, data, config)
         new_E = new_events(old, now)
         report = _facts(old, now, new_E, folder)
-        trial = Trial(found, old, now, new_E, _known(found, old, now), config, own)
-        report["metrics"] = compared(trial, held_out(now, new_E), RunLog.of_run(None, log))
+        trial = Trial(found, old, now, _known(found, old, now), config, own)
+        found_out = compared(trial, held_out(now, new_E), RunLog.of_run(None, log))
+        report["metrics"] = found_out.figures
         _refuse_worse(report["metrics"], worse, folder)
         report |= {"worse": worse, "epochs": epochs, REFRESHED_FROM: _origin(folder, found, report["metrics"])}
         report["seconds"] = {"comparison": round(time.monotonic() - began, 1)}
-        refreshed = _trained(trial, following, report, log)
+        refreshed = _trained(trial, found_out, following, report, log)
         hand_on(folder, following)
         return refreshed
 
 
-def _trained(trial: Trial, following: RunFolder, report: dict[str, Any], log: RunLog | None) -> Recommender:
+def _trained(
+    trial: Trial, found_out: Compared, following: RunFolder, report: dict[str, Any], log: RunLog | None
+) -> Recommender:
     """Train the new run on all events, and write the report: before, and with the new vectors after."""
-    began, training = time.monotonic(), split_events(trial.now, ALL).training
-    users = trial.users_to_train(training, trial.new_E)
+    began = time.monotonic()
 
     def weights(model: SequenceModel) -> None:
-        report["items"]["began_as"] = trial.put_weights(model, training)
+        report["items"]["began_as"] = trial.put_weights(model, split_events(trial.now, ALL).training)
+        found_out.put_weights(model)
         _write(following, report)
 
-    report["trained_users"] = int(users.sum())
-    origin = Origin({REFRESHED_FROM: report[REFRESHED_FROM]}, users, weights, read=True)
-    refreshed = new_run((trial.now, None, None), trial.config, following, log, trial.own, origin=origin)
+    config = trial.config.replace(num_epochs=-(-trial.config.training.num_epochs // 4))
+    origin = Origin({REFRESHED_FROM: report[REFRESHED_FROM]}, weights, read=True)
+    refreshed = new_run((trial.now, None, None), config, following, log, trial.own, origin=origin)
     report["vectors"] = mean_cosine(trial.found, refreshed.model, trial.known_V)
     report["seconds"]["training"] = round(time.monotonic() - began, 1)
     _write(following, report)

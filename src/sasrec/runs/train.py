@@ -242,7 +242,7 @@ def _resumed(
         log.say(note)
     with own_generators(device):
         model = model_of(found, data.num_items, own.encoder).to(device)
-        return _fitted(model, data, config, folder, log, own, origin_of(found, data.num_users), found)
+        return _fitted(model, data, config, folder, log, own, origin_of(found), found)
 
 
 def _prepared(
@@ -302,7 +302,7 @@ def _fitted(
     resumed: store.Checkpoint | None = None,
 ) -> Recommender:
     """Train to a limit or early stopping, measure the best checkpoint, and return its Recommender."""
-    split = origin.only_users(with_ticks(split_of(data, config.evaluation), data, config.model))
+    split = with_ticks(split_of(data, config.evaluation), data, config.model)
     batches = TrainingBatches.of(split.training, data.num_items, config, split.known_V, split.basket_starts)
     if not len(batches):
         raise DataError(
@@ -316,7 +316,7 @@ def _fitted(
 
     def save(state: TrainingState, score: float | None, optimizer: dict[str, torch.Tensor]) -> None:
         if rank() == 0:
-            state_json = record(state, score, data, split, config, model.device, own) | origin.state()
+            state_json = record(state, score, data, split, config, model.device, own) | origin.recorded
             store.save(folder.checkpoints, dict(model.state_dict()), state_json, optimizer)
             store.prune(folder.checkpoints, log.say)
 

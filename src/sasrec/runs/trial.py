@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from sasrec.batches.batches import TrainingBatches
 from sasrec.batches.ticks import with_ticks
@@ -16,7 +17,7 @@ from sasrec.checkpoint.store import Checkpoint
 from sasrec.config.settings import RunConfig
 from sasrec.data.baskets import with_baskets
 from sasrec.data.dataset import Dataset
-from sasrec.data.histories import Histories, exclusive_counts
+from sasrec.data.histories import Histories
 from sasrec.data.parts import TEST, TRAIN
 from sasrec.data.splits import EvaluationSplit, split_by_parts
 from sasrec.errors import DataError
@@ -27,12 +28,11 @@ from sasrec.models import SequenceModel, build_model
 from sasrec.models.own import OwnCode
 from sasrec.ranking.scorers import ModelScorer
 from sasrec.runs.grown import put_grown_weights
-from sasrec.runs.origin import Origin
 from sasrec.runtime.device import deterministic, own_generators, pick_device
 from sasrec.runtime.log import RunLog
 from sasrec.training.trainer import Trainer
 
-_SAMPLE = 5  # stream of random numbers; training uses 0 to 3
+_TABLE = "item_embedding.weight"
 _METRICS = ("ndcg@10", "hr@10", "hr@20")
 
 
@@ -46,8 +46,6 @@ class Trial:
     """The data of the run."""
     now: Dataset
     """All events up to now, with the catalogue of the run, extended."""
-    new_E: npt.NDArray[np.bool_]
-    """(events,) true for events of `now` that the run's data lacks."""
     known_V: npt.NDArray[np.bool_]
     """(V,) true for items that the run knows; V counts the extended catalogue."""
     config: RunConfig
@@ -58,23 +56,27 @@ class Trial:
         counts_V = np.bincount(self.old.items, minlength=self.now.num_items + 1)
         return put_grown_weights(self.found, model, self.now.catalogue, self.known_V, histories, counts_V)
 
-    def users_to_train(self, training: Histories, new_E: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """Return (users,): true for the users with new events, and for as many others, drawn by the random seed.
 
-        Users with fewer than two training events cannot be trained on, and are not drawn.
-        """
-        new = exclusive_counts(new_E)[self.now.offsets]
-        touched = np.diff(new) > 0
-        others = np.flatnonzero(~touched & (training.lengths >= 2))
-        count = min(len(others), int((touched & (training.lengths >= 2)).sum()))
-        random = np.random.default_rng([self.config.training.seed, _SAMPLE])
-        chosen = touched.copy()
-        chosen[random.choice(others, count, replace=False)] = True
-        return chosen
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """A model that was refreshed without the newest events, and what it was worth on them."""
+
+    figures: dict[str, Any]
+    """The metrics of the run and of the refreshed model, and their difference."""
+    weights: dict[str, Tensor]
+    learned_V: npt.NDArray[np.bool_]
+    """(V,) true for the items that the run knew or that the model was trained on."""
+
+    def put_weights(self, model: SequenceModel) -> None:
+        """Give a model these weights, but for the vectors of items that were not learned: those stay."""
+        weights = dict(self.weights)
+        learned_V1 = torch.from_numpy(self.learned_V)[:, None]
+        weights[_TABLE] = torch.where(learned_V1, weights[_TABLE], model.item_embedding.weight.detach())
+        model.load_state_dict(weights)
 
 
-def compared(trial: Trial, held_out_E: npt.NDArray[np.bool_], log: RunLog) -> dict[str, Any]:
-    """Return the metrics of the run and of a refreshed model on the held-out events, and their difference.
+def compared(trial: Trial, held_out_E: npt.NDArray[np.bool_], log: RunLog) -> Compared:
+    """Train a refreshed model without the held-out events, and compare it on them with the run.
 
     Each model is measured as it would serve: with the items that it knows, in histories and as candidates. A
     target that a model does not know counts as not found. New users have targets too.
@@ -91,8 +93,6 @@ def compared(trial: Trial, held_out_E: npt.NDArray[np.bool_], log: RunLog) -> di
         return with_ticks(found, data, config.model)
 
     before, after = split_of(trial.known_V), split_of(None)
-    users = trial.users_to_train(after.training, trial.new_E & ~held_out_E)
-    training = Origin(users=users).only_users(after).training
     events = np.union1d(before.test.events, after.test.events)
     user_T = np.searchsorted(now.offsets, events, side="right") - 1
     if len(np.unique(user_T)) < 2:
@@ -100,7 +100,7 @@ def compared(trial: Trial, held_out_E: npt.NDArray[np.bool_], log: RunLog) -> di
             f"only {len(np.unique(user_T))} users have a new event on which the two models can be compared. Give "
             "more new events."
         )
-    batches = TrainingBatches.of(training, now.num_items, config, after.known_V, after.basket_starts)
+    batches = TrainingBatches.of(after.training, now.num_items, config, after.known_V, after.basket_starts)
     if not len(batches):
         raise DataError("no user has two events to train on. Give more events.")
     log.say(f"comparing the two models on the newest {int(held_out_E.sum()):,} events")
@@ -122,7 +122,10 @@ def compared(trial: Trial, held_out_E: npt.NDArray[np.bool_], log: RunLog) -> di
         ).fit()
         model.__dict__.pop("encode", None)  # the compiled encoder, if the settings ask for one
         new_T = _ranks(model, after.test, events)
-    return _figures(old_T, new_T, user_T, ~trial.known_V[now.items[events]])
+    figures = _figures(old_T, new_T, user_T, ~trial.known_V[now.items[events]])
+    learned_V = trial.known_V.copy()
+    learned_V[after.training.items[after.training.flat()]] = True
+    return Compared(figures, {name: each.cpu() for name, each in model.state_dict().items()}, learned_V)
 
 
 def _ranks(model: SequenceModel, part: EvaluationSplit, events: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -109,24 +110,41 @@ def test_the_report_and_the_checkpoints_say_what_is_new_and_what_it_was_refreshe
     )  # fmt: skip
     start = RunFolder(tmp_path / "next").events()[0]
     assert start["refreshed_from"] == origin
-    assert "trained_users" not in start
     training = RunFolder(tmp_path / "next").config()
-    assert (training.evaluation.split, training.training.num_epochs) == ("all", 3)
+    assert (training.evaluation.split, training.training.num_epochs) == ("all", 1)
     sasrec.export(tmp_path / "next", tmp_path / "export")
     assert "refreshed from the run run" in " ".join((tmp_path / "export/README.md").read_text().split())
-    assert "trained_users" not in checkpoint_at(tmp_path / "export").state
 
 
-def test_it_trains_on_users_with_new_events_and_as_many_others(run: Path, tmp_path: Path) -> None:
-    rows = [(user, f"fresh-{n}", 1_600_000_000 + 4 * WEEK + n) for n in range(20) for user in ("u001", "u002")]
-    newer = pl.DataFrame(rows, schema=["user", "item", "time"], orient="row")
-    again = newer.with_columns(item=pl.lit("item-") + pl.col("item").str.slice(6).str.zfill(2))
-    sasrec.refresh(run, pl.concat([shop(3), newer, again]), tmp_path / "next", worse=1.0)
-    assert report_of(tmp_path / "next")["trained_users"] == 4
-    state = checkpoint_at(tmp_path / "next").state
-    assert state["training_part"]["everything"]
-    loss = [event["loss"] for event in RunFolder(tmp_path / "next").events() if event["event"] == "epoch"]
-    assert len(loss) == 10
+def test_training_continues_from_the_compared_model_on_all_events(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began: list[tuple[int, dict[str, torch.Tensor]]] = []
+    ended: list[dict[str, torch.Tensor]] = []
+    fit = Trainer.fit
+
+    def watched(trainer: Trainer) -> str:
+        began.append((trainer.config.training.num_epochs, copy.deepcopy(dict(trainer.model.state_dict()))))
+        reason = fit(trainer)
+        ended.append(copy.deepcopy(dict(trainer.model.state_dict())))
+        return reason
+
+    monkeypatch.setattr(Trainer, "fit", watched)
+    sasrec.refresh(run, shop(5), tmp_path / "next", worse=1.0)
+    assert [epochs for epochs, _ in began] == [5, 2]
+    assert all(torch.equal(each, ended[0][name]) for name, each in began[1][1].items())
+
+
+def test_an_item_that_only_the_newest_events_have_begins_from_its_neighbours(run: Path, tmp_path: Path) -> None:
+    last = 1_600_000_000 + 5 * WEEK
+    newest = pl.DataFrame(
+        [(f"u{user:03}", item, last + n) for user in range(8) for n, item in enumerate(("item-01", "latest"))],
+        schema=["user", "item", "time"],
+        orient="row",
+    )
+    model = sasrec.refresh(run, pl.concat([shop(4), newest]), tmp_path / "next", epochs=1, worse=1.0)
+    assert report_of(tmp_path / "next")["items"]["began_as"]["neighbours"] >= 1
+    assert dict(model.similar("latest", 5)).keys() & {"item-01"}
 
 
 def test_a_model_that_got_worse_is_refused_and_nothing_is_left(run: Path, tmp_path: Path) -> None:
@@ -144,7 +162,7 @@ def test_a_model_that_got_worse_is_refused_and_nothing_is_left(run: Path, tmp_pa
     assert means["new"]["ndcg@10"] < 0.95 * means["old"]["ndcg@10"]
 
 
-def test_an_interrupted_refresh_is_resumed_with_the_same_users(run: Path, tmp_path: Path) -> None:
+def test_an_interrupted_refresh_is_resumed(run: Path, tmp_path: Path) -> None:
     sasrec.refresh(run, shop(5), tmp_path / "next")
     whole = checkpoint_at(tmp_path / "next")
     for newest in sorted((tmp_path / "next/checkpoints").iterdir())[1:]:
@@ -156,17 +174,16 @@ def test_an_interrupted_refresh_is_resumed_with_the_same_users(run: Path, tmp_pa
     sasrec.resume(tmp_path / "next")
     resumed = checkpoint_at(tmp_path / "next")
     assert all(torch.equal(whole.weights[name], each) for name, each in resumed.weights.items())
-    for key in ("refreshed_from", "trained_users"):
-        assert resumed.need(key) == whole.need(key)
+    assert resumed.need("refreshed_from") == whole.need("refreshed_from")
     with pytest.raises(ConfigError, match=r"already holds a run\. Continue it with `resume`"):
         sasrec.refresh(run, shop(5), tmp_path / "next")
 
 
-@pytest.mark.parametrize("epochs", [0, 2, 10])
+@pytest.mark.parametrize("epochs", [0, 2, 5])
 def test_a_refresh_that_stops_before_its_first_checkpoint_starts_again(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int
 ) -> None:
-    """After 10 epochs, the comparison is over and the new run has begun."""
+    """After 5 epochs, the comparison is over and the new run has begun."""
     train_epoch, left = Trainer._train_epoch, [epochs]
 
     def stop(trainer: Trainer, bar: Bar) -> None:
@@ -179,7 +196,7 @@ def test_a_refresh_that_stops_before_its_first_checkpoint_starts_again(
         patch.setattr(Trainer, "_train_epoch", stop)
         with pytest.raises(KeyboardInterrupt):
             sasrec.refresh(run, shop(5), tmp_path / "next")
-    assert (tmp_path / "next").exists() == (epochs == 10)
+    assert (tmp_path / "next").exists() == (epochs == 5)
     sasrec.refresh(run, shop(5), tmp_path / "next")
 
 
