@@ -68,7 +68,7 @@ class Compared:
     """(V,) true for the items that the run knew or that the model was trained on."""
 
     def put_weights(self, model: SequenceModel) -> None:
-        """Give a model these weights, but for the vectors of items that were not learned: those stay."""
+        """Give a model these weights; the vectors of items that were not learned stay as they are."""
         weights = dict(self.weights)
         learned_V1 = torch.from_numpy(self.learned_V)[:, None]
         weights[_TABLE] = torch.where(learned_V1, weights[_TABLE], model.item_embedding.weight.detach())
