@@ -18,6 +18,12 @@ NEEDS = {"duckdb": ["duckdb"], "polars": [], "ray": ["ray"], "spark": ["pyspark"
 SHARDS = "shards"
 
 
+def log_with_baskets() -> pl.DataFrame:
+    """Events of three hours have one time, and rows are mixed, so that only a sort that keeps their order is right."""
+    mixed = chain_frame().sample(fraction=1, shuffle=True, seed=0)
+    return mixed.with_columns(pl.col("time") // 10_800 * 10_800)
+
+
 def blocks() -> dict[str, str]:
     found = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     return dict(zip([*NEEDS, SHARDS], found, strict=True))
@@ -34,11 +40,11 @@ def test_an_engine_gives_the_lists_of_recommend_all(
     monkeypatch.chdir(tmp_path)
     if engine == "spark":  # its workers are started with the Python of this variable
         monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
-    frame = chain_frame()
+    frame = log_with_baskets()
     frame.write_parquet("events.parquet")
     model = sasrec.train(frame, "runs/first", **small(num_epochs=3))
     if engine != "duckdb":
-        histories = frame.sort("user", "time").group_by("user", maintain_order=True).agg(items="item")
+        histories = frame.sort("user", "time", maintain_order=True).group_by("user", maintain_order=True).agg(items="item")
         histories.write_parquet("histories.parquet")
     names: dict[str, object] = {"__name__": "page"}
     exec(compile(blocks()[engine], f"{PAGE.name} {engine}", "exec"), names)
@@ -59,7 +65,7 @@ def test_shards_that_spark_writes_give_the_data_set_of_the_whole_log(
     pytest.importorskip("pyspark")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
-    chain_frame().write_parquet("events.parquet")
+    log_with_baskets().write_parquet("events.parquet")
     # A process of its own: the Java machine of an earlier test would have its folder.
     subprocess.run([sys.executable, "-c", blocks()[SHARDS]], check=True, timeout=280)
     assert len(list(Path("shards").glob("*.parquet"))) > 10
