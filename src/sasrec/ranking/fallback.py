@@ -25,7 +25,7 @@ _DAY = 86_400 * 10**6  # microseconds
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """How many events each item has, (V,): of all times, and of the last 7 days of the data if it has times."""
+    """How many events each item has, (V,): all-time, and of the last 7 days of the data if it has times."""
 
     popular_V: npt.NDArray[np.int64]
     recent_V: npt.NDArray[np.int64] | None
