@@ -71,7 +71,7 @@ class Recommend:
     rules: OptionalPath = None
     """TOML file of rules: availability, bans, groups and conditions on item columns (docs/production.md)."""
     fallback: Annotated[Literal["popular", "recent", "groups"] | None, tyro.conf.arg(help_behavior_hint="")] = None
-    """For unknown users and histories: all-time best sellers, those of the last 7 days, or of the groups in turn."""
+    """For unknown users and histories: all-time best sellers, those of 7 days, or of the groups in turn."""
     dataset: OptionalPath = None
     """Newer events for --user and --all: a file or a prepared data set. Items new to the run are left out."""
     device: str = "auto"

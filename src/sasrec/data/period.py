@@ -11,6 +11,7 @@ from sasrec.config.split_rule import split_rule
 from sasrec.data.baskets import basket_starts
 from sasrec.data.dataset import Dataset
 from sasrec.data.histories import Histories, exclusive_counts
+from sasrec.data.parts import TEST, VALID
 from sasrec.data.splits import EvaluationSplit, Split, events_before, new_to_user
 from sasrec.errors import EvaluationError
 
@@ -38,26 +39,24 @@ def refuse_single_targets(split: Split) -> None:
 def period_of(data: Dataset, split: Split, part: EvaluationSplit) -> Period:
     """Return the period of `part`, the validation or test part of `split`.
 
-    Under a temporal split, the period has all events between its two moments, also those after a user's first
-    event. Under last-N it has the user's N targets, and with files the events of the file.
+    Under a temporal split, the period has all events between its two moments, under last-N the last N events of
+    each user (before those, for validation), and with files the events of the file. The history ends before all
+    of them, also before those that are no target, such as an item that the user had before.
     """
     users, events = part.users, part.events
     if split.boundaries is not None:
         users, events = _between(data, split, part)
-    users, first, row_E = np.unique(users, return_index=True, return_inverse=True)
-    begins = events[first]
-    if split.basket_starts is not None:
-        assert data.times is not None, "baskets need times"
-        begins = basket_starts(data.times, data.offsets[:-1])[begins]
-    if split.boundaries is not None:
-        begins = data.offsets[users] + events_before(data, _moments(split, part)[0])[users]
+    begin_U = _begins(data, split, part)
+    # Histories omit unknown items, so an event's place among the known events is its index.
+    index = exclusive_counts(split.known_V[data.items])
+    returning = index[begin_U[users]] > index[data.offsets[users]]
+    users, first, row_E = np.unique(users[returning], return_index=True, return_inverse=True)
+    events = events[returning]
     keys = np.unique(row_E * (data.num_items + 1) + data.items[events])
     row_E, item_E = np.divmod(keys, data.num_items + 1)
     ends = np.searchsorted(row_E, np.arange(len(users)), side="right")
     starts = np.concatenate([np.zeros(min(1, len(users)), np.int64), ends[:-1]])
-    # Histories omit unknown items, so an event's place among the known events is its index.
-    index = exclusive_counts(split.known_V[data.items])
-    histories = replace(part.histories, starts=index[data.offsets[users]], ends=index[begins])
+    histories = replace(part.histories, starts=index[data.offsets[users]], ends=index[begin_U[users]])
     rows = replace(
         part,
         users=users,
@@ -81,11 +80,29 @@ def _between(
     if not split.repeats:
         counts_E &= new_to_user(data)
     events = np.flatnonzero(counts_E)
-    users = np.searchsorted(data.offsets, events, side="right") - 1
-    known_before = exclusive_counts(split.known_V[data.items])
-    starts = data.offsets[:-1]
-    returning = known_before[starts + events_before(data, begin)] > known_before[starts]
-    return users[returning[users]], events[returning[users]]
+    return np.searchsorted(data.offsets, events, side="right") - 1, events
+
+
+def _begins(data: Dataset, split: Split, part: EvaluationSplit) -> npt.NDArray[np.int64]:
+    """Return the index of each user's first event of the period, (users,), also if it is no target.
+
+    With baskets, it is the first event of that event's basket. Ignore the values of users without a target.
+    """
+    starts, ends = data.offsets[:-1], data.offsets[1:]
+    begins: npt.NDArray[np.int64]
+    if split.boundaries is not None:
+        begins = starts + events_before(data, _moments(split, part)[0])
+    elif data.parts is not None:
+        own = VALID if part.name == "valid" else TEST
+        events = np.append(np.flatnonzero(data.parts == own), len(data.parts))
+        begins = np.minimum(ends, events[np.searchsorted(events, starts)])
+    else:
+        begins = np.maximum(starts, ends - split_rule(split.how).last * (2 if part.name == "valid" else 1))
+    if split.basket_starts is None or split.boundaries is not None:
+        return begins
+    assert data.times is not None, "baskets need times"
+    first_E: npt.NDArray[np.int64] = basket_starts(data.times, starts)
+    return first_E[np.minimum(begins, len(first_E) - 1)]
 
 
 def _moments(split: Split, part: EvaluationSplit) -> tuple[int, int | None]:

@@ -101,6 +101,44 @@ def test_the_period_has_every_item_after_the_moment_and_the_history_what_is_befo
         assert found == expected
 
 
+@pytest.mark.parametrize("how", ["last-3", "files"])
+def test_the_history_ends_before_the_period_also_where_the_period_begins_with_a_seen_item(
+    how: str, tmp_path: Path
+) -> None:
+    """Against a direct computation; a seen item is no target, and was once taken for a part of the history."""
+    frame = week_frame(seed=4).sort("user", "time", maintain_order=True)
+    later = pl.col("time") >= 1_700_438_400
+    if how == "files":
+        run = tmp_path / "run"
+        sasrec.train(frame.filter(~later), run, **small(num_epochs=1))
+        found = sasrec.evaluate(run, test=frame.filter(later), whole_period=True, k=[3]).users
+        periods = {user: own.filter(later) for (user,), own in frame.group_by("user")}
+    else:
+        data = sasrec.prepare(frame)
+        period = period_of(data, split_events(data, how), split_events(data, how).test)
+        found = pl.DataFrame(
+            {"user": data.user_ids.gather(period.part.users), "relevant": period.relevant.lengths}
+        )
+        lengths = period.part.histories.lengths.tolist()
+        assert lengths == [frame.filter(user=user).height - 3 for user in found["user"]]
+        periods = {user: own.tail(3) for (user,), own in frame.group_by("user")}
+    assert found is not None
+    repeated_first = 0
+    for user, relevant in found.unique("user").select("user", "relevant").iter_rows():
+        own = frame.filter(user=user)
+        before = own.head(own.height - periods[user].height)["item"].to_list()
+        repeated_first += periods[user]["item"][0] in before
+        assert relevant == len(set(periods[user]["item"]) - set(before))
+    assert repeated_first > 5
+    if how == "files":
+        model = sasrec.load(tmp_path / "run")
+        for row in found.filter(pl.col("scorer") == "model", pl.col("split") == "test").to_dicts():
+            own = frame.filter(pl.col("user") == row["user"])
+            before, wanted = own.filter(~later)["item"].to_list(), own.filter(later)["item"].to_list()
+            top = {item for item, _ in model.recommend(before, 3)}
+            assert row["hr@3"] == float(bool(top & (set(wanted) - set(before))))
+
+
 def test_model_and_baselines_are_measured_and_each_user_is_written(weekly: Path, tmp_path: Path) -> None:
     metrics = sasrec.evaluate(weekly, whole_period=True, k=[3])
     users = metrics.users
