@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, DOC = ROOT / "benchmarks/tutorial-page.md", ROOT / "docs/tutorial.md"
 _BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
-_MOST = 36  # lines of a command's output that are shown
+_MOST = 64  # lines of a command's output that are shown
 _WIDTH = 110
 
 
