@@ -6,8 +6,8 @@ A run is trained on the events up to a week before the first week. Before each w
 to each user of the week, from the user's events before it: the first run ("left"), one refreshed from the run of
 the week before ("refreshed"), and one trained from scratch on all events before the week ("scratch"). Measured are
 NDCG@20 against all items that the user takes in the week, with the paired interval over users; the seconds of
-processor time of training; and for items whose first event was in the week before, the share of their targets that are in a list,
-and in a list of the most popular items.
+processor time of training; and for items whose first event was in the week before, the share of their targets that
+are in a list, and in a list of the most popular items.
 """
 
 from __future__ import annotations
