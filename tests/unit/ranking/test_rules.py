@@ -434,6 +434,24 @@ def test_times_that_cannot_be_are_refused_with_the_item(first: str, last: str, w
         ranked(Rules(items=table))
 
 
+def test_items_without_a_group_in_the_catalogue_have_that_of_the_item_table(tmp_path: Path) -> None:
+    table = pl.DataFrame({"item": list("acf"), "group": ["cup", "tea", " pot "]})
+    table.write_csv(tmp_path / "items.csv")
+    items = made(["tea", "tea", None, "pot", None, None])
+    with pytest.warns(
+        SasrecWarning, match=r"^rules: per_group does not limit 3 items without a group\. The column"
+    ):
+        assert ranked(Rules(per_group=1), items) == "acdef"
+    for source in (table, tmp_path / "items.csv"):
+        with pytest.warns(SasrecWarning, match="per_group does not limit 1 item without a group"):
+            assert ranked(Rules(per_group=1, items=source), items) == "ade", (
+                "the catalogue's group of a comes first"
+            )
+    assert ranked(Rules(per_group=1, items=table.with_columns(group=pl.lit("tea"))), made()) == "abde"
+    with pytest.raises(DataError, match="column group is of type List"):
+        ranked(Rules(per_group=1, items=table.with_columns(group=pl.concat_list("group"))), items)
+
+
 def test_rules_that_were_used_can_be_sent_to_another_process() -> None:
     rules = Rules(where="price = 2", items=TABLE, per_group=2)
     assert ranked(rules, GROUPED) == "b"
