@@ -54,12 +54,16 @@ def to_serve(
 
 
 def _own(folder: RunFolder, found: Checkpoint) -> Dataset | None:
-    """The data set that the run was trained on; None if it is missing."""
+    """The data set that the run was trained on; None if it is missing.
+
+    Raises: CheckpointError if its folder has other data now. Remedy: prepare that of the run again.
+    """
     try:
         own = folder.dataset()
     except DataError:
         return None
-    return own if own.data_hash == found.need("data_hash") else None
+    check_data(found, own, folder.data_folder())
+    return own
 
 
 def _read(source: Any, settings: DataConfig, run: Path) -> Dataset:

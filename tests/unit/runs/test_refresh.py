@@ -350,7 +350,7 @@ def test_what_cannot_be_refreshed_is_refused_in_one_sentence_and_nothing_is_writ
 def test_a_run_whose_prepared_data_was_replaced_is_refused(tmp_path: Path) -> None:
     sasrec.prepare(shop(3), output=tmp_path / "data")
     sasrec.train(tmp_path / "data", tmp_path / "run", **SMALL | {"num_epochs": 1})
-    with pytest.warns(SasrecWarning, match="had another data set"):
+    with pytest.warns(SasrecWarning, match="replacing the data set in"):
         sasrec.prepare(shop(5), output=tmp_path / "data")
     with pytest.raises(DataError, match=r"Restore it, and prepare newer events in another folder\."):
         sasrec.refresh(tmp_path / "run", tmp_path / "data", tmp_path / "next")
