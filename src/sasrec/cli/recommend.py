@@ -16,7 +16,7 @@ from sasrec.cli.commands import with_options
 from sasrec.cli.console import err, say
 from sasrec.cli.lists import ids, refuse_unknown, seconds
 from sasrec.cli.outputs import refuse_output, write_frame
-from sasrec.errors import ConfigError, DataError
+from sasrec.errors import ConfigError, DataError, amount
 
 if TYPE_CHECKING:
     from sasrec.ranking.recommender import Recommender
@@ -146,7 +146,8 @@ class Recommend:
             if frame.is_empty():
                 raise DataError("no user has an item in the history that the model knows. Give another --dataset.")
             write_frame(self.output, frame)
-            say(err, f"{frame.height:,} rows for {frame['user'].n_unique():,} users written to {self.output}")
+            users = amount(frame["user"].n_unique(), "user")
+            say(err, f"{amount(frame.height, 'row')} for {users} written to {self.output}")
         elif self.histories is not None and self.output is not None:
             self._recommend_file(recommender, self.histories, self.output, options)
         elif self.history is not None:

@@ -20,7 +20,7 @@ from sasrec.data.dataset import Dataset
 from sasrec.data.newest import drift, held_out, new_events
 from sasrec.data.onto import known_numbers, onto
 from sasrec.data.splits import split_events
-from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationError
+from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationError, amount
 from sasrec.events.inputs import without_password
 from sasrec.files import file_digest, write_whole
 from sasrec.models import SequenceModel
@@ -107,6 +107,9 @@ def _trained(
 
     config = trial.config.replace(num_epochs=-(-trial.config.training.num_epochs // 4))
     origin = Origin({REFRESHED_FROM: report[REFRESHED_FROM]}, weights, read=True)
+    RunLog.of_run(None, log).say(
+        f"second training, for the new run: continues on all {amount(trial.now.num_events, 'event')}"
+    )
     refreshed = new_run((trial.now, None, None), config, following, log, trial.own, origin=origin)
     report["vectors"] = mean_cosine(trial.found, refreshed.model, trial.known_V)
     report["seconds"]["training"] = round(time.monotonic() - began, 1)
@@ -232,10 +235,10 @@ def _refuse_worse(figures: dict[str, Any], worse: float, folder: RunFolder) -> N
     """Raise EvaluationError if the refreshed model lost more than the share `worse` of the run's NDCG@10."""
     old, new = (figures[name]["ndcg@10"] for name in ("old", "new"))
     if new < (1 - worse) * old:
-        between = figures["difference"]
+        between, users = figures["difference"], amount(figures["users"], "user")
         raise EvaluationError(
             f"the refreshed model is worse than {folder.path} on the newest events: NDCG@10 {new:.4f} against "
-            f"{old:.4f} ({figures['targets']:,} targets of {figures['users']:,} users; 95 % interval of the "
+            f"{old:.4f} ({amount(figures['targets'], 'target')} of {users}; 95 % interval of the "
             f"difference {between['low']:.4f} to {between['high']:.4f}). Keep {folder.path}, or allow a larger "
             "loss with `worse`."
         )

@@ -362,10 +362,17 @@ def test_the_command_line_refreshes_and_says_what_is_new(
 ) -> None:
     shop(5).write_csv(tmp_path / "now.csv")
     words = ["refresh", str(run), f"--dataset={tmp_path / 'now.csv'}", f"--train_dir={tmp_path / 'next'}"]
-    assert main(words) == 0
+    assert main([*words, "--epochs=4"]) == 0
     said = capsys.readouterr()
     assert "2 items" in said.out
+    assert "vectors of new items began as the mean of their neighbours (2)\n" in said.out
+    assert "of the new events went to other items than the old shares predict" in said.out
     assert "targets of" in said.out
+    assert "refreshed, .0000 before" in said.out
+    first, second = said.err.split("second training, for the new run: continues on all")
+    assert "first training, to compare the two models: on all but the newest" in first
+    assert "training stopped after 4 epochs: all 4 epochs done" in first
+    assert "training stopped after 1 epoch: all 1 epoch done" in second
     assert "refreshed" in said.out
     assert "next: sasrec recommend" in said.err
     assert main(words) == 1

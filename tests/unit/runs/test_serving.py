@@ -32,7 +32,7 @@ def test_new_users_and_events_are_served_with_the_numbers_of_the_run(tmp_path: P
         sasrec.prepare(newer(), output=tmp_path / "prepared")
     for folder in ("run", "export"):
         for source in (newer(), tmp_path / "new.csv", str(tmp_path / "prepared")):
-            with pytest.warns(SasrecWarning, match="1 of 4 events are left out, because .* 1 items$"):
+            with pytest.warns(SasrecWarning, match="1 of 4 events are left out, because .* 1 item$"):
                 model = sasrec.load(tmp_path / folder, dataset=source)
             assert model.items.ids.equals(run.items.ids)
             assert model.recommend_user("u000") == run.recommend(["item-03", "item-04"])
