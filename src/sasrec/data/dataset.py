@@ -128,7 +128,8 @@ class Dataset:
         number = look_up(self._user_numbers, user_id)
         if number is None:
             raise DataError(
-                f"user {str(user_id)!r} is not in the data set. For a new user, give a history of item ids."
+                f"user {str(user_id)!r} is not in the data set. For a new user, give a history of item ids, or "
+                "name a `fallback`."
             )
         return number
 

@@ -141,7 +141,8 @@ class Rules:
         try:
             file = _File.model_validate(tables)
         except ValidationError as error:
-            raise ConfigError(f"{wrong_entry(path, path.read_text('utf-8'), error)}. Correct this line.") from None
+            wrong = wrong_entry(path, path.read_text("utf-8"), error, _File.model_fields)
+            raise ConfigError(f"{wrong}. Correct this line.") from None
         if not tables.keys() - {"now"}:
             raise ConfigError(f"{path} has no rule. Add one, such as per_group = 2.")
         near = path.parent

@@ -115,4 +115,7 @@ def test_the_command_line_recommends_for_new_events(tmp_path: Path, capsys: pyte
     assert "20 rows for 2 users" in said
     assert main([*words, "--user=guest", "--k=3"]) == 0
     assert main([*words, "--user=u001"]) == 1
-    assert "user 'u001' is not in the data set" in capsys.readouterr().err
+    said = " ".join(capsys.readouterr().err.split())
+    assert (
+        "user 'u001' is not in the data set. For a new user, give a history of item ids, or name a --fall" in said
+    )
