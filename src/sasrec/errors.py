@@ -45,6 +45,11 @@ class TrainingError(SasrecError):
     """
 
 
+def amount(count: int, noun: str) -> str:
+    """Return a count with its noun, for messages: "1 user", "1,234 users"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 class SasrecWarning(UserWarning):
     """Category of all warnings: what was assumed, left out, or looks odd. `data.report` keeps those on data.
 

@@ -87,16 +87,23 @@ def _warn_of_a_lost_best(run: Path, found: store.Checkpoint) -> None:
     )
 
 
-def check_data(found: store.Checkpoint, data: Dataset) -> None:
-    """Check that a checkpoint belongs to a data set, by the hash of the data.
+def check_data(found: store.Checkpoint, data: Dataset, own: Path | None = None) -> None:
+    """Check that a checkpoint belongs to a data set, by the hash of the data. `own`: the folder of the run's data.
 
     Raises: CheckpointError if the checkpoint was trained on other data. Remedy: pass the data that it was trained
     on, or use another checkpoint.
     """
+    hashes = found.need("data_hash")[:12], data.data_hash[:12]
+    if found.need("data_hash") != data.data_hash and own is not None:
+        raise CheckpointError(
+            f"{own} was prepared again with other data (hash {hashes[1]}), but {found.path} was trained on the "
+            f"data with hash {hashes[0]}. Prepare that data again in another folder and name it as `dataset`, "
+            "or train a new run on the data that is there now."
+        )
     if found.need("data_hash") != data.data_hash:
         raise CheckpointError(
-            f"{found.path} was trained on other data (hash {found.need('data_hash')[:12]}, but this data set has "
-            f"{data.data_hash[:12]}). Name the data that it was trained on as `dataset`, or use another "
+            f"{found.path} was trained on other data (hash {hashes[0]}, but this data set has "
+            f"{hashes[1]}). Name the data that it was trained on as `dataset`, or use another "
             "checkpoint. To measure a run on other events, use `evaluate` with `test`."
         )
 

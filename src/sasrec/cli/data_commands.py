@@ -104,6 +104,7 @@ class Prepare:
 
     def run(self) -> None:
         """Prepare, and print the report; or explain the columns."""
+        from sasrec.data.dataset import Replaced
         from sasrec.events.report import BASKETS, REPEATS, summary
         from sasrec.sources.resolve import prepare
 
@@ -112,8 +113,9 @@ class Prepare:
             return
         if self.output is None:
             raise ConfigError("prepare needs `output`, the folder to write. Set it, or only look with --explain.")
-        # The report shows the notes.
+        # The report shows the other notes.
         warnings.simplefilter("ignore", SasrecWarning)
+        warnings.simplefilter("always", Replaced)
         data = prepare(
             list(self.files),
             user=self.user,

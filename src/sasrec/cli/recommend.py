@@ -16,7 +16,7 @@ from sasrec.cli.commands import with_options
 from sasrec.cli.console import err, say
 from sasrec.cli.lists import ids, refuse_unknown, seconds
 from sasrec.cli.outputs import refuse_output, write_frame
-from sasrec.errors import ConfigError, DataError
+from sasrec.errors import ConfigError, DataError, amount
 
 if TYPE_CHECKING:
     from sasrec.ranking.recommender import Recommender
@@ -146,7 +146,10 @@ class Recommend:
             if frame.is_empty():
                 raise DataError("no user has an item in the history that the model knows. Give another --dataset.")
             write_frame(self.output, frame)
-            say(err, f"{frame.height:,} rows for {frame['user'].n_unique():,} users written to {self.output}")
+            users = amount(frame["user"].n_unique(), "user")
+            say(err, f"{amount(frame.height, 'row')} for {users} written to {self.output}")
+            lists, full = int((frame["rank"] == 1).sum()), int((frame["rank"] == self.k).sum())
+            self._say_short(lists - full, lists, options)
         elif self.histories is not None and self.output is not None:
             self._recommend_file(recommender, self.histories, self.output, options)
         elif self.history is not None:
@@ -180,12 +183,22 @@ class Recommend:
         with joined(self._device(recommender)):
             log = RunLog.of_run(None, RunLog(None, err, with_options))
             regular = {"assume_regular": True} if self.assume_regular else {}
-            read, lists = write_lists(recommender, histories, output, log=log, **options, **regular)
+            read, lists, short = write_lists(recommender, histories, output, log=log, **options, **regular)
             if rank() > 0:
                 return
         say(err, f"lists for {lists:,} of {read:,} histories written to {output}")
         if without := read - lists:
             say(err, f"note: {without:,} histories have no item that may be followed by another")
+        self._say_short(short, lists, options)
+
+    @staticmethod
+    def _say_short(short: int, lists: int, options: dict[str, Any]) -> None:
+        """Note how many lists have fewer than k items because of the rules."""
+        if short and options["rules"] is not None:
+            cause = "the rules and the items seen leave" if options["exclude_seen"] else "the rules allow"
+            few = f"{'has' if short == 1 else 'have'} fewer than {amount(options['k'], 'item')}"
+            note = f"{short:,} of {amount(lists, 'list')} {few}, because {cause} no more"
+            say(err, note, label="note:", style="yellow")
 
     def _reasons(self, explain: Callable[[Any], Any], items: list[tuple[str | int, float]]) -> list[Any] | None:
         """Return for each item the item of the event that raises its score most, "" if none does.

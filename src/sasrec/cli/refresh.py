@@ -13,6 +13,7 @@ from sasrec.cli.arguments import OptionalText
 from sasrec.cli.commands import with_options
 from sasrec.cli.console import err, out, say
 from sasrec.config.choices import REFRESH_EPOCHS, REFRESH_WORSE
+from sasrec.errors import amount
 
 
 @dataclass(frozen=True)
@@ -71,27 +72,25 @@ def _reported(report: dict[str, Any]) -> Iterator[str]:
     from sasrec.studies.sentences import number
 
     users, items, events, metrics = (report[name] for name in ("users", "items", "events", "metrics"))
-    yield f"new: {events['new']:,} events, {users['new']:,} users, {items['new']:,} items"
+    yield f"new: {amount(events['new'], 'event')}, {amount(users['new'], 'user')}, {amount(items['new'], 'item')}"
     if items["new"]:
-        began = items["began_as"]
-        yield (
-            f"vectors of new items began as the mean of their neighbours ({began['neighbours']:,}), of their "
-            f"group ({began['group']:,}) or of rare items ({began['rare']:,})"
-        )
+        kinds = {"neighbours": "their neighbours", "group": "their group", "rare": "rare items"}
+        began = [f"of {words} ({count:,})" for name, words in kinds.items() if (count := items["began_as"][name])]
+        yield f"vectors of new items began as the mean {' or '.join(began)}"
     if items["without_events"]:
-        yield f"{items['without_events']:,} items of the run have no event any more and are not recommended"
+        yield f"without any event now, so not recommended: {amount(items['without_events'], 'item')} of the run"
     yield (
-        f"popularity: {report['popularity']:.1%} of the new events would have to be of other items to have the "
-        f"old shares; vectors of known items: mean cosine {report['vectors']:.3f} to those before"
+        f"popularity has shifted: {report['popularity']:.1%} of the new events went to other items than the old "
+        f"shares predict; vectors of known items: mean cosine {report['vectors']:.3f} to those before"
     )
     old, new, between = metrics["old"], metrics["new"], metrics["difference"]
     yield (
-        f"newest events, {metrics['targets']:,} targets of {metrics['users']:,} users: NDCG@10 "
+        f"newest events, {amount(metrics['targets'], 'target')} of {amount(metrics['users'], 'user')}: NDCG@10 "
         f"{number(new['ndcg@10'])} refreshed, {number(old['ndcg@10'])} before; difference "
         f"{number(between['mean'])}, 95 % interval {number(between['low'])} to {number(between['high'])}"
     )
     if metrics["new_items"]["targets"]:
         yield (
-            f"of these, {metrics['new_items']['targets']:,} targets are new items: HR@20 "
-            f"{number(metrics['new_items']['hr@20'])} refreshed, 0 before"
+            f"new items among them, {amount(metrics['new_items']['targets'], 'target')}: HR@20 "
+            f"{number(metrics['new_items']['hr@20'])} refreshed, {number(0.0)} before"
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sasrec.cli.arguments import for_shell
+from sasrec.errors import amount
 from sasrec.evaluation.significance import Difference
 from sasrec.runs.folder import RunFolder, best_baseline
 from sasrec.runtime.ranks import launched
@@ -60,7 +61,7 @@ def against_best_baseline(metrics: dict[str, Any]) -> str:
 def counted(split: str, card: dict[str, Any]) -> str:
     """The title of a table of metrics: the split, and how many targets and users the means cover."""
     targets, users = card[split]["targets"], card[split]["users"]
-    return f"{split}, full catalogue: {targets:,} targets of {users:,} users"
+    return f"{split}, full catalogue: {amount(targets, 'target')} of {amount(users, 'user')}"
 
 
 def with_rules(split: str, card: dict[str, Any]) -> str:
@@ -78,8 +79,8 @@ def best_with_rules(metrics: dict[str, Any], split: str) -> str:
 
 def period(split: str, found: dict[str, Any]) -> str:
     """The title of a table of metrics on the whole period: its users, and how many items are relevant to each."""
-    users, relevant = found["users"], found["relevant"]
-    return f"{split}, whole period: lists of {users:,} users, with {relevant:.1f} relevant items each on average"
+    users, relevant = amount(found["users"], "user"), found["relevant"]
+    return f"{split}, whole period: lists of {users}, with {relevant:.1f} relevant items each on average"
 
 
 def period_difference(found: dict[str, Any]) -> str:
@@ -161,8 +162,8 @@ def chosen_by(run: RunFolder) -> str:
     of = "test" if "test" in chosen["metrics"] else "validation"
     measured = f": NDCG@10 {number(figures['ndcg@10'])} on {of}" if figures else ""
     return (
-        f"trained on all events for {chosen['epoch']} epochs, so nothing is left to measure; {chosen['run']} was "
-        f"measured with the same settings{measured}"
+        f"trained on all events for {amount(chosen['epoch'], 'epoch')}, so nothing is left to measure; "
+        f"{chosen['run']} was measured with the same settings{measured}"
     )
 
 

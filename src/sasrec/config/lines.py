@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,18 @@ _EXPECTED = {
 _TAGS = ("[key]", "range", "values", "by file", "by user")
 
 
-def wrong_entry(path: Path, text: str, error: ValidationError) -> str:
-    """Return the line and the name of the first entry that is wrong, and what is wrong with it."""
+def wrong_entry(path: Path, text: str, error: ValidationError, known: Iterable[str] = ()) -> str:
+    """Return the line and the name of the first entry that is wrong, and what is wrong with it.
+
+    `known`: the entries of the file, which the message on an unknown one lists.
+    """
     first = error.errors(include_url=False, include_input=False)[0]
     entry = [part for part in first["loc"] if part not in _TAGS]
     reason = first["msg"].removeprefix("Value error, ")
     if first["type"] == "string_pattern_mismatch":
         reason = _EXPECTED[str(entry[0])]
+    if first["type"] == "extra_forbidden" and len(entry) == 1 and known:
+        reason = f"this entry is unknown. The entries are: {', '.join(known)}"
     return f"{line_of(path, text, *entry)}: {'.'.join(map(str, entry))[:100]}: {reason}"
 
 

@@ -128,7 +128,8 @@ class Dataset:
         number = look_up(self._user_numbers, user_id)
         if number is None:
             raise DataError(
-                f"user {str(user_id)!r} is not in the data set. For a new user, give a history of item ids."
+                f"user {str(user_id)!r} is not in the data set. For a new user, give a history of item ids, or "
+                "name a `fallback`."
             )
         return number
 
@@ -200,6 +201,10 @@ class Dataset:
         write_synced(folder / "report.json", json.dumps(self.report, indent=2).encode())
 
 
+class Replaced(SasrecWarning):
+    """A data set is replaced by another one."""
+
+
 def _warn_of_what_is_replaced(folder: Path, new: Dataset) -> None:
     """Warn if a folder has a data set that differs from the new one, because runs may use it."""
     try:
@@ -208,9 +213,9 @@ def _warn_of_what_is_replaced(folder: Path, new: Dataset) -> None:
         return
     if old.data_hash != new.data_hash:
         warnings.warn(
-            f"{folder} had another data set (hash {old.data_hash[:12]}); runs that were trained on it can no "
-            "longer use this folder",
-            SasrecWarning,
+            f"replacing the data set in {folder} (hash {old.data_hash[:12]}) by another; runs that were trained "
+            "on it need it. To keep it, name another `output`",
+            Replaced,
             stacklevel=3,
         )
     elif old.catalogue.titles is not None and new.catalogue.titles is None:

@@ -66,7 +66,8 @@ class Items:
     def extended(self, other: Items) -> Items:
         """Return this catalogue with the new items of `other` appended.
 
-        Items of this catalogue keep their number, title and group. New items take title and group from `other`.
+        Items of this catalogue keep their number, title and group. New items, and items without a title or group,
+        take those of `other`.
 
         Raises: DataError if one has integer ids and the other text. Remedy: prepare both from columns of one type.
         """
@@ -76,18 +77,32 @@ class Items:
                 "Prepare both from columns of the same type."
             )
         new = ~other.ids.is_in(self.ids.to_list()) & other.ids.is_first_distinct()
+        ids = pl.concat([self.ids, other.ids.filter(new)])
 
         # A catalogue without texts contributes nulls, so the column keeps one value per item.
-        def joined(own: pl.Series | None, theirs: pl.Series | None) -> pl.Series | None:
-            if own is None and theirs is None:
+        def joined(own: pl.Series | None) -> pl.Series | None:
+            if own is None:
                 return None
-            before = pl.Series([None] * len(self)) if own is None else own
-            after = pl.Series([None] * len(other)) if theirs is None else theirs
-            return pl.concat([before.cast(pl.String), after.cast(pl.String).filter(new)])
+            return pl.concat([own.cast(pl.String), pl.Series([None] * int(new.sum()), dtype=pl.String)])
 
-        ids = pl.concat([self.ids, other.ids.filter(new)])
+        return dataclasses.replace(self, ids=ids, titles=joined(self.titles), groups=joined(self.groups)).filled(
+            other
+        )
+
+    def filled(self, other: Items) -> Items:
+        """Return this catalogue, in which items without a title or group take those that `other` has for them."""
+        first = other.ids.is_first_distinct()
+        ids = other.ids.filter(first).cast(pl.String)
+
+        def texts(own: pl.Series | None, theirs: pl.Series | None) -> pl.Series | None:
+            if theirs is None:
+                return own
+            values = theirs.cast(pl.String).filter(first)
+            found = self.ids.cast(pl.String).replace_strict(ids, values, default=None, return_dtype=pl.String)
+            return found if own is None else own.cast(pl.String).zip_with(own.is_not_null(), found)
+
         return dataclasses.replace(
-            self, ids=ids, titles=joined(self.titles, other.titles), groups=joined(self.groups, other.groups)
+            self, titles=texts(self.titles, other.titles), groups=texts(self.groups, other.groups)
         )
 
     def save(self, path: Path) -> None:

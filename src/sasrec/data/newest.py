@@ -49,7 +49,7 @@ def drift(old: Dataset, data: Dataset, new_E: npt.NDArray[np.bool_]) -> float:
     """Return how far the popularity of items has moved, from 0 to 1.
 
     This is the total variation distance of the shares of items in the events of `old` and in the new events: the
-    share of events that would have to be of other items.
+    share of the new events that went to other items than the old shares predict.
     """
     counts = [np.bincount(items, minlength=data.num_items + 1) for items in (old.items, data.items[new_E])]
     before, now = (each / each.sum() for each in counts)

@@ -11,7 +11,7 @@ import polars as pl
 
 from sasrec.data.dataset import Dataset
 from sasrec.data.items import Items, shown
-from sasrec.errors import DataError, SasrecWarning
+from sasrec.errors import DataError, SasrecWarning, amount
 
 
 def onto(catalogue: Items, new: Dataset) -> Dataset:
@@ -31,10 +31,10 @@ def onto(catalogue: Items, new: Dataset) -> Dataset:
     if left_out := int((~known_E).sum()):
         unknown = int(np.count_nonzero(number_V[1:] == 0))
         nobody = new.num_users - len(users)
-        note = f"; {nobody:,} users have only such events and are left out" if nobody else ""
+        note = f". This leaves out {amount(nobody, 'user')} with only such events" if nobody else ""
         warnings.warn(
             f"{left_out:,} of {new.num_events:,} events are left out, because the run does not know their "
-            f"{unknown:,} items{note}",
+            f"{amount(unknown, 'item')}{note}",
             SasrecWarning,
             stacklevel=2,
         )

@@ -6,7 +6,7 @@ of accepted rows plus the number of rejects.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from sasrec.events.streams import is_empty
 from sasrec.files import whole_file
 
 _RAW_SHOWN = 200
+_BY_WHERE = "`where` leaves out"  # a note on rows begins so
 _NAMED = 6  # files that a note lists
 _LOCATED = {"file": pl.Int32, **REJECTS}
 
@@ -124,7 +125,7 @@ def _read(inputs: list[Input], config: DataConfig, rejects_path: Path | None) ->
         listed += " …" if len(names) > _NAMED else ""
         notes.append(f"no column is read as the time; the order of the rows{listed} is taken as the order in time")
     if config.where:
-        notes.append(f"`where` leaves out {left_out:,} rows; {rows.height:,} are kept")
+        notes.append(f"{_BY_WHERE} {left_out:,} rows; {rows.height:,} are kept")
     users, user_ids = codes["user"].sorted(rows["user"])
     items, item_ids = codes["item"].sorted(rows["item"])
     all_rejects = _with_file_names(pl.concat(rejects).sort("file", "line"), names)
@@ -142,6 +143,12 @@ def _read(inputs: list[Input], config: DataConfig, rejects_path: Path | None) ->
     )
     _refuse_or_write(events, config, rejects_path)
     return events
+
+
+def left_out_by_where(notes: Iterable[str]) -> int:
+    """Return how many rows the condition `where` left out, as the notes of the events say."""
+    counts = (note.removeprefix(_BY_WHERE).split()[0] for note in notes if note.startswith(_BY_WHERE))
+    return sum(int(count.replace(",", "")) for count in counts)
 
 
 def explain(source: Any, config: DataConfig) -> tuple[str, tuple[ColumnFacts, ...], list[str], str]:

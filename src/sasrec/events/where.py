@@ -68,7 +68,10 @@ def condition(text: str, sample: Mapping[str, pl.Series], file: str) -> Conditio
         columns = tuple(dict.fromkeys(pl.sql_expr(text).meta.root_names()))
     except pl.exceptions.PolarsError as error:
         function = re.search(r"unsupported function '(\w+)'", str(error))
+        word = re.search(r"found '(\w+)' clause", str(error))
         remedy = f'Write the column as "{function[1]}"' if function else "Write one such as event='buy'"
+        if word:
+            remedy = f'{word[1]} is a word of SQL, so as a column it must be in double quotes: "{word[1]}"'
         raise ConfigError(f"where={text!r} is not a condition in SQL ({error}). {remedy}.") from None
     if not columns:
         raise ConfigError(f"where={text!r} names no column. Write a condition such as event='buy'.")

@@ -160,6 +160,16 @@ class ItemTable:
         fulfilled[kept[LINE].to_numpy()] = True
         return fulfilled
 
+    def texts(self, name: str) -> pl.Series:
+        """Return a column as text, null where it is empty. Raises: DataError for lists. Remedy: write texts."""
+        column = self.frame[name]
+        if column.dtype.is_nested():
+            raise DataError(
+                f"{self.name}: the column {name} is of type {column.dtype}. Write one text for each item."
+            )
+        text = column.cast(pl.String).str.strip_chars()
+        return text.set((text == "").fill_null(False), None)
+
     def availability(self) -> Availability | None:
         """Return when items are available, from the columns `from` and `until`; None if the table has neither.
 

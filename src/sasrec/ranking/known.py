@@ -13,7 +13,7 @@ import torch
 from sasrec.data.dataset import Dataset
 from sasrec.data.histories import Histories
 from sasrec.data.items import Items, shown
-from sasrec.errors import ConfigError, SasrecWarning
+from sasrec.errors import ConfigError, SasrecWarning, amount
 from sasrec.ranking.candidates import Selection
 from sasrec.ranking.requests import listed, warn_unknown
 from sasrec.ranking.rules import Rules
@@ -110,7 +110,9 @@ class KnownItems:
         users = np.flatnonzero(np.diff(offsets))
         if (removed := int((~known_E).sum())) and rank() == 0:  # one warning, not one per process
             without = data.num_users - len(users)
-            note = f"; {without:,} users have only such events and get no recommendations" if without else ""
+            note = (
+                f". {amount(without, 'user')} with only such events can get no recommendations" if without else ""
+            )
             warnings.warn(
                 f"histories omit {removed:,} events with items that are not in training{note}",
                 SasrecWarning,

@@ -88,13 +88,15 @@ class Rules:
     bans: Any = None
     """Items that a user must not get: {user id: item ids}, or a frame, CSV or Parquet file with user and item."""
     per_group: int | None = None
-    """The most items of one group of the catalogue (`Items.groups`) in a list. Items without a group are free."""
+    """The most items of one group in a list. Groups are those of the catalogue (`Items.groups`); for items without
+    one there, those in the column group of `items`. Items without any group are not limited."""
     where: str = ""
     """A condition in SQL on the columns of `items` and on title and group of the catalogue, such as
     "price < 20 AND \\"group\\" = 'tea'". An item that `items` lacks has null in its columns."""
     items: Any = None
     """A frame, CSV or Parquet file with the column item (ids, each once). Its columns from and until say when an
-    item is available: from this moment, and until just before that. Empty means without limit."""
+    item is available: from this moment, and until just before that. Empty means without limit. See `per_group` for
+    its column group."""
     now: Any = None
     """Time of the requests: seconds since 1970, an ISO text or a datetime. None means the present moment; in
     evaluation, the time of each target."""
@@ -139,7 +141,8 @@ class Rules:
         try:
             file = _File.model_validate(tables)
         except ValidationError as error:
-            raise ConfigError(f"{wrong_entry(path, path.read_text('utf-8'), error)}. Correct this line.") from None
+            wrong = wrong_entry(path, path.read_text("utf-8"), error, _File.model_fields)
+            raise ConfigError(f"{wrong}. Correct this line.") from None
         if not tables.keys() - {"now"}:
             raise ConfigError(f"{path} has no rule. Add one, such as per_group = 2.")
         near = path.parent
@@ -274,9 +277,11 @@ def _compiled(rules: Rules, items: Items) -> ItemRules:
     allowed_V[0] = False
     table = availability = None
     if rules.items is not None:
-        table = ItemTable.read(rules.items, "items").on(items)
+        given = ItemTable.read(rules.items, "items")
+        table = given.on(items)
         availability = table.availability()
-        if availability is None and not rules.where:
+        grouped = rules.per_group is not None and "group" in given.frame.columns
+        if availability is None and not rules.where and not grouped:
             raise ConfigError(
                 f"{rules.name}: no rule reads the table {table.name}, which has no column from or until. "
                 'Add a condition, such as where = "price < 20".'
@@ -286,16 +291,34 @@ def _compiled(rules: Rules, items: Items) -> ItemRules:
             empty = pl.DataFrame({"item": pl.Series([], dtype=items.ids.dtype)})
             table = ItemTable(empty, CATALOGUE).on(items)
         allowed_V[1:] &= table.where(rules.where)
-    groups_V = None
-    if rules.per_group is not None:
-        if items.groups is None or not items.groups.count():
-            raise ConfigError(
-                f"{rules.name}: per_group needs groups, which the catalogue does not have. Prepare the data with "
-                "`items` and `items_group`, and train on it."
-            )
-        numbers = items.groups.rank("dense").fill_null(0).cast(pl.Int64).to_numpy()
-        groups_V = torch.from_numpy(np.concatenate([np.zeros(1, np.int64), numbers]))
+    groups_V = None if rules.per_group is None else _groups(rules, items, table)
     return ItemRules(allowed_V, availability, groups_V, rules.per_group or 0, _bans(rules, items))
+
+
+def _groups(rules: Rules, items: Items, table: ItemTable | None) -> torch.Tensor:
+    """Return (V,) group of each item, numbered from 1; 0 for none. The catalogue's groups come before the table's.
+
+    Raises: ConfigError if no item has a group. Remedy: give groups to either.
+    """
+    groups = pl.Series([None] * len(items), dtype=pl.String) if items.groups is None else items.groups
+    groups = groups.cast(pl.String)
+    if table is not None and "group" in table.frame.columns:
+        groups = groups.zip_with(groups.is_not_null(), table.texts("group"))
+    if not groups.count():
+        raise ConfigError(
+            f"{rules.name}: per_group needs groups, which the catalogue does not have. Prepare the data with "
+            "`items` and `items_group` and train on it, or add a column group to the table `items` of the rules."
+        )
+    if without := groups.null_count():
+        one = without == 1
+        warnings.warn(
+            f"{rules.name}: per_group does not limit {without:,} item{'' if one else 's'} without a group. The "
+            "column group of the table `items` of the rules can name it",
+            SasrecWarning,
+            stacklevel=6,
+        )
+    numbers = groups.rank("dense").fill_null(0).cast(pl.Int64).to_numpy()
+    return torch.from_numpy(np.concatenate([np.zeros(1, np.int64), numbers]))
 
 
 def _numbers(ids: Iterable[object], items: Items, where: str) -> npt.NDArray[np.int64]:

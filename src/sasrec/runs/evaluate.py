@@ -137,7 +137,7 @@ def _loaded(
     elif dataset is not None or exported is None:
         named = dataset if isinstance(dataset, Dataset) else open_dataset(dataset) if dataset else None
         data = own = named or folder.dataset()
-        check_data(found, data)
+        check_data(found, data, None if named else folder.data_folder())
     else:
         own = None
     items = data.catalogue if data is not None else exported

@@ -162,9 +162,13 @@ class RunFolder:
         return RunConfig.load(self.config_file)
 
     def dataset(self, config: RunConfig | None = None) -> Dataset:
-        """Open the data set of the run: the prepared folder that the settings name, else RUN/dataset.
+        """Open the data set of the run. `config`: settings to use instead of the run's own."""
+        return open_dataset(self.data_folder(config))
 
-        `config`: settings to use instead of the run's own.
+    def data_folder(self, config: RunConfig | None = None) -> Path:
+        """Return the folder of the run's data: the prepared folder that the settings name, else RUN/dataset.
+
+        Raises: DataError if it is missing. Remedy: restore it, or name its new place.
         """
         source = (config or self.config()).data.dataset
         own = self.path / "dataset"
@@ -174,7 +178,7 @@ class RunFolder:
                 f"the data of the run {self.path} is missing: it was {source}. Restore it, or name its new place "
                 "as `dataset`."
             )
-        return open_dataset(prepared or own)
+        return prepared or own
 
     def log(self, log: RunLog | None) -> RunLog:
         """Return a log that writes to log.jsonl and prints to the console of `log`, or to stderr if `log` is None.

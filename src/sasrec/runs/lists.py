@@ -25,12 +25,13 @@ def write_lists(
     *,
     log: RunLog | None = None,
     **options: Any,
-) -> tuple[int, int]:
-    """Write the k best items for each history of a Parquet file; return the number of histories, and of lists.
+) -> tuple[int, int, int]:
+    """Write the k best items for each history of a Parquet file; return how many histories, lists, short lists.
 
     `histories`: a Parquet file with the columns of `Recommender.__call__`. `output`: a .parquet or .csv file with
     user, item, score and rank, which appears when it is whole. `options`: those of `recommend_many`. A history
-    without a known item gets no list. Under torchrun the processes share each batch, and rank 0 writes.
+    without a known item gets no list; a short list has fewer than k items. Under torchrun the processes share each
+    batch, and rank 0 writes.
 
     Raises: DataError if the file cannot be read or lacks a column. ConfigError if pyarrow is missing, or for
     another ending of `output`. Remedy: as the message says.
@@ -63,8 +64,8 @@ def write_lists(
 
 def _written(
     recommender: Recommender, file: Any, stream: Any, kind: Any, k: int, log: RunLog, options: dict[str, Any]
-) -> tuple[int, int]:
-    read, lists, writer = 0, 0, None
+) -> tuple[int, int, int]:
+    read, lists, full, writer = 0, 0, 0, None
     columns = [name for name in _COLUMNS if name in file.schema_arrow.names] or None
     with log.bar("recommending", file.metadata.num_rows) as bar:
         for batch in file.iter_batches(_AT_ONCE, columns=columns):
@@ -75,8 +76,10 @@ def _written(
                 writer = writer or kind(stream, found.schema)
                 writer.write_table(found)
             read += batch.num_rows
-            lists += int((found["rank"].to_numpy() == 1).sum())
+            ranks = found["rank"].to_numpy()
+            lists += int((ranks == 1).sum())
+            full += int((ranks == k).sum())
             bar(batch.num_rows)
     if writer is not None:
         writer.close()
-    return read, lists
+    return read, lists, lists - full

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,13 @@ import polars as pl
 from sasrec.checkpoint.restore import check_data, checkpoint_at, config_of, known_items
 from sasrec.checkpoint.store import Checkpoint
 from sasrec.config.choices import REFRESH_EPOCHS, REFRESH_WORSE
-from sasrec.config.settings import DataConfig, RunConfig
+from sasrec.config.settings import RunConfig
 from sasrec.config.split_rule import ALL
 from sasrec.data.dataset import Dataset
 from sasrec.data.newest import drift, held_out, new_events
 from sasrec.data.onto import known_numbers, onto
 from sasrec.data.splits import split_events
-from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationError, SasrecWarning
+from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationError, amount
 from sasrec.events.inputs import without_password
 from sasrec.files import file_digest, write_whole
 from sasrec.models import SequenceModel
@@ -30,6 +29,7 @@ from sasrec.ranking.recommender import Recommender
 from sasrec.runs.blend import hand_on
 from sasrec.runs.folder import RunFolder
 from sasrec.runs.grown import mean_cosine
+from sasrec.runs.newer import filters_of, is_read, note_untitled, read_newer
 from sasrec.runs.origin import REFRESHED_FROM, Origin
 from sasrec.runs.refusals import refuse_to_train
 from sasrec.runs.seal import refuse_changed
@@ -37,7 +37,6 @@ from sasrec.runs.train import new_run
 from sasrec.runs.trial import Compared, Trial, compared
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import launched
-from sasrec.sources.resolve import prepared_folder, resolve
 
 REPORT = "refresh.json"
 
@@ -80,9 +79,10 @@ def refresh(
     refuse_to_train(config, own, new=False)
     with following.writing("refreshing"):
         old = _data_of(folder, found)
-        now = _up_to_now(old, data, config)
+        now = _up_to_now(old, data, config, folder)
         new_E = new_events(old, now)
-        report = _facts(old, now, new_E, folder)
+        filters = "" if is_read(data) else filters_of(config.data)
+        report = _facts(old, now, new_E, folder, filters)
         trial = Trial(found, old, now, _known(found, old, now), config, own)
         found_out = compared(trial, held_out(now, new_E), RunLog.of_run(None, log))
         report["metrics"] = found_out.figures
@@ -107,6 +107,9 @@ def _trained(
 
     config = trial.config.replace(num_epochs=-(-trial.config.training.num_epochs // 4))
     origin = Origin({REFRESHED_FROM: report[REFRESHED_FROM]}, weights, read=True)
+    RunLog.of_run(None, log).say(
+        f"second training, for the new run: continues on all {amount(trial.now.num_events, 'event')}"
+    )
     refreshed = new_run((trial.now, None, None), config, following, log, trial.own, origin=origin)
     report["vectors"] = mean_cosine(trial.found, refreshed.model, trial.known_V)
     report["seconds"]["training"] = round(time.monotonic() - began, 1)
@@ -154,7 +157,7 @@ def _refuse(folder: RunFolder, following: RunFolder, epochs: int, worse: float) 
 def _settings(chosen: RunConfig, data: Any, epochs: int, device: str | None) -> RunConfig:
     """Return the settings of the new run: those of the run, for these epochs, on all events."""
     # A prepared folder is not named: the new run has its own copy, in which items have the numbers of the run.
-    named = isinstance(data, str | Path) and not prepared_folder(data)
+    named = isinstance(data, str | Path) and not is_read(data)
     cosine = {"stop_epoch": 0} if chosen.training.stop_epoch else {}
     return chosen.replace(
         split=ALL,
@@ -179,17 +182,18 @@ def _data_of(folder: RunFolder, found: Checkpoint) -> Dataset:
     return old
 
 
-def _up_to_now(old: Dataset, source: Any, config: RunConfig) -> Dataset:
+def _up_to_now(old: Dataset, source: Any, config: RunConfig, folder: RunFolder) -> Dataset:
     """Read all events up to now, and number their items as the catalogue of the run, extended."""
-    ready = isinstance(source, Dataset) or (isinstance(source, str | Path) and prepared_folder(source))
-    given, _ = resolve(source, DataConfig() if ready else config.data)
+    given = read_newer(source, config.data, folder.path)
     if old.times is not None and given.times is None:
         raise DataError(
             f"the run's data has times and {given.name!r} has none, so nobody can say which events are new. Add "
             "the times, or name their column when the data is prepared."
         )
     known_numbers(old.catalogue, given)  # refuses data without a known item
-    return onto(old.catalogue.extended(given.catalogue), given)
+    now = onto(old.catalogue.extended(given.catalogue), given)
+    note_untitled(now.catalogue, given.catalogue, np.arange(old.num_items, now.num_items) + 1, new="new ")
+    return now
 
 
 def _known(found: Checkpoint, old: Dataset, now: Dataset) -> npt.NDArray[np.bool_]:
@@ -200,21 +204,22 @@ def _known(found: Checkpoint, old: Dataset, now: Dataset) -> npt.NDArray[np.bool
     return known_V
 
 
-def _facts(old: Dataset, now: Dataset, new_E: npt.NDArray[np.bool_], folder: RunFolder) -> dict[str, Any]:
-    """Return what is new; warn if most events of the run are missing.
+def _facts(
+    old: Dataset, now: Dataset, new_E: npt.NDArray[np.bool_], folder: RunFolder, filters: str
+) -> dict[str, Any]:
+    """Return what is new. `filters`: those of the run that newer events were read with.
 
-    Raises: DataError if no event is new. Remedy: give newer events.
+    Raises: DataError if no event is new, or most events of the run are missing. Remedy: give all events.
     """
     new, missing = int(new_E.sum()), old.num_events - int((~new_E).sum())
     if not new:
-        raise DataError(f"{now.name!r} has no event that {folder.path} lacks. Give all events up to now.")
+        cause = f" Rows that {filters} leaves out do not count: {folder.path} was trained so." if filters else ""
+        raise DataError(f"{now.name!r} has no event that {folder.path} lacks. Give all events up to now.{cause}")
     if 2 * missing > old.num_events:
-        warnings.warn(
+        raise DataError(
             f"{missing:,} of {old.num_events:,} events of {folder.path} are not in {now.name!r}, so the new run "
-            "cannot learn from them and does not serve their users. Give all events, old and new, if that was not "
-            "meant",
-            SasrecWarning,
-            stacklevel=3,
+            "would forget them and their users. Give all events, old and new, in one file or several, as `train` "
+            "takes them; to drop old events for good, train a new run."
         )
     known = now.user_ids.cast(pl.String).is_in(old.user_ids.cast(pl.String).implode())
     without = now.num_items - len(np.unique(now.items))
@@ -230,10 +235,10 @@ def _refuse_worse(figures: dict[str, Any], worse: float, folder: RunFolder) -> N
     """Raise EvaluationError if the refreshed model lost more than the share `worse` of the run's NDCG@10."""
     old, new = (figures[name]["ndcg@10"] for name in ("old", "new"))
     if new < (1 - worse) * old:
-        between = figures["difference"]
+        between, users = figures["difference"], amount(figures["users"], "user")
         raise EvaluationError(
             f"the refreshed model is worse than {folder.path} on the newest events: NDCG@10 {new:.4f} against "
-            f"{old:.4f} ({figures['targets']:,} targets of {figures['users']:,} users; 95 % interval of the "
+            f"{old:.4f} ({amount(figures['targets'], 'target')} of {users}; 95 % interval of the "
             f"difference {between['low']:.4f} to {between['high']:.4f}). Keep {folder.path}, or allow a larger "
             "loss with `worse`."
         )

@@ -6,6 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sasrec.checkpoint.restore import check_data, config_of
 from sasrec.checkpoint.store import Checkpoint
 from sasrec.config.settings import DataConfig
@@ -15,7 +17,7 @@ from sasrec.data.onto import onto
 from sasrec.errors import DataError
 from sasrec.events.inputs import is_database
 from sasrec.runs.folder import RunFolder
-from sasrec.sources.resolve import prepared_folder, resolve
+from sasrec.runs.newer import note_untitled, read_newer
 
 # Filters count the events of a whole data set, so they would drop users and items that the run knows.
 _FILTERS = ("min_user_events", "min_item_events", "k_core", "dataset")
@@ -33,7 +35,7 @@ def to_serve(
     Raises: CheckpointError if the events are other ones and the data of the run is missing. Remedy: restore it.
     DataError if no item is known, or times are missing that the model reads. Remedy: as the message says.
     """
-    given = _read(source, config_of(found).data)
+    given = _read(source, config_of(found).data, folder.path)
     if given.data_hash == found.need("data_hash"):
         return given, given
     own = None if exported is not None else _own(folder, found)
@@ -46,23 +48,27 @@ def to_serve(
             f"the model of {folder.path} reads times, and {given.name!r} has none. Add times, or name their "
             "column when the data is prepared."
         )
-    return onto(catalogue, given), own
+    data = onto(catalogue.filled(given.catalogue), given)
+    note_untitled(data.catalogue, given.catalogue, np.unique(data.items))
+    return data, own
 
 
 def _own(folder: RunFolder, found: Checkpoint) -> Dataset | None:
-    """The data set that the run was trained on; None if it is missing."""
+    """The data set that the run was trained on; None if it is missing.
+
+    Raises: CheckpointError if its folder has other data now. Remedy: prepare that of the run again.
+    """
     try:
         own = folder.dataset()
     except DataError:
         return None
-    return own if own.data_hash == found.need("data_hash") else None
+    check_data(found, own, folder.data_folder())
+    return own
 
 
-def _read(source: Any, settings: DataConfig) -> Dataset:
+def _read(source: Any, settings: DataConfig, run: Path) -> Dataset:
     """Read events with the columns of a run; a prepared folder and a Dataset are read already."""
-    if isinstance(source, Dataset) or (isinstance(source, str | Path) and prepared_folder(source)):
-        return resolve(source, DataConfig())[0]
     defaults = DataConfig()
     of_database = isinstance(source, str) and is_database(source)
     plain = {name: getattr(defaults, name) for name in (*_FILTERS, *(() if of_database else ("query",)))}
-    return resolve(source, dataclasses.replace(settings, **plain))[0]
+    return read_newer(source, dataclasses.replace(settings, **plain), run)

@@ -20,7 +20,7 @@ from sasrec.data.dataset import Dataset
 from sasrec.data.histories import Histories
 from sasrec.data.parts import TEST, TRAIN
 from sasrec.data.splits import EvaluationSplit, split_by_parts
-from sasrec.errors import DataError
+from sasrec.errors import DataError, amount
 from sasrec.evaluation.metrics import of_targets
 from sasrec.evaluation.significance import paired_bootstrap
 from sasrec.evaluation.target_ranks import target_ranks
@@ -95,15 +95,15 @@ def compared(trial: Trial, held_out_E: npt.NDArray[np.bool_], log: RunLog) -> Co
     before, after = split_of(trial.known_V), split_of(None)
     events = np.union1d(before.test.events, after.test.events)
     user_T = np.searchsorted(now.offsets, events, side="right") - 1
-    if len(np.unique(user_T)) < 2:
+    if (users := len(np.unique(user_T))) < 2:
         raise DataError(
-            f"only {len(np.unique(user_T))} users have a new event on which the two models can be compared. Give "
-            "more new events."
+            f"the two models can be compared on new events of only {amount(users, 'user')}. Give more new events."
         )
     batches = TrainingBatches.of(after.training, now.num_items, config, after.known_V, after.basket_starts)
     if not len(batches):
         raise DataError("no user has two events to train on. Give more events.")
-    log.say(f"comparing the two models on the newest {int(held_out_E.sum()):,} events")
+    newest = amount(int(held_out_E.sum()), "event")
+    log.say(f"first training, to compare the two models: on all but the newest {newest}, which measure them")
     with own_generators(device), deterministic(config.training.deterministic):
         torch.manual_seed(config.training.seed)
         model = build_model(now.num_items, config.model, trial.own.encoder)

@@ -72,4 +72,4 @@ def cut_by(run: Path) -> Literal["num_epochs", "max_minutes"] | None:
         return None
     if ended.reason.endswith("minutes are over"):
         return "max_minutes"
-    return "num_epochs" if ended.reason.endswith("epochs done") else None
+    return "num_epochs" if ended.reason.endswith(("epochs done", "epoch done")) else None

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from sasrec.batches.batches import TrainingBatches
 from sasrec.batches.loader import DeviceTrainingBatch, Loader
 from sasrec.config.settings import RunConfig
+from sasrec.errors import amount
 from sasrec.losses.loss import own_loss, squares, training_loss
 from sasrec.models import SequenceModel
 from sasrec.models.diagnostics import stream_diagnostics
@@ -176,7 +177,7 @@ class Trainer:
         rest = (
             f" and {state.epoch_step} of {len(self.batches.plan(state.epoch))} steps" if state.epoch_step else ""
         )
-        self._log.say(f"training stopped after {state.epoch} epochs{rest}: {reason}")
+        self._log.say(f"training stopped after {amount(state.epoch, 'epoch')}{rest}: {reason}")
         return reason
 
     def _train_epoch(self, bar: Bar) -> None:
@@ -362,9 +363,9 @@ class Trainer:
         training, state, epochs = self.config.training, self.state, self._epochs()
         # studies/verdict.py recognises these reasons by their ends.
         if state.epoch > epochs:  # resumed with a lower limit
-            return f"num_epochs is {epochs}, with {state.epoch} epochs done"
+            return f"num_epochs is {epochs}, with {amount(state.epoch, 'epoch')} done"
         if state.epoch == epochs:
-            return f"all {epochs} epochs done"
+            return f"all {amount(epochs, 'epoch')} done"
         if training.max_minutes and state.seconds >= training.max_minutes * 60:
             # studies/reproduce.py recognises this reason by its text, also in the logs of older runs.
             return f"{training.max_minutes:g} minutes are over"
@@ -381,7 +382,7 @@ class Trainer:
         # Wait for the validation of the current step: it may bring a better score.
         validated = self.state.best_epoch and self.state.validated_step == self.state.step
         if validated and 0 < training.patience * training.eval_every <= stale:
-            return f"early stopping, since validation did not improve for {stale} epochs"
+            return f"early stopping, since validation did not improve for {amount(stale, 'epoch')}"
         return ""
 
     def _note(self) -> str:

@@ -307,7 +307,7 @@ def test_folders_of_others_beside_ours_stay_whatever_their_names(tmp_path: Path)
         (tmp_path / name).mkdir()
         (tmp_path / name / "thesis.tex").write_text("mine")
     for users in (20, 30):
-        with pytest.warns(SasrecWarning, match="had another data set .hash [0-9a-f]{12}.; runs that were trained"):
+        with pytest.warns(SasrecWarning, match=r"replacing the data set in .* \(hash [0-9a-f]{12}\) by"):
             sasrec.prepare(chain_frame(users=users), output=tmp_path)
         assert sasrec.open_dataset(tmp_path).num_users == users
     assert sorted(path.parent.name for path in tmp_path.glob("*/thesis.tex")) == [

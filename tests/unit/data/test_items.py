@@ -13,7 +13,7 @@ from sasrec.data.items import Items, shown
 from sasrec.errors import DataError
 
 
-def test_new_items_are_appended_and_present_ones_keep_number_title_and_group() -> None:
+def test_new_items_are_appended_and_present_ones_keep_what_they_have() -> None:
     before = Items(pl.Series(["b", "a"]), pl.Series(["B", None], dtype=pl.String))
     other = Items(pl.Series(["c", "b"]), pl.Series(["C", "other B"]), pl.Series(["x", "y"]))
     after = before.extended(other)
@@ -21,7 +21,7 @@ def test_new_items_are_appended_and_present_ones_keep_number_title_and_group() -
     assert after.titles is not None
     assert after.titles.to_list() == ["B", None, "C"]
     assert after.groups is not None
-    assert after.groups.to_list() == [None, None, "x"]
+    assert after.groups.to_list() == ["y", None, "x"], "an item without a group takes it"
     assert after.numbers(["c", "b", "nobody"])[0].tolist() == [3, 1]
     assert after.numbers(["nobody"])[1] == ["nobody"]
     assert (after.id_of(3), after.title("c"), after.title("a"), after.title("nobody")) == ("c", "C", None, None)

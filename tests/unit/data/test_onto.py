@@ -18,7 +18,9 @@ EVENTS = pl.DataFrame(
 
 def test_items_get_the_numbers_of_the_catalogue_and_unknown_ones_are_counted_once() -> None:
     catalogue = Items(pl.Series(["y", "z", "x"]))
-    with pytest.warns(SasrecWarning, match="2 of 5 events are left out, because .* 1 items; 1 users have only"):
+    with pytest.warns(
+        SasrecWarning, match="2 of 5 events are left out, because .* 1 item. This leaves out 1 user with"
+    ):
         data = onto(catalogue, sasrec.prepare(EVENTS))
     assert data.catalogue is catalogue
     assert data.user_ids.to_list() == ["a", "c"]

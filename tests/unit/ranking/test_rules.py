@@ -385,6 +385,7 @@ TABLE = pl.DataFrame({"item": ["a", "b"], "price": [1, 2]})
         ({"allow": "a"}, DataError, r"allow of the rules: give a list of item ids"),
         ({"where": 3}, ConfigError, r"where must be a text in SQL, not 3"),
         ({"where": "price <"}, ConfigError, r"where = 'price <' is not a condition in SQL"),
+        ({"where": "group = 'tea'"}, ConfigError, r'group is a word of SQL, so as a column it must be in double quotes: "group"\.'),
         ({"where": "1 = 1"}, ConfigError, r"names no column"),
         ({"where": "price < 2"}, DataError, r"the catalogue has no column 'price', which the rule where names.*: item.*Name the table"),
         ({"where": "cost < 2", "items": TABLE}, DataError, r"no column 'cost'.*Its columns are: item, price"),
@@ -434,6 +435,24 @@ def test_times_that_cannot_be_are_refused_with_the_item(first: str, last: str, w
         ranked(Rules(items=table))
 
 
+def test_items_without_a_group_in_the_catalogue_have_that_of_the_item_table(tmp_path: Path) -> None:
+    table = pl.DataFrame({"item": list("acf"), "group": ["cup", "tea", " pot "]})
+    table.write_csv(tmp_path / "items.csv")
+    items = made(["tea", "tea", None, "pot", None, None])
+    with pytest.warns(
+        SasrecWarning, match=r"^rules: per_group does not limit 3 items without a group\. The column"
+    ):
+        assert ranked(Rules(per_group=1), items) == "acdef"
+    for source in (table, tmp_path / "items.csv"):
+        with pytest.warns(SasrecWarning, match="per_group does not limit 1 item without a group"):
+            assert ranked(Rules(per_group=1, items=source), items) == "ade", (
+                "the catalogue's group of a comes first"
+            )
+    assert ranked(Rules(per_group=1, items=table.with_columns(group=pl.lit("tea"))), made()) == "abde"
+    with pytest.raises(DataError, match="column group is of type List"):
+        ranked(Rules(per_group=1, items=table.with_columns(group=pl.concat_list("group"))), items)
+
+
 def test_rules_that_were_used_can_be_sent_to_another_process() -> None:
     rules = Rules(where="price = 2", items=TABLE, per_group=2)
     assert ranked(rules, GROUPED) == "b"
@@ -454,7 +473,10 @@ def written(path: Path, text: str) -> Path:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("deny = ['a']\ngroups = 2", r"line 2: groups: Extra inputs are not permitted\. Correct this line"),
+        (
+            "deny = ['a']\ngroups = 2",
+            r"line 2: groups: this entry is unknown\. The entries are: allow, .*, per_group, where, items, now\. Correct",
+        ),
         ("deny = 'a'", r"line 1: deny: .*list"),
         ("per_group = 0", r"line 1: per_group: .*greater than or equal to 1"),
         ("per_group = '2'", r"line 1: per_group: .*integer"),
@@ -612,7 +634,21 @@ def test_the_command_line_recommends_and_measures_with_rules(
     shown = capsys.readouterr().out
     assert [line.split("\t")[1] for line in shown.splitlines()[1:]] == [item for item, _ in expected]
     assert main(["recommend", str(run / "run"), "--all", f"--output={tmp_path / 'top.csv'}", *common]) == 0
-    assert "item-03" not in pl.read_csv(tmp_path / "top.csv")["item"]
+    lists = pl.read_csv(tmp_path / "top.csv")
+    assert "item-03" not in lists["item"]
+    capsys.readouterr()
+    one = ["recommend", str(run / "run"), "--all", f"--output={tmp_path / 'one.csv'}", "--k=1", *common]
+    assert main(one) == 0
+    assert "fewer than" not in capsys.readouterr().err
+    long = ["--k=20", *common, f"--output={tmp_path / 'long.csv'}"]
+    users = lists["user"].n_unique()
+    pl.DataFrame({"user": ["x"], "items": [["item-01"]]}).write_parquet(tmp_path / "one.parquet")
+    of_file = f"--histories={tmp_path / 'one.parquet'}"
+    for command, count, verb in (("--all", users, "s have"), (of_file, 1, " has")):
+        assert main(["recommend", str(run / "run"), command, *long]) == 0
+        said = " ".join(capsys.readouterr().err.split())
+        words = f"{count} of {count} list{verb} fewer than 20 items, because the rules and the items seen leave no more"
+        assert said.count(words) == 1
     capsys.readouterr()
     assert main(["recommend", str(run / "run"), "--user=u001", "--allow=item-03", *common]) == 1
     assert "the rules leave no item that is not in the history. Change the rules" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -243,11 +244,72 @@ def test_data_without_times_holds_out_the_last_new_event_of_each_user(tmp_path: 
     assert metrics["targets"] == metrics["users"]
 
 
-def test_data_that_lacks_most_events_of_the_run_is_noted(run: Path, tmp_path: Path) -> None:
-    with pytest.warns(SasrecWarning, match="events of .* are not in 'frame'"):
-        sasrec.refresh(
-            run, shop(5).filter(pl.col("time") > 1_600_000_000 + 3 * WEEK), tmp_path / "next", worse=1.0
-        )
+def titled(weeks: int, folder: Path) -> Path:
+    """A prepared folder of the shop, whose items have titles and two groups."""
+    names = shop(weeks)["item"].unique().sort()
+    table = pl.DataFrame({"id": names, "title": "T-" + names, "group": ["even", "odd"] * (len(names) // 2)})
+    table.write_csv(folder / "items.csv")
+    output = folder / f"prepared-{weeks}"
+    sasrec.prepare(shop(weeks), output=output, items=folder / "items.csv", items_group="group")
+    return output
+
+
+def test_new_items_of_a_plain_log_are_noted_and_get_titles_and_groups_from_a_prepared_folder(
+    tmp_path: Path,
+) -> None:
+    sasrec.train(titled(3, tmp_path), tmp_path / "run", **SMALL | {"num_epochs": 2})
+    words = (
+        "2 new items have no title and no group. To give them, prepare the newer data with `items` and `items_gr"
+    )
+    with pytest.warns(SasrecWarning, match=words):
+        plain = sasrec.refresh(tmp_path / "run", shop(4), tmp_path / "plain", epochs=1, worse=1.0)
+    assert (plain.title("item-01"), plain.title("new-item-07")) == ("T-item-01", None)
+    with pytest.warns(SasrecWarning, match="^2 items have no title and no group"):
+        sasrec.load(tmp_path / "plain", dataset=shop(5))
+    prepared = titled(5, tmp_path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*no title")
+        served = sasrec.load(tmp_path / "plain", dataset=prepared)
+        again = sasrec.refresh(tmp_path / "plain", prepared, tmp_path / "again", epochs=1, worse=1.0)
+    for model in (served, again):
+        assert model.title("new-item-07") == "T-new-item-07"
+        assert model.items.groups is not None
+        assert not model.items.groups.null_count()
+
+
+def test_the_filter_of_the_run_is_noted_and_named_where_no_new_event_is_left(tmp_path: Path) -> None:
+    other = pl.col("time") >= 1_600_000_000 + 4 * WEEK
+    log = shop(5).with_columns(event=pl.when(other).then(pl.lit("view")).otherwise(pl.lit("buy")))
+    for weeks in (3, 4, 5):
+        log.filter(pl.col("time") < 1_600_000_000 + weeks * WEEK).write_csv(tmp_path / f"{weeks}.csv")
+    left_out = log.filter(other).height
+    run = tmp_path / "run"
+    sasrec.train(tmp_path / "4.csv", run, where="event = 'buy'", **SMALL | {"num_epochs": 1})
+    words = rf"^{run} was trained with where=\"event = 'buy'\", so {left_out} rows of '5' are left out$"
+    with pytest.warns(SasrecWarning, match=words):
+        sasrec.load(run, dataset=tmp_path / "5.csv")
+    with (
+        pytest.warns(SasrecWarning, match=words),
+        pytest.raises(
+            DataError, match=rf"has no event that {run} lacks.*Rows that where=.*leaves out do not count"
+        ),
+    ):
+        sasrec.refresh(run, tmp_path / "5.csv", tmp_path / "next")
+    log.filter(other).write_csv(tmp_path / "views.csv")
+    with pytest.raises(DataError, match=rf"no row fulfils where=.*This filter is that of {run}"):
+        sasrec.refresh(run, tmp_path / "views.csv", tmp_path / "next")
+
+
+def test_data_that_lacks_most_events_of_the_run_is_refused(run: Path, tmp_path: Path) -> None:
+    newest = shop(5).filter(pl.col("time") > 1_600_000_000 + 3 * WEEK)
+    words = (
+        rf"of {shop(3).height} events of {run} are not in 'frame'.*Give all events, old and new.*train a new run"
+    )
+    with pytest.raises(DataError, match=words):
+        sasrec.refresh(run, newest, tmp_path / "next", worse=1.0)
+    assert not (tmp_path / "next").exists()
+    third = shop(5).filter(pl.col("time") > 1_600_000_000 + WEEK)
+    sasrec.refresh(run, third, tmp_path / "next", epochs=1, worse=1.0)
     assert report_of(tmp_path / "next")["events"]["missing"] > 0
 
 
@@ -288,7 +350,7 @@ def test_what_cannot_be_refreshed_is_refused_in_one_sentence_and_nothing_is_writ
 def test_a_run_whose_prepared_data_was_replaced_is_refused(tmp_path: Path) -> None:
     sasrec.prepare(shop(3), output=tmp_path / "data")
     sasrec.train(tmp_path / "data", tmp_path / "run", **SMALL | {"num_epochs": 1})
-    with pytest.warns(SasrecWarning, match="had another data set"):
+    with pytest.warns(SasrecWarning, match="replacing the data set in"):
         sasrec.prepare(shop(5), output=tmp_path / "data")
     with pytest.raises(DataError, match=r"Restore it, and prepare newer events in another folder\."):
         sasrec.refresh(tmp_path / "run", tmp_path / "data", tmp_path / "next")
@@ -300,10 +362,17 @@ def test_the_command_line_refreshes_and_says_what_is_new(
 ) -> None:
     shop(5).write_csv(tmp_path / "now.csv")
     words = ["refresh", str(run), f"--dataset={tmp_path / 'now.csv'}", f"--train_dir={tmp_path / 'next'}"]
-    assert main(words) == 0
+    assert main([*words, "--epochs=4"]) == 0
     said = capsys.readouterr()
     assert "2 items" in said.out
+    assert "vectors of new items began as the mean of their neighbours (2)\n" in said.out
+    assert "of the new events went to other items than the old shares predict" in said.out
     assert "targets of" in said.out
+    assert "refreshed, .0000 before" in said.out
+    first, second = said.err.split("second training, for the new run: continues on all")
+    assert "first training, to compare the two models: on all but the newest" in first
+    assert "training stopped after 4 epochs: all 4 epochs done" in first
+    assert "training stopped after 1 epoch: all 1 epoch done" in second
     assert "refreshed" in said.out
     assert "next: sasrec recommend" in said.err
     assert main(words) == 1

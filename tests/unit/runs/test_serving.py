@@ -32,7 +32,7 @@ def test_new_users_and_events_are_served_with_the_numbers_of_the_run(tmp_path: P
         sasrec.prepare(newer(), output=tmp_path / "prepared")
     for folder in ("run", "export"):
         for source in (newer(), tmp_path / "new.csv", str(tmp_path / "prepared")):
-            with pytest.warns(SasrecWarning, match="1 of 4 events are left out, because .* 1 items$"):
+            with pytest.warns(SasrecWarning, match="1 of 4 events are left out, because .* 1 item$"):
                 model = sasrec.load(tmp_path / folder, dataset=source)
             assert model.items.ids.equals(run.items.ids)
             assert model.recommend_user("u000") == run.recommend(["item-03", "item-04"])
@@ -85,6 +85,26 @@ def test_what_cannot_be_served_is_refused_in_one_sentence(tmp_path: Path) -> Non
         sasrec.load(tmp_path / "run", dataset=newer())
 
 
+def test_data_that_was_prepared_again_with_other_events_is_said_before_and_after(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, users in (("old", 60), ("new", 50)):
+        chain_frame(users=users).write_csv(tmp_path / f"{name}.csv")
+    prepare = ["prepare", str(tmp_path / "old.csv"), f"--output={tmp_path / 'data'}"]
+    assert main(prepare) == 0
+    assert main(prepare) == 0
+    assert "replacing the data set" not in capsys.readouterr().err, "the data is the same"
+    sasrec.train(tmp_path / "data", tmp_path / "run", **SMALL)
+    assert main([prepare[0], str(tmp_path / "new.csv"), prepare[2]]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("runs that were trained on it need it. To keep it, name another --output") == 1
+    for options in ({}, {"dataset": newer()}):
+        with pytest.raises(CheckpointError, match=r"data was prepared again with other data .*in another folder"):
+            sasrec.load(tmp_path / "run", **options)
+    assert main(["prepare", str(tmp_path / "old.csv"), f"--output={tmp_path / 'again'}"]) == 0
+    assert sasrec.load(tmp_path / "run", dataset=tmp_path / "again").recommend_user("u000")
+
+
 def test_the_command_line_recommends_for_new_events(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sasrec.train(chain_frame(), tmp_path / "run", **SMALL)
     newer().write_csv(tmp_path / "new.csv")
@@ -95,4 +115,7 @@ def test_the_command_line_recommends_for_new_events(tmp_path: Path, capsys: pyte
     assert "20 rows for 2 users" in said
     assert main([*words, "--user=guest", "--k=3"]) == 0
     assert main([*words, "--user=u001"]) == 1
-    assert "user 'u001' is not in the data set" in capsys.readouterr().err
+    said = " ".join(capsys.readouterr().err.split())
+    assert (
+        "user 'u001' is not in the data set. For a new user, give a history of item ids, or name a --fall" in said
+    )
