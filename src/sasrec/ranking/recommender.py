@@ -42,7 +42,7 @@ class Recommender:
     """
 
     scorer: Scorer
-    """Scores the catalogue for histories: a `ModelScorer`, or a baseline of a run."""
+    """Scores the catalogue for histories: a `ModelScorer`, a baseline of a run, or a blend of both."""
     items: Items
     """The catalogue, in order of the model's item numbers."""
     data: Dataset | None = None
@@ -59,6 +59,8 @@ class Recommender:
     metrics: Any = None
     """The validation and test metrics that were measured after training (evaluation/metrics.py), for notebooks.
     None after `load`, or if no user has a target."""
+    source: str = "model"
+    """The name of the scorer in the column `source`: "model", "blend" or that of the baseline."""
 
     def __post_init__(self) -> None:
         # Build the cached id maps now, so the first request is as fast as later ones.
@@ -169,7 +171,7 @@ class Recommender:
 
         Rows are in order of user number, then rank. Under a temporal split, users without a known item in their
         history get no rows, and a warning counts them. With a fallback they get its items, and the column `source`
-        has "model" or the name of the fallback. Under torchrun, each process scores a share of the users; all
+        has `source` or the name of the fallback. Under torchrun, each process scores a share of the users; all
         return the same frame.
 
         Raises: DataError for an export, which has no users. Remedy: use the original run. ConfigError if k < 1.
@@ -351,8 +353,8 @@ class Recommender:
         return np.zeros(0, np.int64), None
 
     @property
-    def _scorers(self) -> tuple[Scorer, Fallback | None]:
-        return self.scorer, self.fallback
+    def _scorers(self) -> tuple[Scorer, Fallback | None, str]:
+        return self.scorer, self.fallback, self.source
 
     def _scorer_of(self, numbers: npt.NDArray[np.int64]) -> Scorer:
         """Return what scores a history: the fallback if it is empty."""

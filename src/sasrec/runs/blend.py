@@ -30,8 +30,6 @@ from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import rank
 from sasrec.untrusted import in_words, json_of
 
-BLEND = "blend"
-"""RUN:blend names the blend of a run."""
 WEIGHTS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 _METRIC = "ndcg@10"
 

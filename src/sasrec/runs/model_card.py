@@ -12,10 +12,9 @@ import polars as pl
 
 from sasrec.config.settings import ModelConfig, RunConfig
 from sasrec.errors import SasrecError
-from sasrec.evaluation.metrics import of_targets
+from sasrec.evaluation.metrics import BLEND, of_targets
 from sasrec.evaluation.significance import paired_bootstrap
 from sasrec.ranking.recommender import Recommender
-from sasrec.runs.blend import BLEND
 from sasrec.runs.folder import RunFolder, best_baseline
 from sasrec.runs.origin import CHOSEN_BY, REFRESHED_FROM
 from sasrec.untrusted import parquet_of

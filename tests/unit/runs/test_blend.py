@@ -22,6 +22,8 @@ from sasrec.evaluation.target_ranks import target_ranks
 from sasrec.ranking.blend import fused
 from tests.synthetic import chain_frame, small
 
+TIMES = [[1.6e9], [1.6e9]]
+
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "time"])
 def blended(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:  # type: ignore[type-arg]
@@ -158,4 +160,44 @@ def test_what_a_blend_serves_can_be_measured_like_a_run(
     assert alone["test"] == metrics["baselines"]["item-to-item"]["test"]
     assert (run / "metrics.json").read_bytes() == written
     assert main(["evaluate", f"{run}:blend"]) == 0
-    assert "the rows called model are those of blend" in capsys.readouterr().err
+    said = capsys.readouterr().out
+    rows = [line.split()[0] for line in said.splitlines() if line]
+    assert (rows.count("blend"), rows.count("model"), rows.count("item-to-item")) == (2, 0, 2)
+    verdict, interval = said.splitlines()[-2:]
+    own, best = (each["test"]["full"]["ndcg@10"] for each in (metrics, metrics["baselines"]["markov"]))
+    assert verdict.startswith(("The blend is ", "No difference shown between the blend and "))
+    assert f"the best baseline, markov: NDCG@10 {own:.4f} against {best:.4f}.".replace(" 0.", " .") in verdict
+    assert interval.startswith(f"Difference {own - best:.4f}, 95 % interval ".replace("-0.", "-."))
+    assert set(metrics.frame()["scorer"]) == {"blend", *metrics["baselines"]}
+
+
+def test_a_measured_baseline_has_its_own_name_and_occurs_once(
+    blended: tuple[Path, dict],  # type: ignore[type-arg]
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, _ = blended
+    metrics = sasrec.evaluate(f"{run}:markov", details=True)
+    assert metrics["scorer"] == "markov"
+    assert "markov" not in metrics["baselines"]
+    assert list(metrics["details"]["lists"]) == ["markov", "popularity"]
+    assert "scorer" not in sasrec.evaluate(run)
+    (tmp_path / "rules.toml").write_text('deny = ["item-03"]')
+    assert main(["evaluate", f"{run}:markov", "--rules", str(tmp_path / "rules.toml")]) == 0
+    said = capsys.readouterr().out
+    assert "markov's lists never show" in said
+    assert "markov NDCG@10" in said
+    assert "the model" not in said
+
+
+@pytest.mark.parametrize("name", ["blend", "markov"])
+def test_the_column_source_has_the_name_of_what_serves(
+    blended: tuple[Path, dict],  # type: ignore[type-arg]
+    name: str,
+    tmp_path: Path,
+) -> None:
+    run, _ = blended
+    sasrec.export(f"{run}:{name}", tmp_path / "model")
+    for served in (f"{run}:{name}", tmp_path / "model"):
+        found = sasrec.load(served, fallback="popular").recommend_many([["item-03"], ["ghost"]], 1, times=TIMES)
+        assert found["source"].to_list() == [name, "popular"]
