@@ -60,11 +60,12 @@ def test_the_best_of_the_tried_is_chosen_and_what_is_measured_is_served(blended:
         assert found == pytest.approx(report[name]["blend"], abs=1e-12)
     metrics = json.loads((run / "metrics.json").read_text())
     assert report["test"]["model"] == pytest.approx(metrics["test"]["full"]["ndcg@10"])
-    change = report["test"]["difference"]
-    alone = report["test"]["model" if change["against"] == "model" else "baseline"]
-    assert change["against"] in ("model", report["baseline"])
-    assert change["mean"] == pytest.approx(report["test"]["blend"] - alone)
-    assert change["low"] <= change["mean"] <= change["high"]
+    for name in ("valid", "test"):
+        change = report[name]["difference"]
+        alone = report[name]["model" if change["against"] == "model" else "baseline"]
+        assert change["against"] in ("model", report["baseline"])
+        assert change["mean"] == pytest.approx(report[name]["blend"] - alone)
+        assert change["low"] <= change["mean"] <= change["high"]
 
 
 def test_its_lists_come_from_python_files_and_exports(blended: tuple[Path, dict], tmp_path: Path) -> None:  # type: ignore[type-arg]
@@ -140,11 +141,14 @@ def test_the_command_line_says_what_was_chosen(
     blended: tuple[Path, dict],  # type: ignore[type-arg]
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run, _ = blended
+    run, report = blended
     assert main(["blend", str(run), "--baselines", "popularity", "item-to-item"]) == 0
     said = capsys.readouterr().out
     assert "best blend on validation" in said
-    assert "95 % interval" in said
+    assert "test, blend against" in said
+    some = "a" if report["valid"]["difference"]["low"] > 0 else "no"
+    assert f"validation shows {some} difference between the blend and {report['best_alone']} alone: " in said
+    assert f"sasrec evaluate {run}:blend measures it on test" in said
     assert main(["recommend", f"{run}:blend", "--user", "u001", "--k", "3"]) == 0
 
 
