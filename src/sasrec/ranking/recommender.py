@@ -287,10 +287,12 @@ class Recommender:
         """Return how much each event of a history raises the score of an item: a frame, in order of the history.
 
         Columns: item (the id), effect, and, for models with time, interval_effect. An effect is the fall of the
-        score if the event is taken away; a negative one speaks against the item (ranking/explain.py). The frame
-        has the known items among the last `maxlen` events. `times`: as for `recommend`.
+        score if the event is taken away; a negative one speaks against the item (ranking/explain.py). A blend is
+        explained by its model. The frame has the known items among the last `maxlen` events. `times`: as for
+        `recommend`.
 
-        Raises: DataError if the item or the whole history is unknown. Remedy: name known ones.
+        Raises: DataError if the item or the whole history is unknown. Remedy: name known ones. ConfigError for a
+        baseline. Remedy: load the run without its name.
         """
         return self._explained(*self._read(history, times, assume_regular), item_id)
 
@@ -303,7 +305,7 @@ class Recommender:
     ) -> pl.DataFrame:
         if not len(numbers):
             raise DataError("a list of the fallback has no reasons in the history. Give a history of known items.")
-        of_events, of_intervals = effects(self.scorer, numbers, clock, self._one(item_id)[0])
+        of_events, of_intervals = effects(self._learned, numbers, clock, self._one(item_id)[0])
         frame = pl.DataFrame({"item": self.items.ids.gather(numbers[-len(of_events) :] - 1), "effect": of_events})
         return frame if of_intervals is None else frame.with_columns(interval_effect=pl.Series(of_intervals))
 

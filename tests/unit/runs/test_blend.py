@@ -194,6 +194,30 @@ def test_a_measured_baseline_has_its_own_name_and_occurs_once(
     assert "the model" not in said
 
 
+def test_a_blend_is_explained_by_its_model_and_empty_reasons_are_counted(
+    blended: tuple[Path, dict],  # type: ignore[type-arg]
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, _ = blended
+    model, served = sasrec.load(run), sasrec.load(f"{run}:blend")
+    assert served.explain_user("u003", "item-05").equals(model.explain_user("u003", "item-05"))
+    history = ["item-03", "item-07"]
+    listed = [item for item, _ in served.recommend(history, 25, assume_regular=True)]
+    best = {item: model.explain(history, item, assume_regular=True)["effect"].max() for item in listed}
+    without = [item for item in listed if best[item] <= 0]
+    sasrec.export(f"{run}:blend", tmp_path / "model")
+    arguments = ["--history", ",".join(history), "--assume_regular", "--k=25", "--why"]
+    for where in (f"{run}:blend", str(tmp_path / "model")):
+        assert main(["recommend", where, *arguments]) == 0
+        shown = capsys.readouterr()
+        rows = [line.split("\t") for line in shown.out.splitlines()[1:]]
+        assert [row[1] for row in rows if not row[-1]] == without
+        assert 0 < len(without) < len(listed)
+        assert "the reasons are those of the model in the blend" in shown.err
+        assert f"no single event of the history explains {len(without)} of these {len(listed)} items" in shown.err
+
+
 @pytest.mark.parametrize("name", ["blend", "markov"])
 def test_the_column_source_has_the_name_of_what_serves(
     blended: tuple[Path, dict],  # type: ignore[type-arg]
