@@ -69,7 +69,7 @@ def test_the_best_of_the_tried_is_chosen_and_what_is_measured_is_served(blended:
 
 
 def test_its_lists_come_from_python_files_and_exports(blended: tuple[Path, dict], tmp_path: Path) -> None:  # type: ignore[type-arg]
-    run, _ = blended
+    run, report = blended
     served = sasrec.load(f"{run}:blend")
     one = served.recommend_user("u000", 5)
     everybody = served.recommend_all(5).filter(user="u000")
@@ -81,7 +81,12 @@ def test_its_lists_come_from_python_files_and_exports(blended: tuple[Path, dict]
     history, times = ["item-03", "item-07"], [1.6e9, 1.6e9 + 60]
     exported = sasrec.load(tmp_path / "model")
     assert exported.recommend(history, 10, times=times) == served.recommend(history, 10, times=times)
-    assert "blend of the model and a baseline" in (tmp_path / "model/README.md").read_text()
+    card = " ".join((tmp_path / "model/README.md").read_text().split())
+    assert f" and {report['baseline']}, 25 items This folder serves a blend of the model and a baseline" in card
+    assert card.startswith(("# Blend of SASRec", "# Blend of TiSASRec"))
+    assert f"weight {report['weight']:g} of the model and {1 - report['weight']:g} of the baseline" in card
+    assert "The blend was not measured for this card" in card
+    assert "NDCG" not in card, "the model's figures are not those of the blend"
     assert served.similar("item-03", 2) == sasrec.load(run).similar("item-03", 2)
 
 
@@ -216,6 +221,18 @@ def test_a_blend_is_explained_by_its_model_and_empty_reasons_are_counted(
         assert 0 < len(without) < len(listed)
         assert "the reasons are those of the model in the blend" in shown.err
         assert f"no single event of the history explains {len(without)} of these {len(listed)} items" in shown.err
+
+
+def test_compare_says_how_a_blend_is_compared(
+    blended: tuple[Path, dict],  # type: ignore[type-arg]
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, _ = blended
+    assert main(["compare", str(run), f"{run}:blend"]) == 1
+    assert f"use `sasrec evaluate {run}:blend`" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(SystemExit):
+        main(["compare", "--help"])
+    assert "own-frequent, own-recent" in " ".join(capsys.readouterr().out.replace("│", " ").split())
 
 
 @pytest.mark.parametrize("name", ["blend", "markov"])
