@@ -57,6 +57,13 @@ def _reported(report: dict[str, Any], run: Path) -> list[str]:
         )
     if report["wins"]:
         sentences.append(f"the blend is chosen, because it is better on validation; {run}:blend serves it")
+        if change := report["valid"].get("difference"):
+            shown = "a difference" if change["low"] > 0 else "no difference"
+            sentences.append(
+                f"validation shows {shown} between the blend and {change['against']} alone: "
+                f"{number(change['mean'])}, 95 % interval {number(change['low'])} to {number(change['high'])}; "
+                f"sasrec evaluate {run}:blend measures it on test"
+            )
     else:
         sentences.append(f"no blend is chosen: none is better on validation than {report['best_alone']} alone")
     return sentences

@@ -279,9 +279,7 @@ class Evaluate:
             assert metrics.users is not None, "measured with --whole_period"
             write_frame(self.per_user, metrics.users)
             say(err, f"{metrics.users.height:,} rows written to {self.per_user}")
-        if named := named_run(self.run_dir)[1]:
-            say(err, f"note: the rows called model are those of {named}")
-        if self.test is None and self.rules is None and not named:
+        if self.test is None and self.rules is None and not named_run(self.run_dir)[1]:
             print_run(self.run_dir, metrics, sampled=self.sampled, k=self.k)
         else:
             print_metrics(metrics, sampled=self.sampled, k=self.k)

@@ -162,10 +162,12 @@ class Recommend:
             if self.fallback is None:
                 refuse_unknown("--history", self.history, history, is_item, some)
             items = recommender.recommend(history, **given, **options)
-            print_items(recommender, items, self._reasons(partial(recommender.explain, history, **given), items))
+            reasons = self._reasons(recommender, partial(recommender.explain, history, **given), items)
+            print_items(recommender, items, reasons)
         else:
             items = recommender.recommend_user(self.user, **options)
-            print_items(recommender, items, self._reasons(partial(recommender.explain_user, self.user), items))
+            reasons = self._reasons(recommender, partial(recommender.explain_user, self.user), items)
+            print_items(recommender, items, reasons)
 
     @staticmethod
     def _device(recommender: Recommender) -> str:
@@ -200,14 +202,20 @@ class Recommend:
             note = f"{short:,} of {amount(lists, 'list')} {few}, because {cause} no more"
             say(err, note, label="note:", style="yellow")
 
-    def _reasons(self, explain: Callable[[Any], Any], items: list[tuple[str | int, float]]) -> list[Any] | None:
-        """Return for each item the item of the event that raises its score most, "" if none does.
+    def _reasons(
+        self, recommender: Recommender, explain: Callable[[Any], Any], items: list[tuple[str | int, float]]
+    ) -> list[Any] | None:
+        """Return for each item the item of the event that raises its score most, "" if none does; say how many.
 
         None without --why.
         """
         if not self.why:
             return None
         best = [explain(item).sort("effect", descending=True).row(0, named=True) for item, _ in items]
+        if recommender.source == "blend":
+            say(err, "note: the reasons are those of the model in the blend")
+        if nothing := sum(each["effect"] <= 0 for each in best):
+            say(err, f"note: no single event of the history explains {nothing} of these {len(best)} items")
         return [each["item"] if each["effect"] > 0 else "" for each in best]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sasrec.cli.arguments import for_shell
 from sasrec.errors import amount
+from sasrec.evaluation.metrics import BLEND, MODEL, measured_name
 from sasrec.evaluation.significance import Difference
 from sasrec.runs.folder import RunFolder, best_baseline
 from sasrec.runtime.ranks import launched
@@ -33,10 +34,7 @@ def verdict(found: Verdict) -> Iterator[str]:
         metric = found.comparison.metric
         figures = [number(each.metrics[metric]) for each in (against.side, found.comparison.first)]
         beside = f"the best baseline, {found.baseline}: {metric.upper()} {figures[0]} against {figures[1]}."
-        if against.verdict == "no difference":
-            yield f"No difference shown between the model and {beside}"
-        else:
-            yield f"The model is {against.verdict} than {beside}"
+        yield _compared("the model", against.verdict, beside)
         yield f"{_difference(against.difference)}, p {_p(against.adjusted_p)}."
     if found.cut_by:
         yield (
@@ -45,17 +43,38 @@ def verdict(found: Verdict) -> Iterator[str]:
         )
 
 
-def against_best_baseline(metrics: dict[str, Any]) -> str:
-    """Return a sentence that compares the model with the best baseline, without a significance test.
+def called(metrics: dict[str, Any]) -> str:
+    """Return words for the measured scorer: the model, the blend, or the name of a baseline."""
+    name = measured_name(metrics)
+    return f"the {name}" if name in (MODEL, BLEND) else name
 
-    This is for a checkpoint measured with `--state_dict_path`. Its ranks are not saved, and the test needs ranks.
+
+def against_best_baseline(metrics: dict[str, Any], change: Difference | None) -> Iterator[str]:
+    """Yield sentences that compare what was measured, and not saved, with the best baseline on test.
+
+    `change`: the difference in NDCG@10; None if only one user has a test target.
     """
-    own = metrics["test"]["full"]["ndcg@10"]
+    own, subject = metrics["test"]["full"]["ndcg@10"], called(metrics)
     name, best = best_baseline(metrics, "test.full.ndcg@10")
     beside = f"the best baseline, {name}: NDCG@10 {number(own)} against {number(best)}."
-    if own == best:
-        return f"The model equals {beside} No test was made."
-    return f"The model is {'above' if own > best else 'BELOW'} {beside} No test was made."
+    if change is None:
+        verdict = "equal to" if own == best else "above" if own > best else "below"
+        yield f"{_opening(subject)} is {verdict} {beside} One user on test says nothing about others."
+    else:
+        better = "better" if change.low > 0 else "worse" if change.high < 0 else "no difference"
+        yield _compared(subject, better, beside)
+        yield f"{_difference(change)} over users."
+
+
+def _compared(subject: str, verdict: str, beside: str) -> str:
+    if verdict == "no difference":
+        return f"No difference shown between {subject} and {beside}"
+    return f"{_opening(subject)} is {verdict} than {beside}"
+
+
+def _opening(subject: str) -> str:
+    """Return the subject as the first words of a sentence; names of baselines stay as they are."""
+    return f"T{subject[1:]}" if subject.startswith("the ") else subject
 
 
 def counted(split: str, card: dict[str, Any]) -> str:
@@ -64,10 +83,11 @@ def counted(split: str, card: dict[str, Any]) -> str:
     return f"{split}, full catalogue: {amount(targets, 'target')} of {amount(users, 'user')}"
 
 
-def with_rules(split: str, card: dict[str, Any]) -> str:
+def with_rules(split: str, metrics: dict[str, Any]) -> str:
     """The title of a table of metrics with rules: how many targets the lists never show."""
+    card, lists = metrics["protocol"], f"{called(metrics)}'s lists"
     never, targets = card["rules"]["never_shown"][split], card[split]["targets"]
-    return f"{split}, with {card['rules']['name']}: the model's lists never show {never:,} of {targets:,} targets"
+    return f"{split}, with {card['rules']['name']}: {lists} never show {never:,} of {targets:,} targets"
 
 
 def best_with_rules(metrics: dict[str, Any], split: str) -> str:
@@ -83,19 +103,27 @@ def period(split: str, found: dict[str, Any]) -> str:
     return f"{split}, whole period: lists of {users}, with {relevant:.1f} relevant items each on average"
 
 
-def period_difference(found: dict[str, Any]) -> str:
-    """Return a sentence with the model's NDCG@10 on the whole period, and its difference to the best baseline."""
-    model, change = found["model"], found["difference"]
+def period_difference(metrics: dict[str, Any], split: str) -> Iterator[str]:
+    """Yield sentences that compare what was measured with the best baseline on the whole period."""
+    found, own = metrics["whole_period"][split], called(metrics)
+    best, metric, change = found["best_baseline"], found["metric"], found["difference"]
+    mean = f"{metric.upper()} of {own} {_with_interval(found[measured_name(metrics)])}"
     if change["low"] > 0:
-        verdict = f"the model is better than the best baseline, {found['best_baseline']}"
+        verdict = f"{own} is better than the best baseline, {best}"
     elif change["high"] < 0:
-        verdict = f"the best baseline, {found['best_baseline']}, is better than the model"
+        verdict = f"the best baseline, {best}, is better than {own}"
     else:
-        verdict = f"no difference was shown between the model and the best baseline, {found['best_baseline']}"
-    return (
-        f"{verdict}: NDCG@10 of the model {_with_interval(model)}, difference {_with_interval(change)}; "
-        "95 % intervals over users"
+        verdict = f"no difference was shown between {own} and the best baseline, {best}"
+    yield (
+        f"{split}, whole period: {verdict}: {mean}, difference {_with_interval(change)}; 95 % intervals over users"
     )
+    if (other := found["best_by_recall"]) != best:
+        recall = f"recall@{metric.partition('@')[2]}"
+        of = {name: values[split]["whole_period"][recall] for name, values in metrics["baselines"].items()}
+        yield (
+            f"by {recall.upper()} the best baseline is {other}: {number(of[other])}, against {number(of[best])} "
+            f"of {best} and {number(metrics[split]['whole_period'][recall])} of {own}"
+        )
 
 
 def _with_interval(found: dict[str, float]) -> str:
@@ -170,6 +198,7 @@ def chosen_by(run: RunFolder) -> str:
 REPEATS_NOT_LEARNED = (
     "this model has not learned how likely items are seen again: train it with --no_skip_own_items"
 )
+NEXT_ITEM = "one next item, on test"
 LISTS_ARE = "lists of ten before the test targets, and AUC of the whole ranking"
 SLICES_ARE = "NDCG@10 on test, full catalogue, by slice"
 FROM_AND_TO = "from and to: events of the history, training events of the target's item, days since the last event"

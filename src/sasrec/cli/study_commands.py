@@ -21,8 +21,9 @@ class Compare:
     """Test whether runs differ from the first run by more than chance, on the same targets.
 
     RUN is the folder of a run, or RUN:BASELINE for a baseline that was measured with it (popularity,
-    recent-7-days, item-to-item, markov). Runs that differ only in the seed count as one model: give several, so
-    that the interval covers the seed too. Runs measured under different protocols are refused.
+    recent-7-days, item-to-item, markov; with --repeats also own-frequent, own-recent). Runs that differ only in
+    the seed count as one model: give several, so that the interval covers the seed too. Runs measured under
+    different protocols are refused. For RUN:blend, use sasrec evaluate.
 
     Prints a table, then a sentence for each model or baseline except the first: its difference from the first, the
     95 % interval of this difference, and p.

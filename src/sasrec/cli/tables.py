@@ -13,9 +13,10 @@ from rich.table import Column, Table
 
 from sasrec.cli import sentences
 from sasrec.cli.console import out, say, visible
+from sasrec.evaluation.metrics import Metrics, measured_name
 from sasrec.runs.folder import best_baseline
 from sasrec.studies.sentences import number, p_value
-from sasrec.studies.verdict import Verdict, verdict_on
+from sasrec.studies.verdict import Verdict, difference_of, verdict_on
 
 if TYPE_CHECKING:  # these import PyTorch
     from sasrec.ranking.recommender import Recommender
@@ -57,16 +58,18 @@ def print_items(
     out.print(table)
 
 
-def print_run(run: Path, metrics: dict[str, Any], *, sampled: bool = False, k: tuple[int, ...] = ()) -> None:
+def print_run(run: Path, metrics: Metrics, *, sampled: bool = False, k: tuple[int, ...] = ()) -> None:
     """Print the metrics of a run, and at the end the verdict on it. `k`: see `print_metrics`."""
     if not out.quiet:  # only rank 0 prints, so the other ranks skip the verdict
         print_metrics(metrics, sampled=sampled, found=verdict_on(run), k=k)
 
 
 def print_metrics(
-    metrics: dict[str, Any], *, sampled: bool = False, found: Verdict | None = None, k: tuple[int, ...] = ()
+    metrics: Metrics, *, sampled: bool = False, found: Verdict | None = None, k: tuple[int, ...] = ()
 ) -> None:
     """Print what `evaluate` returned: model and baselines, protocol, details if measured; then the verdict.
+
+    If the whole period was measured, its tables and its verdict come last.
 
     `k`: cut-offs whose NDCG and HR are the first columns of the tables.
     """
@@ -77,8 +80,6 @@ def print_metrics(
         out.print(_figures(metrics, split, "full", columns))
         if "rules" in card:
             _print_rules(metrics, split, columns)
-        if split in metrics.get("whole_period", {}):
-            _print_period(metrics, split, k)
     if found and found.intervals:
         say(out, sentences.intervals(found.intervals))
     say(out, sentences.sampled(metrics, splits[-1], shown=sampled))
@@ -88,37 +89,48 @@ def print_metrics(
     out.print()
     _print_card(card)
     if "details" in metrics:
-        _print_details(metrics["details"])
+        _print_details(metrics["details"], measured_name(metrics))
     out.print()
+    periods = [split for split in splits if split in metrics.get("whole_period", {})]
+    if periods and "test" in metrics:
+        _heading(sentences.NEXT_ITEM)
     if found is not None:
         for sentence in sentences.verdict(found):
             say(out, sentence)
     elif "test" in metrics:
-        say(out, sentences.against_best_baseline(metrics))
+        for sentence in sentences.against_best_baseline(metrics, difference_of(metrics)):
+            say(out, sentence)
+    for split in periods:
+        out.print()
+        _print_period(metrics, split, k)
 
 
 def _print_rules(metrics: dict[str, Any], split: str, columns: tuple[str, ...]) -> None:
-    """Print what rules cost: metrics of the model without and with rules; then model and baselines with rules."""
-    card = metrics["protocol"]
-    _heading(sentences.with_rules(split, card))
+    """Print what rules cost: metrics of the model without and with rules; then the best baseline with rules."""
+    _heading(sentences.with_rules(split, metrics))
     table = _table("without rules", "with rules", "difference")
     for column in columns:
         without, with_rules = (metrics[split][each][column] for each in ("full", "with_rules"))
-        table.add_row(f"model {column.upper()}", number(without), number(with_rules), number(with_rules - without))
+        table.add_row(
+            f"{measured_name(metrics)} {column.upper()}",
+            number(without),
+            number(with_rules),
+            number(with_rules - without),
+        )
     out.print(table)
     say(out, sentences.best_with_rules(metrics, split))
 
 
 def _print_period(metrics: dict[str, Any], split: str, k: tuple[int, ...]) -> None:
-    """Print the metrics on the whole period of a split: model and baselines, then the intervals."""
+    """Print the metrics on the whole period of a split: model and baselines, then the comparison."""
     found = metrics["whole_period"][split]
     _heading(sentences.period(split, found))
     columns = tuple(
         f"{name}@{each}" for each in k or (10,) for name in ("recall", "precision", "map", "ndcg", "hr")
     )
     out.print(_figures(metrics, split, "whole_period", columns))
-    if "model" in found:
-        say(out, sentences.period_difference(found))
+    for sentence in sentences.period_difference(metrics, split) if "difference" in found else ():
+        say(out, sentence)
 
 
 def _heading(words: str) -> None:
@@ -130,7 +142,7 @@ def _figures(metrics: dict[str, Any], split: str, candidates: str, columns: tupl
 
     On a narrow terminal, the table has only the metrics that fit, and at least the first.
     """
-    rows = {"model": metrics, **metrics["baselines"]}
+    rows = {measured_name(metrics): metrics, **metrics["baselines"]}
     fitting = max(1, (out.width - max(map(len, rows))) // (2 + max(map(len, columns))))
     columns = columns[:fitting]
     table = _table(*(column.upper() for column in columns))
@@ -187,22 +199,20 @@ def _print_card(card: dict[str, Any]) -> None:
     out.print(grid)
 
 
-def _print_details(details: dict[str, Any]) -> None:
+def _print_details(details: dict[str, Any], own: str) -> None:
     out.print()
     _heading(sentences.LISTS_ARE)
     table = _table(*details["lists"])
-    for measure in details["lists"]["model"]:
+    for measure in details["lists"][own]:
         values = [measured[measure] for measured in details["lists"].values()]
         table.add_row(measure, *("" if value is None else f"{value:,.3f}" for value in values))
     out.print(table)
     best = details["best_baseline"]
     _heading(sentences.SLICES_ARE)
-    table = _table("rows", "from", "to", "model", best)
+    table = _table("rows", "from", "to", own, best)
     for name, part in details["slices"].items():
         edges = [f"{part[edge]:,.{0 if 'gaps' not in name else 2}f}" for edge in ("from", "to")]
-        table.add_row(
-            name, f"{part['rows']:,}", *edges, *(number(part[each]["ndcg@10"]) for each in ("model", best))
-        )
+        table.add_row(name, f"{part['rows']:,}", *edges, *(number(part[each]["ndcg@10"]) for each in (own, best)))
     out.print(table)
     say(out, sentences.FROM_AND_TO)
 

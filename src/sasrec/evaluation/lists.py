@@ -44,6 +44,8 @@ def details_on_test(
 ) -> dict[str, Any]:
     """Measure the top-10 lists of the model and of popularity; compare the model and a baseline on slices.
 
+    The first of `scorers` is the measured one, usually "model".
+
         {"lists": {"model": {measure: value}, "popularity": {measure: value}},
          "best_baseline": name,
          "slices": {slice: {"rows", "from", "to", "model": {"ndcg@10", "hr@10"}, name: {"ndcg@10", "hr@10"}}}}
@@ -53,17 +55,21 @@ def details_on_test(
     largest such value in the slice (see `slices`). A measure of lists is None if it would average over nothing.
     The measure "diversity" is present only if the items have groups; "auc" is of the whole ranking.
 
-    `scorers`: the model under "model", and the baselines. `ranks`: (rows,) ranks of the test targets, by scorer.
+    `scorers`: the measured one, then the baselines. `ranks`: (rows,) ranks of the test targets, by scorer.
     """
     part, counts_V = split.test, event_counts(split.training, data.num_items)
-    measures = {}
-    for name in ("model", "popularity"):
+    measures, first = {}, next(iter(scorers))
+    for name in dict.fromkeys((first, "popularity")):
         with log.bar(f"{name}, lists", len(part.targets)) as bar:
             lists_BK = best_items(scorers[name], part, bar)
         measures[name] = _list_measures(lists_BK, data, split, counts_V) | {"auc": auc(ranks[name], part)}
-    ndcg = {name: metrics_from_ranks(ranks[name], (LENGTH,))["ndcg@10"] for name in ranks if name != "model"}
+    ndcg = {name: metrics_from_ranks(ranks[name], (LENGTH,))["ndcg@10"] for name in ranks if name != first}
     best = max(ndcg, key=lambda name: ndcg[name])
-    return {"lists": measures, "best_baseline": best, "slices": _slices(ranks, best, data, part, counts_V)}
+    return {
+        "lists": measures,
+        "best_baseline": best,
+        "slices": _slices(ranks, (first, best), data, part, counts_V),
+    }
 
 
 def best_items(
@@ -220,20 +226,24 @@ def _list_measures(lists_BK: Items, data: Dataset, split: Split, counts_V: Items
 
 
 def _slices(
-    ranks: dict[str, npt.NDArray[np.float64]], best: str, data: Dataset, part: EvaluationSplit, counts_V: Items
+    ranks: dict[str, npt.NDArray[np.float64]],
+    names: tuple[str, str],
+    data: Dataset,
+    part: EvaluationSplit,
+    counts_V: Items,
 ) -> dict[str, dict[str, Any]]:
     """Return the entry "slices" of `details_on_test`: the metrics of the model and of the best baseline by slice.
+
+    `names`: of the two.
 
     A slice contains the same rows for both scorers, so each slice has "rows", "from" and "to" only once.
     """
     gaps = None if data.times is None else data.times[part.events] - data.times[part.events - 1]
-    by_scorer = {
-        name: slices(ranks[name], part.histories.lengths, part.targets, counts_V, gaps) for name in ("model", best)
-    }
+    by_scorer = {name: slices(ranks[name], part.histories.lengths, part.targets, counts_V, gaps) for name in names}
     return {
         name: {key: whole[key] for key in ("rows", "from", "to")}
         | {scorer: {key: of[name][key] for key in ("ndcg@10", "hr@10")} for scorer, of in by_scorer.items()}
-        for name, whole in by_scorer["model"].items()
+        for name, whole in by_scorer[names[0]].items()
     }
 
 

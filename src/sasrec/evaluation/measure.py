@@ -16,7 +16,7 @@ from sasrec.errors import EvaluationError
 from sasrec.evaluation.baselines import baselines
 from sasrec.evaluation.card import SAMPLED_NEGATIVES, SAMPLED_SEED, card
 from sasrec.evaluation.lists import details_on_test
-from sasrec.evaluation.metrics import CUTOFFS, metrics_from_ranks
+from sasrec.evaluation.metrics import CUTOFFS, MODEL, SCORER, metrics_from_ranks
 from sasrec.evaluation.target_ranks import TargetRanks, sampled_negatives, target_ranks
 from sasrec.evaluation.whole_period import add_whole_period
 from sasrec.evaluation.with_rules import add_rules
@@ -28,7 +28,7 @@ from sasrec.runtime.log import RunLog
 _EXACT_IN_FLOAT32 = 2**23
 _IN_WORDS = {"valid": "validation", "test": "test"}
 Ranks: TypeAlias = dict[tuple[str, str], TargetRanks]
-"""Scorer ("model" or a baseline) and split -> the ranks of the targets."""
+"""Scorer ("model", "blend" or a baseline) and split -> the ranks of the targets."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +42,8 @@ class Asked:
     """The lists with these rules (evaluation/with_rules.py)."""
     whole_period: bool = False
     """All items that a user takes in the period, as targets of one list (evaluation/whole_period.py)."""
+    k: int = 10
+    """The length of these lists in the comparison with the best baseline; one of `cutoffs`."""
 
 
 PLAIN = Asked()
@@ -57,10 +59,10 @@ class Measured:
         {split: {"full": {"ndcg@10": …}, "sampled": {…}}, "baselines": {name: {split: …}}, "protocol": the card}
 
     With `details` or `whole_period`, the entry of this name is added; with rules, "with_rules" beside "full"
-    (evaluation/with_rules.py). Never compare full metrics with sampled metrics: on the same model and users,
-    sampled metrics are several times higher."""
+    (evaluation/with_rules.py). If a baseline or a blend was measured, "scorer" has its name. Never compare full
+    metrics with sampled metrics: on the same model and users, sampled metrics are several times higher."""
     ranks: pl.DataFrame
-    """The contents of ranks.parquet, one row for each scorer ("model" or a baseline) and target.
+    """The contents of ranks.parquet, one row for each scorer (the measured one or a baseline) and target.
 
     Columns: `scorer`; `split`; `user`, as in the data; `event`, the target's index in the data set; `full` and
     `sampled`, the target's ranks, where null means not measured."""
@@ -76,10 +78,12 @@ def evaluate_scorer(
     log: RunLog,
     asked: Asked = PLAIN,
     known: Ranks | None = None,
+    name: str = MODEL,
 ) -> Measured:
     """Rank the validation and test targets by a scorer and by all baselines; omit a split without targets.
 
-    `known`: ranks that are measured already.
+    `known`: ranks that are measured already. `name`: that of the scorer. A baseline of this name is not measured
+    a second time.
 
     Raises: EvaluationError if neither validation nor test has a target. Remedy: train with another value of the
     setting `split`. The errors of `target_ranks` and, with `whole_period`, of `refuse_single_targets`.
@@ -93,32 +97,34 @@ def evaluate_scorer(
         if part not in parts and split.other_file is None:
             log.say(f"note: {nobody(part)}; only the {_IN_WORDS[parts[0].name]} metrics are measured")
     simple = _baselines_of(data, split)
-    scorers: dict[str, Scorer] = {"model": scorer, **simple}
-    measured: dict[str, dict[str, Any]] = {name: {} for name in scorers}
+    simple.pop(name, None)
+    scorers: dict[str, Scorer] = {name: scorer, **simple}
+    measured: dict[str, dict[str, Any]] = {each: {} for each in scorers}
     all_ranks: Ranks = dict(known or {})
     for part in parts:
-        unknown = {name: one for name, one in scorers.items() if (name, part.name) not in all_ranks}
+        unknown = {each: one for each, one in scorers.items() if (each, part.name) not in all_ranks}
         all_ranks |= _ranked(unknown, part, data.num_items, log)
-        for name in scorers:
-            ranks = all_ranks[name, part.name]
-            measured[name][part.name] = {"full": metrics_from_ranks(ranks.full, asked.cutoffs)}
+        for each in scorers:
+            ranks = all_ranks[each, part.name]
+            measured[each][part.name] = {"full": metrics_from_ranks(ranks.full, asked.cutoffs)}
             if ranks.sampled is not None:
-                measured[name][part.name]["sampled"] = metrics_from_ranks(ranks.sampled, asked.cutoffs)
-    metrics = {**measured.pop("model"), "baselines": measured, "protocol": card(data, split, asked.cutoffs)}
+                measured[each][part.name]["sampled"] = metrics_from_ranks(ranks.sampled, asked.cutoffs)
+    metrics = {**measured.pop(name), "baselines": measured, "protocol": card(data, split, asked.cutoffs)}
+    metrics |= {} if name == MODEL else {SCORER: name}
     if asked.details and split.test not in parts:
         log.say(
             "note: without test targets, no details are measured (coverage, novelty and other measures of the "
             "recommended lists, and metrics by history length, target popularity and time gap)"
         )
     elif asked.details:
-        on_test = {name: all_ranks[name, "test"].full for name in scorers}
+        on_test = {each: all_ranks[each, "test"].full for each in scorers}
         metrics["details"] = details_on_test(scorers, on_test, data, split, log)
     if asked.rules is not None:
         add_rules(metrics, scorers, parts, data, asked.rules, asked.cutoffs, log)
     users = None
     if asked.whole_period:
-        users = add_whole_period(metrics, scorers, parts, data, split, asked.cutoffs, log)
-    frames = [_rows(name, data, part, all_ranks[name, part.name]) for name in scorers for part in parts]
+        users = add_whole_period(metrics, scorers, parts, data, split, asked.cutoffs, asked.k, log)
+    frames = [_rows(each, data, part, all_ranks[each, part.name]) for each in scorers for part in parts]
     return Measured(metrics, pl.concat(frames), users)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,15 @@ METRICS = (*(f"{name}@{k}" for name in ("ndcg", "hr", "mrr") for k in CUTOFFS), 
 
 
 _SHOWN = ("ndcg@10", "hr@10", "mrr@10", "ndcg@20", "hr@20")
+MODEL, BLEND = "model", "blend"
+"""The names of the model and of the blend of a run, beside those of the baselines. RUN:blend names the blend."""
+SCORER = "scorer"
+"""Key of the name of the measured scorer, if this is not the model."""
+
+
+def measured_name(metrics: Mapping[str, Any]) -> str:
+    """Return the name of the scorer that was measured: "model", "blend" or the name of a baseline."""
+    return str(metrics.get(SCORER, MODEL))
 
 
 class Metrics(dict[str, Any]):
@@ -37,20 +46,22 @@ class Metrics(dict[str, Any]):
 
     {SPLIT: {"full": {"ndcg@10": …}, "sampled": {…}}, "baselines": {NAME: {SPLIT: …}}, "protocol": see
     evaluation/card.py}, where SPLIT is "valid" or "test"; and, if requested, "details" (evaluation/lists.py) and
-    "whole_period" (evaluation/whole_period.py).
+    "whole_period" (evaluation/whole_period.py). For RUN:NAME, "scorer" is the name of the baseline or "blend".
     """
 
+    ranks: pl.DataFrame | None = None
+    """The ranks of all targets (evaluation/measure.py), unless they are saved in RUN/ranks.parquet."""
     users: pl.DataFrame | None = None
     """With `whole_period`, the values of each user: scorer, split, user, relevant, and a column a metric."""
 
     def frame(self) -> pl.DataFrame:
-        """All figures as rows: `split`, `scorer` ("model" or a baseline), `candidates`, `metric`, `value`."""
+        """All figures as rows: `split`, `scorer` (a name), `candidates`, `metric`, `value`."""
         columns = dict.fromkeys(("split", "scorer", "candidates", "metric"), pl.String)
         return pl.DataFrame(list(self._rows()), schema=columns | {"value": pl.Float64}, orient="row")
 
     def _rows(self) -> Iterator[tuple[str, str, str, str, float]]:
         for split in ("valid", "test"):
-            scorers = {"model": self, **self.get("baselines", {})} if split in self else {}
+            scorers = {measured_name(self): self, **self.get("baselines", {})} if split in self else {}
             for scorer, measured in scorers.items():
                 for candidates, values in measured[split].items():
                     for metric, value in values.items():
@@ -69,7 +80,7 @@ class Metrics(dict[str, Any]):
         heading = "".join(f"<th>{metric.upper()}</th>" for metric in _SHOWN)
         tables = []
         for split in [name for name in ("test", "valid") if name in self]:
-            scorers = {"model": self, **self.get("baselines", {})}
+            scorers = {measured_name(self): self, **self.get("baselines", {})}
             rows = "".join(
                 f"<tr><th>{html.escape(scorer)}</th>"
                 + "".join(f"<td>{measured[split]['full'][metric]:.4f}</td>" for metric in _SHOWN)

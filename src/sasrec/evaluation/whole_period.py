@@ -14,6 +14,7 @@ from sasrec.data.histories import Histories
 from sasrec.data.period import Period, period_of
 from sasrec.data.splits import EvaluationSplit, Split
 from sasrec.evaluation.lists import Items, best_items
+from sasrec.evaluation.metrics import measured_name
 from sasrec.evaluation.significance import Difference, paired_bootstrap
 from sasrec.ranking.scorers import Scorer
 from sasrec.runtime.log import RunLog
@@ -29,7 +30,6 @@ DEFINITIONS = {
     "hr@k": "1 if a relevant item is among the first k, else 0",
     "mean": "over users, who weigh alike",
 }
-_COMPARED = "ndcg@10"
 
 
 def add_whole_period(
@@ -39,18 +39,20 @@ def add_whole_period(
     data: Dataset,
     split: Split,
     cutoffs: tuple[int, ...],
+    k: int,
     log: RunLog,
 ) -> pl.DataFrame:
     """Add the metrics of model and baselines on the whole period; return the values of each user.
 
     Adds metrics[SPLIT]["whole_period"] and the same for each baseline, and metrics["whole_period"] with
-    {"definitions": …, SPLIT: {"users", "relevant" (mean number a user), "best_baseline", "model" and "difference"
-    to the best baseline: the mean of NDCG@10 with its 95 % interval over users}}.
+    {"definitions": …, SPLIT: {"users", "relevant" (mean number a user), "metric" (NDCG@k), "best_baseline" by this
+    metric, "best_by_recall" (the baseline with the highest recall@k), "model" (or the name of the measured scorer)
+    and "difference" to the best baseline: the mean of the metric with its 95 % interval over users}}.
 
     The frame has the columns scorer, split, user (the id), relevant (number of items) and one for each metric.
     """
     found: dict[str, Any] = {"definitions": DEFINITIONS}
-    frames = []
+    frames, own = [], measured_name(metrics)
     for part in parts:
         period = period_of(data, split, part)
         if not len(period.relevant):
@@ -60,10 +62,10 @@ def add_whole_period(
             with log.bar(f"{name}, {part.name} period", len(period.relevant)) as bar:
                 lists_BK = best_items(scorer, period.part, bar, max(cutoffs))
             values[name] = of_lists(lists_BK, period.relevant, cutoffs)
-            of = metrics if name == "model" else metrics["baselines"][name]
+            of = metrics if name == own else metrics["baselines"][name]
             of[part.name][WHOLE_PERIOD] = {metric: float(each.mean()) for metric, each in values[name].items()}
             frames.append(_rows(name, data, period, values[name]))
-        found[part.name] = _compared(metrics, part.name, period, values)
+        found[part.name] = _compared(values, own, k, period)
     metrics[WHOLE_PERIOD] = found
     return pl.concat(frames) if frames else pl.DataFrame()
 
@@ -111,25 +113,24 @@ def _rows(scorer: str, data: Dataset, period: Period, values: dict[str, npt.NDAr
 
 
 def _compared(
-    metrics: dict[str, Any],
-    split: str,
-    period: Period,
-    values: dict[str, dict[str, npt.NDArray[np.float64]]],
+    values: dict[str, dict[str, npt.NDArray[np.float64]]], own: str, k: int, period: Period
 ) -> dict[str, Any]:
-    """Return counts, and the intervals of the model and of its difference to the best baseline, in NDCG@10."""
-    simple = {name: of[split][WHOLE_PERIOD][_COMPARED] for name, of in metrics["baselines"].items()}
-    best, model = max(simple, key=lambda name: simple[name]), values["model"][_COMPARED]
+    """Return counts, and the intervals of NDCG@k of the scorer `own` and of its difference to the best one."""
+    metric, simple = f"ndcg@{k}", [name for name in values if name != own]
+    best, by_recall = (max(simple, key=lambda name: values[name][by].mean()) for by in (metric, f"recall@{k}"))
     found = {
         "users": len(period.relevant),
         "relevant": float(period.relevant.lengths.mean()),
+        "metric": metric,
         "best_baseline": best,
+        "best_by_recall": by_recall,
     }
     if len(period.relevant) < 2:  # no interval without a second user
         return found
-    users = period.part.users
+    users, of_own = period.part.users, values[own][metric]
     return found | {
-        "model": _interval(paired_bootstrap(model, users)),
-        "difference": _interval(paired_bootstrap(model - values[best][_COMPARED], users)),
+        own: _interval(paired_bootstrap(of_own, users)),
+        "difference": _interval(paired_bootstrap(of_own - values[best][metric], users)),
     }
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from sasrec.data.dataset import Dataset
 from sasrec.data.splits import EvaluationSplit
 from sasrec.errors import ConfigError
-from sasrec.evaluation.metrics import metrics_from_ranks
+from sasrec.evaluation.metrics import measured_name, metrics_from_ranks
 from sasrec.ranking.candidates import Selection, candidate_scores, own_blocks, seen_items, summed
 from sasrec.ranking.known import KnownItems
 from sasrec.ranking.rules import Rules
@@ -42,14 +42,15 @@ def add_rules(
     Raises: the errors of `selected`, and of `target_ranks`.
     """
     never: dict[str, int] = {}
+    own = measured_name(metrics)
     for part in parts:
         selection = selected(part, data, rules)
         for name, scorer in scorers.items():
             with log.bar(f"{name}, {part.name} with rules", len(part.targets)) as bar:
                 ranks = served_ranks(scorer, part, selection, advance=bar)
-            of = metrics if name == "model" else metrics["baselines"][name]
+            of = metrics if name == own else metrics["baselines"][name]
             of[part.name][WITH_RULES] = metrics_from_ranks(ranks, cutoffs)
-            if name == "model":
+            if name == own:
                 never[part.name] = int(np.isinf(ranks).sum())
     metrics["protocol"]["rules"] = rules.described() | {"never_shown": never}
 

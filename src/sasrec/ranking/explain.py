@@ -12,25 +12,28 @@ import numpy.typing as npt
 import torch
 
 from sasrec.data.histories import Histories
+from sasrec.errors import ConfigError
 from sasrec.models import SequenceModel
-from sasrec.ranking.scorers import ModelScorer, Scorer
-
-_MOST_EVENTS = 200
+from sasrec.ranking.scorers import ModelScorer
 
 
 def effects(
-    scorer: Scorer, history: npt.NDArray[np.int64], ticks: npt.NDArray[np.int64] | None, item: int
+    scorer: ModelScorer | None, history: npt.NDArray[np.int64], ticks: npt.NDArray[np.int64] | None, item: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
     """Return how much each event of a history raises the score of an item, (L,), and each interval, (L,) or None.
 
     The effect of an event is the score of `item` with the whole history, minus the score without the event. The
     effect of an interval, before each event but the first, is the score minus that with both events at the same
-    time. All variants are scored in one pass. A model reads the last `maxlen` events; L is at most this, and at
-    most 200 for a baseline.
+    time. All variants are scored in one pass. A model reads the last `maxlen` events; L is at most this.
 
-    `history`: item numbers, oldest first. `ticks`: their times (batches/ticks.py), for models with time.
+    `scorer`: the model; None for a baseline. `history`: item numbers, oldest first. `ticks`: their times
+    (batches/ticks.py), for models with time.
+
+    Raises: ConfigError for a baseline. Remedy: load the run itself.
     """
-    maxlen = scorer.model.config.maxlen if isinstance(scorer, ModelScorer) else _MOST_EVENTS
+    if scorer is None:  # places of items move with each event of a history, whether it speaks for the item or not
+        raise ConfigError("reasons are of the model, not of a baseline. Use RUN without the baseline's name.")
+    maxlen = scorer.model.config.maxlen
     history = history[-maxlen:]
     ticks = None if ticks is None else ticks[-maxlen:]
     length = len(history)
@@ -57,11 +60,9 @@ def effects(
 
 
 @torch.no_grad()
-def _scores_of(scorer: Scorer, histories: Histories, item: int) -> npt.NDArray[np.float32]:
+def _scores_of(scorer: ModelScorer, histories: Histories, item: int) -> npt.NDArray[np.float32]:
     """Return the score of one item for each history, (rows,)."""
     rows = np.arange(len(histories))
-    if not isinstance(scorer, ModelScorer):
-        return scorer.scores(histories, rows)[:, item].float().cpu().numpy()
     return (scorer.states(histories, rows) @ scorer.model.item_embedding.weight[item]).float().cpu().numpy()
 
 

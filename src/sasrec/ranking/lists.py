@@ -53,7 +53,7 @@ class Rows:
 
 
 def lists_of(
-    scorers: tuple[Scorer, Fallback | None],
+    scorers: tuple[Scorer, Fallback | None, str],
     catalogue: KnownItems,
     histories: Histories,
     rows: Rows,
@@ -64,9 +64,9 @@ def lists_of(
 ) -> pl.DataFrame:
     """Return the k best items of each row: row, item (the id), score, rank; in order of row, then rank.
 
-    `scorers`: what scores the known histories, and what answers for the other rows; None leaves them out. With a
-    fallback, the column source has "model" or its name. `histories`: those of `rows.known`. `conditions`: allow,
-    deny and rules, as for `KnownItems.selection`.
+    `scorers`: what scores the known histories; what answers for the other rows, where None leaves them out; and
+    the name of the first. With a fallback, the column source has this name or that of the fallback. `histories`:
+    those of `rows.known`. `conditions`: allow, deny and rules, as for `KnownItems.selection`.
     """
 
     def lists(scorer: Scorer, numbers: npt.NDArray[np.int64], histories: Histories) -> pl.DataFrame:
@@ -75,14 +75,14 @@ def lists_of(
         found = best_of_many(scorer, catalogue.items, histories, k, exclude_seen, selection, log)
         return found.with_columns(row=pl.Series(numbers[found["row"].to_numpy()]))
 
-    scorer, fallback = scorers
+    scorer, fallback, source = scorers
     found = lists(scorer, rows.known, histories)
     if fallback is None:
         return found
     others = np.setdiff1d(np.arange(rows.total), rows.known)
     nothing = np.zeros(len(others), np.int64)
     of_others = lists(fallback, others, Histories(np.zeros(0, np.int32), None, nothing, nothing))
-    named = ((found, "model"), (of_others, fallback.name))
+    named = ((found, source), (of_others, fallback.name))
     return pl.concat([each.with_columns(source=pl.lit(name)) for each, name in named]).sort("row", "rank")
 
 

@@ -42,7 +42,7 @@ class Recommender:
     """
 
     scorer: Scorer
-    """Scores the catalogue for histories: a `ModelScorer`, or a baseline of a run."""
+    """Scores the catalogue for histories: a `ModelScorer`, a baseline of a run, or a blend of both."""
     items: Items
     """The catalogue, in order of the model's item numbers."""
     data: Dataset | None = None
@@ -59,6 +59,8 @@ class Recommender:
     metrics: Any = None
     """The validation and test metrics that were measured after training (evaluation/metrics.py), for notebooks.
     None after `load`, or if no user has a target."""
+    source: str = "model"
+    """The name of the scorer in the column `source`: "model", "blend" or that of the baseline."""
 
     def __post_init__(self) -> None:
         # Build the cached id maps now, so the first request is as fast as later ones.
@@ -169,7 +171,7 @@ class Recommender:
 
         Rows are in order of user number, then rank. Under a temporal split, users without a known item in their
         history get no rows, and a warning counts them. With a fallback they get its items, and the column `source`
-        has "model" or the name of the fallback. Under torchrun, each process scores a share of the users; all
+        has `source` or the name of the fallback. Under torchrun, each process scores a share of the users; all
         return the same frame.
 
         Raises: DataError for an export, which has no users. Remedy: use the original run. ConfigError if k < 1.
@@ -285,10 +287,12 @@ class Recommender:
         """Return how much each event of a history raises the score of an item: a frame, in order of the history.
 
         Columns: item (the id), effect, and, for models with time, interval_effect. An effect is the fall of the
-        score if the event is taken away; a negative one speaks against the item (ranking/explain.py). The frame
-        has the known items among the last `maxlen` events. `times`: as for `recommend`.
+        score if the event is taken away; a negative one speaks against the item (ranking/explain.py). A blend is
+        explained by its model. The frame has the known items among the last `maxlen` events. `times`: as for
+        `recommend`.
 
-        Raises: DataError if the item or the whole history is unknown. Remedy: name known ones.
+        Raises: DataError if the item or the whole history is unknown. Remedy: name known ones. ConfigError for a
+        baseline. Remedy: load the run without its name.
         """
         return self._explained(*self._read(history, times, assume_regular), item_id)
 
@@ -301,7 +305,7 @@ class Recommender:
     ) -> pl.DataFrame:
         if not len(numbers):
             raise DataError("a list of the fallback has no reasons in the history. Give a history of known items.")
-        of_events, of_intervals = effects(self.scorer, numbers, clock, self._one(item_id)[0])
+        of_events, of_intervals = effects(self._learned, numbers, clock, self._one(item_id)[0])
         frame = pl.DataFrame({"item": self.items.ids.gather(numbers[-len(of_events) :] - 1), "effect": of_events})
         return frame if of_intervals is None else frame.with_columns(interval_effect=pl.Series(of_intervals))
 
@@ -351,8 +355,8 @@ class Recommender:
         return np.zeros(0, np.int64), None
 
     @property
-    def _scorers(self) -> tuple[Scorer, Fallback | None]:
-        return self.scorer, self.fallback
+    def _scorers(self) -> tuple[Scorer, Fallback | None, str]:
+        return self.scorer, self.fallback, self.source
 
     def _scorer_of(self, numbers: npt.NDArray[np.int64]) -> Scorer:
         """Return what scores a history: the fallback if it is empty."""

@@ -30,8 +30,6 @@ from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import rank
 from sasrec.untrusted import in_words, json_of
 
-BLEND = "blend"
-"""RUN:blend names the blend of a run."""
 WEIGHTS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 _METRIC = "ndcg@10"
 
@@ -73,10 +71,10 @@ def blend(
     The candidates are nine weights for each of the `baselines`, by default all of the run. Then
     `sasrec.load("RUN:blend")` serves the chosen one.
 
-    Returns {"baseline", "weight" (of the model), "best_alone", "wins", "valid": {"blend", "model", "baseline"},
-    "test": the same and "difference": {"against", "mean", "low", "high"}}. Values are NDCG@10 on the full
-    catalogue. "best_alone" is the model or the baseline that is best on validation; the difference on test is to
-    it, with its 95 % interval over users. "test" is omitted without test targets.
+    Returns {"baseline", "weight" (of the model), "best_alone", "wins", "valid": {"blend", "model", "baseline",
+    "difference": {"against", "mean", "low", "high"}}, "test": the same}. Values are NDCG@10 on the full catalogue.
+    "best_alone" is the model or the baseline that is best on validation; the differences are to it, with 95 %
+    intervals over users. With one user of a split, "difference" of "valid", or "test", is omitted.
 
     Raises: ConfigError for a baseline that the run does not have. EvaluationError without validation targets.
     Remedy: as the message says. The errors of `load`.
@@ -107,20 +105,23 @@ def blend(
 
 def _choose(scorers: dict[str, Scorer], part: EvaluationSplit, log: RunLog) -> dict[str, Any]:
     """Measure every scorer and every blend on validation; return all entries of the report but "test"."""
-    alone = {name: _ndcg(scorer, part, log, name).mean() for name, scorer in scorers.items()}
-    blends: dict[tuple[str, float], float] = {}
-    for name, weight in itertools.product([name for name in scorers if name != "model"], WEIGHTS):
-        scorer = Blend(scorers["model"], scorers[name], weight)
-        blends[name, weight] = float(_ndcg(scorer, part, log, f"{weight} model with {name}").mean())
-    name, weight = max(blends, key=lambda key: blends[key])
-    best = max(alone, key=lambda each: alone[each])
-    valid = {"blend": blends[name, weight], "model": alone["model"], "baseline": alone[name]}
+    alone = {name: _ndcg(scorer, part, log, name) for name, scorer in scorers.items()}
+    name, weight, blended = "", 0.0, np.full(len(part.targets), -np.inf)  # the best so far
+    for each, share in itertools.product([each for each in scorers if each != "model"], WEIGHTS):
+        scorer = Blend(scorers["model"], scorers[each], share)
+        values = _ndcg(scorer, part, log, f"{share} model with {each}")
+        if values.mean() > blended.mean():
+            name, weight, blended = each, share, values
+    best = max(alone, key=lambda each: alone[each].mean())
+    means = {"blend": blended, "model": alone["model"], "baseline": alone[name]}
+    several = len(np.unique(part.users)) > 1
     return {
         "baseline": name,
         "weight": weight,
         "best_alone": best,
-        "wins": bool(blends[name, weight] > alone[best]),
-        "valid": {each: float(value) for each, value in valid.items()},
+        "wins": bool(blended.mean() > alone[best].mean()),
+        "valid": {each: float(values.mean()) for each, values in means.items()}
+        | ({"difference": _difference(blended - alone[best], part, best)} if several else {}),
     }
 
 
@@ -132,13 +133,17 @@ def _on_test(
     measured = {each: scorers[each] for each in ("model", name, best)}
     found = {each: _ndcg(scorer, part, log, f"{each}, test") for each, scorer in measured.items()}
     blended = _ndcg(Blend(scorers["model"], scorers[name], report["weight"]), part, log, "blend, test")
-    change = paired_bootstrap(blended - found[best], part.users)
     return {
         "blend": float(blended.mean()),
         "model": float(found["model"].mean()),
         "baseline": float(found[name].mean()),
-        "difference": {"against": best, "mean": change.mean, "low": change.low, "high": change.high},
+        "difference": _difference(blended - found[best], part, best),
     }
+
+
+def _difference(differences: npt.NDArray[np.float64], part: EvaluationSplit, against: str) -> dict[str, Any]:
+    change = paired_bootstrap(differences, part.users)
+    return {"against": against, "mean": change.mean, "low": change.low, "high": change.high}
 
 
 def _ndcg(scorer: Scorer, part: EvaluationSplit, log: RunLog, words: str) -> npt.NDArray[np.float64]:

@@ -26,7 +26,7 @@ from sasrec.data.splits import Split
 from sasrec.errors import ConfigError, DataError, EvaluationError, SasrecWarning
 from sasrec.evaluation.baselines import baseline
 from sasrec.evaluation.measure import PLAIN, Asked, Ranks, evaluate_scorer
-from sasrec.evaluation.metrics import CUTOFFS, Metrics
+from sasrec.evaluation.metrics import BLEND, CUTOFFS, MODEL, Metrics
 from sasrec.events.report import summary
 from sasrec.files import file_digest, write_whole
 from sasrec.models import SequenceModel
@@ -36,7 +36,7 @@ from sasrec.ranking.fallback import Counts, fallback_of
 from sasrec.ranking.recommender import Recommender
 from sasrec.ranking.rules import Rules
 from sasrec.ranking.scorers import ModelScorer, Scorer, device_of
-from sasrec.runs.blend import BLEND, chosen_blend
+from sasrec.runs.blend import chosen_blend
 from sasrec.runs.folder import RunFolder, named_run
 from sasrec.runs.record import check_ranks
 from sasrec.runs.seal import refuse_changed, seal
@@ -84,7 +84,8 @@ def load(
         scorer = read_baseline(file, served["name"], len(recommender.items))
         if served.get("weight"):
             scorer = Blend(recommender.scorer, scorer, served["weight"])
-        recommender = replace(recommender, scorer=scorer)
+        source = BLEND if served.get("weight") else served["name"]
+        recommender = replace(recommender, scorer=scorer, source=source)
     if fallback is None:
         return recommender
     counts = counts_of(folder, found) if recommender.data is None else Counts.of(recommender.data)
@@ -108,7 +109,7 @@ def _of_baseline(
     scorer = baseline(named, split.training, data.num_items, split.event_times, repeats=split.repeats)
     if chosen is not None:
         scorer = Blend(recommender.scorer, scorer, chosen.weight)
-    return replace(recommender, scorer=scorer)
+    return replace(recommender, scorer=scorer, source=name)
 
 
 def _loaded(
@@ -229,7 +230,7 @@ def evaluate(
     For the best checkpoint, also write RUN/metrics.json and RUN/ranks.parquet (for `compare`), and add the metrics
     to RUN/log.jsonl.
 
-    RUN:NAME measures a baseline or the blend of the run, as "model".
+    RUN:NAME measures a baseline or the blend of the run, under its name; "scorer" of the result is this name.
 
     `test`: measure on the events of this file, frame or prepared folder instead. A target's history has the user's
     earlier events in the run's data and in the file. `rules`: also measure the lists with these rules, at the time
@@ -238,7 +239,8 @@ def evaluate(
     `details`: on test, also measure coverage, novelty and diversity of the top-10 lists, and the metrics by slices
     of the targets. `whole_period`: also measure one list a user against all items that the user takes in the
     period (evaluation/whole_period.py); the values of each user are in `.users` of what is returned. `k`: more
-    cut-offs, such as [3, 100], for all metrics. `dataset`, `encoder`: see `load`.
+    cut-offs, such as [3, 100], for all metrics; the first is the length of the compared lists of `whole_period`,
+    by default 10. `dataset`, `encoder`: see `load`.
 
     Returns what evaluation/metrics.py describes. A split without targets is omitted.
 
@@ -261,11 +263,11 @@ def evaluate(
             recommender = _of_baseline(folder, simple, recommender, found, run_data)
         assert run_data is not None, "only an export has no data"
         data, split = _targets(run_data, config, None if test is None else _test_data(test, folder, log))
-        asked = Asked(tuple(sorted({*CUTOFFS, *k})), details, rules, whole_period)
+        asked = Asked(tuple(sorted({*CUTOFFS, *k})), details, rules, whole_period, next(iter(k), 10))
         options = f"{replace(asked, rules=None)}, rules {rules and rules.on(data.catalogue).digest}"
         check_ranks(config, run_data, found, {"the options": options, "the test events": data.data_hash[:12]})
         with deterministic(config.training.deterministic):
-            metrics = measure(recommender.scorer, data, split, written, log, asked=asked)
+            metrics = measure(recommender.scorer, data, split, written, log, asked=asked, name=recommender.source)
         # With a file, the card still names the data that the run was trained on.
         metrics["protocol"]["data_hash"] = run_data.data_hash
         return metrics
@@ -339,14 +341,15 @@ def measure(
     *,
     asked: Asked = PLAIN,
     known: Ranks | None = None,
+    name: str = MODEL,
 ) -> Metrics:
     """Measure a scorer on a split, and log its metrics. With `folder`, write its metrics.json and ranks.parquet.
 
-    `known`: ranks that are measured already.
+    `known`: ranks that are measured already. `name`: that of the scorer.
     """
-    measured = evaluate_scorer(scorer, data, split, log=log, asked=asked, known=known)
+    measured = evaluate_scorer(scorer, data, split, log=log, asked=asked, known=known, name=name)
     metrics = Metrics(measured.metrics)
-    metrics.users = measured.users
+    metrics.users, metrics.ranks = measured.users, measured.ranks if folder is None else None
     metrics["protocol"]["computed_on"] = {
         "device": surroundings(device_of(scorer))["device"],
         "deterministic": torch.are_deterministic_algorithms_enabled(),

@@ -72,7 +72,7 @@ def export(run_dir: str | Path, output: str | Path, *, encoder: Encoder | None =
             shutil.copyfile(run.baseline_file, folder.baseline_file)
         store.save(folder.checkpoints, best.weights, state)
         if recommender.data is not None:
-            card = model_card(run, recommender, config_of(best), best.state, simple)
+            card = model_card(run, recommender, config_of(best), best.state, state.get(SERVES))
             write_whole(folder.path / _CARD, card)
         elif (run.path / _CARD).exists():  # an export of an export
             write_whole(folder.path / _CARD, (run.path / _CARD).read_bytes())

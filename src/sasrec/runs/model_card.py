@@ -12,10 +12,9 @@ import polars as pl
 
 from sasrec.config.settings import ModelConfig, RunConfig
 from sasrec.errors import SasrecError
-from sasrec.evaluation.metrics import of_targets
+from sasrec.evaluation.metrics import BLEND, MODEL, of_targets
 from sasrec.evaluation.significance import paired_bootstrap
 from sasrec.ranking.recommender import Recommender
-from sasrec.runs.blend import BLEND
 from sasrec.runs.folder import RunFolder, best_baseline
 from sasrec.runs.origin import CHOSEN_BY, REFRESHED_FROM
 from sasrec.untrusted import parquet_of
@@ -25,35 +24,59 @@ _RESAMPLES = 2_000
 
 
 def model_card(
-    run: RunFolder, recommender: Recommender, config: RunConfig, state: dict[str, Any], serves: str = ""
+    run: RunFolder,
+    recommender: Recommender,
+    config: RunConfig,
+    state: dict[str, Any],
+    serves: dict[str, Any] | None = None,
 ) -> str:
     """Return the card of a run's model as Markdown, without paths or names of users.
 
     `state`: that of the checkpoint. It names the run that chose the settings of a final fit (runs/final.py), or
-    the run that a refresh began with (runs/refresh.py). `serves`: the baseline that the export serves instead.
+    the run that a refresh began with (runs/refresh.py). `serves`: the baseline or the blend that the export
+    serves instead of the model (`save_served`).
     """
-    parameters = sum(each.numel() for each in recommender.model.parameters())
+    timed = config.model.time and (serves is None or "weight" in serves)  # baselines ignore times
     parts = [
-        f"# {type(recommender.model).__name__}{_residual(config.model)}, {len(recommender.items):,} items",
-        "A sequential recommender: it ranks the items of a catalogue by what is likely to come next in a history. "
-        f"{parameters:,} parameters; it reads the last {config.model.maxlen} events of a history. "
-        f"Written by sasrec {version('sasrec')}.",
+        *_opening(recommender, config.model, serves),
         "## Data",
         *_data(recommender),
         "## How well it ranks",
-        *_measured(run, state),
+        *_measured(run, state, serves),
         "## How to use it",
-        *([f"This folder serves {_served(serves)}."] if serves else []),
-        _usage(config.model),
+        _usage(timed),
         "## Limits",
-        *_limits(recommender, config),
+        *_limits(recommender, config, timed),
     ]
     wrapped = (part if part.startswith(("#", "|", "```", "- ")) else textwrap.fill(part, 120) for part in parts)
     return "\n\n".join(wrapped) + "\n"
 
 
-def _served(name: str) -> str:
-    return "a blend of the model and a baseline" if name == BLEND else f"the baseline {name}, and not the model"
+def _opening(recommender: Recommender, config: ModelConfig, serves: dict[str, Any] | None) -> Iterator[str]:
+    """Yield the title, and what the folder serves."""
+    model, items = f"{type(recommender.model).__name__}{_residual(config)}", f"{len(recommender.items):,} items"
+    parameters = sum(each.numel() for each in recommender.model.parameters())
+    reads = f"{parameters:,} parameters; it reads the last {config.maxlen} events of a history."
+    by = f"Written by sasrec {version('sasrec')}."
+    if serves is None:
+        yield f"# {model}, {items}"
+        yield (
+            "A sequential recommender: it ranks the items of a catalogue by what is likely to come next in a "
+            f"history. {reads} {by}"
+        )
+    elif weight := serves.get("weight"):
+        yield f"# Blend of {model} and {serves['name']}, {items}"
+        yield (
+            f"This folder serves a blend of the model and a baseline: it adds the places of an item in two "
+            f"rankings, with the weight {weight:g} of the model and {1 - weight:g} of the baseline "
+            f"{serves['name']}. The model has {reads} {by}"
+        )
+    else:
+        yield f"# {serves['name']}, {items}"
+        yield (
+            f"This folder serves the baseline {serves['name']}, and not the model of the run. The baseline counts "
+            f"events of the training data; it has no trained weights. {by}"
+        )
 
 
 def _residual(model: ModelConfig) -> str:
@@ -71,7 +94,16 @@ def _data(recommender: Recommender) -> Iterator[str]:
     )
 
 
-def _measured(run: RunFolder, state: dict[str, Any]) -> Iterator[str]:
+def _measured(run: RunFolder, state: dict[str, Any], serves: dict[str, Any] | None) -> Iterator[str]:
+    if serves is not None and ("weight" in serves or {REFRESHED_FROM, CHOSEN_BY} & state.keys()):
+        name, named = serves["name"], f"baseline {serves['name']}"
+        if "weight" in serves:
+            name = named = BLEND
+        yield (
+            f"The {named} was not measured for this card. `sasrec evaluate RUN:{name}` measures it on the "
+            "held-out events of a run, or on later events with --test."
+        )
+        return
     if before := state.get(REFRESHED_FROM):
         old, new = (before["metrics"][name]["ndcg@10"] for name in ("old", "new"))
         yield (
@@ -95,24 +127,25 @@ def _measured(run: RunFolder, state: dict[str, Any]) -> Iterator[str]:
     metrics = run.metrics()
     split = "test" if "test" in metrics else "valid"
     card = metrics["protocol"]
-    name, _ = best_baseline(metrics, f"{split}.full.ndcg@10")
-    intervals = _intervals(run, split)
-    lines = [f"| | model | 95 % interval | {name} |", "|---|---:|---:|---:|"]
+    best, _ = best_baseline(metrics, f"{split}.full.ndcg@10")
+    own, other = (MODEL, best) if serves is None else (serves["name"], MODEL)
+    intervals, scorers = _intervals(run, split, own), {MODEL: metrics, **metrics["baselines"]}
+    lines = [f"| | {own} | 95 % interval | {other} |", "|---|---:|---:|---:|"]
     for metric in _SHOWN:
-        model, simple = (each[split]["full"][metric] for each in (metrics, metrics["baselines"][name]))
-        lines.append(f"| {metric.upper()} | {model:.4f} | {intervals.get(metric, '')} | {simple:.4f} |")
+        values = [scorers[name][split]["full"][metric] for name in (own, other)]
+        lines.append(f"| {metric.upper()} | {values[0]:.4f} | {intervals.get(metric, '')} | {values[1]:.4f} |")
     yield "\n".join(lines)
     yield (
         f"On {'test' if split == 'test' else 'validation'}: {card[split]['targets']:,} targets of "
         f"{card[split]['users']:,} users, ranked among {card['full']}; {card['seen']}. The split: "
-        f"{card['split']}. The interval is over users. {name} is the best of the simple baselines by NDCG@10."
+        f"{card['split']}. The interval is over users. {best} is the best of the simple baselines by NDCG@10."
     )
 
 
-def _intervals(run: RunFolder, split: str) -> dict[str, str]:
+def _intervals(run: RunFolder, split: str, scorer: str) -> dict[str, str]:
     """The 95 % interval of each metric, as text; {} if the ranks are missing or there are too few users."""
     try:
-        rows = parquet_of(run.ranks_file).filter(pl.col("scorer") == "model", pl.col("split") == split)
+        rows = parquet_of(run.ranks_file).filter(pl.col("scorer") == scorer, pl.col("split") == split)
         users = rows["user"].rank("dense").to_numpy().astype(np.int64)
         ranks = rows["full"].cast(pl.Float64).to_numpy()
         found = {name: paired_bootstrap(of_targets(ranks, name), users, _RESAMPLES) for name in _SHOWN}
@@ -121,9 +154,9 @@ def _intervals(run: RunFolder, split: str) -> dict[str, str]:
     return {name: f"{max(each.low, 0.0):.4f} to {min(each.high, 1.0):.4f}" for name, each in found.items()}
 
 
-def _usage(model: ModelConfig) -> str:
-    times = ", times=[SECONDS, …]" if model.time else ""
-    option = " --times SECONDS,SECONDS" if model.time else ""
+def _usage(timed: bool) -> str:
+    times = ", times=[SECONDS, …]" if timed else ""
+    option = " --times SECONDS,SECONDS" if timed else ""
     return (
         f'```python\nimport sasrec\n\nmodel = sasrec.load("this-folder")\n'
         f"model.recommend([ITEM, ITEM, …], k=10{times})\n```\n\n"
@@ -131,7 +164,7 @@ def _usage(model: ModelConfig) -> str:
     )
 
 
-def _limits(recommender: Recommender, config: RunConfig) -> Iterator[str]:
+def _limits(recommender: Recommender, config: RunConfig, timed: bool) -> Iterator[str]:
     known = recommender.known_items
     unknown = 0 if known is None else len(recommender.items) - int(known.sum())
     limits = ["Items that are newer than the data are unknown to it: they are neither read nor recommended."]
@@ -139,7 +172,7 @@ def _limits(recommender: Recommender, config: RunConfig) -> Iterator[str]:
         limits.append(f"{unknown:,} items of the catalogue did not occur in training, and are never recommended.")
     if not config.evaluation.repeats:
         limits.append("It was not trained to recommend an item again that is in the history.")
-    if config.model.time:
+    if timed:
         limits.append("It needs the times of the history.")
     limits.append(
         "What was measured is the next event of users like those of the data, in lists of up to 50 items. Other "

@@ -18,7 +18,7 @@ from sasrec.config.settings import KEEP_WEIGHTS, RunConfig
 from sasrec.data.splits import SplitName
 from sasrec.errors import ConfigError, EvaluationError
 from sasrec.evaluation.card import Candidates, differences
-from sasrec.evaluation.metrics import of_targets
+from sasrec.evaluation.metrics import BLEND, of_targets
 from sasrec.evaluation.significance import Difference
 from sasrec.files import missing
 from sasrec.runs.folder import RunFolder
@@ -236,6 +236,11 @@ def _rows_of(file: Path, scorer: str, split: SplitName) -> pl.DataFrame:
 
 def _scorer_named(wanted: str, known: list[str], folder: Path) -> str:
     """The scorer with this name, or the only one whose name starts with it."""
+    if wanted == BLEND:
+        raise ConfigError(
+            f"the ranks of a blend are not saved, so {folder}:{BLEND} cannot be compared here. To compare it with "
+            f"the best baseline, use `sasrec evaluate {folder}:{BLEND}`."
+        )
     matches = [wanted] if wanted in known else [scorer for scorer in known if scorer.startswith(wanted)]
     if not matches:
         raise ConfigError(f"{folder} has no scorer {wanted!r}. Choose one of: {', '.join(known)}")

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import polars as pl
 
 from sasrec.config.choices import SplitName
-from sasrec.evaluation.metrics import of_targets
+from sasrec.evaluation.metrics import Metrics, measured_name, of_targets
 from sasrec.evaluation.significance import Difference, paired_bootstrap
 from sasrec.runs.folder import RunFolder, best_baseline
 from sasrec.runtime.log import events_of
@@ -49,6 +50,23 @@ def verdict_on(run: str | Path) -> Verdict:
     baseline = best_baseline(metrics, "test.full.ndcg@10")[0] if split == "test" else None
     comparison = compare([f"{run}:{baseline}", run]) if baseline and several else None
     return Verdict(baseline, comparison, _intervals(run, split) if several else {}, cut_by(Path(run)))
+
+
+def difference_of(metrics: Metrics) -> Difference | None:
+    """Return the difference in NDCG@10 on test between what was measured and its best baseline, over users.
+
+    For metrics that `evaluate` does not save. None with fewer than two test users.
+    """
+    if metrics.ranks is None or metrics["protocol"]["test"]["users"] < 2:
+        return None
+    baseline = best_baseline(metrics, "test.full.ndcg@10")[0]
+    own, best = (
+        metrics.ranks.filter(pl.col("scorer") == name, pl.col("split") == "test").sort("event")
+        for name in (measured_name(metrics), baseline)
+    )
+    users = own["user"].rank("dense").to_numpy().astype(np.int64)
+    values = [of_targets(ranks_of(rows, "full"), "ndcg@10") for rows in (own, best)]
+    return paired_bootstrap(values[0] - values[1], users)
 
 
 def _intervals(run: str | Path, split: SplitName) -> dict[str, Difference]:

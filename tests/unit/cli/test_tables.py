@@ -13,6 +13,7 @@ from rich.console import Console
 import sasrec
 from sasrec.cli import data_commands, sentences, tables
 from sasrec.cli.console import say
+from sasrec.evaluation.significance import Difference
 from sasrec.studies.compare import compare
 from tests.synthetic import late_frame, small
 
@@ -104,7 +105,8 @@ def test_no_sentence_of_a_result_is_longer_than_25_words(run: Path) -> None:
         sentences.intervals(found.intervals),
         sentences.sampled(metrics, "test", shown=False),
         sentences.sampled(metrics, "test", shown=True),
-        sentences.against_best_baseline(metrics),
+        *sentences.against_best_baseline(metrics, None),
+        *sentences.against_best_baseline(metrics, Difference(0.1, -0.1, 0.3, 0.5)),
     ]
     for each in said:
         for sentence in each.split(". "):
@@ -119,15 +121,20 @@ def figures(model: float, **baselines: float) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("metrics", "words"),
+    ("metrics", "change", "words"),
     [
-        (figures(0.1036, popularity=0.0436, markov=0.0856), "The model is above the best baseline, markov: NDCG@10 .1036 against .0856. No test was made."),
-        (figures(0.08, popularity=0.1, markov=0.0856), "The model is BELOW the best baseline, popularity: NDCG@10 .0800 against .1000. No test was made."),
-        (figures(0.0, popularity=0.0), "The model equals the best baseline, popularity: NDCG@10 .0000 against .0000. No test was made."),
+        (figures(0.08, popularity=0.1), None, "The model is below the best baseline, popularity: NDCG@10 .0800 against .1000. One user on test says nothing about others."),
+        (figures(0.0, popularity=0.0), None, "The model is equal to the best baseline, popularity: NDCG@10 .0000 against .0000. One user on test says nothing about others."),
+        (figures(0.08, popularity=0.1), (-0.02, -0.05, 0.01), "No difference shown between the model and the best baseline, popularity: NDCG@10 .0800 against .1000. Difference -.0200, 95 % interval -.0500 to .0100 over users."),
+        (figures(0.2, popularity=0.1) | {"scorer": "blend"}, (0.1, 0.05, 0.2), "The blend is better than the best baseline, popularity: NDCG@10 .2000 against .1000. Difference .1000, 95 % interval .0500 to .2000 over users."),
+        (figures(0.1, popularity=0.2) | {"scorer": "own-recent"}, (-0.1, -0.2, -0.05), "own-recent is worse than the best baseline, popularity: NDCG@10 .1000 against .2000. Difference -.1000, 95 % interval -.2000 to -.0500 over users."),
     ],
 )  # fmt: skip
-def test_figures_without_ranks_are_compared_without_a_test(metrics: dict[str, Any], words: str) -> None:
-    assert sentences.against_best_baseline(metrics) == words
+def test_the_verdict_on_what_is_not_saved_uses_the_interval(
+    metrics: dict[str, Any], change: tuple[float, float, float] | None, words: str
+) -> None:
+    difference = None if change is None else Difference(*change, p_value=0.5)
+    assert " ".join(sentences.against_best_baseline(metrics, difference)) == words
 
 
 def test_signs_that_steer_a_terminal_are_shown_as_escapes(

@@ -150,7 +150,7 @@ def test_model_and_baselines_are_measured_and_each_user_is_written(weekly: Path,
             assert of["test"]["whole_period"][metric] == pytest.approx(own[metric].mean())
     compared = metrics["whole_period"]["test"]
     assert compared["model"]["low"] <= compared["model"]["mean"] <= compared["model"]["high"]
-    best = max(of["test"]["whole_period"]["ndcg@10"] for of in metrics["baselines"].values())
+    best = max(of["test"]["whole_period"]["ndcg@3"] for of in metrics["baselines"].values())
     assert compared["difference"]["mean"] == pytest.approx(compared["model"]["mean"] - best)
     kinds = metrics.frame().filter(pl.col("candidates") == "whole_period")
     assert kinds.height == 2 * (1 + len(metrics["baselines"])) * 5 * 6
@@ -158,6 +158,32 @@ def test_model_and_baselines_are_measured_and_each_user_is_written(weekly: Path,
     arguments = ["evaluate", str(weekly), "--whole_period", "--per_user"]
     assert main([*arguments, str(tmp_path / "users.csv")]) == 0
     assert pl.read_csv(tmp_path / "users.csv").height == users.height
+
+
+def test_the_verdict_is_last_at_the_length_of_the_list_and_names_the_best_by_recall(
+    weekly: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for k, measured in ((3, "model"), (20, "own-recent")):
+        metrics = sasrec.evaluate(
+            weekly if measured == "model" else f"{weekly}:own-recent", whole_period=True, k=[k]
+        )
+        found, simple = metrics["whole_period"]["test"], metrics["baselines"]
+        for by, entry in ((f"ndcg@{k}", "best_baseline"), (f"recall@{k}", "best_by_recall")):
+            values = {name: of["test"]["whole_period"][by] for name, of in simple.items()}
+            assert values[found[entry]] == max(values.values())
+        own = metrics["test"]["whole_period"][f"ndcg@{k}"]
+        best = simple[found["best_baseline"]]["test"]["whole_period"][f"ndcg@{k}"]
+        assert found["metric"] == f"ndcg@{k}"
+        assert (found[measured]["mean"], found["difference"]["mean"]) == pytest.approx((own, own - best))
+        where = str(weekly) if measured == "model" else f"{weekly}:{measured}"
+        file = tmp_path / f"{k}.csv"
+        assert main(["evaluate", where, "--whole_period", "--k", str(k), "--per_user", str(file)]) == 0
+        said = capsys.readouterr().out.splitlines()
+        last = next(line for line in reversed(said) if line.startswith("test, whole period: "))
+        assert f"NDCG@{k} of {'the model' if measured == 'model' else measured} ." in said[-1 - (said[-1] != last)]
+        assert said[-1].startswith((last, f"by RECALL@{k} the best baseline is {found['best_by_recall']}: "))
+        assert (said[-1] != last) == (found["best_by_recall"] != found["best_baseline"])
+        assert set(pl.read_csv(file)["scorer"]) == {measured, *simple}
 
 
 def test_what_one_user_gets_is_what_recommend_gives(weekly: Path) -> None:

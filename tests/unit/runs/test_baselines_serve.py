@@ -48,11 +48,13 @@ def test_it_has_the_interface_of_a_model_but_no_weights(run: Path, capsys: pytes
     assert model.recommend_all(4).filter(pl.col("user") == user)["item"].to_list() == [item for item, _ in one]
     many = model.recommend_many([model.data.history(user)], 4)
     assert many["item"].to_list() == [item for item, _ in one]
-    reasons = model.explain(["item-03", "item-09", "item-20"], "item-21")
-    assert reasons["effect"].arg_max() == 2, "a Markov chain knows the last event only"
+    with pytest.raises(ConfigError, match="reasons are of the model, not of a baseline"):
+        model.explain(["item-03", "item-09", "item-20"], "item-21")
     with pytest.raises(ConfigError, match="Markov is a baseline, which has no weights"):
         model.similar("item-03")
-    assert main(["recommend", f"{run}:markov", f"--user={user}", "--k=4", "--why"]) == 0
+    assert main(["recommend", f"{run}:markov", f"--user={user}", "--k=4", "--why"]) == 1
+    assert "Use RUN without the baseline's name." in capsys.readouterr().err
+    assert main(["recommend", f"{run}:markov", f"--user={user}", "--k=4"]) == 0
     assert one[0][0] in capsys.readouterr().out
     assert main(["recommend", f"{run}:nothing", f"--user={user}"]) == 1
     assert "'nothing' is not a baseline of this run. Choose one of: popularity" in capsys.readouterr().err

@@ -22,6 +22,8 @@ from sasrec.evaluation.target_ranks import target_ranks
 from sasrec.ranking.blend import fused
 from tests.synthetic import chain_frame, small
 
+TIMES = [[1.6e9], [1.6e9]]
+
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "time"])
 def blended(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:  # type: ignore[type-arg]
@@ -58,15 +60,16 @@ def test_the_best_of_the_tried_is_chosen_and_what_is_measured_is_served(blended:
         assert found == pytest.approx(report[name]["blend"], abs=1e-12)
     metrics = json.loads((run / "metrics.json").read_text())
     assert report["test"]["model"] == pytest.approx(metrics["test"]["full"]["ndcg@10"])
-    change = report["test"]["difference"]
-    alone = report["test"]["model" if change["against"] == "model" else "baseline"]
-    assert change["against"] in ("model", report["baseline"])
-    assert change["mean"] == pytest.approx(report["test"]["blend"] - alone)
-    assert change["low"] <= change["mean"] <= change["high"]
+    for name in ("valid", "test"):
+        change = report[name]["difference"]
+        alone = report[name]["model" if change["against"] == "model" else "baseline"]
+        assert change["against"] in ("model", report["baseline"])
+        assert change["mean"] == pytest.approx(report[name]["blend"] - alone)
+        assert change["low"] <= change["mean"] <= change["high"]
 
 
 def test_its_lists_come_from_python_files_and_exports(blended: tuple[Path, dict], tmp_path: Path) -> None:  # type: ignore[type-arg]
-    run, _ = blended
+    run, report = blended
     served = sasrec.load(f"{run}:blend")
     one = served.recommend_user("u000", 5)
     everybody = served.recommend_all(5).filter(user="u000")
@@ -78,7 +81,12 @@ def test_its_lists_come_from_python_files_and_exports(blended: tuple[Path, dict]
     history, times = ["item-03", "item-07"], [1.6e9, 1.6e9 + 60]
     exported = sasrec.load(tmp_path / "model")
     assert exported.recommend(history, 10, times=times) == served.recommend(history, 10, times=times)
-    assert "blend of the model and a baseline" in (tmp_path / "model/README.md").read_text()
+    card = " ".join((tmp_path / "model/README.md").read_text().split())
+    assert f" and {report['baseline']}, 25 items This folder serves a blend of the model and a baseline" in card
+    assert card.startswith(("# Blend of SASRec", "# Blend of TiSASRec"))
+    assert f"weight {report['weight']:g} of the model and {1 - report['weight']:g} of the baseline" in card
+    assert "The blend was not measured for this card" in card
+    assert "NDCG" not in card, "the model's figures are not those of the blend"
     assert served.similar("item-03", 2) == sasrec.load(run).similar("item-03", 2)
 
 
@@ -138,11 +146,14 @@ def test_the_command_line_says_what_was_chosen(
     blended: tuple[Path, dict],  # type: ignore[type-arg]
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run, _ = blended
+    run, report = blended
     assert main(["blend", str(run), "--baselines", "popularity", "item-to-item"]) == 0
     said = capsys.readouterr().out
     assert "best blend on validation" in said
-    assert "95 % interval" in said
+    assert "test, blend against" in said
+    some = "a" if report["valid"]["difference"]["low"] > 0 else "no"
+    assert f"validation shows {some} difference between the blend and {report['best_alone']} alone: " in said
+    assert f"sasrec evaluate {run}:blend measures it on test" in said
     assert main(["recommend", f"{run}:blend", "--user", "u001", "--k", "3"]) == 0
 
 
@@ -158,4 +169,80 @@ def test_what_a_blend_serves_can_be_measured_like_a_run(
     assert alone["test"] == metrics["baselines"]["item-to-item"]["test"]
     assert (run / "metrics.json").read_bytes() == written
     assert main(["evaluate", f"{run}:blend"]) == 0
-    assert "the rows called model are those of blend" in capsys.readouterr().err
+    said = capsys.readouterr().out
+    rows = [line.split()[0] for line in said.splitlines() if line]
+    assert (rows.count("blend"), rows.count("model"), rows.count("item-to-item")) == (2, 0, 2)
+    verdict, interval = said.splitlines()[-2:]
+    own, best = (each["test"]["full"]["ndcg@10"] for each in (metrics, metrics["baselines"]["markov"]))
+    assert verdict.startswith(("The blend is ", "No difference shown between the blend and "))
+    assert f"the best baseline, markov: NDCG@10 {own:.4f} against {best:.4f}.".replace(" 0.", " .") in verdict
+    assert interval.startswith(f"Difference {own - best:.4f}, 95 % interval ".replace("-0.", "-."))
+    assert set(metrics.frame()["scorer"]) == {"blend", *metrics["baselines"]}
+
+
+def test_a_measured_baseline_has_its_own_name_and_occurs_once(
+    blended: tuple[Path, dict],  # type: ignore[type-arg]
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, _ = blended
+    metrics = sasrec.evaluate(f"{run}:markov", details=True)
+    assert metrics["scorer"] == "markov"
+    assert "markov" not in metrics["baselines"]
+    assert list(metrics["details"]["lists"]) == ["markov", "popularity"]
+    assert "scorer" not in sasrec.evaluate(run)
+    (tmp_path / "rules.toml").write_text('deny = ["item-03"]')
+    assert main(["evaluate", f"{run}:markov", "--rules", str(tmp_path / "rules.toml")]) == 0
+    said = capsys.readouterr().out
+    assert "markov's lists never show" in said
+    assert "markov NDCG@10" in said
+    assert "the model" not in said
+
+
+def test_a_blend_is_explained_by_its_model_and_empty_reasons_are_counted(
+    blended: tuple[Path, dict],  # type: ignore[type-arg]
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, _ = blended
+    model, served = sasrec.load(run), sasrec.load(f"{run}:blend")
+    assert served.explain_user("u003", "item-05").equals(model.explain_user("u003", "item-05"))
+    history = ["item-03", "item-07"]
+    listed = [item for item, _ in served.recommend(history, 25, assume_regular=True)]
+    best = {item: model.explain(history, item, assume_regular=True)["effect"].max() for item in listed}
+    without = [item for item in listed if best[item] <= 0]
+    sasrec.export(f"{run}:blend", tmp_path / "model")
+    arguments = ["--history", ",".join(history), "--assume_regular", "--k=25", "--why"]
+    for where in (f"{run}:blend", str(tmp_path / "model")):
+        assert main(["recommend", where, *arguments]) == 0
+        shown = capsys.readouterr()
+        rows = [line.split("\t") for line in shown.out.splitlines()[1:]]
+        assert [row[1] for row in rows if not row[-1]] == without
+        assert 0 < len(without) < len(listed)
+        assert "the reasons are those of the model in the blend" in shown.err
+        assert f"no single event of the history explains {len(without)} of these {len(listed)} items" in shown.err
+
+
+def test_compare_says_how_a_blend_is_compared(
+    blended: tuple[Path, dict],  # type: ignore[type-arg]
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, _ = blended
+    assert main(["compare", str(run), f"{run}:blend"]) == 1
+    assert f"use `sasrec evaluate {run}:blend`" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(SystemExit):
+        main(["compare", "--help"])
+    assert "own-frequent, own-recent" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("name", ["blend", "markov"])
+def test_the_column_source_has_the_name_of_what_serves(
+    blended: tuple[Path, dict],  # type: ignore[type-arg]
+    name: str,
+    tmp_path: Path,
+) -> None:
+    run, _ = blended
+    sasrec.export(f"{run}:{name}", tmp_path / "model")
+    for served in (f"{run}:{name}", tmp_path / "model"):
+        found = sasrec.load(served, fallback="popular").recommend_many([["item-03"], ["ghost"]], 1, times=TIMES)
+        assert found["source"].to_list() == [name, "popular"]

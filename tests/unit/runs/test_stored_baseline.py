@@ -33,7 +33,12 @@ def test_lists_of_the_export_equal_those_of_the_run(run: Path, tmp_path: Path, n
         assert exported.data is None
         for history in histories:
             assert exported.recommend(history, 25) == of_run.recommend(history, 25)
-    assert f"serves the baseline {name}" in (tmp_path / "once/README.md").read_text()
+    card = (tmp_path / "once/README.md").read_text()
+    assert card.startswith(f"# {name}, 25 items\n\nThis folder serves the baseline {name}, and not the model")
+    of = sasrec.evaluate(run)["baselines"][name]["test"]["full"]
+    assert f"| | {name} | 95 % interval | model |" in card
+    assert f"| NDCG@10 | {of['ndcg@10']:.4f} | " in card
+    assert "parameters" not in card
 
 
 def test_a_changed_file_is_refused(run: Path, tmp_path: Path) -> None:
