@@ -16,7 +16,7 @@ from sasrec.cli.commands import with_options
 from sasrec.cli.console import err, say
 from sasrec.cli.lists import ids, refuse_unknown, seconds
 from sasrec.cli.outputs import refuse_output, write_frame
-from sasrec.errors import ConfigError, DataError
+from sasrec.errors import ConfigError, DataError, SasrecWarning
 
 if TYPE_CHECKING:
     from sasrec.ranking.recommender import Recommender
@@ -190,11 +190,18 @@ class Recommend:
     def _reasons(self, explain: Callable[[Any], Any], items: list[tuple[str | int, float]]) -> list[Any] | None:
         """Return for each item the item of the event that raises its score most, "" if none does.
 
-        None without --why.
+        None without --why, and for a list of the fallback, which has no reasons.
         """
         if not self.why:
             return None
-        best = [explain(item).sort("effect", descending=True).row(0, named=True) for item, _ in items]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SasrecWarning)  # the list gave the same ones
+                best = [explain(item).sort("effect", descending=True).row(0, named=True) for item, _ in items]
+        except DataError:
+            if self.fallback is None:
+                raise
+            return None
         return [each["item"] if each["effect"] > 0 else "" for each in best]
 
 

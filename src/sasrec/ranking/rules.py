@@ -295,7 +295,8 @@ def _compiled(rules: Rules, items: Items) -> ItemRules:
             )
         numbers = items.groups.rank("dense").fill_null(0).cast(pl.Int64).to_numpy()
         groups_V = torch.from_numpy(np.concatenate([np.zeros(1, np.int64), numbers]))
-    return ItemRules(allowed_V, availability, groups_V, rules.per_group or 0, _bans(rules, items))
+    per_group = min(rules.per_group or 0, len(items))  # a larger number would overflow in a comparison of tensors
+    return ItemRules(allowed_V, availability, groups_V, per_group, _bans(rules, items))
 
 
 def _numbers(ids: Iterable[object], items: Items, where: str) -> npt.NDArray[np.int64]:

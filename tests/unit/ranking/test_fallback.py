@@ -184,6 +184,15 @@ def test_the_command_line_says_who_answered(
     run = str(shop[0])
     assert main(["recommend", run, "--user", "nobody", "--fallback", "popular", "--k", "2"]) == 0
     assert "the fallback popular answers" in capsys.readouterr().err
+    assert main(["recommend", run, "--user", "nobody", "--fallback", "popular", "--k", "2", "--why"]) == 0
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 3
+    assert "because" not in said.out
+    assert said.err.count("the fallback popular answers") == 1
+    assert main(["recommend", run, "--history", "item-01,nothing", "--fallback", "popular", "--why"]) == 0
+    said = capsys.readouterr()
+    assert "because" in said.out
+    assert said.err.count("unknown items are ignored") == 1
     assert main(["recommend", run, "--history", "nothing", "--fallback", "recent"]) == 0
     assert main(["recommend", run, "--all", "--fallback", "groups", "--output", str(tmp_path / "all.csv")]) == 0
     assert set(pl.read_csv(tmp_path / "all.csv")["source"]) == {"model", "groups"}
