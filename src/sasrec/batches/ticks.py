@@ -80,7 +80,9 @@ def personal_times(
     gap, the unit is the user's first later gap above zero. This leaks nothing from the future: before the
     first gap all intervals are 0 in any unit.
     """
-    seconds = np.asarray(times) // _MICROSECONDS
+    seconds: npt.NDArray[np.int64] = np.asarray(times) // _MICROSECONDS
+    if not len(seconds):
+        return seconds
     lengths = np.diff(offsets)
     row = np.repeat(np.arange(len(lengths)), lengths)
     gaps = np.diff(seconds, prepend=seconds[:1])

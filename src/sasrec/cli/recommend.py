@@ -16,7 +16,7 @@ from sasrec.cli.commands import with_options
 from sasrec.cli.console import err, say
 from sasrec.cli.lists import ids, refuse_unknown, seconds
 from sasrec.cli.outputs import refuse_output, write_frame
-from sasrec.errors import ConfigError, DataError, amount
+from sasrec.errors import ConfigError, DataError, SasrecWarning, amount
 
 if TYPE_CHECKING:
     from sasrec.ranking.recommender import Recommender
@@ -207,11 +207,18 @@ class Recommend:
     ) -> list[Any] | None:
         """Return for each item the item of the event that raises its score most, "" if none does; say how many.
 
-        None without --why.
+        None without --why, and for a list of the fallback, which has no reasons.
         """
         if not self.why:
             return None
-        best = [explain(item).sort("effect", descending=True).row(0, named=True) for item, _ in items]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SasrecWarning)  # the list gave the same ones
+                best = [explain(item).sort("effect", descending=True).row(0, named=True) for item, _ in items]
+        except DataError:
+            if self.fallback is None:
+                raise
+            return None
         if recommender.source == "blend":
             say(err, "note: the reasons are those of the model in the blend")
         if nothing := sum(each["effect"] <= 0 for each in best):

@@ -22,6 +22,7 @@ from torch import Tensor
 from sasrec.data.histories import Histories
 from sasrec.errors import ConfigError
 from sasrec.ranking.candidates import seen_items
+from sasrec.ranking.fallback import recent_scores
 from sasrec.ranking.scorers import Scorer
 
 RECENT_DAYS = 7
@@ -133,7 +134,8 @@ class Popularity(Stored):
 class RecentPopularity(Popularity):
     """Scores an item by its number of training events in the last `days` days.
 
-    The days are counted back from the newest training event of all users.
+    Popularity, scaled below 1, orders the items without such an event. The days are counted back from the newest
+    training event of all users.
     """
 
     def __init__(
@@ -148,8 +150,8 @@ class RecentPopularity(Popularity):
         times_E = event_times[position_E]
         newest = times_E.max() if len(times_E) else 0
         recent_E = position_E[times_E > newest - days * _DAY]
-        counts_V = np.bincount(training.items[recent_E], minlength=num_items + 1)
-        self._counts_V = counts_V.astype(np.float32)
+        recent_V = np.bincount(training.items[recent_E], minlength=num_items + 1)
+        self._counts_V = recent_scores(recent_V, event_counts(training, num_items)).astype(np.float32)
 
 
 class ItemToItem(Stored):

@@ -23,7 +23,7 @@ from sasrec.data.splits import EvaluationSplit, Split
 from sasrec.evaluation.baselines import event_counts
 from sasrec.evaluation.metrics import metrics_from_ranks
 from sasrec.evaluation.target_ranks import other_candidates
-from sasrec.ranking.candidates import candidate_scores, own_chunks, seen_items, summed
+from sasrec.ranking.candidates import candidate_scores, highest, own_chunks, seen_items, summed
 from sasrec.ranking.scorers import Scorer
 from sasrec.runtime.log import RunLog
 
@@ -77,6 +77,7 @@ def best_items(
 ) -> Items:
     """(rows, length) items with the highest scores, best first, given each row's history; 0 if too few remain.
 
+    Of items with equal scores, the one with the smaller number is first, as in `top_items`.
     Seen items (unless items come again) and items unknown in training are excluded, as in `recommend`. With
     several processes, every process returns all rows. `advance`: called with the number of rows after each chunk
     of rows that this process scores.
@@ -87,9 +88,9 @@ def best_items(
         scores_BV = candidate_scores(
             scorer, part.histories, rows, exclude_seen=not part.repeats, allowed_V=known_V
         )
-        best = scores_BV.topk(lists_BK.shape[1], dim=1)
+        best_BK, items_BK = highest(scores_BV, lists_BK.shape[1])
         # Excluded items have the score -inf; they fill a list only when no other item remains.
-        lists_BK[rows] = torch.where(best.values.isfinite(), best.indices, 0).cpu().numpy()
+        lists_BK[rows] = torch.where(best_BK.isfinite(), items_BK, 0).cpu().numpy()
         advance(len(rows))
     # Each process filled its own rows and left the others 0, so the sum over processes has every row.
     return summed(lists_BK).astype(np.int64)

@@ -145,6 +145,30 @@ def summed(array: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return total
 
 
+def highest(scores_BV: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k highest scores of each row and their item numbers, (B, k), best first.
+
+    Of items with equal scores, the one with the smaller number is first, so the k best are the first k of every
+    longer list. Only items with the score -inf are in no order. The scores must not be NaN.
+    """
+    # One more item shows whether items outside the list have its last score. `topk` orders ties differently for
+    # different k, so rows with ties are chosen again.
+    ahead = scores_BV.topk(min(k + 1, scores_BV.shape[1]), dim=1)
+    scores_BK, items_BK = ahead.values[:, :k], ahead.indices[:, :k]
+    equal = (ahead.values[:, 1:] == ahead.values[:, :-1]) & ~ahead.values[:, 1:].isneginf()
+    tied = equal.any(1).nonzero()[:, 0]
+    at_once = max(1, _SCORES_IN_CACHE // scores_BV.shape[1])
+    for rows in torch.split(tied, at_once) if len(tied) else ():
+        row_scores_RV, last_R1 = scores_BV[rows], scores_BK[rows, -1:]
+        above_RV, last_RV = row_scores_RV > last_R1, row_scores_RV == last_R1
+        places_R1 = k - above_RV.sum(1, keepdim=True)  # how many items with the last score the list has
+        chosen_RV = above_RV | (last_RV & (last_RV.cumsum(1, dtype=torch.int32) <= places_R1))
+        numbers_RK = chosen_RV.nonzero()[:, 1].view(len(rows), k)  # ascending
+        ordered = row_scores_RV.gather(1, numbers_RK).sort(dim=1, descending=True, stable=True)
+        items_BK[rows] = numbers_RK.gather(1, ordered.indices)  # the scores are in order already
+    return scores_BK, items_BK
+
+
 def top_items(
     blocks: Iterable[tuple[npt.NDArray[np.int64], Scorer]],
     histories: Histories,
@@ -155,8 +179,8 @@ def top_items(
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
     """Yield (rows, item numbers, scores) for each block. Numbers and scores are (B, k), best first.
 
-    If a row has fewer than k candidates, its last scores are -inf; ignore their item numbers. If the catalogue has
-    fewer than k items, k is its size.
+    Of items with equal scores, the one with the smaller number is first. If a row has fewer than k candidates, its
+    last scores are -inf; ignore their item numbers. If the catalogue has fewer than k items, k is its size.
     """
     by_row = selection.by_row
     for rows, scorer in blocks:
@@ -165,8 +189,8 @@ def top_items(
         )
         most = min(k, scorer.num_items)
         if by_row is None or by_row.groups_V is None:
-            best = scores_BV.topk(most, dim=1)
-            yield rows, best.indices.cpu().numpy(), best.values.cpu().numpy()
+            scores_BK, items_BK = highest(scores_BV, most)
+            yield rows, items_BK.cpu().numpy(), scores_BK.cpu().numpy()
         else:
             yield rows, *_top_of_groups(scores_BV, most, by_row.groups_V.to(scores_BV.device), by_row.per_group)
 
@@ -185,12 +209,13 @@ def _top_of_groups(
     rows = np.arange(len(scores_BV))
     while len(rows):
         ahead = min(ahead, num_items)
-        best = (scores_BV if len(rows) == len(scores_BV) else scores_BV[torch.from_numpy(rows)]).topk(ahead, dim=1)
-        kept_BM = best.values.isfinite() & _within(groups_V[best.indices], per_group)
+        open_BV = scores_BV if len(rows) == len(scores_BV) else scores_BV[torch.from_numpy(rows)]
+        best_BM, items_BM = highest(open_BV, ahead)
+        kept_BM = best_BM.isfinite() & _within(groups_V[items_BM], per_group)
         first = (~kept_BM).byte().argsort(dim=1, stable=True)[:, :k]  # the places of the kept items, in order
-        found = best.values.masked_fill(~kept_BM, -torch.inf).gather(1, first)
-        items[rows], scores[rows] = best.indices.gather(1, first).cpu().numpy(), found.float().cpu().numpy()
-        more = found[:, -1].isneginf() & best.values[:, -1].isfinite()
+        found = best_BM.masked_fill(~kept_BM, -torch.inf).gather(1, first)
+        items[rows], scores[rows] = items_BM.gather(1, first).cpu().numpy(), found.float().cpu().numpy()
+        more = found[:, -1].isneginf() & best_BM[:, -1].isfinite()
         rows, ahead = rows[more.cpu().numpy()] if ahead < num_items else rows[:0], ahead * _AHEAD
     return items, scores
 

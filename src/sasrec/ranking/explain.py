@@ -14,6 +14,7 @@ import torch
 from sasrec.data.histories import Histories
 from sasrec.errors import ConfigError
 from sasrec.models import SequenceModel
+from sasrec.ranking.candidates import highest
 from sasrec.ranking.scorers import ModelScorer
 
 
@@ -74,6 +75,7 @@ def nearest(model: SequenceModel, item: int, k: int, allowed_V: torch.Tensor | N
     cosines_V[[0, item]] = -torch.inf
     if allowed_V is not None:
         cosines_V.masked_fill_(~allowed_V.to(cosines_V.device), -torch.inf)
-    best = cosines_V.topk(min(k, model.num_items))
-    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    cosines_V.masked_fill_(cosines_V.isnan(), -torch.inf)
+    best_1K, items_1K = highest(cosines_V.unsqueeze(0), min(k, model.num_items))
+    pairs = zip(items_1K[0].tolist(), best_1K[0].tolist(), strict=True)
     return [(number, cosine) for number, cosine in pairs if np.isfinite(cosine)]

@@ -77,11 +77,16 @@ class Fallback:
         return self.scores_V.repeat(len(rows), 1)
 
 
+def recent_scores(recent_V: npt.NDArray[np.int64], popular_V: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Return the number of recent events of each item, (V,); for items without any, a popularity below 1."""
+    return np.where(recent_V > 0, recent_V, popular_V / (popular_V.max(initial=0) + 1))
+
+
 def fallback_of(name: str, items: Items, counts: Counts) -> Fallback:
     """Return a fallback: the most popular items, those of the last 7 days, or the best of each group in turn.
 
-    The score is the number of events. For "groups" it is minus the item's place in its group, from 0, plus a
-    popularity below 1; items without a group are one group.
+    The score is the number of events; see `recent_scores` for "recent". For "groups" it is minus the item's place
+    in its group, from 0, plus a popularity below 1; items without a group are one group.
 
     Raises: ConfigError for another name, or if the data lacks times or groups. Remedy: as the message says.
     """
@@ -92,7 +97,7 @@ def fallback_of(name: str, items: Items, counts: Counts) -> Fallback:
     if name == "recent":
         if counts.recent_V is None:
             raise ConfigError("the fallback recent needs times, and the data has none. Use the fallback popular.")
-        return Fallback(name, torch.from_numpy(counts.recent_V).double())
+        return Fallback(name, torch.from_numpy(recent_scores(counts.recent_V, counts.popular_V)))
     if items.groups is None:
         raise ConfigError(
             "the fallback groups needs groups of items. Prepare the data with `items_group`, or use popular."

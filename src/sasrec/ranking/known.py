@@ -95,24 +95,25 @@ class KnownItems:
         return Selection(allowed_V, by_row, allow=allow is not None, rules=True)
 
     def everybody(
-        self, data: Dataset, ticks: npt.NDArray[np.int64] | None
+        self, data: Dataset, ticks: npt.NDArray[np.int64] | None, fallback: str | None = None
     ) -> tuple[npt.NDArray[np.int64], Histories]:
         """Return the user numbers, (U,), of all users with a known item in their history, and these histories.
 
         The histories omit items that are not known. `ticks`: (events,) those of the data, for models with time.
+        `fallback`: what answers for the other users.
         """
         items, offsets = data.items, data.offsets
         if self.known_V is None:
-            return np.arange(data.num_users), Histories(items, ticks, offsets[:-1], offsets[1:])
+            users = np.flatnonzero(np.diff(offsets))
+            return users, Histories(items, ticks, offsets[users], offsets[users + 1])
         known_E = self.known_V[items]
         # Offsets into the known events: count the known events before each user.
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(known_E)])[offsets]
         users = np.flatnonzero(np.diff(offsets))
         if (removed := int((~known_E).sum())) and rank() == 0:  # one warning, not one per process
             without = data.num_users - len(users)
-            note = (
-                f". {amount(without, 'user')} with only such events can get no recommendations" if without else ""
-            )
+            get = "can get no recommendations" if fallback is None else f"get the list of the fallback {fallback}"
+            note = f". {amount(without, 'user')} with only such events {get}" if without else ""
             warnings.warn(
                 f"histories omit {removed:,} events with items that are not in training{note}",
                 SasrecWarning,

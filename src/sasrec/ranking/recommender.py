@@ -190,7 +190,8 @@ class Recommender:
                     "the rules": "" if rules is None else rules.on(self.items).digest,
                 }
             )
-        users, histories = self._catalogue.everybody(data, self._ticks(data, data.offsets))
+        fallback = None if self.fallback is None else self.fallback.name
+        users, histories = self._catalogue.everybody(data, self._ticks(data, data.offsets), fallback)
         ids = data.user_ids.to_list() if rules else None
         everybody = Rows(users, data.num_users, ids)
         conditions = (allow, deny, rules)
@@ -335,9 +336,7 @@ class Recommender:
         number = data.user_number(user)
         numbers = data.item_numbers_of(number).astype(np.int64)
         clock = self._ticks(data, data.offsets[number : number + 2])
-        if self.known_items is None:
-            return numbers, clock
-        known = self.known_items[numbers]
+        known = np.ones(len(numbers), bool) if self.known_items is None else self.known_items[numbers]
         warn_unknown([self._catalogue.not_in_training(item) for item in numbers[~known].tolist()], "history")
         if not known.any():
             if self.fallback is not None:

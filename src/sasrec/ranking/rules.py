@@ -292,7 +292,8 @@ def _compiled(rules: Rules, items: Items) -> ItemRules:
             table = ItemTable(empty, CATALOGUE).on(items)
         allowed_V[1:] &= table.where(rules.where)
     groups_V = None if rules.per_group is None else _groups(rules, items, table)
-    return ItemRules(allowed_V, availability, groups_V, rules.per_group or 0, _bans(rules, items))
+    per_group = min(rules.per_group or 0, len(items))  # a larger number would overflow in a comparison of tensors
+    return ItemRules(allowed_V, availability, groups_V, per_group, _bans(rules, items))
 
 
 def _groups(rules: Rules, items: Items, table: ItemTable | None) -> torch.Tensor:

@@ -71,12 +71,14 @@ def load(
     data of the run, if it has moved. `encoder`: the class that `train` was given, if the run has a model of your
     own. `fallback`: "popular", "recent" or "groups" answers where no item of a history is known (`fallback_of`).
 
-    Raises: CheckpointError or DataError if a part is missing or damaged, or no item of `dataset` is known. Remedy:
-    name the right checkpoint or data set. ConfigError if the model is of another class. Remedy: pass it as
-    `encoder`.
+    Raises: CheckpointError or DataError if a part is missing or damaged, or no item of `dataset` is known and no
+    fallback is given. Remedy: name the right checkpoint or data set. ConfigError if the model is of another class.
+    Remedy: pass it as `encoder`.
     """
     folder, simple = named_run(run)
-    recommender, found, data = _loaded(folder, "cpu" if simple else device, dataset, checkpoint, encoder)
+    recommender, found, data = _loaded(
+        folder, "cpu" if simple else device, dataset, checkpoint, encoder, everybody=fallback is not None
+    )
     if simple:
         recommender = _of_baseline(folder, simple, recommender, found, data)
     elif served := found.state.get(SERVES):
@@ -88,7 +90,9 @@ def load(
         recommender = replace(recommender, scorer=scorer, source=source)
     if fallback is None:
         return recommender
-    counts = counts_of(folder, found) if recommender.data is None else Counts.of(recommender.data)
+    served = recommender.data
+    counted = served if served is not None and served.num_events else data
+    counts = counts_of(folder, found) if counted is None else Counts.of(counted)
     return replace(recommender, fallback=fallback_of(fallback, recommender.items, counts))
 
 
@@ -120,10 +124,11 @@ def _loaded(
     encoder: Encoder | None,
     *,
     measuring: bool = False,
+    everybody: bool = False,
 ) -> tuple[Recommender, store.Checkpoint, Dataset | None]:
     """Return the recommender of a run, its checkpoint, and the data that it was trained on, if there is any.
 
-    `measuring`: the run is measured now, as it is, so `dataset` must be its own data.
+    `measuring`: the run is measured now, as it is, so `dataset` must be its own data. `everybody`: see `onto`.
     """
     folder.refuse_no_run()
     if checkpoint is None and not measuring:
@@ -134,7 +139,7 @@ def _loaded(
     exported = _exported_items(folder.items_file, found) if folder.items_file.exists() else None
     data: Dataset | None = None
     if dataset is not None and not measuring:
-        data, own = to_serve(dataset, folder, found, exported)
+        data, own = to_serve(dataset, folder, found, exported, everybody=everybody)
     elif dataset is not None or exported is None:
         named = dataset if isinstance(dataset, Dataset) else open_dataset(dataset) if dataset else None
         data = own = named or folder.dataset()

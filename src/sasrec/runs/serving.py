@@ -24,13 +24,13 @@ _FILTERS = ("min_user_events", "min_item_events", "k_core", "dataset")
 
 
 def to_serve(
-    source: Any, folder: RunFolder, found: Checkpoint, exported: Items | None
+    source: Any, folder: RunFolder, found: Checkpoint, exported: Items | None, *, everybody: bool = False
 ) -> tuple[Dataset, Dataset | None]:
     """Return the data set to serve users from, with the item numbers of the run, and the run's own data.
 
     `source`: the data of the run, or other events: a Dataset, a prepared folder, a file or a frame. Files are read
     with the columns and conditions of the run, without its filters. `exported`: the catalogue of an export, which
-    has no data of its own.
+    has no data of its own. `everybody`: see `onto`.
 
     Raises: CheckpointError if the events are other ones and the data of the run is missing. Remedy: restore it.
     DataError if no item is known, or times are missing that the model reads. Remedy: as the message says.
@@ -48,8 +48,8 @@ def to_serve(
             f"the model of {folder.path} reads times, and {given.name!r} has none. Add times, or name their "
             "column when the data is prepared."
         )
-    data = onto(catalogue.filled(given.catalogue), given)
-    note_untitled(data.catalogue, given.catalogue, np.unique(data.items))
+    data = onto(catalogue.filled(given.catalogue), given, everybody=everybody)
+    note_untitled(data.catalogue, given.catalogue, np.unique(data.items[data.items > 0]))
     return data, own
 
 

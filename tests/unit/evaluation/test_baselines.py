@@ -14,7 +14,7 @@ from sasrec.cli.tables import print_metrics
 from sasrec.data.dataset import Dataset
 from sasrec.data.histories import Histories
 from sasrec.data.splits import split_events
-from sasrec.evaluation.baselines import ItemToItem, Markov, RecentPopularity, baselines
+from sasrec.evaluation.baselines import ItemToItem, Markov, RecentPopularity, baselines, event_counts
 from sasrec.evaluation.measure import evaluate_scorer
 from sasrec.evaluation.target_ranks import target_ranks
 from sasrec.ranking import candidates, scorers
@@ -102,7 +102,10 @@ def test_recent_popularity_counts_the_last_days_of_the_training_part(days: int, 
     newest = max(data.times[p] for p in inside)
     recent = [int(data.items[p]) for p in inside if newest - data.times[p] < days * DAY]
     assert recent
-    assert scores[:, 1:].tolist() == [[recent.count(i) for i in range(1, ITEMS + 1)]] * len(training)
+    counts_V = event_counts(training, ITEMS)
+    below = (counts_V / (counts_V.max() + 1)).astype(np.float32).tolist()
+    expected = [recent.count(item) or below[item] for item in range(1, ITEMS + 1)]
+    assert scores[:, 1:].tolist() == [expected] * len(training)
 
 
 def test_recent_popularity_counts_the_right_events_where_a_split_leaves_items_out() -> None:
@@ -112,7 +115,9 @@ def test_recent_popularity_counts_the_right_events_where_a_split_leaves_items_ou
     data = dataclasses.replace(data, times=np.array([day * DAY for row in rows for _, day in row]))
     split = split_events(data, "temporal:1970-01-19,1970-01-21T12:00:00")
     recent = RecentPopularity(split.training, 3, split.event_times, days=9)
-    assert recent.scores(split.training, np.arange(1))[0].tolist() == [0, 0, 2, 0], "days 9 and 10, not 0 and 1"
+    assert recent.scores(split.training, np.arange(1))[0].tolist() == pytest.approx([0, 2 / 3, 2, 0]), (
+        "days 9 and 10, not 0 and 1"
+    )
 
 
 def test_recent_popularity_is_offered_only_where_there_are_times() -> None:

@@ -114,9 +114,22 @@ def test_recent_counts_the_last_seven_days_and_groups_take_turns(tmp_path: Path)
     recent, popular, groups = (
         answer(sasrec.load(tmp_path / "run", fallback=name), [], 3) for name in ("recent", "popular", "groups")
     )
-    assert recent == [("now", 2.0), ("also", 1.0), ("old", 0.0)]
+    assert recent == [("now", 2.0), ("also", 1.0), ("old", pytest.approx(4 / 5))]
     assert popular == [("old", 4.0), ("now", 2.0), ("also", 1.0)]
     assert [item for item, _ in groups] == ["old", "also", "now"], "the best of y, of x, then the next of y"
+
+
+def test_recent_orders_what_nobody_bought_in_those_days_by_popularity_as_the_baseline_does(tmp_path: Path) -> None:
+    begin, day = 1_600_000_000, 86_400
+    counts = {"rare": 1, "some": 2, "most": 3}
+    rows = [(f"u{n}", item, begin + n) for item, count in counts.items() for n in range(count)]
+    rows += [(f"u{n}", "now", begin + 30 * day + n) for n in range(3)]
+    frame = pl.DataFrame(rows, schema=["user", "item", "time"], orient="row")
+    sasrec.train(frame, tmp_path / "run", split="all", **small(num_epochs=1))
+    found = answer(sasrec.load(tmp_path / "run", fallback="recent"), [], 4)
+    assert [item for item, _ in found] == ["now", "most", "some", "rare"]
+    baseline = sasrec.load(f"{tmp_path / 'run'}:recent-7-days")
+    assert baseline.recommend(["now"], 4, exclude_seen=False) == found
 
 
 def test_rules_and_lists_of_ids_hold_for_the_fallback(shop: tuple[Path, pl.DataFrame]) -> None:
@@ -171,6 +184,15 @@ def test_the_command_line_says_who_answered(
     run = str(shop[0])
     assert main(["recommend", run, "--user", "nobody", "--fallback", "popular", "--k", "2"]) == 0
     assert "the fallback popular answers" in capsys.readouterr().err
+    assert main(["recommend", run, "--user", "nobody", "--fallback", "popular", "--k", "2", "--why"]) == 0
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 3
+    assert "because" not in said.out
+    assert said.err.count("the fallback popular answers") == 1
+    assert main(["recommend", run, "--history", "item-01,nothing", "--fallback", "popular", "--why"]) == 0
+    said = capsys.readouterr()
+    assert "because" in said.out
+    assert said.err.count("unknown items are ignored") == 1
     assert main(["recommend", run, "--history", "nothing", "--fallback", "recent"]) == 0
     assert main(["recommend", run, "--all", "--fallback", "groups", "--output", str(tmp_path / "all.csv")]) == 0
     assert set(pl.read_csv(tmp_path / "all.csv")["source"]) == {"model", "groups"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -119,3 +120,36 @@ def test_the_command_line_recommends_for_new_events(tmp_path: Path, capsys: pyte
     assert (
         "user 'u001' is not in the data set. For a new user, give a history of item ids, or name a --fall" in said
     )
+
+
+@pytest.mark.parametrize("settings", [{}, {"time": True, "time_span": 8}, {"split": "temporal:0.7"}])
+def test_a_fallback_answers_for_users_of_whose_items_none_is_known(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    run = sasrec.train(chain_frame(), tmp_path / "run", **settings, **SMALL)
+    stranger = pl.DataFrame({"user": ["q1", "q1"], "item": ["new-1", "new-2"], "time": [1_700_000_009] * 2})
+    for source, known in ((pl.concat([newer(), stranger]), {"u000", "guest"}), (stranger, set())):
+        with pytest.warns(SasrecWarning, match="there is 1 user with only such events$"):
+            served = sasrec.load(tmp_path / "run", dataset=source, fallback="popular")
+        lists = served.recommend_all(3)
+        assert set(lists.filter(source="model")["user"]) == known
+        own = lists.filter(user="q1")
+        assert own["source"].to_list() == ["popular"] * 3
+        with pytest.warns(SasrecWarning, match="the user q1 has no known item; the fallback popular answers"):
+            assert dict(served.recommend_user("q1", 3)) == dict(own.select("item", "score").iter_rows())
+        with pytest.warns(SasrecWarning, match="the user q2 is not in the data; the fallback popular answers"):
+            assert served.recommend_user("q2", 3) == served.recommend_user("q1", 3)
+    best = chain_frame().group_by("item").len().filter(pl.col("len") == pl.col("len").max())["item"]
+    assert own["item"][0] in best.to_list(), "without a known item in the new data, the run's own are counted"
+    assert run.recommend_all(1).height == 60
+
+
+def test_an_export_counts_its_own_items_if_the_new_events_have_none(tmp_path: Path) -> None:
+    sasrec.train(chain_frame(), tmp_path / "run", **SMALL)
+    sasrec.export(tmp_path / "run", tmp_path / "export")
+    stranger = pl.DataFrame({"user": ["q1"], "item": ["new-1"], "time": [1_700_000_009]})
+    with pytest.warns(SasrecWarning, match="left out"):
+        served = sasrec.load(tmp_path / "export", dataset=stranger, fallback="recent")
+    whole = sasrec.load(tmp_path / "export", fallback="recent")
+    with pytest.warns(SasrecWarning, match="answers"):
+        assert served.recommend_user("q1") == whole.recommend([])
