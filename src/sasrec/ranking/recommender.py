@@ -25,7 +25,17 @@ from sasrec.ranking.explain import effects, nearest
 from sasrec.ranking.fallback import Fallback
 from sasrec.ranking.known import KnownItems
 from sasrec.ranking.lists import Rows, best_of_one, lists_of
-from sasrec.ranking.requests import as_arrow, count, listed, many, ticks_of, warn_unknown
+from sasrec.ranking.requests import (
+    as_arrow,
+    count,
+    frame_of,
+    listed,
+    many,
+    ordered,
+    refuse_options,
+    ticks_of,
+    warn_unknown,
+)
 from sasrec.ranking.rules import Rules
 from sasrec.ranking.scorers import ModelScorer, Scorer
 from sasrec.runtime.log import RunLog
@@ -222,6 +232,7 @@ class Recommender:
         k, exclude_seen = count(k), self._excludes(exclude_seen)
         allow, deny = (None if allow is None else list(allow)), list(deny)
         timed = self.timed
+        histories = histories if hasattr(histories, "__len__") else ordered(histories, "histories")
         rows, known, unknown = many(
             histories, times, self.items, self.known_items, timed=timed, regular=assume_regular
         )
@@ -246,14 +257,9 @@ class Recommender:
 
         Raises: DataError if a column is missing. Remedy: name the columns so. The errors of `recommend_many`.
         """
-        frame = pl.DataFrame(pl.from_arrow(table))
+        refuse_options(options, self.recommend_many, ["times"])
         timed = self.timed and not options.get("assume_regular")
-        needed = ["user", "items", *(["times"] if timed else [])]
-        if missing := [name for name in needed if name not in frame.columns]:
-            raise DataError(
-                f"the table has no column {missing[0]!r}, only {', '.join(frame.columns)}. Name the columns "
-                f"{', '.join(needed)}."
-            )
+        frame = frame_of(table, ["user", "items", *(["times"] if timed else [])])
         if options.get("rules") is not None:
             options = {"users": frame["user"]} | options
         lists = self.recommend_many(frame["items"], k, times=frame["times"] if timed else None, **options)
@@ -309,9 +315,7 @@ class Recommender:
         self, history: Sequence[object], times: Sequence[float] | None, assume_regular: bool
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64] | None]:
         """Return the item numbers of the known items of a history, and their ticks for models with time."""
-        if isinstance(history, set | frozenset):
-            raise DataError("the history is a set, which has no order. Give a list, oldest first.")
-        history = listed(history, "history")
+        history = ordered(history, "history")
         numbers = self._catalogue.named(history, "history")
         if not len(numbers) and self.fallback is not None:
             return self._nothing_known("no item of the history is known")
