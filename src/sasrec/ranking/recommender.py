@@ -160,6 +160,8 @@ class Recommender:
         Remedy: use a larger k.
         """
         known = self._read_user(user)
+        if rules is not None and self.data is not None and isinstance(rules, Rules):
+            rules.on(self.items).warn_nobody(self.data.has_user, rules.name)
         selection = self._catalogue.selection(allow, deny, rules, [user])
         return best_of_one(
             self._scorer_of(known[0]), self.items, known, k, self._excludes(exclude_seen), selection
