@@ -188,7 +188,7 @@ class Recommender:
         Remedy: use a larger k.
         """
         data, k, exclude_seen = self._users(), count(k), self._excludes(exclude_seen)
-        allow, deny = (None if allow is None else list(allow)), list(deny)
+        allow, deny = (None if allow is None else listed(allow, "allow list")), listed(deny, "deny list")
         if world() > 1:
             parameters = () if self._learned is None else self.model.parameters()
             weights = hashlib.sha256(b"".join(each.detach().cpu().numpy().tobytes() for each in parameters))
@@ -232,7 +232,7 @@ class Recommender:
         Raises: the errors of `recommend`, except for a history without a known item.
         """
         k, exclude_seen = count(k), self._excludes(exclude_seen)
-        allow, deny = (None if allow is None else list(allow)), list(deny)
+        allow, deny = (None if allow is None else listed(allow, "allow list")), listed(deny, "deny list")
         timed = self.timed
         histories = histories if hasattr(histories, "__len__") else ordered(histories, "histories")
         rows, known, unknown = many(

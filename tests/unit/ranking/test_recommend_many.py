@@ -99,6 +99,12 @@ def test_bad_calls_are_refused(model: sasrec.Recommender) -> None:
             ConfigError, match=rf"{name}' is not an option here\. Use one of assume_regular, exclude"
         ):
             model(batch, **{name: value})
+    for option in ("allow", "deny"):
+        for ids in (str(known), 5):
+            with pytest.raises(DataError, match=f"{option} list: give a list of item ids"):
+                model.recommend_many([[known]], times=[[1.0]], **{option: ids})
+            with pytest.raises(DataError, match=f"{option} list: give a list of item ids"):
+                model.recommend_all(**{option: ids})
     for histories in ({known}, [{known}], {(known,)}):
         with pytest.raises(DataError, match="a set, which has no order"):
             model.recommend_many(histories, times=[[1.0]])
