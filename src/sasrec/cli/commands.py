@@ -12,7 +12,7 @@ import tyro
 
 from sasrec.cli.arguments import OptionalPath, as_options
 from sasrec.cli.console import err, say
-from sasrec.cli.outputs import refuse_output, write_frame
+from sasrec.cli.outputs import read_with, refuse_input, refuse_output, write_frame
 from sasrec.config.settings import KEEP_WEIGHTS, RunConfig
 from sasrec.errors import ConfigError, DataError
 
@@ -264,6 +264,10 @@ class Evaluate:
                     "--per_user needs --whole_period. RUN/ranks.parquet has the rank of each target."
                 )
             refuse_output("--per_user", self.per_user)
+        rules = None if self.rules is None else Rules.load(self.rules)
+        if self.per_user is not None:
+            read = {"--test": self.test, "--dataset": self.dataset, "--rules": self.rules}
+            refuse_input("--per_user", self.per_user, read | read_with(self.run_dir, rules))
         metrics = evaluate(
             self.run_dir,
             device=self.device,
@@ -271,7 +275,7 @@ class Evaluate:
             test=self.test,
             details=self.details,
             k=self.k,
-            rules=None if self.rules is None else Rules.load(self.rules),
+            rules=rules,
             whole_period=self.whole_period,
             log=RunLog(None, err, with_options),
         )

@@ -15,7 +15,7 @@ from sasrec.cli.arguments import OptionalPath, OptionalText
 from sasrec.cli.commands import with_options
 from sasrec.cli.console import err, say
 from sasrec.cli.lists import ids, refuse_unknown, seconds
-from sasrec.cli.outputs import refuse_output, write_frame
+from sasrec.cli.outputs import read_with, refuse_input, refuse_output, unchanged_if_stopped, write_frame
 from sasrec.errors import ConfigError, DataError, SasrecWarning, amount
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Recommend:
     rules: OptionalPath = None
     """TOML file of rules: availability, bans, groups and conditions on item columns (docs/production.md)."""
     fallback: Annotated[Literal["popular", "recent", "groups"] | None, tyro.conf.arg(help_behavior_hint="")] = None
-    """For unknown users and histories: all-time best sellers, those of 7 days, or of the groups in turn."""
+    """For unknown users and histories: all-time best sellers, those of the last 7 days, or the groups in turn."""
     dataset: OptionalPath = None
     """Newer events for --user and --all: a file or a prepared data set. Items new to the run are left out."""
     device: str = "auto"
@@ -96,6 +96,12 @@ class Recommend:
             )
         if to_file:
             refuse_output("--output", self.output or Path(), "--all" if self.all else "--histories")
+            with unchanged_if_stopped(self.output or Path()):
+                self._answer()
+        else:
+            self._answer()
+
+    def _answer(self) -> None:
         from sasrec.cli.sentences import REPEATS_NOT_LEARNED
         from sasrec.ranking.known import NothingLeft
         from sasrec.ranking.rules import Rules
@@ -104,6 +110,12 @@ class Recommend:
         from sasrec.runs.folder import RunFolder
 
         rules = None if self.rules is None else Rules.load(self.rules).at_present()
+        if self.output is not None:
+            file = self.histories if self.histories is not None and self.histories.is_file() else None
+            read = {"--histories": file, "--dataset": self.dataset, "--rules": self.rules}
+            for option, text in (("--allow", self.allow), ("--deny", self.deny)):
+                read[option] = Path(text[1:]) if text and text.startswith("@") else None
+            refuse_input("--output", self.output, read | read_with(self.run_dir, rules))
         recommender = load(self.run_dir, device=self.device, dataset=self.dataset, fallback=self.fallback)
         seen = (recommender.repeats or self.include_seen) and not self.exclude_seen
         of_model = isinstance(recommender.scorer, ModelScorer)

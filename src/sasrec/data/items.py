@@ -156,14 +156,22 @@ def _ids(frame: pl.DataFrame, path: Path) -> pl.Series:
 def look_up(numbers: dict[str, int], any_id: object) -> int | None:
     """Return the number of an id of any type (text, integer, float, a NumPy scalar), or None if it is unknown.
 
-    pandas turns integers into floats when a value is missing, so 1.0 also finds the id 1. Floats too large to hold
-    every integer find nothing, because they can stand for another id.
+    See `id_text` for other ways to write an id.
     """
     number = numbers.get(str(any_id))
-    if number is None and isinstance(any_id, float | np.floating) and float(any_id).is_integer():
+    return numbers.get(id_text(any_id)) if number is None else number
+
+
+def id_text(any_id: object) -> str:
+    """Return an id as the data has it: text without the blanks around it, which the readers of events strip.
+
+    pandas turns integers into floats when a value is missing, so 1.0 also stands for the id 1. A float too large
+    to hold every integer does not, because it can stand for another id.
+    """
+    if isinstance(any_id, float | np.floating) and float(any_id).is_integer():
         exact = 2 ** (np.finfo(type(any_id)).nmant + 1)
-        return numbers.get(str(int(any_id))) if abs(any_id) < exact else None
-    return number
+        return str(int(any_id)) if abs(any_id) < exact else str(any_id)
+    return str(any_id).strip()
 
 
 def shown(any_id: object) -> str:

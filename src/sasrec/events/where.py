@@ -14,6 +14,10 @@ from sasrec.events.pieces import LINE, REJECTS
 
 _NUMBER = r"(?-u)^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$"
 _INTEGER = r"(?-u)^\s*[+-]?\d{1,18}\s*$"
+_OVER_ROWS = re.compile(
+    r"(?i)\b(sum|count|avg|min|max|median|mode|first|last|corr|covar\w*|quantile\w*|percentile\w*|std(?:d?ev)\w*|"
+    r"var(?:iance)?(?:_samp|_pop)?|\w+_agg|\w+_value|row_number|rank|dense_rank|lag|lead|unnest|over)\s*\("
+)
 _PROBE = 1000  # rows on which a condition is tried
 
 
@@ -64,6 +68,11 @@ def condition(text: str, sample: Mapping[str, pl.Series], file: str) -> Conditio
     """
     if not text:
         return Condition("", ())
+    if over := _OVER_ROWS.search(re.sub(r"'[^']*'|\"[^\"]*\"", "''", text)):
+        raise ConfigError(
+            f"where={text!r} has {over[1].upper()}, which reads many rows, but a condition must be true or false "
+            "for each row alone. Write one such as event='buy'."
+        )
     try:
         columns = tuple(dict.fromkeys(pl.sql_expr(text).meta.root_names()))
     except pl.exceptions.PolarsError as error:
@@ -111,6 +120,8 @@ def _kinds(values: pl.Series, *, truth: bool) -> list[pl.DataType | None]:
     text = text.filter(text != "")
     if len(text) and text.is_in(["true", "false", *(["0", "1"] if truth else [])]).all():
         return [pl.Boolean()] if truth else [None, pl.Boolean()]
+    if not len(text):  # any type fits, because all is null
+        return [None, pl.Float64()]
     numbers = text.filter(text.str.contains(_NUMBER))
     if not len(numbers):
         return [None]

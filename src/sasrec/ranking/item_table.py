@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,13 +16,14 @@ import polars as pl
 
 from sasrec.data.items import Items, shown
 from sasrec.errors import ConfigError, DataError, SasrecWarning
+from sasrec.events.formats import plausible
 from sasrec.events.pieces import LINE
 from sasrec.events.roles import role_of
 from sasrec.events.times import as_text, parse
 from sasrec.events.where import condition
-from sasrec.files import missing
+from sasrec.files import missing, unicode_text
 from sasrec.ranking.requests import numbers_of
-from sasrec.untrusted import parquet_of, refuse_large
+from sasrec.untrusted import content_of, parquet_of, refuse_large
 
 CATALOGUE = "the catalogue"  # the name of the table where no other is given
 FROM, UNTIL = "from", "until"
@@ -29,6 +31,9 @@ _NUMBER = "\x1fnumber"
 _SEPARATORS = ",;\t|"
 _EVER = (np.iinfo(np.int64).min, np.iinfo(np.int64).max)
 _MOST_SECONDS = 10**11  # the year 5138; a larger number is in milliseconds
+_FIRST_SECONDS = plausible()[0] // 10**6  # a smaller number is a date, such as 20301231, or a year
+_EARLY = "a number is in seconds since 1970, and this one would be before 1990"
+_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +69,7 @@ class ItemTable:
         Raises: DataError if the file cannot be read, or a column of `needed` is missing. Remedy: as it says.
         """
         if isinstance(source, str | Path):
-            table = ItemTable(_of_file(Path(source), next(iter(needed))), str(source))
+            table = ItemTable(_of_file(Path(source), next(iter(needed)), what), str(source))
         else:
             try:
                 frame = source.collect() if isinstance(source, pl.LazyFrame) else pl.DataFrame(source)
@@ -76,7 +81,10 @@ class ItemTable:
             table = ItemTable(frame, f"the frame of {what}")
         for name in needed:
             table = table._with(name)
-        return table
+        # Ids are those of the events, which have no blanks around them.
+        texts = [name for name in needed if table.frame.schema[name] in (pl.String, pl.Categorical, pl.Enum)]
+        clean = [pl.col(name).cast(pl.String).str.strip_chars() for name in texts]
+        return ItemTable(table.frame.with_columns(clean), table.name)
 
     def _with(self, name: str) -> ItemTable:
         """Return the table with a column `name`: a copy of the one column that means the same, such as product_id.
@@ -197,7 +205,7 @@ class ItemTable:
             row = self.frame.row(at, named=True)
             raise DataError(
                 f"{self.name}: {name} of the item {shown(row['item'])} is {row[name]!r}, but {wrong[0]}. Write "
-                "ISO dates or seconds since 1970."
+                "ISO dates or seconds since 1970: 2030-12-31 or 1924905600."
             )
         return found.fill_null(ever).to_numpy()
 
@@ -205,7 +213,8 @@ class ItemTable:
 def microseconds(column: pl.Series, name: str) -> tuple[pl.Series, pl.Series]:
     """Return times in microseconds since 1970 UTC, null where empty, and why a time cannot be read, else null.
 
-    Dates are ISO 8601, numbers are seconds. A date without a time of day is its first moment, without a zone UTC.
+    Dates are ISO 8601. Numbers are seconds, and not before 1990. A date without a time of day is its first moment,
+    without a zone UTC.
     """
     column = column.fill_nan(None) if column.dtype.is_float() else column
     text = as_text(column, name)
@@ -213,7 +222,8 @@ def microseconds(column: pl.Series, name: str) -> tuple[pl.Series, pl.Series]:
     parsed = parse(text)
     many = pl.lit("a time must be in seconds, and this one looks like milliseconds")
     seconds = pl.coalesce(pl.col("integer").cast(pl.Float64), "decimal")
-    fits = seconds.abs() < _MOST_SECONDS
+    fits = seconds.is_between(_FIRST_SECONDS, _MOST_SECONDS, closed="left")
+    unfit = pl.when(seconds < _FIRST_SECONDS).then(pl.lit(_EARLY)).otherwise(many)
     found = parsed.select(
         time=pl.when(fits | seconds.is_null()).then(
             pl.coalesce(
@@ -222,7 +232,7 @@ def microseconds(column: pl.Series, name: str) -> tuple[pl.Series, pl.Series]:
                 (pl.when(fits).then("decimal") * 1e6).cast(pl.Int64),
             )
         ),
-        reason=pl.when(~pl.lit(empty)).then(pl.when(fits.not_()).then(many).otherwise("time_reason")),
+        reason=pl.when(~pl.lit(empty)).then(pl.when(fits.not_()).then(unfit).otherwise("time_reason")),
     )
     return found["time"], found["reason"]
 
@@ -232,7 +242,7 @@ def moment(value: Any) -> int:
 
     Raises: ConfigError if it is not a time. Remedy: use one of these.
     """
-    if type(value) in (int, float) and abs(value) < _MOST_SECONDS:
+    if type(value) in (int, float) and _FIRST_SECONDS <= value < _MOST_SECONDS:
         return int(value * 10**6)  # each request at the present moment comes here, so it is fast
     fitting = isinstance(value, str | int | float | date | datetime) and not isinstance(value, bool)
     try:
@@ -241,7 +251,8 @@ def moment(value: Any) -> int:
         time, reason = pl.Series([None]), pl.Series(["it is too large"])
     if time[0] is None:
         raise ConfigError(
-            f"now is {value!r}, but {reason[0] or 'it must be a time'}. Write an ISO date or seconds since 1970."
+            f"now is {value!r}, but {reason[0] or 'it must be a time'}. Write an ISO date or seconds since 1970: "
+            "2030-12-31 or 1924905600."
         )
     return int(time[0])
 
@@ -250,26 +261,31 @@ def _has(column: str, names: list[str]) -> bool:
     return column in names or (len(names) > 1 and column in map(role_of, names))
 
 
-def _of_file(path: Path, column: str) -> pl.DataFrame:
+def _of_file(path: Path, column: str, what: str) -> pl.DataFrame:
     """Read a Parquet file, or a text file with a header, whose separator is the one that sets `column` apart."""
+    remedy = f"Name a CSV or Parquet file as {what}."
     try:
         if not path.exists():
-            raise OSError(0, missing(path))
+            raise DataError(f"{path} {missing(path)}. {remedy}")
         refuse_large(path)
         with path.open("rb") as stream:
             first = stream.readline(2**20)
         if first.startswith(b"PAR1"):
             return parquet_of(path)
+        source: Path | bytes = path
+        if first.startswith(_MARKS):
+            source = unicode_text(content_of(path)).encode()
+            first = source.partition(b"\n")[0]
         header = first.decode("utf-8-sig").strip()
         separator = next(
             (each for each in _SEPARATORS if _has(column, [name.strip('" ') for name in header.split(each)])), ","
         )
-        frame = pl.read_csv(path, separator=separator, infer_schema=False, glob=False)
+        frame = pl.read_csv(source, separator=separator, infer_schema=False, glob=False)
         return frame.rename({name: name.strip() for name in frame.columns}).with_columns(
             pl.all().str.strip_chars()
         )
     except OSError as error:
-        raise DataError(f"{path} {error.strerror or error}. Name a CSV or Parquet file.") from None
+        raise DataError(f"{path}: {error.strerror or error}. {remedy}") from None
     except (ValueError, pl.exceptions.PolarsError) as error:
         reason = (str(error) or "it is damaged").splitlines()[0]
-        raise DataError(f"{path} cannot be read: {reason}. Name a CSV or Parquet file.") from None
+        raise DataError(f"{path} cannot be read: {reason}. {remedy}") from None

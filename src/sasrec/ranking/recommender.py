@@ -25,7 +25,17 @@ from sasrec.ranking.explain import effects, nearest
 from sasrec.ranking.fallback import Fallback
 from sasrec.ranking.known import KnownItems
 from sasrec.ranking.lists import Rows, best_of_one, lists_of
-from sasrec.ranking.requests import as_arrow, count, listed, many, ticks_of, warn_unknown
+from sasrec.ranking.requests import (
+    as_arrow,
+    count,
+    frame_of,
+    listed,
+    many,
+    ordered,
+    refuse_options,
+    ticks_of,
+    warn_unknown,
+)
 from sasrec.ranking.rules import Rules
 from sasrec.ranking.scorers import ModelScorer, Scorer
 from sasrec.runtime.log import RunLog
@@ -152,6 +162,8 @@ class Recommender:
         Remedy: use a larger k.
         """
         known = self._read_user(user)
+        if rules is not None and self.data is not None and isinstance(rules, Rules):
+            rules.on(self.items).warn_nobody(self.data.has_user, rules.name)
         selection = self._catalogue.selection(allow, deny, rules, [user])
         return best_of_one(
             self._scorer_of(known[0]), self.items, known, k, self._excludes(exclude_seen), selection
@@ -178,7 +190,7 @@ class Recommender:
         Remedy: use a larger k.
         """
         data, k, exclude_seen = self._users(), count(k), self._excludes(exclude_seen)
-        allow, deny = (None if allow is None else list(allow)), list(deny)
+        allow, deny = (None if allow is None else listed(allow, "allow list")), listed(deny, "deny list")
         if world() > 1:
             parameters = () if self._learned is None else self.model.parameters()
             weights = hashlib.sha256(b"".join(each.detach().cpu().numpy().tobytes() for each in parameters))
@@ -223,10 +235,10 @@ class Recommender:
         Raises: the errors of `recommend`, except for a history without a known item.
         """
         k, exclude_seen = count(k), self._excludes(exclude_seen)
-        allow, deny = (None if allow is None else list(allow)), list(deny)
-        timed = self.timed
+        allow, deny = (None if allow is None else listed(allow, "allow list")), listed(deny, "deny list")
+        histories = histories if hasattr(histories, "__len__") else ordered(histories, "histories")
         rows, known, unknown = many(
-            histories, times, self.items, self.known_items, timed=timed, regular=assume_regular
+            histories, times, self.items, self.known_items, timed=self.timed, regular=assume_regular
         )
         warn_unknown(unknown, "histories", stacklevel=3)
         if (without := len(histories) - len(rows)) and self.fallback is None:
@@ -249,14 +261,9 @@ class Recommender:
 
         Raises: DataError if a column is missing. Remedy: name the columns so. The errors of `recommend_many`.
         """
-        frame = pl.DataFrame(pl.from_arrow(table))
+        refuse_options(options, self.recommend_many, ["times"])
         timed = self.timed and not options.get("assume_regular")
-        needed = ["user", "items", *(["times"] if timed else [])]
-        if missing := [name for name in needed if name not in frame.columns]:
-            raise DataError(
-                f"the table has no column {missing[0]!r}, only {', '.join(frame.columns)}. Name the columns "
-                f"{', '.join(needed)}."
-            )
+        frame = frame_of(table, ["user", "items", *(["times"] if timed else [])])
         if options.get("rules") is not None:
             options = {"users": frame["user"]} | options
         lists = self.recommend_many(frame["items"], k, times=frame["times"] if timed else None, **options)
@@ -314,9 +321,7 @@ class Recommender:
         self, history: Sequence[object], times: Sequence[float] | None, assume_regular: bool
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64] | None]:
         """Return the item numbers of the known items of a history, and their ticks for models with time."""
-        if isinstance(history, set | frozenset):
-            raise DataError("the history is a set, which has no order. Give a list, oldest first.")
-        history = listed(history, "history")
+        history = ordered(history, "history")
         numbers = self._catalogue.named(history, "history")
         if not len(numbers) and self.fallback is not None:
             return self._nothing_known("no item of the history is known")

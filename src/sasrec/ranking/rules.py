@@ -20,7 +20,7 @@ import json
 import operator
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
@@ -37,7 +37,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 from sasrec.config.lines import wrong_entry
 from sasrec.config.toml_file import tables_of
 from sasrec.data.histories import Histories
-from sasrec.data.items import Items, look_up, shown
+from sasrec.data.items import Items, id_text, look_up, shown
 from sasrec.errors import ConfigError, DataError, SasrecWarning
 from sasrec.ranking.candidates import RowRules
 from sasrec.ranking.item_table import CATALOGUE, Availability, ItemTable, moment
@@ -250,6 +250,16 @@ class ItemRules:
             return None
         return RowRules(banned, limited, times, self.groups_V, self.per_group)
 
+    def warn_nobody(self, has_user: Callable[[object], bool], name: str) -> None:
+        """Warn if bans name users, but none of those that `has_user` knows."""
+        if self.bans and not any(map(has_user, self.bans)):
+            warnings.warn(
+                f"{name}: bans name {len(self.bans):,} users, such as {shown(next(iter(self.bans)))}, but none of "
+                "them is in the data",
+                SasrecWarning,
+                stacklevel=3,
+            )
+
     def _banned(self, users: Sequence[object], name: str) -> Histories | None:
         place = dict(zip(self.bans, range(1, 1 + len(self.bans)), strict=True))
         lists = [np.zeros(0, np.int64), *self.bans.values()]
@@ -278,6 +288,8 @@ def _compiled(rules: Rules, items: Items) -> ItemRules:
     table = availability = None
     if rules.items is not None:
         given = ItemTable.read(rules.items, "items")
+        if rules.where and given.frame.is_empty():
+            raise DataError(f"{given.name} has no rows, which the rule where needs. Add a row for each item.")
         table = given.on(items)
         availability = table.availability()
         grouped = rules.per_group is not None and "group" in given.frame.columns
@@ -342,7 +354,9 @@ def _bans(rules: Rules, items: Items) -> dict[str, npt.NDArray[np.int64]]:
         return {}
     if isinstance(rules.bans, Mapping):
         rows = [
-            (str(user), item) for user, ids in rules.bans.items() for item in listed(ids, f"bans of {shown(user)}")
+            (id_text(user), item)
+            for user, ids in rules.bans.items()
+            for item in listed(ids, f"bans of {shown(user)}")
         ]
         numbers = [items.number_of(item) or 0 for _, item in rows]
         if unknown := [item for (_, item), number in zip(rows, numbers, strict=True) if not number]:

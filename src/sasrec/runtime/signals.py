@@ -58,6 +58,25 @@ def deferred_interrupt(*, second_quits: bool) -> Iterator[None]:
         raise_for(arrived)
 
 
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Raise the exception of a signal (`raise_for`) as soon as it arrives, so that the block can clean up.
+
+    These are SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2, which would end the process, where the caller neither handles
+    nor ignores them. Outside the main thread the block changes nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ending = [signum for signum in (SIGTERM, *_WARNINGS) if signal.getsignal(signum) == signal.SIG_DFL]
+    previous = {signum: signal.signal(signum, lambda signum, _: raise_for(signum)) for signum in ending}
+    try:
+        yield
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+
+
 def pending() -> int:
     """Return the number of the delayed signal, or 0 if no signal is delayed."""
     return _arrived

@@ -246,6 +246,9 @@ def test_a_condition_keeps_rows(form: str, tmp_path: Path) -> None:
     assert histories(path, where="event = 'view' AND rating = 8") == {"a": ["x"]}
     with pytest.raises(DataError, match="has no column 'kind', which `where` names"):
         sasrec.prepare(path, where="kind = 1")
+    with pytest.raises(ConfigError, match=r"where='SUM\(rating\) > 5' has SUM, which reads many rows"):
+        sasrec.prepare(path, where="SUM(rating) > 5")
+    assert histories(path, where="event <> 'sum(' AND rating = 8") == {"a": ["x"]}
     with pytest.raises(ConfigError, match="is not a condition in SQL"):
         sasrec.prepare(path, where="event = ")
 

@@ -85,6 +85,29 @@ def test_bad_calls_are_refused(model: sasrec.Recommender) -> None:
         model.recommend_many([[known]], 0)
     with pytest.raises(DataError, match=r"no column 'items', only user, item"):
         model(pa.table({"user": ["a"], "item": [[known]]}))
+    batch = pa.table({"user": ["a"], "items": [[known]], "times": [[1.0]]})
+    twice = pa.Table.from_arrays([*batch.columns, pa.array(["b"])], names=[*batch.column_names, "user"])
+    for table, words in (
+        ({"user": ["a"], "items": [[known]]}, "a dict is not a table. Give a pyarrow Table with the columns user"),
+        (None, "a NoneType is not a table"),
+        (twice, "the table cannot be read: .*user"),
+    ):
+        with pytest.raises(DataError, match=words):
+            model(table)
+    for name, value in (("nope", 2), ("times", [[1.0]]), ("histories", [])):
+        with pytest.raises(
+            ConfigError, match=rf"{name}' is not an option here\. Use one of assume_regular, exclude"
+        ):
+            model(batch, **{name: value})
+    for option in ("allow", "deny"):
+        for ids in (str(known), 5):
+            with pytest.raises(DataError, match=f"{option} list: give a list of item ids"):
+                model.recommend_many([[known]], times=[[1.0]], **{option: ids})
+            with pytest.raises(DataError, match=f"{option} list: give a list of item ids"):
+                model.recommend_all(**{option: ids})
+    for histories in ({known}, [{known}], {(known,)}):
+        with pytest.raises(DataError, match="a set, which has no order"):
+            model.recommend_many(histories, times=[[1.0]])
     if not model.model.config.time:
         return
     for times, words in (
@@ -93,6 +116,8 @@ def test_bad_calls_are_refused(model: sasrec.Recommender) -> None:
         ([[2.0, 1.0], [1.0]], "in ascending order"),
         ([[1.0, float("nan")], [1.0]], "finite numbers"),
         ([["x", "y"], ["z"]], "must be numbers"),
+        ([[1.0, 2.0], [1.0, 2.0]], r"history 1 \(from 0\): it has 1 items, but 2 times"),
+        ([[1.0, 2.0], [None]], r"history 1 \(from 0\): times must be finite"),
     ):
         with pytest.raises(DataError, match=words):
             model.recommend_many([[known, known], [known]], times=times)
@@ -111,3 +136,28 @@ def test_integer_ids_are_found_as_numbers_texts_and_whole_floats(tmp_path: Path)
         pl.Series([[1, 2], [3]], dtype=pl.List(pl.Int32)),
     ):
         assert model.recommend_many(histories, 4).equals(expected)
+
+
+@pytest.mark.filterwarnings("ignore::sasrec.errors.SasrecWarning")
+def test_ids_are_found_as_in_single_calls_whatever_their_types(tmp_path: Path) -> None:
+    frame = chain_frame().with_columns(pl.col("item").str.slice(5).cast(pl.Int64))
+    model = sasrec.train(frame, tmp_path / "run", **small(num_epochs=1))
+    histories: list[Any] = [
+        [1, "2", 3.0],
+        np.array([1, 2], np.float32),
+        np.array([4, 5]),
+        [np.float64(6), " 7 ", None, float("nan"), 2**70],
+        ["8 ", "9"],
+        [10.0, 11.5],
+        (each for each in [12, 13]),
+    ]
+    histories = [each if hasattr(each, "__len__") else list(each) for each in histories]
+    expected = [[item for item, _ in model.recommend(each, 4)] for each in histories]
+    for given in (histories, iter(histories)):
+        found = model.recommend_many(given, 4)
+        assert [found.filter(row=row)["item"].to_list() for row in range(len(histories))] == expected
+    for each, items in zip(histories, expected, strict=True):
+        assert model.recommend_many([each], 4)["item"].to_list() == items
+    padded = pl.DataFrame({"user": ["a"], "items": [["1 ", " 2"]]})
+    plain = padded.with_columns(items=pl.Series([["1", "2"]]))
+    assert model(padded, 4).equals(model(plain.to_arrow(), 4))

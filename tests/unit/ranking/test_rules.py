@@ -78,7 +78,10 @@ class Shop:
         return [f"i{number}" for number in range(1, self.items + 1)]
 
     def rules(self, **changes: Any) -> Rules:
-        columns = {"item": self.ids, "price": self.price, "from": self.start, "until": self.end}
+        start, end = (
+            [None if each is None else MOMENT + each for each in ends] for ends in (self.start, self.end)
+        )
+        columns = {"item": self.ids, "price": self.price, "from": start, "until": end}
         kinds = {"item": pl.String, "price": pl.Int64, "from": pl.Int64, "until": pl.Int64}
         table = pl.DataFrame(columns, schema=kinds).filter(pl.Series(self.listed, dtype=pl.Boolean))
         options: dict[str, Any] = {
@@ -88,7 +91,7 @@ class Shop:
             "per_group": self.per_group,
             "where": "" if self.limit is None else f"price < {self.limit}",
             "items": table,
-            "now": self.now,
+            "now": MOMENT + self.now,
         }
         return Rules(**options | changes)
 
@@ -186,7 +189,7 @@ def check_ranks(shop: Shop) -> None:
     random = np.random.default_rng(shop.seed)
     lists = [[*history, *random.integers(1, shop.items + 1, 5).tolist()] for history in shop.histories]
     data = dataset(lists, shop.items)
-    times = random.integers(0, 8, data.num_events) * 10**6
+    times = (MOMENT + random.integers(0, 8, data.num_events)) * 10**6
     data = dataclasses.replace(data, times=times, catalogue=catalogue(shop))
     scorer, rules = ByLastItem(shop.items, shop.seed), shop.rules(now=None)
     split = split_events(data, "last-2", repeats=not shop.exclude_seen)
@@ -198,10 +201,10 @@ def check_ranks(shop: Shop) -> None:
             ranks, part.users.tolist(), part.targets.tolist(), part.events.tolist(), strict=True
         ):
             history = data.items[data.offsets[user] : event].tolist()
-            now = int(times[event]) // 10**6
+            now = int(times[event]) // 10**6 - MOMENT
             expected = shop.ranking(user, history, now, exclude_seen=shop.exclude_seen)
             assert rank == (expected.index(target) + 1 if target in expected else np.inf)
-        at = dataclasses.replace(rules, now=now)  # the last target, as it is served
+        at = dataclasses.replace(rules, now=MOMENT + now)  # the last target, as it is served
         model = Recommender(scorer, data.catalogue, repeats=not shop.exclude_seen)
         served = model.recommend([f"i{item}" for item in history], shop.items, rules=at, user=user)
         assert [item for item, _ in served] == [f"i{item}" for item in expected]
@@ -387,6 +390,17 @@ TABLE = pl.DataFrame({"item": ["a", "b"], "price": [1, 2]})
         ({"where": "price <"}, ConfigError, r"where = 'price <' is not a condition in SQL"),
         ({"where": "group = 'tea'"}, ConfigError, r'group is a word of SQL, so as a column it must be in double quotes: "group"\.'),
         ({"where": "1 = 1"}, ConfigError, r"names no column"),
+        *(
+            ({"where": where, "items": TABLE}, ConfigError, rf"where = .* has {name}, which reads many rows")
+            for where, name in (
+                ("SUM(price) > 5", "SUM"),
+                ("count (*) > 1 AND price > 1", "COUNT"),
+                ("price > AVG(price)", "AVG"),
+                ("ROW_NUMBER() OVER (ORDER BY price) < 3", "ROW_NUMBER"),
+                ("price > STDDEV(price)", "STDDEV"),
+            )
+        ),
+        ({"where": "price < 20", "items": TABLE.head(0)}, DataError, r"the frame of items has no rows"),
         ({"where": "price < 2"}, DataError, r"the catalogue has no column 'price', which the rule where names.*: item.*Name the table"),
         ({"where": "cost < 2", "items": TABLE}, DataError, r"no column 'cost'.*Its columns are: item, price"),
         ({"where": 'price < 2 AND item = "tea"', "items": TABLE}, DataError, r"'tea'.*Texts take single quotes"),
@@ -395,7 +409,8 @@ TABLE = pl.DataFrame({"item": ["a", "b"], "price": [1, 2]})
         ({"items": TABLE.rename({"item": "id"}), "where": "price < 2"}, DataError, r"no column 'item'.*id, price"),
         ({"items": pl.concat([TABLE, TABLE]), "where": "price < 2"}, DataError, r"the item a in 2 rows. Keep one"),
         ({"items": "nowhere.csv", "where": "price < 2"}, DataError, r"nowhere\.csv does not exist.*Name a CSV"),
-        ({"items": ".", "where": "price < 2"}, DataError, r"it is a folder, not a file.*Name a CSV"),
+        ({"items": ".", "where": "price < 2"}, DataError, r"\.: it is a folder, not a file\. Name a CSV or Parquet file as items"),
+        ({"bans": "."}, DataError, r"\.: it is a folder, not a file\. Name a CSV or Parquet file as bans"),
         ({"items": 3, "where": "price < 2"}, ConfigError, r"must be a frame or the path.*not a int"),
         ({"bans": pl.DataFrame({"item": ["a"]})}, DataError, r"the frame of bans has no column 'user'"),
         ({"bans": pl.DataFrame({"item": ["a"], "user": [1.5]})}, DataError, r"users are decimal numbers"),
@@ -406,6 +421,7 @@ TABLE = pl.DataFrame({"item": ["a", "b"], "price": [1, 2]})
         ({"now": ""}, ConfigError, r"now is ''"),
         ({"now": float("nan")}, ConfigError, r"now is nan"),
         ({"now": 1.7e12}, ConfigError, r"looks like milliseconds"),
+        ({"now": 20260504}, ConfigError, r"now is 20260504, but .* before 1990\. Write an ISO date"),
         ({"now": 10**30}, ConfigError, r"now is 1000"),
     ],
 )  # fmt: skip
@@ -427,6 +443,9 @@ def test_a_rule_that_cannot_be_applied_is_refused_with_the_remedy(
         ("2026-02-30", "", r"from of the item a is '2026-02-30', but the date or time of day does not exist"),
         ("", "tomorrow", r"until of the item a is 'tomorrow', but the time is neither"),
         ("1700000000000", "", r"from of the item a is '1700000000000', but .* looks like milliseconds"),
+        ("", "20301231", r"until of the item a is '20301231', but a number .* before 1990\. Write .* 2030-12-31"),
+        ("2030", "", r"from of the item a is '2030', but a number .* would be before 1990"),
+        ("", "-5.5", r"until of the item a is '-5\.5', but .* before 1990"),
     ],
 )
 def test_times_that_cannot_be_are_refused_with_the_item(first: str, last: str, words: str) -> None:
@@ -451,6 +470,56 @@ def test_items_without_a_group_in_the_catalogue_have_that_of_the_item_table(tmp_
     assert ranked(Rules(per_group=1, items=table.with_columns(group=pl.lit("tea"))), made()) == "abde"
     with pytest.raises(DataError, match="column group is of type List"):
         ranked(Rules(per_group=1, items=table.with_columns(group=pl.concat_list("group"))), items)
+
+
+@pytest.mark.parametrize("until", [20301231, 2030, 20301231.0, 0])
+def test_numbers_that_are_dates_are_refused_in_every_table(tmp_path: Path, until: float) -> None:
+    table = pl.DataFrame({"item": ["a"], "until": [until]})
+    table.write_csv(tmp_path / "items.csv")
+    table.write_parquet(tmp_path / "items.parquet")
+    for source in (table, table.to_pandas(), tmp_path / "items.csv", tmp_path / "items.parquet"):
+        with pytest.raises(DataError, match="before 1990"):
+            ranked(Rules(items=source))
+    assert ranked(Rules(items=pl.DataFrame({"item": ["a"], "until": ["1970-08-01"]}))) == "bcdef"
+
+
+def test_ids_of_tables_are_those_of_the_events_without_blanks(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"user": ["1 ", " 1", "2\t"], "item": ["a", "b ", " c"]})
+    frame.write_parquet(tmp_path / "bans.parquet")
+    for bans in (frame, frame.cast(pl.Categorical), tmp_path / "bans.parquet", {"1 ": ["a", " b"], 2.0: ["c "]}):
+        for user in ("1", " 1", 1):
+            assert ranked(Rules(bans=bans), user=user) == "cdef"
+        assert ranked(Rules(bans=bans), user=2) == "abdef"
+    assert ranked(Rules(allow=["a ", "b"], deny=[" b"])) == "a"
+    table = pl.DataFrame({"item": ["a ", "b"], "price": [1, 1]})
+    assert ranked(Rules(where="price = 1", items=table)) == "ab"
+    with pytest.raises(DataError, match="the item a in 2 rows"):
+        ranked(Rules(where="price = 1", items=pl.DataFrame({"item": ["a ", "a"], "price": [1, 1]})))
+
+
+def test_bans_of_nobody_are_said(tmp_path: Path) -> None:
+    model = sasrec.train(chain_frame(), tmp_path / "run", **small(num_epochs=1))
+    strange = Rules(bans={"nobody": ["item-01"]})
+    for call in (lambda: model.recommend_user("u001", rules=strange), lambda: model.recommend_all(rules=strange)):
+        with pytest.warns(SasrecWarning, match="rules: bans name 1 users, such as nobody, but none of"):
+            call()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.recommend_user("u001", rules=Rules(bans={"nobody": ["item-01"], "u002 ": ["item-01"]}))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_item_tables_are_read_with_the_byte_order_marks_of_spreadsheets(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "items.csv"
+    path.write_text("item;price\r\na;1\r\nb;2\r\n", encoding, newline="")
+    assert ranked(Rules(where="price = 2", items=path)) == "b"
+
+
+def test_a_column_without_values_fulfils_no_condition(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("item,price\na,\nb,\n")
+    with pytest.warns(NothingLeft):
+        assert ranked(Rules(where="price < 2", items=tmp_path / "items.csv")) == ""
+    assert ranked(Rules(where="price < 2 OR item = 'a'", items=tmp_path / "items.csv")) == "a"
 
 
 def test_rules_that_were_used_can_be_sent_to_another_process() -> None:
