@@ -20,10 +20,12 @@ if TYPE_CHECKING:  # help and refusals come without it
 def refuse_output(option: str, path: Path, needed_by: str = "") -> None:
     """Raise ConfigError if a table cannot be written to this file, before the work that fills it.
 
-    `needed_by`: the option that needs `option`, for the message.
+    `path`: Path() if `option` was not given. `needed_by`: the option that needs it, for the message.
     """
+    if path == Path():
+        raise ConfigError(f"{needed_by} needs {option}. Add {option} FILE.parquet or {option} FILE.csv.")
     if path.suffix not in {".parquet", ".csv"}:
-        raise ConfigError(f"{f'{needed_by} needs ' if needed_by else ''}{option} FILE.parquet or FILE.csv")
+        raise ConfigError(f"the file of {option} must end in .parquet or .csv, and {path} does not. Rename it.")
     if not path.parent.is_dir():
         raise ConfigError(f"the folder {path.parent} does not exist. Make it, or correct {option}.")
 

@@ -276,6 +276,7 @@ def _prepared(
         check_files(data, used.evaluation.split)
         for sentence in summary(data.report):
             followed = {REPEATS: config.evaluation.repeats, BASKETS: config.evaluation.baskets}
+            followed["leave-one-out trains"] = used.evaluation.split != "leave-one-out"
             if not any(advice in sentence and done for advice, done in followed.items()):
                 log.say(sentence)
         folder.path.mkdir(parents=True, exist_ok=True)

@@ -315,7 +315,8 @@ class Trainer:
         self._save_now(score)
         self._log.event("validation", epoch=state.epoch, step=state.step, score=score, best=better)
         shown = "" if score is None else f"  validation NDCG@10 {score:.4f}{' (best)' if better else ''}"
-        self._log.say(f"epoch {state.epoch:4d}  loss {state.loss:.4f}{shown}  {state.seconds:.0f} s")
+        epoch = f"a part of epoch {state.epoch + 1}" if state.epoch_step else f"epoch {state.epoch:4d}"
+        self._log.say(f"{epoch}  loss {state.loss:.4f}{shown}  {state.seconds:.0f} s")
 
     def _stop(self) -> NoReturn:
         """Save a checkpoint if the newest one is older than this step; then raise the signal's exception.

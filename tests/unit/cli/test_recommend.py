@@ -81,7 +81,10 @@ def test_what_cannot_be_read_leaves_no_file(
         ([f"--histories={histories}"], "--histories needs --output"),
         ([f"--histories={histories}", "--all"], "exactly one of"),
         ([f"--histories={histories}", f"--output={output}", "--why"], "--why is only for"),
-        ([f"--histories={histories}", f"--output={tmp_path / 'top.txt'}"], "needs --output"),
+        (
+            [f"--histories={histories}", f"--output={tmp_path / 'top.xlsx'}"],
+            "the file of --output must end in .parquet",
+        ),
     ):
         assert main(["recommend", str(run), *options]) == 1
         assert words in capsys.readouterr().err

@@ -219,5 +219,5 @@ def test_wrong_uses_are_refused(weekly: Path, tmp_path: Path, capsys: pytest.Cap
     assert main(["evaluate", str(weekly), "--whole_period", "--per_user", "x.txt"]) == 1
     assert main(["evaluate", str(weekly), "--whole_period", "--per_user", str(tmp_path / "no/x.csv")]) == 1
     said = capsys.readouterr().err
-    for words in ("needs --whole_period", "FILE.parquet or FILE.csv", "does not exist"):
+    for words in ("needs --whole_period", "the file of --per_user must end in .parquet or .csv", "does not exist"):
         assert words in said

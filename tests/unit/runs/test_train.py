@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,6 +18,7 @@ import torch
 
 import sasrec
 from sasrec.checkpoint import store
+from sasrec.cli.main import main
 from sasrec.config.settings import RunConfig
 from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationError, TrainingError
 from sasrec.training import trainer
@@ -382,3 +384,26 @@ def test_a_checkpoint_is_replaced_whole_and_a_refusing_disk_is_an_error(
         store.save(tmp_path, {"w": torch.zeros(2)}, {"step": 4, "score": 0.3})
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
     assert store.load(store.best(tmp_path)).weights["w"].tolist() == [1, 1]
+
+
+def test_notes_fit_the_settings_of_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not the advice that the run follows already, and nothing about another split."""
+    frame = chain_frame(users=40).with_columns(time=pl.col("time") // 20_000 * 20_000)
+    short = pl.DataFrame([("short", "item-03", 1_600_000_000)], schema=frame.schema, orient="row")
+    frame.with_columns(time=pl.col("time") + 10**6).write_csv(tmp_path / "later.csv")
+    advice = ("leave-one-out trains on these users", "train with baskets=True")
+    sasrec.train(pl.concat([frame, short]), tmp_path / "plain", num_epochs=1, **SMALL)
+    said = capsys.readouterr().err
+    assert all(words in said for words in advice)
+    own: dict[str, Any] = {"baskets": True, "split": "temporal:0.7", "repeats": True, "num_epochs": 1}
+    sasrec.train(pl.concat([frame, short]), tmp_path / "run", **own, **SMALL)
+    assert main(["evaluate", str(tmp_path / "run"), "--test", str(tmp_path / "later.csv")]) == 0
+    said = capsys.readouterr().err
+    assert "rows read from later.csv" in said
+    assert "share their time" not in said
+    assert "leave-one-out" not in said
+
+
+def test_the_line_of_an_epoch_that_time_ended_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sasrec.train(chain_frame(users=80), tmp_path / "run", max_minutes=1e-9, **SMALL | {"batch_size": 8})
+    assert "a part of epoch 1  loss" in capsys.readouterr().err
