@@ -44,7 +44,9 @@ def test_an_engine_gives_the_lists_of_recommend_all(
     frame.write_parquet("events.parquet")
     model = sasrec.train(frame, "runs/first", **small(num_epochs=3))
     if engine != "duckdb":
-        histories = frame.sort("user", "time", maintain_order=True).group_by("user", maintain_order=True).agg(items="item")
+        histories = (
+            frame.sort("user", "time", maintain_order=True).group_by("user", maintain_order=True).agg(items="item")
+        )
         histories.write_parquet("histories.parquet")
     names: dict[str, object] = {"__name__": "page"}
     exec(compile(blocks()[engine], f"{PAGE.name} {engine}", "exec"), names)

@@ -58,6 +58,23 @@ def deferred_interrupt(*, second_quits: bool) -> Iterator[None]:
         raise_for(arrived)
 
 
+@contextmanager
+def raised_sigterm() -> Iterator[None]:
+    """Raise SystemExit (143) for SIGTERM in the block, which otherwise ends the process before files are removed.
+
+    Outside the main thread, or if the caller handles SIGTERM, the block changes nothing.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda signum, _: raise_for(signum))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def pending() -> int:
     """Return the number of the delayed signal, or 0 if no signal is delayed."""
     return _arrived
