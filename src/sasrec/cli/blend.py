@@ -66,4 +66,13 @@ def _reported(report: dict[str, Any], run: Path) -> list[str]:
             )
     else:
         sentences.append(f"no blend is chosen: none is better on validation than {report['best_alone']} alone")
+    if before := report.get("before"):
+        words = f"{before['weight']} model, {1 - before['weight']:.1f} {before['baseline']}"
+        if before["fate"] == "stays":
+            of = f", chosen among {', '.join(before['tried'])}" if before["tried"] else ""
+            sentences.append(f"the blend from before stays ({words}{of}): its baseline was not tried now")
+        elif before["fate"] == "removed":
+            sentences.append(f"the blend from before is removed ({words}): it no longer wins")
+        elif (before["baseline"], before["weight"]) != (name, weight):
+            sentences.append(f"it replaces the blend from before ({words})")
     return sentences

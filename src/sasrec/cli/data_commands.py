@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.markup import escape
@@ -17,6 +19,9 @@ from sasrec.cli.commands import with_options
 from sasrec.cli.console import err, out, say
 from sasrec.config.settings import DataConfig, Duplicates, TimeUnit
 from sasrec.errors import ConfigError, DataError, SasrecWarning
+
+if TYPE_CHECKING:
+    from sasrec.data.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,6 @@ class Prepare:
         """Prepare, and print the report; or explain the columns."""
         from sasrec.data.dataset import Replaced
         from sasrec.events.report import BASKETS, REPEATS, summary
-        from sasrec.sources.resolve import prepare
 
         if self.explain:
             self._explain()
@@ -116,7 +120,18 @@ class Prepare:
         # The report shows the other notes.
         warnings.simplefilter("ignore", SasrecWarning)
         warnings.simplefilter("always", Replaced)
-        data = prepare(
+        with _interruptible(self.output):
+            data = self._prepared()
+        for sentence in summary(data.report):
+            of_training = REPEATS in sentence or BASKETS in sentence
+            say(out, with_options(sentence) if of_training else as_options(sentence, [Prepare]))
+        say(err, f"written to {self.output}")
+        say(err, f"next: sasrec train --dataset {self.output} --train_dir RUN")
+
+    def _prepared(self) -> Dataset:
+        from sasrec.sources.resolve import prepare
+
+        return prepare(
             list(self.files),
             user=self.user,
             item=self.item,
@@ -142,11 +157,6 @@ class Prepare:
             k_core=self.k_core,
             shards=self.shards,
         )
-        for sentence in summary(data.report):
-            of_training = REPEATS in sentence or BASKETS in sentence
-            say(out, with_options(sentence) if of_training else as_options(sentence, [Prepare]))
-        say(err, f"written to {self.output}")
-        say(err, f"next: sasrec train --dataset {self.output} --train_dir RUN")
 
     def _explain(self) -> None:
         from sasrec.data.manifest import refuse_run
@@ -169,3 +179,19 @@ class Prepare:
             say(err, as_options(note, [Prepare]), label="note:", style="yellow")
         if refusal:
             raise DataError(refusal)
+
+
+@contextmanager
+def _interruptible(output: Path) -> Iterator[None]:
+    """Let the block clean up after SIGINT and SIGTERM, and say what to do."""
+    from sasrec.runtime.signals import ending_at_once
+
+    advice = f"interrupted; run the same command again to write {output}"
+    try:
+        with ending_at_once():
+            yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(advice) from None
+    except SystemExit:
+        say(err, advice)
+        raise

@@ -17,7 +17,7 @@ import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ from sasrec.data.manifest import (
     FORMAT,
     MANIFEST,
     Manifest,
+    check_manifest,
     check_numbers,
     is_manifest,
     read_manifest,
@@ -46,6 +47,10 @@ from sasrec.untrusted import refuse_large
 _ARRAYS = {"items": "<i4", "times": "<i8", "offsets": "<i8"}
 _PARTS = "|i1"  # the type of parts.bin, which exists only for data with own validation or test files
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+class NoneLeftError(DataError):
+    """No event passes the filters of `build`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +173,7 @@ class Dataset:
                 content = {
                     "format": FORMAT,
                     "folder": own.name,
-                    "name": self.name,
+                    "name": stored_name(self.name),
                     "users": self.num_users,
                     "items": self.num_items,
                     "events": self.num_events,
@@ -176,6 +181,8 @@ class Dataset:
                     "files": files,
                 }
                 sync_folder(own)
+                check_manifest(content, manifest)  # before the old data set is replaced
+                read_report(own / "report.json")
                 write_whole(manifest, json.dumps(content, indent=2))
             except BaseException:
                 shutil.rmtree(own, ignore_errors=True)
@@ -250,10 +257,7 @@ def build(
     """
     frame = _filtered(events.coded, config)
     if frame.is_empty():
-        raise DataError(
-            f"the filters min_user_events={config.min_user_events}, min_item_events={config.min_item_events} and "
-            f"k_core={config.k_core} remove all {events.coded.height} events. Lower these limits."
-        )
+        refuse_none_left(events.coded.height, config)
     has_times = "time" in frame.columns
     user_numbers, user_ids = _numbered(frame["user"], events.user_ids)
     item_numbers, item_ids = _numbered(frame["item"], events.item_ids)
@@ -277,10 +281,22 @@ def build(
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         user_ids=typed_ids(user_ids) if events.integer_users else user_ids,
         catalogue=Items(typed_ids(item_ids) if events.integer_items else item_ids),
-        name=name if _NAME.fullmatch(name) else "events",
+        name=stored_name(name),
         report=report,
         parts=ordered[PART].to_numpy() if PART in ordered.columns else None,
     )
+
+
+def stored_name(name: str) -> str:
+    """Return a name as a manifest may have it: "events" for one with blanks, capitals and the like."""
+    return name if _NAME.fullmatch(name) else "events"
+
+
+def refuse_none_left(count: int, config: DataConfig) -> NoReturn:
+    """Raise NoneLeftError for filters that remove all `count` events; name those that are set."""
+    limits = {name: getattr(config, name) for name in ("min_user_events", "min_item_events", "k_core")}
+    given = " and ".join(f"{name}={value}" for name, value in limits.items() if value)
+    raise NoneLeftError(f"{given} leaves none of the {count:,} events. Lower the limit.")
 
 
 def _numbered(codes: pl.Series, ids: pl.Series) -> tuple[pl.Series, pl.Series]:

@@ -103,9 +103,15 @@ def read_manifest(folder: Path) -> Manifest:
         raise DataError(
             f"{folder} has format {str(version)[:20]}, but this sasrec reads format {FORMAT}. {_AGAIN}"
         )
-    found: Manifest = _valid(Manifest, content, path)
+    found = check_manifest(content, path)
     if not found.files.keys() >= _NEEDED:
         raise DataError(f"{path} is damaged: it does not list {min(_NEEDED - found.files.keys())}. {_AGAIN}")
+    return found
+
+
+def check_manifest(content: Any, path: Path) -> Manifest:
+    """Return the content of the manifest at `path`. Raises: DataError if it is wrong."""
+    found: Manifest = _valid(Manifest, content, path)
     return found
 
 

@@ -33,6 +33,10 @@ _BY_WHERE = "`where` leaves out"  # a note on rows begins so
 _NAMED = 6  # files that a note lists
 _LOCATED = {"file": pl.Int32, **REJECTS}
 
+FirstPart = tuple[str, tuple[str, ...], list[str]]
+FirstParts = dict[str, FirstPart]
+"""Folder or pattern -> the name of its first part, its columns and roles; its other parts must have these."""
+
 
 @dataclass(frozen=True, eq=False)
 class Events:
@@ -63,6 +67,8 @@ class Events:
     """Sentences on what was assumed while reading, such as which columns to use, and on suspicious input."""
     sources: tuple[str, ...]
     """Names of the files that were read, without their folders; ("frame",) for a frame."""
+    left_out: int = 0
+    """How many rows the condition `where` leaves out; they are not in `read`."""
 
     @property
     def frame(self) -> pl.DataFrame:
@@ -80,16 +86,19 @@ def read_events(source: Any, config: DataConfig, rejects_path: Path | None = Non
         no usable row. Each message names the remedy.
     """
     with inputs_of(source, config.query) as inputs:
-        return _read(inputs, config, rejects_path)
+        events = read_inputs(inputs, config)
+    refuse_bad_rows(events.rejects, events.read, events.coded.height, events.sources, config, rejects_path)
+    return events
 
 
-def _read(inputs: list[Input], config: DataConfig, rejects_path: Path | None) -> Events:
-    inputs, notes = _with_content(inputs)
+def read_inputs(inputs: list[Input], config: DataConfig, first: FirstParts | None = None) -> Events:
+    """Read inputs; `refuse_bad_rows` follows. `first`: first parts that were read before; gets those of these."""
+    inputs, notes = with_content(inputs)
     frames, rejects, names = [], [], []
     named: set[tuple[str, str]] = set()
     integer_ids, has_time, left_out = [True, True], set(), 0
     codes = {"user": IdCodes(), "item": IdCodes()}
-    for name, piece in _pieces(inputs, config):
+    for name, piece in _pieces(inputs, config, {} if first is None else first):
         if name not in names:
             names.append(name)
         file = pl.lit(len(names) - 1, pl.Int32).alias("file")
@@ -101,7 +110,7 @@ def _read(inputs: list[Input], config: DataConfig, rejects_path: Path | None) ->
         roles = {column.role: column.name for column in piece.facts}
         named.add((roles.get("user", ""), roles.get("item", "")))
         left_out += piece.left_out
-    timed = _all_timed(has_time, names)
+    timed = all_timed(has_time, names)
     rows = pl.concat(frames, how="diagonal")
     frames.clear()
     rows, bad = _without_furniture(rows, codes, named)
@@ -121,15 +130,13 @@ def _read(inputs: list[Input], config: DataConfig, rejects_path: Path | None) ->
         if config.time_format and not has_year(config.time_format):
             notes.append("the times have no year, so all are read as of one year: December is after January")
     else:
-        listed = f" of {', '.join(names[:_NAMED])}" if len(names) > 1 else ""
-        listed += " …" if len(names) > _NAMED else ""
-        notes.append(f"no column is read as the time; the order of the rows{listed} is taken as the order in time")
+        notes.append(_untimed_note(names))
     if config.where:
-        notes.append(f"{_BY_WHERE} {left_out:,} rows; {rows.height:,} are kept")
+        notes.append(where_note(left_out, rows.height))
     users, user_ids = codes["user"].sorted(rows["user"])
     items, item_ids = codes["item"].sorted(rows["item"])
     all_rejects = _with_file_names(pl.concat(rejects).sort("file", "line"), names)
-    events = Events(
+    return Events(
         coded=rows.select(users.alias("user"), items.alias("item"), *(["time"] if timed else [])),
         user_ids=user_ids,
         item_ids=item_ids,
@@ -140,9 +147,19 @@ def _read(inputs: list[Input], config: DataConfig, rejects_path: Path | None) ->
         integer_items=integer_ids[1],
         warnings=tuple(notes),
         sources=tuple(Path(name).name for name in names),
+        left_out=left_out,
     )
-    _refuse_or_write(events, config, rejects_path)
-    return events
+
+
+def _untimed_note(names: list[str]) -> str:
+    listed = f" of {', '.join(names[:_NAMED])}" if len(names) > 1 else ""
+    listed += " …" if len(names) > _NAMED else ""
+    return f"no column is read as the time; the order of the rows{listed} is taken as the order in time"
+
+
+def where_note(left_out: int, kept: int) -> str:
+    """Return the note on how many rows the condition `where` leaves out."""
+    return f"{_BY_WHERE} {left_out:,} rows; {kept:,} are kept"
 
 
 def left_out_by_where(notes: Iterable[str]) -> int:
@@ -158,19 +175,18 @@ def explain(source: Any, config: DataConfig) -> tuple[str, tuple[ColumnFacts, ..
     """
     with inputs_of(source, config.query) as inputs:
         try:
-            name, piece = next(_pieces(_with_content(inputs)[0], config))
+            name, piece = next(_pieces(with_content(inputs)[0], config, {}))
         except RolesError as error:
             return inputs[0].name, error.columns, [], str(error)
     return name, piece.facts, list(piece.notes), ""
 
 
-def _pieces(inputs: list[Input], config: DataConfig) -> Iterator[tuple[str, Piece]]:
-    """Yield the pieces of all inputs with the name of each input.
+def _pieces(inputs: list[Input], config: DataConfig, first: FirstParts) -> Iterator[tuple[str, Piece]]:
+    """Yield the pieces of all inputs with the name of each input. `first`: see `read_inputs`.
 
     Raises: DataError if the parts of a folder or pattern have different columns, or the values of the parts show
         different roles. Remedy: name the right files, or the roles.
     """
-    first: dict[str, tuple[str, tuple[str, ...], list[str]]] = {}
     for each in inputs:
         try:
             for piece in read_input(each, config):
@@ -178,18 +194,16 @@ def _pieces(inputs: list[Input], config: DataConfig) -> Iterator[tuple[str, Piec
                 found = [f"{column.name} = {column.role}" for column in piece.facts if column.role]
                 before = first.setdefault(each.part_of, (each.name, columns, found))
                 if each.part_of:
-                    _refuse_another_part(before, (each.name, columns, found), each.part_of)
+                    refuse_another_part(before, (each.name, columns, found), each.part_of)
                 yield each.name, piece
         except RolesError as error:
             if each.part_of and each.part_of in first:
                 columns = tuple(column.name for column in error.columns)
-                _refuse_another_part(first[each.part_of], (each.name, columns, []), each.part_of)
+                refuse_another_part(first[each.part_of], (each.name, columns, []), each.part_of)
             raise
 
 
-def _refuse_another_part(
-    first: tuple[str, tuple[str, ...], list[str]], other: tuple[str, tuple[str, ...], list[str]], folder: str
-) -> None:
+def refuse_another_part(first: FirstPart, other: FirstPart, folder: str) -> None:
     """Raise DataError if a part has other columns or roles than the first. Each: its name, columns and roles."""
     (name, names, roles), (other_name, columns, found) = first, other
     numbered = all(map(str.isdecimal, columns)) and not all(map(str.isdecimal, names))
@@ -210,7 +224,7 @@ def _refuse_another_part(
         )
 
 
-def _with_content(inputs: list[Input]) -> tuple[list[Input], list[str]]:
+def with_content(inputs: list[Input]) -> tuple[list[Input], list[str]]:
     """Return the inputs without the empty parts of a folder, which Spark writes, and a note on these.
 
     If nothing is left, returns all inputs.
@@ -222,7 +236,7 @@ def _with_content(inputs: list[Input]) -> tuple[list[Input], list[str]]:
     return filled, [f"{len(empty):,} of {len(inputs):,} files are empty, such as {empty[0]}"]
 
 
-def _all_timed(has_time: set[bool], names: list[str]) -> bool:
+def all_timed(has_time: set[bool], names: list[str]) -> bool:
     """Return whether all inputs have times. Raises: DataError if only some have. Remedy: as the message says."""
     if has_time == {True, False}:
         raise DataError(
@@ -293,11 +307,11 @@ def _with_file_names(rejects: pl.DataFrame, names: list[str]) -> pl.DataFrame:
     )
 
 
-def _remedy(events: Events) -> str:
+def _remedy(rejects: pl.DataFrame, read: int) -> str:
     """Return what to do about bad rows. If most are bad, the way of reading is wrong, so none is to be skipped."""
-    rejects, count = events.rejects, events.rejects.height
-    undecodable = int((events.rejects["reason"] == NOT_UTF8).sum())
-    if 2 * count > events.read:
+    count = rejects.height
+    undecodable = int((rejects["reason"] == NOT_UTF8).sum())
+    if 2 * count > read:
         if 2 * undecodable > count:
             return "Set the encoding, for example encoding='cp1252' for a file that Excel wrote on Windows."
         return "Correct the file, or how it is read: `columns`, `time_format`, `time_unit`, `encoding`."
@@ -308,8 +322,15 @@ def _remedy(events: Events) -> str:
     return f"Fix these rows, {other}or skip them with max_rejects={count} (-1 skips any number of bad rows)."
 
 
-def _refuse_or_write(events: Events, config: DataConfig, rejects_path: Path | None) -> None:
-    rejects = events.rejects
+def refuse_bad_rows(
+    rejects: pl.DataFrame,
+    read: int,
+    kept: int,
+    sources: tuple[str, ...],
+    config: DataConfig,
+    rejects_path: Path | None,
+) -> None:
+    """Write rejects to `rejects_path`; then raise DataError for too many of them, or if no row is `kept`."""
     listed = ""
     if rejects.height and rejects_path is not None:
         try:
@@ -327,11 +348,11 @@ def _refuse_or_write(events: Events, config: DataConfig, rejects_path: Path | No
         for file, line, column, reason, *_ in rejects.head(5).iter_rows()
     )
     if rejects.height > config.max_rejects >= 0:
-        raise DataError(f"{rejects.height} of {events.read} rows are bad{listed}:{first}\n{_remedy(events)}")
-    if events.coded.is_empty() and config.where and not rejects.height:
-        raise DataError(f"{', '.join(events.sources)}: no row fulfils where={config.where!r}. Correct `where`.")
-    if events.coded.is_empty():
+        raise DataError(f"{rejects.height} of {read} rows are bad{listed}:{first}\n{_remedy(rejects, read)}")
+    if not kept and config.where and not rejects.height:
+        raise DataError(f"{', '.join(sources)}: no row fulfils where={config.where!r}. Correct `where`.")
+    if not kept:
         raise DataError(
-            f"{', '.join(events.sources)}: no usable row among {events.read} read{listed}{first}\n"
+            f"{', '.join(sources)}: no usable row among {read} read{listed}{first}\n"
             "Fix the file, or name other columns."
         )

@@ -75,6 +75,7 @@ def describe(
 
 def merged_report(
     reports: list[dict[str, Any]],
+    rows: dict[str, Any],
     lengths: npt.NDArray[np.int64],
     user_ids: pl.Series,
     items: int,
@@ -82,13 +83,12 @@ def merged_report(
 ) -> dict[str, Any]:
     """Return the report of data that was prepared in parts, from those of the parts, as `describe` makes it.
 
-    No user is in two parts. `lengths`, `user_ids`: events and id of each user of the whole. A note of the parts is
-    kept if all have it.
+    No user is in two parts. `rows`: the sources, and how many rows were read, rejected and filtered. `lengths`,
+    `user_ids`: events and id of each user of the whole. A note of the parts is kept if all have it.
     """
     events = int(lengths.sum())
     report: dict[str, Any] = reports[0] | {
-        "sources": [name for each in reports for name in each["sources"]],
-        **{name: sum(each[name] for each in reports) for name in ("rows_read", "rows_rejected", "rows_filtered")},
+        **rows,
         "users": len(lengths),
         "items": items,
         "events": events,

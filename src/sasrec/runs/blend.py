@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,10 +13,11 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sasrec.batches.ticks import with_ticks
+from sasrec.checkpoint import store
 from sasrec.checkpoint.restore import checkpoint_at, config_of
 from sasrec.data.baskets import split_of
 from sasrec.data.splits import EvaluationSplit
-from sasrec.errors import ConfigError, DataError, EvaluationError
+from sasrec.errors import ConfigError, DataError, EvaluationError, SasrecError, SasrecWarning
 from sasrec.evaluation.baselines import KINDS
 from sasrec.evaluation.baselines import baselines as all_baselines
 from sasrec.evaluation.metrics import of_targets
@@ -40,27 +42,50 @@ class Chosen(BaseModel):
     model_config = ConfigDict(strict=True, allow_inf_nan=False, extra="ignore")
     baseline: str
     weight: Annotated[float, Field(gt=0, lt=1)]
+    checkpoint: str = ""
+    """The checkpoint that it was chosen with; "" for one of another run (`hand_on`)."""
 
 
 def chosen_blend(folder: RunFolder) -> Chosen:
-    """Read RUN/blend.json. Raises: ConfigError if it is missing, DataError if damaged. Remedy: blend again."""
+    """Read RUN/blend.json.
+
+    Raises: ConfigError if it is missing, or the run was trained further since. DataError if it is damaged. Remedy:
+    blend again.
+    """
     if not folder.blend_file.exists():
         raise ConfigError(f"{folder.path} has no blend yet. Choose one with `sasrec blend {folder.path}`.")
     try:
         found = Chosen.model_validate(json_of(folder.blend_file))
         if found.baseline not in KINDS:
             raise DataError(f"{folder.blend_file} names no baseline: {found.baseline}. Blend the run again.")
-        return found
     except ValidationError as error:
         raise DataError(f"{folder.blend_file} is damaged: {in_words(error)}. Blend the run again.") from None
     except ValueError as error:
         raise DataError(f"{folder.blend_file} cannot be read: {error}. Blend the run again.") from None
+    best = store.best(folder.checkpoints).name
+    if found.checkpoint not in ("", best):
+        raise ConfigError(
+            f"the blend of {folder.path} was chosen with {found.checkpoint}, but its best is now {best}. "
+            f"Choose again with `sasrec blend {folder.path}`."
+        )
+    return found
 
 
 def hand_on(run: RunFolder, following: RunFolder) -> None:
-    """Copy the blend of a run, if it has one, to the run that was made from it; its weight holds there too."""
-    if run.blend_file.exists() and rank() == 0:
-        write_whole(following.blend_file, run.blend_file.read_bytes())
+    """Copy the blend of a run, if it has one, to the run that is made from it; its weight holds there too."""
+    if rank() > 0:
+        return
+    following.blend_file.unlink(missing_ok=True)  # of an earlier start, which saved no checkpoint
+    if run.blend_file.exists():
+        try:
+            handed = chosen_blend(run)
+        except SasrecError as error:
+            warnings.warn(f"{following.path} gets no blend: {error}", SasrecWarning, stacklevel=3)
+            return
+        write_whole(
+            following.blend_file,
+            json.dumps(json_of(run.blend_file) | handed.model_dump() | {"checkpoint": ""}, indent=2),
+        )
 
 
 def blend(
@@ -74,7 +99,10 @@ def blend(
     Returns {"baseline", "weight" (of the model), "best_alone", "wins", "valid": {"blend", "model", "baseline",
     "difference": {"against", "mean", "low", "high"}}, "test": the same}. Values are NDCG@10 on the full catalogue.
     "best_alone" is the model or the baseline that is best on validation; the differences are to it, with 95 %
-    intervals over users. With one user of a split, "difference" of "valid", or "test", is omitted.
+    intervals over users. With one user of a split, "difference" of "valid", or "test", is omitted. "tried" lists
+    the baselines, "checkpoint" names that of the model. "before": {"baseline", "weight", "tried", "fate"} of the
+    blend that the run had, if it was replaced, was removed, or stays. It stays if no blend wins and its baseline
+    was not tried.
 
     Raises: ConfigError for a baseline that the run does not have. EvaluationError without validation targets.
     Remedy: as the message says. The errors of `load`.
@@ -85,7 +113,8 @@ def blend(
     recommender = load(run, device="cpu", encoder=encoder)
     if recommender.data is None:
         raise ConfigError("an export has no events to choose on. Name the run that it came from.")
-    data, config = recommender.data, config_of(checkpoint_at(folder.path, encoder))
+    found = checkpoint_at(folder.path, encoder)
+    data, config = recommender.data, config_of(found)
     split = with_ticks(split_of(data, config.evaluation), data, config.model)
     if not len(split.valid.targets):
         raise EvaluationError("the run has no validation targets to choose on. Use a run with validation.")
@@ -96,11 +125,27 @@ def blend(
     report = _choose(scorers, split.valid, log)
     if len(np.unique(split.test.users)) > 1:
         report["test"] = _on_test(scorers, split.test, report, log)
+    report |= {"tried": [name for name in scorers if name != "model"], "checkpoint": found.path.name}
+    before = _before(folder)
     if report["wins"]:
         write_whole(folder.blend_file, json.dumps(report, indent=2))
+        fate = "replaced"
+    elif before is not None and before["baseline"] not in report["tried"]:
+        fate = "stays"
     else:
-        folder.blend_file.unlink(missing_ok=True)  # of an earlier state of the run
-    return report
+        folder.blend_file.unlink(missing_ok=True)
+        fate = "removed"
+    return report | ({"before": before | {"fate": fate}} if before is not None else {})
+
+
+def _before(folder: RunFolder) -> dict[str, Any] | None:
+    """Return the blend that a run has; None if nobody can use it."""
+    try:
+        chosen = chosen_blend(folder)
+    except SasrecError:
+        return None
+    tried = json_of(folder.blend_file).get("tried", [])
+    return {"baseline": chosen.baseline, "weight": chosen.weight, "tried": tried}
 
 
 def _choose(scorers: dict[str, Scorer], part: EvaluationSplit, log: RunLog) -> dict[str, Any]:

@@ -69,16 +69,11 @@ def final_fit(
     if isinstance(data, Dataset) or (isinstance(data, str | Path) and prepared_folder(data)):
         config = dataclasses.replace(config, data=DataConfig())  # the events are read already
     config = config.replace(dataset=without_password(str(data)) if isinstance(data, str | Path) else "")
-    final = new_run(
-        (data, None, None),
-        config,
-        RunFolder(train_dir),
-        log,
-        OwnCode(encoder, loss_function),
-        origin=Origin({CHOSEN_BY: _origin(folder, best, chosen, ending.best_epoch)}),
+    following = RunFolder(train_dir)
+    origin = Origin(
+        {CHOSEN_BY: _origin(folder, best, chosen, ending.best_epoch)}, begin=lambda: hand_on(folder, following)
     )
-    hand_on(folder, RunFolder(train_dir))
-    return final
+    return new_run((data, None, None), config, following, log, OwnCode(encoder, loss_function), origin=origin)
 
 
 def _origin(folder: RunFolder, best: Checkpoint, chosen: RunConfig, epoch: int) -> dict[str, Any]:

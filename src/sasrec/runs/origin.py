@@ -21,6 +21,8 @@ class Origin:
     """Entries of state.json and of the event "start" in log.jsonl."""
     weights: Callable[[SequenceModel], None] | None = None
     """Gives a new model its first weights; None if they are random. A resumed run does not need it."""
+    begin: Callable[[], None] | None = None
+    """Called when a new run begins, to copy files. A resumed run has them."""
     read: bool = False
     """Whether the data was read already, with the settings of the run."""
 

@@ -89,9 +89,8 @@ def refresh(
         _refuse_worse(report["metrics"], worse, folder)
         report |= {"worse": worse, "epochs": epochs, REFRESHED_FROM: _origin(folder, found, report["metrics"])}
         report["seconds"] = {"comparison": round(time.monotonic() - began, 1)}
-        refreshed = _trained(trial, found_out, following, report, log)
         hand_on(folder, following)
-        return refreshed
+        return _trained(trial, found_out, following, report, log)
 
 
 def _trained(

@@ -147,6 +147,10 @@ def _begun(
         model = build_model(data.num_items, config.model, own.encoder)
         if start is not None:
             start_from_weights(start, model, data, config)
+        if origin.begin is not None:
+            origin.begin()
+        elif rank() == 0 and not origin.recorded:
+            folder.blend_file.unlink(missing_ok=True)  # of another start, which saved no checkpoint
         if origin.weights is not None:
             origin.weights(model)
         check_ranks(config, data, start, {"own code": str(own.names())})

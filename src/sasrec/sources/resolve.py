@@ -21,7 +21,7 @@ from sasrec.events.inputs import STDIN, is_database
 from sasrec.files import missing
 from sasrec.sources import public
 from sasrec.sources.registry import CATALOG, DOWNLOADED, find
-from sasrec.sources.shards import prepare_shards
+from sasrec.sources.shards import prepare_shards, without_scratch
 from sasrec.sources.tables import open_table
 from sasrec.sources.titles import Wanted, titled
 
@@ -247,7 +247,7 @@ def prepare(
     elif output is None:
         data = finished(from_source(source, config, **own))
     else:
-        with Dataset.writing(output):
+        with Dataset.writing(output), without_scratch(output):
             data = finished(from_source(source, config, **own, rejects_path=Path(output) / "rejects.csv"))
             data.save(output)
     for note in data.report["warnings"]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-import tempfile
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,33 @@ import numpy.typing as npt
 import polars as pl
 
 from sasrec.config.settings import DataConfig
-from sasrec.data.dataset import Dataset, build, open_dataset, typed_ids
+from sasrec.data.dataset import (
+    Dataset,
+    NoneLeftError,
+    build,
+    open_dataset,
+    refuse_none_left,
+    stored_name,
+    typed_ids,
+)
 from sasrec.data.items import Items
 from sasrec.errors import ConfigError, DataError
-from sasrec.events.events import read_events
-from sasrec.events.inputs import inputs_of
+from sasrec.events.events import (
+    Events,
+    FirstParts,
+    all_timed,
+    read_inputs,
+    refuse_another_part,
+    refuse_bad_rows,
+    where_note,
+    with_content,
+)
+from sasrec.events.inputs import Input, inputs_of
 from sasrec.events.report import merged_report
+from sasrec.files import missing
 from sasrec.runtime.ranks import from_main, joined, meet, rank, world
+
+_SCRATCH = ".shards"  # in the folder of the data set, whose lock says that nobody else uses it
 
 
 def prepare_shards(
@@ -33,35 +53,49 @@ def prepare_shards(
 ) -> Dataset:
     """Read shards, merge them to a data set, write it to `output`, and return it.
 
-    The result is that of reading the whole folder at once, but memory holds only one shard, the ids of all users
-    and the times. Under torchrun each rank reads every world-th shard, all from one disk, and rank 0 merges.
-    `finished`: called with the merged data, to add titles. `own_files`: must have no file.
+    The result is that of reading the whole folder at once, but memory holds only one shard, the ids of all users,
+    the times and the bad rows. Under torchrun each rank reads every world-th shard, all from one disk, and rank 0
+    merges. `finished`: called with the merged data, to add titles. `own_files`: must have no file.
 
     Raises: ConfigError without `output`, with own files, or for filters that count events over shards. DataError
     if a user has events in two shards, which then were not split by user, or if shards are not Parquet files, or
-    differ in their units of time. Each message names the remedy.
+    differ in their columns or units of time; and for bad rows, counted over all shards. Each message names the
+    remedy.
     """
     _refuse(config, output, own_files)
     folder = Path(str(output))
     with joined("cpu"), inputs_of(source, config.query) as inputs:
-        paths = [each.path for each in inputs if each.path is not None and each.path.suffix == ".parquet"]
-        if len(paths) < len(inputs):
-            raise DataError("shards must be Parquet files. Write them as Parquet, or prepare without `shards`.")
-        with Dataset.writing(folder) if rank() == 0 else nullcontext():
+        _refuse_no_parquet(inputs)
+        shards, notes = with_content(inputs)
+        with ExitStack() as held:
+            if rank() == 0:
+                held.enter_context(Dataset.writing(folder))
+                held.enter_context(without_scratch(folder))
             scratch = Path(from_main("shards", lambda: _scratch(folder)))
-            try:
-                for number in range(rank(), len(paths), world()):
-                    rejects = folder / f"rejects-{paths[number].stem}.csv"
-                    build(read_events(paths[number], config, rejects), config).save(scratch / str(number))
-                meet()
-                if rank() == 0:
-                    merged = _merged([scratch / str(number) for number in range(len(paths))], paths, scratch)
-                    finished(replace(merged, name=_name(source))).save(folder)
-                meet()
-            finally:
-                if rank() == 0:
-                    shutil.rmtree(scratch, ignore_errors=True)
+            first: FirstParts = {}
+            for number in range(rank(), len(shards), world()):
+                _keep(read_inputs([shards[number]], config, first), config, scratch / str(number))
+            (scratch / f"first-{rank()}.json").write_text(json.dumps(first))
+            meet()
+            if rank() == 0:
+                _refuse_other_columns(scratch)
+                merged = _merged(scratch, shards, config, folder / "rejects.csv", notes)
+                finished(replace(merged, name=stored_name(_name(source)))).save(folder)
+            meet()
         return open_dataset(folder, verify=False)
+
+
+@contextmanager
+def without_scratch(output: str | Path) -> Iterator[None]:
+    """Before and after the block, remove the shards of a prepare from `output`; this process must hold the folder.
+
+    A killed process leaves its shards.
+    """
+    shutil.rmtree(Path(output) / _SCRATCH, ignore_errors=True)
+    try:
+        yield
+    finally:
+        shutil.rmtree(Path(output) / _SCRATCH, ignore_errors=True)
 
 
 def _refuse(config: DataConfig, output: str | Path | None, own_files: dict[str, Any]) -> None:
@@ -77,9 +111,48 @@ def _refuse(config: DataConfig, output: str | Path | None, own_files: dict[str, 
             )
 
 
+def _refuse_no_parquet(inputs: list[Input]) -> None:
+    for each in inputs:
+        if each.path is not None and not each.path.exists():
+            raise DataError(f"{each.path} {missing(each.path)}. Name the folder of the shards.")
+        if each.path is None or each.path.suffix.lower() not in (".parquet", ".pq"):
+            raise DataError(
+                f"shards must be Parquet files, and {each.name} is none. Write the shards as Parquet, or prepare "
+                "without `shards`."
+            )
+
+
 def _scratch(output: Path) -> str:
-    output.absolute().parent.mkdir(parents=True, exist_ok=True)
-    return tempfile.mkdtemp(prefix=f".{output.name}-shards-", dir=output.absolute().parent)
+    """Return a new folder in `output`, where shards wait for the merge."""
+    (output / _SCRATCH).mkdir()
+    return str(output / _SCRATCH)
+
+
+def _keep(events: Events, config: DataConfig, folder: Path) -> None:
+    """Write what is needed of a shard to a new folder: its rows in numbers, its rejects, and its data, if any."""
+    folder.mkdir()
+    rows = {
+        "sources": events.sources,
+        "rows_read": events.read,
+        "rows_rejected": events.rejects.height,
+        "kept": events.coded.height,
+        "left_out": events.left_out,
+    }
+    (folder / "rows.json").write_text(json.dumps(rows))
+    events.rejects.write_parquet(folder / "rejects.parquet")
+    count = where_note(events.left_out, events.coded.height)  # of this shard alone
+    events = replace(events, warnings=tuple(note for note in events.warnings if note != count))
+    with suppress(NoneLeftError):
+        build(events, config).save(folder / "data")
+
+
+def _refuse_other_columns(scratch: Path) -> None:
+    """Raise DataError if the first shards of the ranks have different columns or roles."""
+    parts: FirstParts = {}
+    for number in range(world()):
+        for folder, (name, columns, roles) in json.loads((scratch / f"first-{number}.json").read_text()).items():
+            part = (name, tuple(columns), roles)
+            refuse_another_part(parts.setdefault(folder, part), part, folder)
 
 
 def _name(source: Any) -> str:
@@ -87,21 +160,38 @@ def _name(source: Any) -> str:
     return Path(str(first)).stem.lower() or "events"
 
 
-def _merged(folders: list[Path], paths: list[Path], scratch: Path) -> Dataset:
+def _counted(scratch: Path, count: int, config: DataConfig, rejects: Path) -> dict[str, Any]:
+    """Return how many rows all shards have, and "sources". Raises: DataError for bad rows, or if none is left."""
+    found = [json.loads((scratch / str(number) / "rows.json").read_text()) for number in range(count)]
+    rows: dict[str, Any] = {name: sum(each[name] for each in found) for name in found[0] if name != "sources"}
+    rows["sources"] = [name for each in found for name in each["sources"]]
+    bad = pl.concat([pl.read_parquet(scratch / str(number) / "rejects.parquet") for number in range(count)])
+    refuse_bad_rows(bad, rows["rows_read"], rows["kept"], tuple(rows["sources"]), config, rejects)
+    if not any((scratch / str(number) / "data").exists() for number in range(count)):
+        refuse_none_left(rows["kept"], config)
+    return rows
+
+
+def _merged(scratch: Path, inputs: list[Input], config: DataConfig, rejects: Path, notes: list[str]) -> Dataset:
     """Merge prepared shards. The arrays of the result are files in `scratch`."""
-    shards = [open_dataset(folder, verify=False) for folder in folders]
+    rows = _counted(scratch, len(inputs), config, rejects)
+    left, kept = rows.pop("left_out"), rows.pop("kept")
+    notes = [*notes, *([where_note(left, kept)] if config.where else [])]
+    filled = [number for number in range(len(inputs)) if (scratch / str(number) / "data").exists()]
+    shards = [open_dataset(scratch / str(number) / "data", verify=False) for number in filled]
+    names = [inputs[number].name for number in filled]
+    timed = all_timed({shard.times is not None for shard in shards}, names)
     units = {str(shard.report["time_unit"]) for shard in shards}
     if len(units) > 1:
         raise DataError(f"shards differ in the unit of time: {', '.join(sorted(units))}. Name it as `time_unit`.")
     item_ids = pl.concat([shard.catalogue.ids.cast(pl.String) for shard in shards]).unique().sort()
     user_ids = pl.concat([shard.user_ids.cast(pl.String) for shard in shards])
     order = user_ids.arg_sort().to_numpy()
-    _refuse_two_shards(user_ids, order, [shard.num_users for shard in shards], paths)
+    _refuse_two_shards(user_ids, order, [shard.num_users for shard in shards], names)
     lengths = np.concatenate([np.diff(shard.offsets) for shard in shards])
     offsets = np.concatenate([[0], np.cumsum(lengths[order])]).astype(np.int64)
     starts = np.empty(len(order), np.int64)  # of each user, in order of shards
     starts[order] = offsets[:-1]
-    timed = shards[0].times is not None
     items = _array(scratch / "items", np.int32, int(offsets[-1]))
     times = _array(scratch / "times", np.int64, int(offsets[-1])) if timed else None
     first = 0
@@ -117,7 +207,9 @@ def _merged(folders: list[Path], paths: list[Path], scratch: Path) -> Dataset:
     integer_users = all(shard.user_ids.dtype.is_integer() for shard in shards)
     integer_items = all(shard.catalogue.ids.dtype.is_integer() for shard in shards)
     users = user_ids.gather(order)
-    report = merged_report([shard.report for shard in shards], lengths[order], users, len(item_ids), times)
+    rows["rows_filtered"] = kept - int(offsets[-1])
+    report = merged_report([shard.report for shard in shards], rows, lengths[order], users, len(item_ids), times)
+    report["warnings"] = [*notes, *report["warnings"]]
     return Dataset(
         items=items,
         times=times,
@@ -129,7 +221,7 @@ def _merged(folders: list[Path], paths: list[Path], scratch: Path) -> Dataset:
 
 
 def _refuse_two_shards(
-    user_ids: pl.Series, order: npt.NDArray[np.int64], counts: list[int], paths: list[Path]
+    user_ids: pl.Series, order: npt.NDArray[np.int64], counts: list[int], names: list[str]
 ) -> None:
     """Raise DataError if a user occurs in two shards."""
     ordered = user_ids.gather(order)
@@ -137,9 +229,7 @@ def _refuse_two_shards(
     if not len(twice):
         return
     ends = np.cumsum(counts)
-    pair = [
-        paths[int(np.searchsorted(ends, order[place], side="right"))].name for place in (twice[0], twice[0] + 1)
-    ]
+    pair = [names[int(np.searchsorted(ends, order[place], side="right"))] for place in (twice[0], twice[0] + 1)]
     raise DataError(
         f"user {ordered[int(twice[0])]!r} has events in two shards, {pair[0]} and {pair[1]} ({len(twice):,} such "
         "users). The folder mixes shards of two splits, or they are not split by user. Write it again, with all "

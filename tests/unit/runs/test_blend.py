@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +18,11 @@ from sasrec.batches.ticks import with_ticks
 from sasrec.checkpoint.restore import checkpoint_at, config_of
 from sasrec.cli.main import main
 from sasrec.data.baskets import split_of
-from sasrec.errors import ConfigError, DataError, EvaluationError
+from sasrec.errors import ConfigError, DataError, EvaluationError, SasrecWarning
 from sasrec.evaluation.metrics import metrics_from_ranks
 from sasrec.evaluation.target_ranks import target_ranks
 from sasrec.ranking.blend import fused
+from sasrec.runtime.log import RunLog
 from tests.synthetic import chain_frame, small
 
 TIMES = [[1.6e9], [1.6e9]]
@@ -119,6 +122,73 @@ def test_a_blend_that_does_not_win_is_not_written(tmp_path: Path) -> None:
     assert not (tmp_path / "run/blend.json").exists(), "one of an earlier state of the run is removed"
     with pytest.raises(ConfigError, match="has no blend yet"):
         sasrec.load(f"{tmp_path / 'run'}:blend")
+
+
+def test_a_search_without_its_baseline_leaves_a_blend_that_won(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    sasrec.train(chain_frame(users=120), run, **small(num_epochs=12))
+    report = sasrec.blend(run)
+    assert report["wins"]
+    name, written = report["baseline"], (run / "blend.json").read_bytes()
+    weak = next(each for each in report["tried"] if not trial(run, each, tmp_path)["wins"])
+    assert main(["blend", str(run), "--baselines", weak]) == 0
+    said = capsys.readouterr().out
+    assert f"the blend from before stays ({report['weight']} model" in said
+    assert f"chosen among {', '.join(report['tried'])}): its baseline was not tried now" in said
+    assert (run / "blend.json").read_bytes() == written
+    lucky = json.loads(written) | {"baseline": weak, "tried": [weak]}
+    (run / "blend.json").write_text(json.dumps(lucky))
+    assert main(["blend", str(run), "--baselines", weak]) == 0
+    assert "the blend from before is removed" in capsys.readouterr().out
+    assert not (run / "blend.json").exists()
+    (run / "blend.json").write_text(json.dumps(lucky))
+    assert main(["blend", str(run), "--baselines", name]) == 0
+    assert "it replaces the blend from before" in capsys.readouterr().out
+
+
+def trial(run: Path, name: str, folder: Path) -> dict:  # type: ignore[type-arg]
+    """Blend a copy of the run with one baseline."""
+    copy = folder / f"with-{name}"
+    shutil.copytree(run, copy)
+    return sasrec.blend(copy, baselines=(name,))
+
+
+def test_a_blend_of_a_run_that_was_trained_further_is_refused_until_it_is_chosen_again(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    sasrec.train(chain_frame(users=120), run, **small(num_epochs=3))
+    assert sasrec.blend(run, baselines=("popularity", "item-to-item"))["wins"]
+    sasrec.resume(run, num_epochs=6)
+    with pytest.raises(ConfigError, match=r"was chosen with step-\d+, but its best is now step-.*blend"):
+        sasrec.load(f"{run}:blend")
+    with pytest.warns(SasrecWarning, match=r"final gets no blend: the blend of .*run was chosen with"):
+        sasrec.final_fit(run, tmp_path / "final")
+    assert not (tmp_path / "final/blend.json").exists()
+    again = sasrec.blend(run, baselines=("popularity", "item-to-item"))
+    assert (run / "blend.json").exists() == again["wins"]
+
+
+def test_an_interrupted_final_fit_or_refresh_has_the_blend_once_it_is_resumed(
+    blended: tuple[Path, dict],  # type: ignore[type-arg]
+    tmp_path: Path,
+) -> None:
+    run, report = blended
+    later = chain_frame(users=120, seed=5).with_columns(pl.col("time") + 10**6)
+    data = pl.concat([chain_frame(users=120), later])
+
+    def stop(line: dict) -> None:  # type: ignore[type-arg]
+        if line["event"] == "epoch":
+            signal.raise_signal(signal.SIGINT)
+
+    log = RunLog(None, watch=stop)
+    with pytest.raises(KeyboardInterrupt):
+        sasrec.final_fit(run, tmp_path / "final", log=log)
+    with pytest.raises(KeyboardInterrupt):
+        sasrec.refresh(run, data, tmp_path / "next", epochs=5, worse=1.0, log=log)
+    for name in ("final", "next"):
+        sasrec.resume(tmp_path / name)
+        assert sasrec.load(f"{tmp_path / name}:blend").scorer.weight == report["weight"]  # type: ignore[attr-defined]
 
 
 def test_wrong_uses_and_damaged_files_are_refused(blended: tuple[Path, dict], tmp_path: Path) -> None:  # type: ignore[type-arg]
