@@ -35,7 +35,7 @@ class Refresh:
     epochs: int = REFRESH_EPOCHS
     """Number of passes over all events but the newest; then a quarter as many over all."""
     worse: float = REFRESH_WORSE
-    """Share of its NDCG@10 that the model may lose on the newest events, from 0 to 1; 1 accepts any."""
+    """Share of its NDCG@10 that the model may lose on the newest events; 1 accepts any, also unmeasured."""
     device: OptionalText = None
     """cpu, cuda, mps or auto. Default: that of the run."""
 
@@ -83,6 +83,9 @@ def _reported(report: dict[str, Any]) -> Iterator[str]:
         f"popularity has shifted: {report['popularity']:.1%} of the new events went to other items than the old "
         f"shares predict; vectors of known items: mean cosine {report['vectors']:.3f} to those before"
     )
+    if metrics is None:
+        yield "the two models were not compared, because too few of the newest events can be targets"
+        return
     old, new, between = metrics["old"], metrics["new"], metrics["difference"]
     yield (
         f"newest events, {amount(metrics['targets'], 'target')} of {amount(metrics['users'], 'user')}: NDCG@10 "

@@ -41,7 +41,7 @@ def period_of(data: Dataset, split: Split, part: EvaluationSplit) -> Period:
 
     Under a temporal split, the period has all events between its two moments, under last-N the last N events of
     each user (before those, for validation), and with files the events of the file. The history ends before all
-    of them, also before those that are no target, such as an item that the user had before.
+    of them, also before those that do not count, such as an item that the user had before.
     """
     users, events = part.users, part.events
     if split.boundaries is not None:
@@ -84,7 +84,7 @@ def _between(
 
 
 def _begins(data: Dataset, split: Split, part: EvaluationSplit) -> npt.NDArray[np.int64]:
-    """Return the index of each user's first event of the period, (users,), also if it is no target.
+    """Return the index of each user's first event of the period, (users,), also if it does not count.
 
     With baskets, it is the first event of that event's basket. Ignore the values of users without a target.
     """

@@ -105,11 +105,16 @@ def _measured(run: RunFolder, state: dict[str, Any], serves: dict[str, Any] | No
         )
         return
     if before := state.get(REFRESHED_FROM):
-        old, new = (before["metrics"][name]["ndcg@10"] for name in ("old", "new"))
+        measured = ""
+        if before["metrics"]:
+            old, new = (before["metrics"][name]["ndcg@10"] for name in ("old", "new"))
+            measured = (
+                " Before, a model refreshed without the newest events was measured on these: NDCG@10 "
+                f"{new:.4f}, against {old:.4f} of that run."
+            )
         yield (
             "Nothing was measured with these weights, because they were trained on all events. They were "
-            f"refreshed from the run {before['run']}. Before, a model refreshed without the newest events was "
-            f"measured on these: NDCG@10 {new:.4f}, against {old:.4f} of that run."
+            f"refreshed from the run {before['run']}.{measured}"
         )
         return
     if chosen_by := state.get(CHOSEN_BY):

@@ -61,7 +61,8 @@ def refresh(
     written to `run`.
 
     `data`: all events up to now, old and new, as for `train`; files are read with the settings of `run`.
-    `worse`: the share of the NDCG@10 of `run` that the refreshed model may lose on the newest events.
+    `worse`: the share of the NDCG@10 of `run` that the refreshed model may lose on the newest events; 1 also
+    accepts a model that could not be measured, because too few of them can be targets.
     `device`: by default that of `run`. `encoder`, `loss_function`: those that `train` was given.
 
     Writes `train_dir`/refresh.json beside the files of a run: users, items and events that are new, how far
@@ -84,9 +85,11 @@ def refresh(
         filters = "" if is_read(data) else filters_of(config.data)
         report = _facts(old, now, new_E, folder, filters)
         trial = Trial(found, old, now, _known(found, old, now), config, own)
-        found_out = compared(trial, held_out(now, new_E), RunLog.of_run(None, log))
+        newest_E, trial_log = held_out(now, new_E), RunLog.of_run(None, log)
+        found_out = compared(trial, newest_E, unmeasured=worse == 1, log=trial_log)
         report["metrics"] = found_out.figures
-        _refuse_worse(report["metrics"], worse, folder)
+        if found_out.figures is not None:
+            _refuse_worse(found_out.figures, worse, folder)
         report |= {"worse": worse, "epochs": epochs, REFRESHED_FROM: _origin(folder, found, report["metrics"])}
         report["seconds"] = {"comparison": round(time.monotonic() - began, 1)}
         hand_on(folder, following)
@@ -116,14 +119,14 @@ def _trained(
     return refreshed
 
 
-def _origin(folder: RunFolder, found: Checkpoint, metrics: dict[str, Any]) -> dict[str, Any]:
+def _origin(folder: RunFolder, found: Checkpoint, metrics: dict[str, Any] | None) -> dict[str, Any]:
     """What each checkpoint records on the run whose weights it began with."""
     return {
         "run": folder.path.absolute().name,  # an export contains it, and a path says whose machine it was
         "checkpoint": found.path.name,
         "manifest": file_digest(found.path / "MANIFEST.json"),
         "data_hash": found.need("data_hash"),
-        "metrics": {name: metrics[name] for name in ("old", "new")},
+        "metrics": {name: metrics[name] for name in ("old", "new")} if metrics else {},
     }
 
 

@@ -61,8 +61,8 @@ class Trial:
 class Compared:
     """A model that was refreshed without the newest events, and what it was worth on them."""
 
-    figures: dict[str, Any]
-    """The metrics of the run and of the refreshed model, and their difference."""
+    figures: dict[str, Any] | None
+    """The metrics of the run and of the refreshed model, and their difference; None for targets of one user."""
     weights: dict[str, Tensor]
     learned_V: npt.NDArray[np.bool_]
     """(V,) true for the items that the run knew or that the model was trained on."""
@@ -75,13 +75,14 @@ class Compared:
         model.load_state_dict(weights)
 
 
-def compared(trial: Trial, held_out_E: npt.NDArray[np.bool_], log: RunLog) -> Compared:
+def compared(trial: Trial, held_out_E: npt.NDArray[np.bool_], *, unmeasured: bool, log: RunLog) -> Compared:
     """Train a refreshed model without the held-out events, and compare it on them with the run.
 
     Each model is measured as it would serve: with the items that it knows, in histories and as candidates. A
-    target that a model does not know counts as not found. New users have targets too.
+    target that a model does not know counts as not found; one that neither knows is left out. New users have
+    targets too. With targets of fewer than two users nothing can be compared; `unmeasured` accepts that.
 
-    Raises: DataError if fewer than two users have a target. Remedy: give more new events.
+    Raises: DataError if it is not accepted. Remedy: give more new events, or accept it.
     """
     config, now = trial.config, trial.now
     data = dataclasses.replace(now, parts=np.where(held_out_E, TEST, TRAIN).astype(np.int8))
@@ -95,9 +96,11 @@ def compared(trial: Trial, held_out_E: npt.NDArray[np.bool_], log: RunLog) -> Co
     before, after = split_of(trial.known_V), split_of(None)
     events = np.union1d(before.test.events, after.test.events)
     user_T = np.searchsorted(now.offsets, events, side="right") - 1
-    if (users := len(np.unique(user_T))) < 2:
+    few = (users := len(np.unique(user_T))) < 2
+    if few and not unmeasured:
         raise DataError(
-            f"the two models can be compared on new events of only {amount(users, 'user')}. Give more new events."
+            f"the two models cannot be compared, because only newest events of {amount(users, 'user')} "
+            "can be targets. Give more new events, or accept the new model unmeasured with `worse` 1."
         )
     batches = TrainingBatches.of(after.training, now.num_items, config, after.known_V, after.basket_starts)
     if not len(batches):
@@ -122,7 +125,7 @@ def compared(trial: Trial, held_out_E: npt.NDArray[np.bool_], log: RunLog) -> Co
         ).fit()
         model.__dict__.pop("encode", None)  # the compiled encoder, if the settings ask for one
         new_T = _ranks(model, after.test, events)
-    figures = _figures(old_T, new_T, user_T, ~trial.known_V[now.items[events]])
+    figures = None if few else _figures(old_T, new_T, user_T, ~trial.known_V[now.items[events]])
     learned_V = trial.known_V.copy()
     learned_V[after.training.items[after.training.flat()]] = True
     return Compared(figures, {name: each.cpu() for name, each in model.state_dict().items()}, learned_V)

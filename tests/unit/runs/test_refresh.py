@@ -379,3 +379,35 @@ def test_the_command_line_refreshes_and_says_what_is_new(
     assert "Continue it with `resume`" not in capsys.readouterr().err
     assert main([*words[:3], f"--train_dir={tmp_path / 'other'}", "--epochs=0"]) == 1
     assert "--epochs must be a whole number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["one user", "items that nobody had"])
+def test_new_events_that_cannot_be_measured_are_refused_unless_any_model_is_accepted(
+    run: Path, tmp_path: Path, kind: str
+) -> None:
+    newest, day = 1_600_000_000 + 9 * WEEK, 86_400
+    rows = [("u001", f"item-{number:02d}", newest + number * day) for number in range(4)]
+    if kind == "items that nobody had":
+        rows = [(f"u{user:03d}", f"unheard-{user}", newest) for user in range(40)]
+    now = pl.concat([shop(3), pl.DataFrame(rows, schema=["user", "item", "time"], orient="row")])
+    with pytest.raises(DataError, match=r"cannot be compared, .* accept the new model unmeasured with `worse` 1"):
+        sasrec.refresh(run, now, tmp_path / "next")
+    assert not (tmp_path / "next").exists()
+    assert main(["refresh", str(run), "--dataset", str(written(now, tmp_path)), "--worse", "1",
+                 "--train_dir", str(tmp_path / "next")]) == 0  # fmt: skip
+    assert report_of(tmp_path / "next")["metrics"] is None
+    sasrec.export(tmp_path / "next", tmp_path / "export")
+    assert "refreshed from the run run." in " ".join((tmp_path / "export/README.md").read_text().split())
+    assert sasrec.load(tmp_path / "next").recommend_user("u001")
+
+
+def written(frame: pl.DataFrame, folder: Path) -> Path:
+    frame.write_csv(folder / "now.csv")
+    return folder / "now.csv"
+
+
+def test_known_users_with_one_new_event_each_at_one_time_are_refreshed(run: Path, tmp_path: Path) -> None:
+    rows = [(f"u{user:03d}", "item-01", 1_600_000_000 + 9 * WEEK) for user in range(40)]
+    now = pl.concat([shop(3), pl.DataFrame(rows, schema=["user", "item", "time"], orient="row")])
+    sasrec.refresh(run, now, tmp_path / "next", worse=1.0)
+    assert report_of(tmp_path / "next")["metrics"]["users"] > 2
