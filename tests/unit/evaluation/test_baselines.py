@@ -16,6 +16,7 @@ from sasrec.data.histories import Histories
 from sasrec.data.splits import split_events
 from sasrec.evaluation.baselines import ItemToItem, Markov, RecentPopularity, baselines, event_counts
 from sasrec.evaluation.measure import evaluate_scorer
+from sasrec.evaluation.metrics import Metrics
 from sasrec.evaluation.target_ranks import target_ranks
 from sasrec.ranking import candidates, scorers
 from sasrec.runtime.log import RunLog
@@ -213,7 +214,7 @@ def test_no_events_to_train_on_scores_nothing() -> None:
 def test_every_baseline_is_in_the_metrics_and_in_the_printed_tables(capsys: pytest.CaptureFixture[str]) -> None:
     metrics = measured(with_times(dataset(lists(), ITEMS)))
     assert list(metrics["baselines"]) == ["popularity", "recent-7-days", "item-to-item", "markov"]
-    print_metrics(metrics)
+    print_metrics(Metrics(metrics))
     out = capsys.readouterr().out
     for name in ("popularity", "recent-7-days", "item-to-item", "markov"):
         assert out.count(f"\n{name} ") == 2, "on validation and on test"

@@ -388,7 +388,7 @@ def test_a_checkpoint_is_replaced_whole_and_a_refusing_disk_is_an_error(
 
 def test_notes_fit_the_settings_of_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Not the advice that the run follows already, and nothing about another split."""
-    frame = chain_frame(users=40).with_columns(time=pl.col("time") // 20_000 * 20_000)
+    frame = chain_frame(users=40).with_columns(time=pl.col("time") // 8_000 * 8_000)
     short = pl.DataFrame([("short", "item-03", 1_600_000_000)], schema=frame.schema, orient="row")
     frame.with_columns(time=pl.col("time") + 10**6).write_csv(tmp_path / "later.csv")
     advice = ("leave-one-out trains on these users", "train with baskets=True")
