@@ -33,6 +33,7 @@ def model_card(
     the run that a refresh began with (runs/refresh.py). `serves`: the baseline that the export serves instead.
     """
     parameters = sum(each.numel() for each in recommender.model.parameters())
+    reads_times = config.model.time and serves in ("", BLEND)
     parts = [
         f"# {type(recommender.model).__name__}{_residual(config.model)}, {len(recommender.items):,} items",
         "A sequential recommender: it ranks the items of a catalogue by what is likely to come next in a history. "
@@ -44,9 +45,9 @@ def model_card(
         *_measured(run, state),
         "## How to use it",
         *([f"This folder serves {_served(serves)}."] if serves else []),
-        _usage(config.model),
+        _usage(times=reads_times),
         "## Limits",
-        *_limits(recommender, config),
+        *_limits(recommender, config, times=reads_times),
     ]
     wrapped = (part if part.startswith(("#", "|", "```", "- ")) else textwrap.fill(part, 120) for part in parts)
     return "\n\n".join(wrapped) + "\n"
@@ -121,17 +122,17 @@ def _intervals(run: RunFolder, split: str) -> dict[str, str]:
     return {name: f"{max(each.low, 0.0):.4f} to {min(each.high, 1.0):.4f}" for name, each in found.items()}
 
 
-def _usage(model: ModelConfig) -> str:
-    times = ", times=[SECONDS, …]" if model.time else ""
-    option = " --times SECONDS,SECONDS" if model.time else ""
+def _usage(*, times: bool) -> str:
+    argument = ", times=[SECONDS, …]" if times else ""
+    option = " --times SECONDS,SECONDS" if times else ""
     return (
         f'```python\nimport sasrec\n\nmodel = sasrec.load("this-folder")\n'
-        f"model.recommend([ITEM, ITEM, …], k=10{times})\n```\n\n"
+        f"model.recommend([ITEM, ITEM, …], k=10{argument})\n```\n\n"
         f"    sasrec recommend this-folder --history ITEM,ITEM{option}"
     )
 
 
-def _limits(recommender: Recommender, config: RunConfig) -> Iterator[str]:
+def _limits(recommender: Recommender, config: RunConfig, *, times: bool) -> Iterator[str]:
     known = recommender.known_items
     unknown = 0 if known is None else len(recommender.items) - int(known.sum())
     limits = ["Items that are newer than the data are unknown to it: they are neither read nor recommended."]
@@ -139,7 +140,7 @@ def _limits(recommender: Recommender, config: RunConfig) -> Iterator[str]:
         limits.append(f"{unknown:,} items of the catalogue did not occur in training, and are never recommended.")
     if not config.evaluation.repeats:
         limits.append("It was not trained to recommend an item again that is in the history.")
-    if config.model.time:
+    if times:
         limits.append("It needs the times of the history.")
     limits.append(
         "What was measured is the next event of users like those of the data, in lists of up to 50 items. Other "

@@ -152,9 +152,7 @@ def test_a_blend_of_a_run_that_was_trained_further_is_refused_until_it_is_chosen
     sasrec.train(chain_frame(users=120), run, **small(num_epochs=3))
     assert sasrec.blend(run, baselines=("popularity", "item-to-item"))["wins"]
     sasrec.resume(run, num_epochs=6)
-    with pytest.raises(
-        ConfigError, match=r"was chosen with step-\d+, but its best is now step-.*blend"
-    ):
+    with pytest.raises(ConfigError, match=r"was chosen with step-\d+, but its best is now step-.*blend"):
         sasrec.load(f"{run}:blend")
     with pytest.warns(SasrecWarning, match=r"final gets no blend: the blend of .*run was chosen with"):
         sasrec.final_fit(run, tmp_path / "final")
