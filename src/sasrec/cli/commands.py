@@ -14,6 +14,7 @@ from sasrec.cli.arguments import OptionalPath, as_options
 from sasrec.cli.console import err, say
 from sasrec.cli.outputs import read_with, refuse_input, refuse_output, write_frame
 from sasrec.config.settings import KEEP_WEIGHTS, RunConfig
+from sasrec.config.split_rule import ALL
 from sasrec.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ class Train:
         for name, path in (("from", self.from_), ("valid", self.valid), ("test", self.test)):
             if self.resume and path:
                 raise ConfigError(f"--resume continues with the run's own data. Remove --{name}.")
+        if self.then_final:
+            self._refuse_without_validation()
         if not self.config.data.dataset and not self.resume:
             if (self.train_dir / "config.toml").exists():
                 raise DataError(
@@ -124,6 +127,16 @@ class Train:
                 )
             raise DataError(
                 "no data set is named. Set --dataset to a public data set (by name), a prepared folder or a file."
+            )
+
+    def _refuse_without_validation(self) -> None:
+        """Raise ConfigError for --then_final, before training, where validation cannot choose the epoch."""
+        without = "--split all" if self.config.evaluation.split == ALL else ""
+        without = without or ("--test without --valid" if self.test and not self.valid else "")
+        if without:
+            raise ConfigError(
+                f"--then_final trains for as many epochs as validation chooses, and {without} has no validation. "
+                "Remove --then_final."
             )
 
     def _final_fit(self, run: Path, train_dir: Path) -> None:

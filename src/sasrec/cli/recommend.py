@@ -277,10 +277,13 @@ class Export:
 
     def run(self) -> None:
         """Export the model, and print how to use the export."""
+        from sasrec.checkpoint.restore import checkpoint_at
         from sasrec.cli.sentences import next_step
         from sasrec.runs.export import export
+        from sasrec.runs.stored_baseline import SERVES
 
         folder = export(self.run_dir, self.output)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         say(err, f"{size / 1e6:.1f} MB written to {self.output}; README.md says what is in it")
-        say(err, next_step(self.output))
+        served = checkpoint_at(folder).state.get(SERVES)
+        say(err, next_step(self.output, baseline=served is not None and not served.get("weight")))

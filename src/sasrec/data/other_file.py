@@ -13,6 +13,8 @@ from sasrec.data.parts import PART, TEST, TRAIN, VALID
 from sasrec.data.splits import EvaluationSplit, Split, split_by_parts
 from sasrec.errors import DataError
 
+TRAINED_ON = "the run was trained on the event"
+"""Why an event cannot be a test target: a key of `EvaluationSplit.targets_left_out`."""
 _NOT_THERE = "no event in this file"
 _Frame = pl.DataFrame
 
@@ -96,7 +98,7 @@ def _usable(added: _Frame, own: _Frame) -> tuple[_Frame, dict[str, int], dict[st
     if "time" in added.columns:
         known = steps["the item is not in the run's data"]
         again = known.join(trained, on=["user", "item", "time"], how="anti", maintain_order="left")
-        steps["the run was trained on the event"] = again
+        steps[TRAINED_ON] = again
     for reason, remaining in steps.items():
         left_out[reason] = kept.height - remaining.height
         skipped[reason] = kept["user"].n_unique() - remaining["user"].n_unique()

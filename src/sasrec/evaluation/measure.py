@@ -10,6 +10,7 @@ import polars as pl
 
 from sasrec.config.split_rule import ALL
 from sasrec.data.dataset import Dataset
+from sasrec.data.other_file import TRAINED_ON
 from sasrec.data.period import refuse_single_targets
 from sasrec.data.splits import EvaluationSplit, Split
 from sasrec.errors import EvaluationError
@@ -152,10 +153,10 @@ def _why_nothing(split: Split) -> str:
     if split.other_file is not None:
         reasons = split.test.targets_left_out | {"the user has the item already": split.test.repeats_left_out}
         counts = "; ".join(f"{reason}: {events:,}" for reason, events in reasons.items() if events)
-        return (
-            f"no event of the file {split.other_file['name']} can be a test target ({counts}). Use a file with "
-            "events of the run's users and items, written with the same ids."
-        )
+        words = "Use a file with events of the run's users and items, written with the same ids."
+        if max(reasons, key=lambda reason: reasons[reason]) == TRAINED_ON:
+            words = "These events are not newer than the data of the run. Use a file with later events."
+        return f"no event of the file {split.other_file['name']} can be a test target ({counts}). {words}"
     if split.how == ALL:
         return (
             "nothing can be measured, because the model was trained on all events. Measure the run that chose its "

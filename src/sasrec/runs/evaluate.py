@@ -135,6 +135,8 @@ def _loaded(
         refuse_changed(folder.path, "checkpoint")
     found = checkpoint_at(Path(checkpoint) if checkpoint else folder.path, encoder)
     _warn_of_edits(folder, config_of(found))
+    if ITEMS_DIGEST in found.state and not folder.items_file.exists():
+        raise DataError(f"the export {folder.path} is incomplete: items.parquet is missing. Export the run again.")
     # An export has its own catalogue and no data set, unless the caller names one.
     exported = _exported_items(folder.items_file, found) if folder.items_file.exists() else None
     data: Dataset | None = None

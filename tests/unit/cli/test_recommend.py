@@ -161,7 +161,7 @@ def test_ids_with_blanks_around_them_are_those_of_the_data(run: Path, tmp_path: 
     write_lists(model, padded, found[0], 3, rules=rules)
     assert best not in pl.read_csv(found[0])["item"]
     with pytest.warns(
-        SasrecWarning, match=r"rules: bans name 1 users, such as x, but no history of .*0\.parquet is"
+        SasrecWarning, match=r"rules: bans name 1 user, such as x, but no history of .*0\.parquet is"
     ):
         write_lists(model, padded, found[0], 3, rules=sasrec.Rules(bans={"x": [best]}))
 

@@ -136,3 +136,20 @@ def test_the_command_line_trains_it_after_a_run_or_from_one(
     assert "--lr, --then_final would have no effect" in capsys.readouterr().err
     assert main(["train", "--final=nothing", "--train_dir=other"]) == 1
     assert "the run nothing does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["--split=all"], ["--test=events.csv"]])
+def test_then_final_without_validation_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_csv(Path("events.csv"))
+    assert main(["train", "--dataset=events.csv", "--train_dir=run", "--then_final", *options]) == 1
+    assert "as many epochs as validation chooses, and --" in capsys.readouterr().err
+    assert not Path("run").exists()
+
+
+def test_a_file_of_events_that_were_trained_on_is_called_not_newer(tmp_path: Path) -> None:
+    sasrec.train(chain_frame(), tmp_path / "run", split="all", **small(num_epochs=1))
+    with pytest.raises(EvaluationError, match=r"not newer than the data of the run. Use a file with later events"):
+        sasrec.evaluate(tmp_path / "run", test=chain_frame())

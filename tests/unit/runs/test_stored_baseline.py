@@ -99,3 +99,23 @@ def test_the_command_line_exports_and_serves_it(
     with pytest.raises(SasrecError, match="is not a baseline of this run"):
         sasrec.export(f"{run}:best", tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(("name", "asks"), [("markov", False), ("", True)])
+def test_an_export_of_a_time_model_asks_for_times_only_if_it_serves_the_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, asks: bool
+) -> None:
+    sasrec.train(chain_frame(), tmp_path / "run", time=True, **small(num_epochs=1))
+    served = f"{tmp_path / 'run'}:{name}" if name else str(tmp_path / "run")
+    assert main(["export", served, "--output", str(tmp_path / "model")]) == 0
+    card = (tmp_path / "model/README.md").read_text()
+    assert ("--times" in capsys.readouterr().err, "--times" in card, "needs the times" in card) == (asks,) * 3
+    if not asks:
+        assert len(sasrec.load(tmp_path / "model").recommend(["item-03"], 3)) == 3
+
+
+def test_an_export_without_its_items_is_called_incomplete(run: Path, tmp_path: Path) -> None:
+    sasrec.export(run, tmp_path / "model")
+    (tmp_path / "model/items.parquet").unlink()
+    with pytest.raises(DataError, match=r"incomplete: items.parquet is missing. Export the run again"):
+        sasrec.load(tmp_path / "model")
