@@ -39,7 +39,7 @@ def refuse_input(option: str, output: Path, inputs: Mapping[str, Any]) -> None:
     from sasrec.data.manifest import MANIFEST, is_manifest
 
     for name, source in inputs.items():
-        if not isinstance(source, str | Path):
+        if not isinstance(source, str | Path) or source in ("", Path()):  # a run that was trained on a frame
             continue
         path = Path(source)
         try:

@@ -188,10 +188,10 @@ def chosen_by(run: RunFolder) -> str:
     chosen = start["chosen_by"]
     figures = chosen["metrics"].get("test") or chosen["metrics"].get("valid") or {}
     of = "test" if "test" in chosen["metrics"] else "validation"
-    measured = f": NDCG@10 {number(figures['ndcg@10'])} on {of}" if figures else ""
+    reached = f"reached NDCG@10 {number(figures['ndcg@10'])} on {of}" if figures else "was not measured either"
     return (
-        f"trained on all events for {amount(chosen['epoch'], 'epoch')}, so nothing is left to measure; "
-        f"{chosen['run']} was measured with the same settings{measured}"
+        f"trained on all events for {amount(chosen['epoch'], 'epoch')}, so this run was not measured; "
+        f"with the same settings, {chosen['run']} {reached}"
     )
 
 

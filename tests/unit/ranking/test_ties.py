@@ -108,7 +108,7 @@ def test_measures_of_lists_do_not_depend_on_further_cutoffs(run: Path) -> None:
 def test_the_lists_that_are_measured_are_the_lists_that_are_served(run: Path, name: str) -> None:
     model, users = sasrec.load(f"{run}:{name}"), sasrec.evaluate(f"{run}:{name}", whole_period=True, k=[60]).users
     assert users is not None
-    rows = users.filter(pl.col("scorer") == "model", pl.col("split") == "test").to_dicts()
+    rows = users.filter(pl.col("scorer") == name, pl.col("split") == "test").to_dicts()
     assert len(rows) > 10
     for row in rows:
         own = EVENTS.filter(pl.col("user") == row["user"])

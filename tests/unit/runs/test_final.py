@@ -126,7 +126,7 @@ def test_the_command_line_trains_it_after_a_run_or_from_one(
     words = ["train", "--dataset=events.csv", "--train_dir=run", "--then_final", *options]
     assert main(words) == 0
     said = capsys.readouterr().err
-    assert "so nothing is left to measure; run was measured with the same settings: NDCG@10" in said
+    assert "so this run was not measured; with the same settings, run reached NDCG@10" in said
     assert "next: sasrec recommend run-final" in said
     assert main(["train", "--final=run", "--train_dir=again"]) == 0
     by_option, after = weights(tmp_path / "again"), weights(tmp_path / "run-final")
