@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +15,7 @@ from rich.table import Table
 from sasrec.cli.arguments import OptionalPath, OptionalText, as_options
 from sasrec.cli.commands import with_options
 from sasrec.cli.console import err, out, say
+from sasrec.cli.outputs import saying_if_stopped
 from sasrec.config.settings import DataConfig, Duplicates, TimeUnit
 from sasrec.errors import ConfigError, DataError, SasrecWarning
 
@@ -120,7 +119,7 @@ class Prepare:
         # The report shows the other notes.
         warnings.simplefilter("ignore", SasrecWarning)
         warnings.simplefilter("always", Replaced)
-        with _interruptible(self.output):
+        with saying_if_stopped(f"interrupted; run the same command again to write {self.output}"):
             data = self._prepared()
         for sentence in summary(data.report):
             of_training = REPEATS in sentence or BASKETS in sentence
@@ -179,19 +178,3 @@ class Prepare:
             say(err, as_options(note, [Prepare]), label="note:", style="yellow")
         if refusal:
             raise DataError(refusal)
-
-
-@contextmanager
-def _interruptible(output: Path) -> Iterator[None]:
-    """Let the block clean up after SIGINT and SIGTERM, and say what to do."""
-    from sasrec.runtime.signals import ending_at_once
-
-    advice = f"interrupted; run the same command again to write {output}"
-    try:
-        with ending_at_once():
-            yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(advice) from None
-    except SystemExit:
-        say(err, advice)
-        raise

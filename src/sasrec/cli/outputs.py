@@ -64,18 +64,17 @@ def read_with(run_dir: Path, rules: Rules | None) -> dict[str, Any]:
 
 
 @contextmanager
-def unchanged_if_stopped(output: Path) -> Iterator[None]:
-    """Let a signal end the block with a sentence, after the temporary file of `whole_file` is removed."""
+def saying_if_stopped(sentence: str) -> Iterator[None]:
+    """Let a signal end the block at once, so that it cleans up, and say the sentence."""
     from sasrec.runtime.signals import ending_at_once
 
-    said = f"stopped; {output} has not been written. Run the same command again."
     try:
         with ending_at_once():
             yield
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(said) from None
+        raise KeyboardInterrupt(sentence) from None
     except SystemExit:
-        say(err, said)
+        say(err, sentence)
         raise
 
 

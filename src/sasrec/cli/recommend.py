@@ -15,7 +15,7 @@ from sasrec.cli.arguments import OptionalPath, OptionalText
 from sasrec.cli.commands import with_options
 from sasrec.cli.console import err, say
 from sasrec.cli.lists import ids, refuse_unknown, seconds
-from sasrec.cli.outputs import read_with, refuse_input, refuse_output, unchanged_if_stopped, write_frame
+from sasrec.cli.outputs import read_with, refuse_input, refuse_output, saying_if_stopped, write_frame
 from sasrec.errors import ConfigError, DataError, SasrecWarning, amount
 
 if TYPE_CHECKING:
@@ -96,7 +96,8 @@ class Recommend:
             )
         if to_file:
             refuse_output("--output", self.output or Path(), "--all" if self.all else "--histories")
-            with unchanged_if_stopped(self.output or Path()):
+            sentence = f"stopped; {self.output} has not been written. Run the same command again."
+            with saying_if_stopped(sentence):
                 self._answer()
         else:
             self._answer()

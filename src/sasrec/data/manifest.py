@@ -61,6 +61,7 @@ class Report(_Strict):
     sources: list[str]
     rows_read: Count
     rows_rejected: Count
+    rows_left_out: Count = 0  # by `where`
     rows_filtered: Count
     users: Count
     items: Count

@@ -60,6 +60,7 @@ def joined(read: Mapping[int, Events], config: DataConfig, rejects_path: Path | 
         item_ids=item_ids,
         rejects=rejects,
         read=rows,
+        left_out=sum(events.left_out for events in read.values()),
         integer_users=all(events.integer_users for events in read.values()),
         integer_items=all(events.integer_items for events in read.values()),
         warnings=tuple(dict.fromkeys(warnings)),

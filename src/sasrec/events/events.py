@@ -6,7 +6,7 @@ of accepted rows plus the number of rejects.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,6 @@ from sasrec.events.streams import is_empty
 from sasrec.files import whole_file
 
 _RAW_SHOWN = 200
-_BY_WHERE = "`where` leaves out"  # a note on rows begins so
 _NAMED = 6  # files that a note lists
 _LOCATED = {"file": pl.Int32, **REJECTS}
 
@@ -159,13 +158,7 @@ def _untimed_note(names: list[str]) -> str:
 
 def where_note(left_out: int, kept: int) -> str:
     """Return the note on how many rows the condition `where` leaves out."""
-    return f"{_BY_WHERE} {left_out:,} rows; {kept:,} are kept"
-
-
-def left_out_by_where(notes: Iterable[str]) -> int:
-    """Return how many rows the condition `where` left out, as the notes of the events say."""
-    counts = (note.removeprefix(_BY_WHERE).split()[0] for note in notes if note.startswith(_BY_WHERE))
-    return sum(int(count.replace(",", "")) for count in counts)
+    return f"`where` leaves out {left_out:,} rows; {kept:,} are kept"
 
 
 def explain(source: Any, config: DataConfig) -> tuple[str, tuple[ColumnFacts, ...], list[str], str]:

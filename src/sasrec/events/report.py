@@ -41,6 +41,7 @@ def describe(
         "sources": list(events.sources),
         "rows_read": events.read,
         "rows_rejected": events.rejects.height,
+        "rows_left_out": events.left_out,
         "rows_filtered": events.coded.height - numbered.height,
         "users": len(lengths),
         "items": len(item_ids),

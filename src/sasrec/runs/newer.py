@@ -14,7 +14,6 @@ from sasrec.config.settings import DataConfig
 from sasrec.data.dataset import Dataset
 from sasrec.data.items import Items
 from sasrec.errors import DataError, SasrecWarning
-from sasrec.events.events import left_out_by_where
 from sasrec.sources.resolve import prepared_folder, resolve
 
 _FILTERS = ("where", "duplicates", "min_user_events", "min_item_events", "k_core")
@@ -40,7 +39,7 @@ def read_newer(source: Any, settings: DataConfig, run: Path) -> Dataset:
         if settings.where and "where" in str(error):
             raise DataError(f"{error} This filter is that of {run}: its data was read with it.") from None
         raise
-    left_out = left_out_by_where(data.report["warnings"]) + data.report["rows_filtered"]
+    left_out = data.report.get("rows_left_out", 0) + data.report["rows_filtered"]
     if left_out and (filters := filters_of(settings)):
         warnings.warn(
             f"{run} was trained with {filters}, so {left_out:,} rows of {data.name!r} are left out",

@@ -136,7 +136,7 @@ def _keep(events: Events, config: DataConfig, folder: Path) -> None:
         "rows_read": events.read,
         "rows_rejected": events.rejects.height,
         "kept": events.coded.height,
-        "left_out": events.left_out,
+        "rows_left_out": events.left_out,
     }
     (folder / "rows.json").write_text(json.dumps(rows))
     events.rejects.write_parquet(folder / "rejects.parquet")
@@ -175,8 +175,8 @@ def _counted(scratch: Path, count: int, config: DataConfig, rejects: Path) -> di
 def _merged(scratch: Path, inputs: list[Input], config: DataConfig, rejects: Path, notes: list[str]) -> Dataset:
     """Merge prepared shards. The arrays of the result are files in `scratch`."""
     rows = _counted(scratch, len(inputs), config, rejects)
-    left, kept = rows.pop("left_out"), rows.pop("kept")
-    notes = [*notes, *([where_note(left, kept)] if config.where else [])]
+    kept = rows.pop("kept")
+    notes = [*notes, *([where_note(rows["rows_left_out"], kept)] if config.where else [])]
     filled = [number for number in range(len(inputs)) if (scratch / str(number) / "data").exists()]
     shards = [open_dataset(scratch / str(number) / "data", verify=False) for number in filled]
     names = [inputs[number].name for number in filled]
