@@ -32,8 +32,8 @@ from sasrec.data.splits import split_events
 from sasrec.evaluation.metrics import metrics_from_ranks
 from sasrec.evaluation.target_ranks import sampled_negatives, target_ranks
 from sasrec.models import build_model
-from sasrec.ranking.candidates import seen_items
 from sasrec.ranking.scorers import ModelScorer
+from sasrec.ranking.selection import seen_items
 
 DATA = Path(__file__).resolve().parents[1] / "../shared/data/video-kang205.tsv.gz"
 OURS, BARE = "ours", "bare product, 4096 users"

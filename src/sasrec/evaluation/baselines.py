@@ -21,9 +21,9 @@ from torch import Tensor
 
 from sasrec.data.histories import Histories
 from sasrec.errors import ConfigError
-from sasrec.ranking.candidates import seen_items
 from sasrec.ranking.fallback import recent_scores
 from sasrec.ranking.scorers import Scorer
+from sasrec.ranking.selection import seen_items
 
 RECENT_DAYS = 7
 _RECENT = f"recent-{RECENT_DAYS}-days"

@@ -23,9 +23,11 @@ from sasrec.data.splits import EvaluationSplit, Split
 from sasrec.evaluation.baselines import event_counts
 from sasrec.evaluation.metrics import metrics_from_ranks
 from sasrec.evaluation.target_ranks import other_candidates
-from sasrec.ranking.candidates import candidate_scores, highest, own_chunks, seen_items, summed
+from sasrec.ranking.candidates import candidate_scores, highest, own_chunks
 from sasrec.ranking.scorers import Scorer
+from sasrec.ranking.selection import seen_items
 from sasrec.runtime.log import RunLog
+from sasrec.runtime.ranks import summed
 
 LENGTH = 10
 Items = npt.NDArray[np.int64]
@@ -83,10 +85,9 @@ def best_items(
     of rows that this process scores.
     """
     lists_BK = np.zeros((len(part.targets), min(length, scorer.num_items)))
-    known_V = torch.from_numpy(part.known_V)
     for rows in own_chunks(part.histories, scorer.num_items):
         scores_BV = candidate_scores(
-            scorer, part.histories, rows, exclude_seen=not part.repeats, allowed_V=known_V
+            scorer, part.histories, rows, exclude_seen=not part.repeats, allowed_V=part.known_V
         )
         best_BK, items_BK = highest(scores_BV, lists_BK.shape[1])
         # Excluded items have the score -inf; they fill a list only when no other item remains.

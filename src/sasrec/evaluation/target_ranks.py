@@ -16,9 +16,10 @@ from torch import Tensor
 from sasrec.batches.negatives import NegativeSampler
 from sasrec.data.splits import EvaluationSplit
 from sasrec.errors import EvaluationError
-from sasrec.ranking.candidates import candidate_scores, own_blocks, seen_items, summed
+from sasrec.ranking.candidates import candidate_scores, own_blocks
 from sasrec.ranking.scorers import Scorer
-from sasrec.runtime.ranks import told_to_stop
+from sasrec.ranking.selection import seen_items
+from sasrec.runtime.ranks import summed, told_to_stop
 from sasrec.runtime.signals import InterruptedWorkError
 
 # float32 counts one by one exactly up to this number.
@@ -79,7 +80,7 @@ def target_ranks(
         )
     full = np.zeros(len(split.targets))
     sampled = None if negatives is None else np.zeros(len(split.targets))
-    known_V = None if split.known_V[1:].all() else torch.from_numpy(split.known_V)
+    known_V = None if split.known_V[1:].all() else split.known_V
     for rows, ready in own_blocks(scorer, split.histories):
         if told_to_stop():
             break

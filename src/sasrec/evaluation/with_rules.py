@@ -14,12 +14,13 @@ from sasrec.data.dataset import Dataset
 from sasrec.data.splits import EvaluationSplit
 from sasrec.errors import ConfigError
 from sasrec.evaluation.metrics import measured_name, metrics_from_ranks
-from sasrec.ranking.candidates import Selection, candidate_scores, own_blocks, seen_items, summed
+from sasrec.ranking.candidates import candidate_scores, own_blocks
 from sasrec.ranking.known import KnownItems
 from sasrec.ranking.rules import Rules
 from sasrec.ranking.scorers import Scorer
+from sasrec.ranking.selection import Selection, seen_items
 from sasrec.runtime.log import RunLog
-from sasrec.runtime.ranks import told_to_stop
+from sasrec.runtime.ranks import summed, told_to_stop
 from sasrec.runtime.signals import InterruptedWorkError
 
 WITH_RULES = "with_rules"
@@ -115,9 +116,11 @@ def served_ranks(
     return summed(places)  # each process filled its own rows and left the others 0
 
 
-def _above(twice_BV: Tensor, target_B1: Tensor, groups_V: Tensor, per_group: int) -> tuple[Tensor, Tensor]:
+def _above(
+    twice_BV: Tensor, target_B1: Tensor, groups: npt.NDArray[np.int64], per_group: int
+) -> tuple[Tensor, Tensor]:
     """Return how many items of a list are above the target, (B,), and if its group has a place left, (B, 1)."""
-    groups_V = groups_V.to(twice_BV.device)
+    groups_V = torch.from_numpy(groups).to(twice_BV.device)
     sums_BG = twice_BV.new_zeros(len(twice_BV), int(groups_V.max()) + 1).index_add_(1, groups_V, twice_BV) / 2
     own_B1 = groups_V[target_B1]
     shown_B1 = (sums_BG.gather(1, own_B1) < per_group) | (own_B1 == 0)

@@ -68,13 +68,15 @@ def _scores_of(scorer: ModelScorer, histories: Histories, item: int) -> npt.NDAr
 
 
 @torch.no_grad()
-def nearest(model: SequenceModel, item: int, k: int, allowed_V: torch.Tensor | None) -> list[tuple[int, float]]:
+def nearest(
+    model: SequenceModel, item: int, k: int, allowed_V: npt.NDArray[np.bool_] | None
+) -> list[tuple[int, float]]:
     """Return the k items whose embeddings have the largest cosine with that of `item`, as (number, cosine)."""
     vectors_VD = torch.nn.functional.normalize(model.item_embedding.weight.float(), dim=1)
     cosines_V = vectors_VD @ vectors_VD[item]
     cosines_V[[0, item]] = -torch.inf
     if allowed_V is not None:
-        cosines_V.masked_fill_(~allowed_V.to(cosines_V.device), -torch.inf)
+        cosines_V.masked_fill_(torch.from_numpy(~allowed_V).to(cosines_V.device), -torch.inf)
     cosines_V.masked_fill_(cosines_V.isnan(), -torch.inf)
     best_1K, items_1K = highest(cosines_V.unsqueeze(0), min(k, model.num_items))
     pairs = zip(items_1K[0].tolist(), best_1K[0].tolist(), strict=True)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import torch
-from torch import Tensor
 
 from sasrec.data.dataset import Dataset
 from sasrec.data.histories import Histories
 from sasrec.data.items import Items
 from sasrec.errors import ConfigError, DataError
 from sasrec.files import whole_file
+from sasrec.ranking.selection import Best, Block, Selection, best_of_rows, seen_items
 from sasrec.untrusted import parquet_of
 
 FALLBACKS = ("popular", "recent", "groups")
@@ -61,20 +61,34 @@ class Counts:
         return Counts(found[0], found[1])
 
 
-@dataclass(eq=False)
 class Fallback:
-    """Scores all histories alike. Its `name` is "popular", "recent" or "groups"."""
+    """Ranks the items alike for all histories. Its `name` is "popular", "recent" or "groups"."""
 
-    name: str
-    scores_V: Tensor
-    num_items: int = field(init=False)
+    def __init__(self, name: str, scores_V: npt.NDArray[np.float64]) -> None:
+        """`scores_V`: that of each item; column 0 is padding."""
+        self.name, self.scores_V, self.num_items = name, scores_V, len(scores_V) - 1
+        # Of items with equal scores, the one with the smaller number is first.
+        self._order = 1 + np.argsort(-scores_V[1:], kind="stable")
 
-    def __post_init__(self) -> None:
-        self.num_items = len(self.scores_V) - 1
+    def top(self, histories: Histories, k: int, *, exclude_seen: bool, selection: Selection) -> Iterator[Block]:
+        """Yield the k best items of all rows, row by row. See `Ranker.top`."""
+        by_row = selection.by_row
+        for row in range(len(histories)):
+            allowed_V = (
+                np.ones(len(self.scores_V), bool) if selection.allowed_V is None else selection.allowed_V.copy()
+            )
+            one = np.array([row])
+            hidden = [] if by_row is None else by_row.forbidden(one)
+            for _, item_E in [*hidden, *([seen_items(histories, one)] if exclude_seen else [])]:
+                allowed_V[item_E] = False
+            order = self._order[allowed_V[self._order]]
 
-    def scores(self, histories: Histories, rows: npt.NDArray[np.int64]) -> Tensor:
-        """Return scores_BV, with equal rows. See `Scorer.scores`."""
-        return self.scores_V.repeat(len(rows), 1)
+            def best(_: npt.NDArray[np.int64], most: int, order: npt.NDArray[np.int64] = order) -> Best:
+                items, scores = np.zeros((1, most), np.int64), np.full((1, most), -np.inf)
+                items[0, : len(order)], scores[0, : len(order)] = order[:most], self.scores_V[order[:most]]
+                return items, scores
+
+            yield one, *best_of_rows(best, 1, min(k, self.num_items), self.num_items, by_row)
 
 
 def recent_scores(recent_V: npt.NDArray[np.int64], popular_V: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -93,11 +107,11 @@ def fallback_of(name: str, items: Items, counts: Counts) -> Fallback:
     if name not in FALLBACKS:
         raise ConfigError(f"fallback must be one of {', '.join(FALLBACKS)}, not {name!r}. Use one of these.")
     if name == "popular":
-        return Fallback(name, torch.from_numpy(counts.popular_V).double())
+        return Fallback(name, counts.popular_V.astype(np.float64))
     if name == "recent":
         if counts.recent_V is None:
             raise ConfigError("the fallback recent needs times, and the data has none. Use the fallback popular.")
-        return Fallback(name, torch.from_numpy(recent_scores(counts.recent_V, counts.popular_V)))
+        return Fallback(name, recent_scores(counts.recent_V, counts.popular_V))
     if items.groups is None:
         raise ConfigError(
             "the fallback groups needs groups of items. Prepare the data with `items_group`, or use popular."
@@ -109,4 +123,4 @@ def fallback_of(name: str, items: Items, counts: Counts) -> Fallback:
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order)) - np.searchsorted(ordered, ordered)
     scores = counts_V / (counts_V.max(initial=0) + 1) - place
-    return Fallback(name, torch.from_numpy(np.append(0.0, scores)))
+    return Fallback(name, np.append(0.0, scores))

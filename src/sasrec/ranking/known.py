@@ -8,15 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sasrec.data.dataset import Dataset
 from sasrec.data.histories import Histories
 from sasrec.data.items import Items, shown
 from sasrec.errors import ConfigError, SasrecWarning, amount
-from sasrec.ranking.candidates import Selection
 from sasrec.ranking.requests import listed, warn_unknown
 from sasrec.ranking.rules import Rules
+from sasrec.ranking.selection import Selection
 from sasrec.runtime.ranks import rank
 
 
@@ -32,10 +31,10 @@ class KnownItems:
     known_V: npt.NDArray[np.bool_] | None
     """(V,) true for known items; None if all are."""
 
-    def named(self, item_ids: Iterable[object], where: str) -> npt.NDArray[np.int64]:
+    def named(self, item_ids: Iterable[object], where: str, stacklevel: int = 7) -> npt.NDArray[np.int64]:
         """Return the item numbers of the known ids, and warn about the other ids, which were given in `where`."""
         numbers, unknown = self.numbers(listed(item_ids, where))
-        warn_unknown(unknown, where, stacklevel=6)
+        warn_unknown(unknown, where, stacklevel)
         return numbers
 
     def numbers(self, item_ids: Iterable[object]) -> tuple[npt.NDArray[np.int64], list[str]]:
@@ -51,17 +50,17 @@ class KnownItems:
         """Return how messages show an item that has a number, but no event in training."""
         return f"{shown(self.items.id_of(item))} (not in training)"
 
-    def allowed(self, allow: Iterable[object] | None, deny: Iterable[object]) -> torch.Tensor | None:
+    def allowed(self, allow: Iterable[object] | None, deny: Iterable[object]) -> npt.NDArray[np.bool_] | None:
         """Return (V,): true for items that may be recommended; None if all may be."""
         denied = self.named(deny, "deny list")
         if allow is None and not len(denied) and self.known_V is None:
             return None
-        allowed_V = torch.full((len(self.items) + 1,), allow is None)
+        allowed_V = np.full(len(self.items) + 1, allow is None)
         if allow is not None:
-            allowed_V[torch.from_numpy(self.named(allow, "allow list"))] = True
+            allowed_V[self.named(allow, "allow list")] = True
         elif self.known_V is not None:
-            allowed_V = torch.tensor(self.known_V)
-        allowed_V[torch.from_numpy(denied)] = False
+            allowed_V = self.known_V.copy()
+        allowed_V[denied] = False
         return allowed_V
 
     def selection(
@@ -89,7 +88,7 @@ class KnownItems:
         of_items = rules.on(self.items)
         times = times if rules.now is None else None
         static = times is not None or of_items.availability is None
-        now_V = torch.from_numpy(of_items.allowed_at(None if static else rules.moment()))
+        now_V = of_items.allowed_at(None if static else rules.moment())
         allowed_V = now_V if allowed_V is None else allowed_V & now_V
         by_row = of_items.by_row(users, times, rules.name)
         return Selection(allowed_V, by_row, allow=allow is not None, rules=True)
@@ -139,4 +138,4 @@ def warn_nothing_left(selection: Selection, some: str = "") -> None:
         reason = "the deny list has every item"
     if rank() == 0:  # one warning, not one per process
         category = SasrecWarning if some else NothingLeft
-        warnings.warn(f"nothing is left to recommend {some}because {reason}", category, stacklevel=4)
+        warnings.warn(f"nothing is left to recommend {some}because {reason}", category, stacklevel=5)

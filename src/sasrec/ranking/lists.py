@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -11,34 +12,63 @@ import polars as pl
 
 from sasrec.data.histories import Histories
 from sasrec.data.items import Items
-from sasrec.ranking.candidates import Selection, own_blocks, summed, top_items
 from sasrec.ranking.fallback import Fallback
 from sasrec.ranking.known import KnownItems, warn_nothing_left
-from sasrec.ranking.requests import count
 from sasrec.ranking.rules import Rules
-from sasrec.ranking.scorers import Scorer
+from sasrec.ranking.selection import Block, Ranker, Selection
 from sasrec.runtime.log import RunLog
+from sasrec.runtime.ranks import rank, summed
+
+if TYPE_CHECKING:
+    from sasrec.ranking.scorers import Scorer
+
+
+Known: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64] | None]
+"""The known item numbers of a history, and their ticks for models with time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What a list should be like. `exclude_seen`: without the items of the history."""
+
+    k: int
+    exclude_seen: bool
+    allow: list[object] | None
+    deny: list[object]
+    rules: Rules | None
+
+
+def best(
+    scorer: Scorer | Ranker, histories: Histories, asked: Asked, selection: Selection, *, shared: bool
+) -> Iterator[Block]:
+    """Yield the k best items of each row, block by block. `shared`: the processes of torchrun share the rows."""
+    if isinstance(scorer, Ranker):
+        if shared and rank():
+            return iter(())  # it is too quick to be worth sharing
+        return scorer.top(histories, asked.k, exclude_seen=asked.exclude_seen, selection=selection)
+    from sasrec.ranking.candidates import own_blocks, top_items
+
+    blocks = own_blocks(scorer, histories) if shared else [(np.arange(len(histories)), scorer)]
+    return top_items(blocks, histories, asked.k, exclude_seen=asked.exclude_seen, selection=selection)
 
 
 def best_of_one(
-    scorer: Scorer,
+    scorer: Scorer | Ranker,
     items: Items,
-    history: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64] | None],
-    k: int,
-    exclude_seen: bool,
+    history: Known,
+    asked: Asked,
     selection: Selection,
 ) -> list[tuple[str | int, float]]:
-    """Return the k best (item id, score) for one history: known item numbers, and ticks for models with time."""
+    """Return the best (item id, score) for one history."""
     numbers, clock = history
     start, end = np.zeros(1, np.int64), np.full(1, len(numbers), np.int64)
     histories = Histories(numbers.astype(np.int32), clock, start, end)
-    one = [(np.zeros(1, np.int64), scorer)]
-    ((_, item_BK, score_BK),) = top_items(one, histories, count(k), exclude_seen=exclude_seen, selection=selection)
+    ((_, item_BK, score_BK),) = best(scorer, histories, asked, selection, shared=False)
     pairs = zip(item_BK[0].tolist(), score_BK[0].tolist(), strict=True)
-    best = [(items.id_of(item), score) for item, score in pairs if np.isfinite(score)]
-    if not best:
+    found = [(items.id_of(item), score) for item, score in pairs if np.isfinite(score)]
+    if not found:
         warn_nothing_left(selection)
-    return best
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,26 +83,24 @@ class Rows:
 
 
 def lists_of(
-    scorers: tuple[Scorer, Fallback | None, str],
+    scorers: tuple[Scorer | Ranker, Fallback | None, str],
     catalogue: KnownItems,
     histories: Histories,
     rows: Rows,
-    k: int,
-    exclude_seen: bool,
-    conditions: tuple[Any, Any, Rules | None],
+    asked: Asked,
     log: RunLog | None,
 ) -> pl.DataFrame:
     """Return the k best items of each row: row, item (the id), score, rank; in order of row, then rank.
 
     `scorers`: what scores the known histories; what answers for the other rows, where None leaves them out; and
     the name of the first. With a fallback, the column source has this name or that of the fallback. `histories`:
-    those of `rows.known`. `conditions`: allow, deny and rules, as for `KnownItems.selection`.
+    those of `rows.known`.
     """
 
-    def lists(scorer: Scorer, numbers: npt.NDArray[np.int64], histories: Histories) -> pl.DataFrame:
+    def lists(scorer: Scorer | Ranker, numbers: npt.NDArray[np.int64], histories: Histories) -> pl.DataFrame:
         users = None if rows.users is None else [rows.users[number] for number in numbers.tolist()]
-        selection = catalogue.selection(*conditions, users)
-        found = best_of_many(scorer, catalogue.items, histories, k, exclude_seen, selection, log)
+        selection = catalogue.selection(asked.allow, asked.deny, asked.rules, users)
+        found = best_of_many(scorer, catalogue.items, histories, asked, selection, log)
         return found.with_columns(row=pl.Series(numbers[found["row"].to_numpy()]))
 
     scorer, fallback, source = scorers
@@ -87,11 +115,10 @@ def lists_of(
 
 
 def best_of_many(
-    scorer: Scorer,
+    scorer: Scorer | Ranker,
     items: Items,
     histories: Histories,
-    k: int,
-    exclude_seen: bool,
+    asked: Asked,
     selection: Selection,
     log: RunLog | None,
 ) -> pl.DataFrame:
@@ -99,13 +126,10 @@ def best_of_many(
 
     Under torchrun, each process scores a share of the histories; all return the same frame.
     """
-    shape = (len(histories), min(k, scorer.num_items))
+    shape = (len(histories), min(asked.k, scorer.num_items))
     found, scores = np.zeros(shape), np.zeros(shape)
     with (log or RunLog(None)).bar("recommending", len(histories)) as bar:
-        mine = own_blocks(scorer, histories)
-        for rows, item_BK, score_BK in top_items(
-            mine, histories, k, exclude_seen=exclude_seen, selection=selection
-        ):
+        for rows, item_BK, score_BK in best(scorer, histories, asked, selection, shared=True):
             found[rows], scores[rows] = item_BK, score_BK
             bar(len(rows))
     found, scores = summed(found), summed(scores)  # each process fills its own rows, the others are 0

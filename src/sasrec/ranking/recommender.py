@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,15 +16,13 @@ import polars as pl
 
 from sasrec.batches.ticks import user_ticks
 from sasrec.data.dataset import Dataset
+from sasrec.data.histories import Histories
 from sasrec.data.items import Items
 from sasrec.data.splits import TrainingPart
 from sasrec.errors import ConfigError, DataError, SasrecWarning
-from sasrec.models import SequenceModel
-from sasrec.ranking.blend import Blend
-from sasrec.ranking.explain import effects, nearest
 from sasrec.ranking.fallback import Fallback
 from sasrec.ranking.known import KnownItems
-from sasrec.ranking.lists import Rows, best_of_one, lists_of
+from sasrec.ranking.lists import Asked, Known, Rows, best_of_one, lists_of
 from sasrec.ranking.requests import (
     as_arrow,
     count,
@@ -37,9 +35,12 @@ from sasrec.ranking.requests import (
     warn_unknown,
 )
 from sasrec.ranking.rules import Rules
-from sasrec.ranking.scorers import ModelScorer, Scorer
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import same_on_every_rank, world
+
+if TYPE_CHECKING:
+    from sasrec.models import SequenceModel
+    from sasrec.ranking.scorers import ModelScorer, Scorer
 
 _OF_LISTS = ("row", "item", "score", "rank")
 
@@ -52,7 +53,7 @@ class Recommender:
     """
 
     scorer: Scorer
-    """Scores the catalogue for histories: a `ModelScorer`, a baseline of a run, or a blend of both."""
+    """Scores the catalogue for histories: a `ModelScorer`, a baseline of a run, a blend of both, or a graph."""
     items: Items
     """The catalogue, in order of the model's item numbers."""
     data: Dataset | None = None
@@ -80,7 +81,7 @@ class Recommender:
 
     def __repr__(self) -> str:
         users = f", {self.data.num_users:,} users" if self.data is not None else ""
-        named = self.scorer.model if isinstance(self.scorer, ModelScorer) else self.scorer
+        named = getattr(self.scorer, "model", self.scorer)
         return f"Recommender({type(named).__name__}, {len(self.items):,} items{users})"
 
     def _repr_html_(self) -> str:
@@ -101,12 +102,14 @@ class Recommender:
     @property
     def timed(self) -> bool:
         """Whether the model reads the times of a history."""
-        return self._learned is not None and self._learned.model.config.time
+        return bool(getattr(self.scorer, "timed", False))
 
     @property
     def _learned(self) -> ModelScorer | None:
         """The scorer of the model, also in a blend; None for a baseline."""
-        scorer = self.scorer.first if isinstance(self.scorer, Blend) else self.scorer
+        from sasrec.ranking.scorers import ModelScorer
+
+        scorer = getattr(self.scorer, "first", self.scorer)
         return scorer if isinstance(scorer, ModelScorer) else None
 
     def recommend(
@@ -140,10 +143,8 @@ class Recommender:
         known item, or valid times. ConfigError if k < 1. Remedy: use a larger k.
         """
         known = self._read(history, times, assume_regular)
-        selection = self._catalogue.selection(allow, deny, rules, None if user is None else [user])
-        return best_of_one(
-            self._scorer_of(known[0]), self.items, known, k, self._excludes(exclude_seen), selection
-        )
+        asked = self._asked(k, exclude_seen, allow, deny, rules)
+        return self._list(known, asked, None if user is None else [user])
 
     def recommend_user(
         self,
@@ -164,10 +165,7 @@ class Recommender:
         known = self._read_user(user)
         if rules is not None and self.data is not None and isinstance(rules, Rules):
             rules.on(self.items).warn_nobody(self.data.has_user, rules.name)
-        selection = self._catalogue.selection(allow, deny, rules, [user])
-        return best_of_one(
-            self._scorer_of(known[0]), self.items, known, k, self._excludes(exclude_seen), selection
-        )
+        return self._list(known, self._asked(k, exclude_seen, allow, deny, rules), [user])
 
     def recommend_all(
         self,
@@ -189,8 +187,7 @@ class Recommender:
         Raises: DataError for an export, which has no users. Remedy: use the original run. ConfigError if k < 1.
         Remedy: use a larger k.
         """
-        data, k, exclude_seen = self._users(), count(k), self._excludes(exclude_seen)
-        allow, deny = (None if allow is None else listed(allow, "allow list")), listed(deny, "deny list")
+        data, asked = self._users(), self._asked(k, exclude_seen, allow, deny, rules)
         if world() > 1:
             parameters = () if self._learned is None else self.model.parameters()
             weights = hashlib.sha256(b"".join(each.detach().cpu().numpy().tobytes() for each in parameters))
@@ -198,16 +195,14 @@ class Recommender:
                 {
                     "data with hash": data.data_hash[:12],
                     "weights with hash": weights.hexdigest()[:12],
-                    "the options": f"k {k}, exclude_seen {exclude_seen}, allow {allow}, deny {deny}",
+                    "the options": str((asked.k, asked.exclude_seen, asked.allow, asked.deny)),
                     "the rules": "" if rules is None else rules.on(self.items).digest,
                 }
             )
         fallback = None if self.fallback is None else self.fallback.name
         users, histories = self._catalogue.everybody(data, self._ticks(data, data.offsets), fallback)
         ids = data.user_ids.to_list() if rules else None
-        everybody = Rows(users, data.num_users, ids)
-        conditions = (allow, deny, rules)
-        lists = lists_of(self._scorers, self._catalogue, histories, everybody, k, exclude_seen, conditions, log)
+        lists = self._lists(histories, Rows(users, data.num_users, ids), asked, log)
         return lists.select(data.user_ids.gather(lists["row"]).alias("user"), pl.exclude("row"))
 
     def recommend_many(
@@ -234,8 +229,7 @@ class Recommender:
 
         Raises: the errors of `recommend`, except for a history without a known item.
         """
-        k, exclude_seen = count(k), self._excludes(exclude_seen)
-        allow, deny = (None if allow is None else listed(allow, "allow list")), listed(deny, "deny list")
+        asked = self._asked(k, exclude_seen, allow, deny, rules)
         histories = histories if hasattr(histories, "__len__") else ordered(histories, "histories")
         rows, known, unknown = many(
             histories, times, self.items, self.known_items, timed=self.timed, regular=assume_regular
@@ -249,8 +243,7 @@ class Recommender:
             )
         if users is not None and len(users := listed(users, "users")) != len(histories):
             raise DataError(f"{len(users):,} users, but {len(histories):,} histories. Give a user for each.")
-        named, conditions = Rows(rows, len(histories), users), (allow, deny, rules)
-        return lists_of(self._scorers, self._catalogue, known, named, k, exclude_seen, conditions, log)
+        return self._lists(known, Rows(rows, len(histories), users), asked, log)
 
     def __call__(self, table: Any, k: int = 10, **options: Any) -> Any:
         """Recommend for the rows of a pyarrow Table or RecordBatch; return a Table user, item, score, rank.
@@ -280,6 +273,8 @@ class Recommender:
 
         Raises: DataError if the item is unknown. Remedy: name an item of the training data. ConfigError if k < 1.
         """
+        from sasrec.ranking.explain import nearest
+
         (number,) = self._one(item_id)
         found = nearest(self.model, number, count(k), self._catalogue.allowed(None, ()))
         return [(self.items.id_of(each), cosine) for each, cosine in found]
@@ -313,16 +308,16 @@ class Recommender:
     ) -> pl.DataFrame:
         if not len(numbers):
             raise DataError("a list of the fallback has no reasons in the history. Give a history of known items.")
+        from sasrec.ranking.explain import effects
+
         of_events, of_intervals = effects(self._learned, numbers, clock, self._one(item_id)[0])
         frame = pl.DataFrame({"item": self.items.ids.gather(numbers[-len(of_events) :] - 1), "effect": of_events})
         return frame if of_intervals is None else frame.with_columns(interval_effect=pl.Series(of_intervals))
 
-    def _read(
-        self, history: Sequence[object], times: Sequence[float] | None, assume_regular: bool
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64] | None]:
+    def _read(self, history: Sequence[object], times: Sequence[float] | None, assume_regular: bool) -> Known:
         """Return the item numbers of the known items of a history, and their ticks for models with time."""
         history = ordered(history, "history")
-        numbers = self._catalogue.named(history, "history")
+        numbers = self._catalogue.named(history, "history", stacklevel=5)
         if not len(numbers) and self.fallback is not None:
             return self._nothing_known("no item of the history is known")
         if not len(numbers):
@@ -333,7 +328,7 @@ class Recommender:
         known = np.array([len(self._catalogue.numbers([item])[0]) > 0 for item in history])
         return numbers, ticks_of(times, np.array([0, len(history)]), known, regular=assume_regular)
 
-    def _read_user(self, user: object) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64] | None]:
+    def _read_user(self, user: object) -> Known:
         """Return the item numbers of the known items of a user, and their ticks for models with time."""
         data = self._users()
         if self.fallback is not None and not data.has_user(user):
@@ -358,13 +353,18 @@ class Recommender:
         warnings.warn(f"{why}; the fallback {self.fallback.name} answers", SasrecWarning, stacklevel=4)
         return np.zeros(0, np.int64), None
 
-    @property
-    def _scorers(self) -> tuple[Scorer, Fallback | None, str]:
-        return self.scorer, self.fallback, self.source
+    def _asked(self, k: int, exclude_seen: bool | None, allow: Any, deny: Any, rules: Rules | None) -> Asked:
+        allow = None if allow is None else listed(allow, "allow list")
+        return Asked(count(k), self._excludes(exclude_seen), allow, listed(deny, "deny list"), rules)
 
-    def _scorer_of(self, numbers: npt.NDArray[np.int64]) -> Scorer:
-        """Return what scores a history: the fallback if it is empty."""
-        return self.scorer if len(numbers) or self.fallback is None else self.fallback
+    def _lists(self, histories: Histories, rows: Rows, asked: Asked, log: RunLog | None) -> pl.DataFrame:
+        return lists_of((self.scorer, self.fallback, self.source), self._catalogue, histories, rows, asked, log)
+
+    def _list(self, known: Known, asked: Asked, user: list[object] | None) -> list[tuple[str | int, float]]:
+        """Return the list of one history, which the fallback gives if no item is known."""
+        scorer = self.scorer if len(known[0]) or self.fallback is None else self.fallback
+        selection = self._catalogue.selection(asked.allow, asked.deny, asked.rules, user)
+        return best_of_one(scorer, self.items, known, asked, selection)
 
     def _one(self, item_id: object) -> npt.NDArray[np.int64]:
         """Return the number of a known item, (1,). Raises: DataError. Remedy: name an item of the data."""

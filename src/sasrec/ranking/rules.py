@@ -31,7 +31,6 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from sasrec.config.lines import wrong_entry
@@ -39,9 +38,9 @@ from sasrec.config.toml_file import tables_of
 from sasrec.data.histories import Histories
 from sasrec.data.items import Items, id_text, look_up, shown
 from sasrec.errors import ConfigError, DataError, SasrecWarning
-from sasrec.ranking.candidates import RowRules
 from sasrec.ranking.item_table import CATALOGUE, Availability, ItemTable, moment
 from sasrec.ranking.requests import listed
+from sasrec.ranking.selection import RowRules
 
 
 def _id(value: Any) -> Any:
@@ -207,7 +206,7 @@ class ItemRules:
     allowed_V: npt.NDArray[np.bool_]
     """(V,) true for items that may be recommended to some user at some time."""
     availability: Availability | None
-    groups_V: torch.Tensor | None
+    groups_V: npt.NDArray[np.int64] | None
     """(V,) group of each item, numbered from 1; 0 for none."""
     per_group: int
     bans: dict[str, npt.NDArray[np.int64]]
@@ -304,11 +303,11 @@ def _compiled(rules: Rules, items: Items) -> ItemRules:
             table = ItemTable(empty, CATALOGUE).on(items)
         allowed_V[1:] &= table.where(rules.where)
     groups_V = None if rules.per_group is None else _groups(rules, items, table)
-    per_group = min(rules.per_group or 0, len(items))  # a larger number would overflow in a comparison of tensors
+    per_group = min(rules.per_group or 0, len(items))  # a larger number would overflow in comparisons
     return ItemRules(allowed_V, availability, groups_V, per_group, _bans(rules, items))
 
 
-def _groups(rules: Rules, items: Items, table: ItemTable | None) -> torch.Tensor:
+def _groups(rules: Rules, items: Items, table: ItemTable | None) -> npt.NDArray[np.int64]:
     """Return (V,) group of each item, numbered from 1; 0 for none. The catalogue's groups come before the table's.
 
     Raises: ConfigError if no item has a group. Remedy: give groups to either.
@@ -331,7 +330,7 @@ def _groups(rules: Rules, items: Items, table: ItemTable | None) -> torch.Tensor
             stacklevel=6,
         )
     numbers = groups.rank("dense").fill_null(0).cast(pl.Int64).to_numpy()
-    return torch.from_numpy(np.concatenate([np.zeros(1, np.int64), numbers]))
+    return np.concatenate([np.zeros(1, np.int64), numbers])
 
 
 def _numbers(ids: Iterable[object], items: Items, where: str) -> npt.NDArray[np.int64]:

@@ -40,6 +40,7 @@ class ModelScorer:
     def __init__(self, model: SequenceModel) -> None:
         self.model = model
         self.num_items = model.num_items
+        self.timed = model.config.time
 
     def scores(self, histories: Histories, rows: npt.NDArray[np.int64]) -> Tensor:
         """Return scores_BV. See `Scorer.scores`."""

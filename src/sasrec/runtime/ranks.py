@@ -23,6 +23,9 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+
 from sasrec.errors import ConfigError, TrainingError
 from sasrec.runtime.connection import SILENT, find_others
 from sasrec.runtime.heartbeat import FAILED, alive
@@ -305,6 +308,17 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
 
         dist.all_reduce(tensor)
     return tensor
+
+
+def summed(array: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the elementwise sum of the arrays of all processes. Waits for the slowest process (`meet`)."""
+    meet()  # waits while the others send heartbeats; a plain all-reduce would time out
+    if world() == 1:
+        return array
+    import torch
+
+    total: npt.NDArray[np.float64] = sum_over_ranks(torch.from_numpy(array)).numpy()
+    return total
 
 
 def barrier() -> None:

@@ -224,3 +224,10 @@ def test_nothing_left_to_recommend_is_said(integers: Recommender) -> None:
         some = integers.recommend_all(allow=[3])
     assert said[0].category is SasrecWarning
     assert 0 < some.height < 60
+
+
+def test_warnings_of_unknown_ids_name_the_line_of_the_caller(integers: Recommender) -> None:
+    for options in ({}, {"allow": [3, "?"]}, {"deny": ["?"]}):
+        with pytest.warns(SasrecWarning, match="unknown items are ignored") as said:
+            integers.recommend([1, *([] if options else ["?"])], **options)
+        assert {each.filename for each in said} == {__file__}

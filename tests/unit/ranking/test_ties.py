@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 import sasrec
 from sasrec.data.histories import Histories
 from sasrec.ranking import candidates
-from sasrec.ranking.candidates import Selection, top_items
+from sasrec.ranking.candidates import top_items
 from sasrec.ranking.rules import Rules
+from sasrec.ranking.selection import RowRules, Selection
 from tests.synthetic import chain_frame, small
 
 EVENTS = chain_frame(users=40, items=150)
@@ -65,8 +66,8 @@ def tables(draw: st.DrawFn) -> torch.Tensor:
 @given(tables(), st.integers(1, 220), st.sampled_from([1, 300, 2**19]))
 def test_lists_are_those_of_a_stable_sort(table: torch.Tensor, k: int, in_cache: int) -> None:
     expected, plain = by_sorting(table, k), Selection(None)
-    groups_V = torch.arange(table.shape[1]) % 3
-    grouped = Selection(None, candidates.RowRules(groups_V=groups_V, per_group=table.shape[1]))
+    groups_V = np.arange(table.shape[1]) % 3
+    grouped = Selection(None, RowRules(groups_V=groups_V, per_group=table.shape[1]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(candidates, "_SCORES_IN_CACHE", in_cache)
         assert listed(table, k, plain) == expected
