@@ -15,6 +15,7 @@ files and errors:
     evaluation   ranks of targets -> NDCG, HR, MRR, and their protocol
     runs         a run folder: train, resume, evaluate, load, export
     studies      several runs: compare, reproduce
+    serving      ONNX graphs
     cli          the command line
 
     config       settings and recipes          runtime   processes, signals, the log, devices
@@ -31,11 +32,12 @@ if TYPE_CHECKING:
     from sasrec.ranking.recommender import Recommender
     from sasrec.ranking.rules import Rules
     from sasrec.runs.blend import blend
-    from sasrec.runs.evaluate import evaluate, load
+    from sasrec.runs.evaluate import evaluate
     from sasrec.runs.export import export
     from sasrec.runs.final import final_fit
     from sasrec.runs.refresh import refresh
     from sasrec.runs.train import resume, train
+    from sasrec.serving.load import load
     from sasrec.sources.resolve import prepare
     from sasrec.studies.compare import compare
 
@@ -74,7 +76,7 @@ _HOME = {
     "evaluate": "runs.evaluate",
     "export": "runs.export",
     "final_fit": "runs.final",
-    "load": "runs.evaluate",
+    "load": "serving.load",
     "open_dataset": "data.dataset",
     "prepare": "sources.resolve",
     "refresh": "runs.refresh",

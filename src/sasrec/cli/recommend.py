@@ -106,9 +106,8 @@ class Recommend:
         from sasrec.cli.sentences import REPEATS_NOT_LEARNED
         from sasrec.ranking.known import NothingLeft
         from sasrec.ranking.rules import Rules
-        from sasrec.ranking.scorers import ModelScorer
-        from sasrec.runs.evaluate import load
-        from sasrec.runs.folder import RunFolder
+        from sasrec.ranking.selection import Learned
+        from sasrec.serving.load import load
 
         rules = None if self.rules is None else Rules.load(self.rules).at_present()
         if self.output is not None:
@@ -119,8 +118,7 @@ class Recommend:
             refuse_input("--output", self.output, read | read_with(self.run_dir, rules))
         recommender = load(self.run_dir, device=self.device, dataset=self.dataset, fallback=self.fallback)
         seen = (recommender.repeats or self.include_seen) and not self.exclude_seen
-        of_model = isinstance(recommender.scorer, ModelScorer)
-        if seen and of_model and not recommender.repeats and RunFolder(self.run_dir).config().loss.skip_own_items:
+        if seen and isinstance(recommender.scorer, Learned) and not recommender.repeats and self._skips_own():
             say(err, REPEATS_NOT_LEARNED, label="note:", style="yellow")
         try:
             with warnings.catch_warnings():
@@ -182,11 +180,19 @@ class Recommend:
             reasons = self._reasons(recommender, partial(recommender.explain_user, self.user), items)
             print_items(recommender, items, reasons)
 
+    def _skips_own(self) -> bool:
+        """Whether the model was trained without own items as negatives."""
+        from sasrec.runs.folder import RunFolder
+        from sasrec.serving.load import FACTS, facts_of
+
+        if (self.run_dir / FACTS).is_file():
+            return facts_of(self.run_dir).skip_own_items
+        return RunFolder(self.run_dir).config().loss.skip_own_items
+
     @staticmethod
     def _device(recommender: Recommender) -> str:
-        from sasrec.ranking.scorers import device_of
-
-        return device_of(recommender.scorer).type
+        model = getattr(recommender.scorer, "model", None)
+        return "cpu" if model is None else str(model.device.type)
 
     def _recommend_file(
         self, recommender: Recommender, histories: Path, output: Path, options: dict[str, Any]
@@ -256,7 +262,7 @@ class Similar:
     def run(self) -> None:
         """Print the items, with their cosines and titles."""
         from sasrec.cli.tables import print_items
-        from sasrec.runs.evaluate import load
+        from sasrec.serving.load import load
 
         recommender = load(self.run_dir, device="cpu")
         if title := recommender.title(self.item):
@@ -275,16 +281,43 @@ class Export:
     """Folder of the run."""
     output: Path
     """Folder to write."""
+    format: Literal["weights", "onnx"] = "weights"
+    """onnx: a graph for onnxruntime, which needs no PyTorch. Its lists are compared with those of the run."""
 
     def run(self) -> None:
         """Export the model, and print how to use the export."""
-        from sasrec.checkpoint.restore import checkpoint_at
         from sasrec.cli.sentences import next_step
+
+        if self.format == "onnx":
+            self._export_onnx()
+            return
+        from sasrec.checkpoint.restore import checkpoint_at
         from sasrec.runs.export import export
+        from sasrec.runs.folder import RunFolder
         from sasrec.runs.stored_baseline import SERVES
 
         folder = export(self.run_dir, self.output)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         say(err, f"{size / 1e6:.1f} MB written to {self.output}; README.md says what is in it")
         served = checkpoint_at(folder).state.get(SERVES)
-        say(err, next_step(self.output, baseline=served is not None and not served.get("weight")))
+        of_model = served is None or served.get("weight")
+        say(err, next_step(self.output, timed=of_model and RunFolder(folder).config().model.time))
+
+    def _export_onnx(self) -> None:
+        from sasrec.cli.sentences import next_step
+        from sasrec.serving.export_onnx import export_onnx
+        from sasrec.serving.load import facts_of
+
+        say(err, "writing the graph and comparing its lists, about half a minute …")
+        folder = export_onnx(self.run_dir, self.output)
+        facts = facts_of(folder)
+        check = facts.check
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        say(
+            err,
+            f"{size / 1e6:.1f} MB written to {self.output}; on {check['histories']:,} histories its lists are "
+            f"those of the run (scores within {check['largest_difference']:.0e}), and one takes "
+            f"{check['milliseconds']['graph']:.1f} ms instead of {check['milliseconds']['run']:.1f}; README.md "
+            "describes the graph",
+        )
+        say(err, next_step(self.output, timed=facts.timed))

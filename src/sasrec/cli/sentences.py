@@ -171,14 +171,14 @@ def interrupted(train_dir: Path) -> str:
     return f"interrupted; continue with: {command} train --train_dir {shlex.quote(str(train_dir))} --resume"
 
 
-def next_step(run: Path, user: object = None, *, baseline: bool = False) -> str:
+def next_step(run: Path, user: object = None, *, timed: bool = False) -> str:
     """Return a sentence with the command that recommends with `run`, the folder of a run or of an export.
 
-    `user`: the id of one of its users; an export has none. `baseline`: the export serves one, without times.
+    `user`: the id of one of its users; an export has none. `timed`: it reads the times of a history.
     """
     if user is not None:
         return f"next: sasrec recommend {shlex.quote(str(run))} --user {for_shell(str(user))}"
-    times = " --times SECONDS,SECONDS,…" if RunFolder(run).config().model.time and not baseline else ""
+    times = " --times SECONDS,SECONDS,…" if timed else ""
     return f"next: sasrec recommend {shlex.quote(str(run))} --history ITEM,ITEM,…{times}"
 
 

@@ -36,6 +36,8 @@ def sinkhorn_knopp(logits: Tensor, max_iter: int = 20) -> Tensor:
     if logits.dtype in (torch.float16, torch.bfloat16):  # exp needs the range and the digits of fp32
         return sinkhorn_knopp(logits.float(), max_iter).to(logits.dtype)
     shifted = logits - logits.amax(dim=(-2, -1), keepdim=True)
+    if torch.compiler.is_exporting():
+        return _plain(shifted, max_iter)
     matrices: Tensor = _Normalise.apply(  # type: ignore[no-untyped-call]
         shifted.reshape(-1, *logits.shape[-2:]), max_iter
     )
@@ -61,13 +63,43 @@ def cayley(logits: Tensor) -> Tensor:
     """
     identity_SS = torch.eye(logits.shape[-1], dtype=logits.dtype, device=logits.device)
     # (I - A)^-1 (I + A) = 2 (I - A)^-1 - I. Unlike inv, inv_ex does not make the host wait for a GPU.
-    inverse: Tensor = torch.linalg.inv_ex(identity_SS - (logits - logits.mT) / 2)[0]
+    matrices = identity_SS - (logits - logits.mT) / 2
+    if torch.compiler.is_exporting():
+        return 2 * _inverse(matrices, identity_SS) - identity_SS
+    inverse: Tensor = torch.linalg.inv_ex(matrices)[0]
     return 2 * inverse - identity_SS
+
+
+def _inverse(matrices: Tensor, identity_SS: Tensor) -> Tensor:
+    """Invert matrices I - A, (..., S, S), for graphs, by Gauss-Jordan elimination.
+
+    No pivots are searched: the symmetric part of I - A is I, so all pivots are at least 1.
+    """
+    inverse = identity_SS.expand_as(matrices)
+    for place in range(matrices.shape[-1]):
+        row, own = matrices[..., place : place + 1, :], inverse[..., place : place + 1, :]
+        pivot = row[..., place : place + 1]
+        # Take the scaled row from all rows, so that column `place` becomes that of the identity.
+        factor = (matrices[..., place : place + 1] - identity_SS[:, place : place + 1]) / pivot
+        matrices, inverse = matrices - factor * row, inverse - factor * own
+    return inverse
 
 
 def permutation_matrices(size: int) -> Tensor:
     """Return all permutation matrices, (size!, size, size), starting with the identity."""
     return torch.stack([torch.eye(size)[list(order)] for order in itertools.permutations(range(size))])
+
+
+def _plain(logits: Tensor, max_iter: int) -> Tensor:
+    """Sinkhorn-Knopp on logits (..., S, S) with the maximum 0, for graphs, which know only plain operations.
+
+    It works in float64, as on a GPU (`_wide`).
+    """
+    matrices = (logits.double().clamp(min=-_FAR_IN_DOUBLE) + _OFFSET).exp()
+    for _ in range(max_iter):
+        matrices = matrices / matrices.sum(-2, keepdim=True)
+        matrices = matrices / matrices.sum(-1, keepdim=True)
+    return matrices.to(logits.dtype)
 
 
 class _Normalise(torch.autograd.Function):

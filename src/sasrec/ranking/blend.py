@@ -25,7 +25,7 @@ class Blend:
     def __init__(self, first: Scorer, second: Scorer, weight: float) -> None:
         """`weight`: that of the first scorer, from 0 to 1."""
         self.first, self.second, self.weight = first, second, weight
-        self.num_items, self.timed = first.num_items, getattr(first, "timed", False)
+        self.num_items = first.num_items
 
     def scores(self, histories: Histories, rows: npt.NDArray[np.int64]) -> Tensor:
         """Return scores_BV. See `Scorer.scores`."""

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sasrec.data.histories import Histories
 from sasrec.errors import ConfigError
-from sasrec.models import SequenceModel
-from sasrec.ranking.candidates import highest
-from sasrec.ranking.scorers import ModelScorer
+from sasrec.ranking.selection import Learned
 
 
 def effects(
-    scorer: ModelScorer | None, history: npt.NDArray[np.int64], ticks: npt.NDArray[np.int64] | None, item: int
+    scorer: Learned | None, history: npt.NDArray[np.int64], ticks: npt.NDArray[np.int64] | None, item: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
     """Return how much each event of a history raises the score of an item, (L,), and each interval, (L,) or None.
 
@@ -34,7 +31,7 @@ def effects(
     """
     if scorer is None:  # places of items move with each event of a history, whether it speaks for the item or not
         raise ConfigError("reasons are of the model, not of a baseline. Use RUN without the baseline's name.")
-    maxlen = scorer.model.config.maxlen
+    maxlen = scorer.maxlen
     history = history[-maxlen:]
     ticks = None if ticks is None else ticks[-maxlen:]
     length = len(history)
@@ -53,31 +50,26 @@ def effects(
         np.concatenate([[0], ends[:-1]]),
         ends,
     )
-    scores = _scores_of(scorer, histories, item)
+    scores = scorer.item_scores(histories, item)
     of_events = scores[0] - scores[1 : length + 1]
     if ticks is None:
         return of_events, None
     return of_events, np.concatenate([[np.float32(np.nan)], scores[0] - scores[length + 1 :]])
 
 
-@torch.no_grad()
-def _scores_of(scorer: ModelScorer, histories: Histories, item: int) -> npt.NDArray[np.float32]:
-    """Return the score of one item for each history, (rows,)."""
-    rows = np.arange(len(histories))
-    return (scorer.states(histories, rows) @ scorer.model.item_embedding.weight[item]).float().cpu().numpy()
-
-
-@torch.no_grad()
 def nearest(
-    model: SequenceModel, item: int, k: int, allowed_V: npt.NDArray[np.bool_] | None
+    vectors_VD: npt.NDArray[np.float32], item: int, k: int, allowed_V: npt.NDArray[np.bool_] | None
 ) -> list[tuple[int, float]]:
-    """Return the k items whose embeddings have the largest cosine with that of `item`, as (number, cosine)."""
-    vectors_VD = torch.nn.functional.normalize(model.item_embedding.weight.float(), dim=1)
+    """Return the k items with the largest cosine with `item`, as (number, cosine); ties in order of number.
+
+    `vectors_VD`: item embeddings of length 1.
+    """
     cosines_V = vectors_VD @ vectors_VD[item]
-    cosines_V[[0, item]] = -torch.inf
+    cosines_V[[0, item]] = -np.inf
     if allowed_V is not None:
-        cosines_V.masked_fill_(torch.from_numpy(~allowed_V).to(cosines_V.device), -torch.inf)
-    cosines_V.masked_fill_(cosines_V.isnan(), -torch.inf)
-    best_1K, items_1K = highest(cosines_V.unsqueeze(0), min(k, model.num_items))
-    pairs = zip(items_1K[0].tolist(), best_1K[0].tolist(), strict=True)
-    return [(number, cosine) for number, cosine in pairs if np.isfinite(cosine)]
+        cosines_V[~allowed_V] = -np.inf
+    cosines_V[np.isnan(cosines_V)] = -np.inf
+    k = min(k, len(cosines_V) - 1)
+    candidates = np.flatnonzero(cosines_V >= np.partition(cosines_V, -k)[-k])
+    best = candidates[np.argsort(-cosines_V[candidates], kind="stable")[:k]]
+    return [(int(number), float(cosines_V[number])) for number in best if np.isfinite(cosines_V[number])]

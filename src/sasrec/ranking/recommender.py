@@ -20,6 +20,7 @@ from sasrec.data.histories import Histories
 from sasrec.data.items import Items
 from sasrec.data.splits import TrainingPart
 from sasrec.errors import ConfigError, DataError, SasrecWarning
+from sasrec.ranking.explain import effects, nearest
 from sasrec.ranking.fallback import Fallback
 from sasrec.ranking.known import KnownItems
 from sasrec.ranking.lists import Asked, Known, Rows, best_of_one, lists_of
@@ -35,12 +36,13 @@ from sasrec.ranking.requests import (
     warn_unknown,
 )
 from sasrec.ranking.rules import Rules
+from sasrec.ranking.selection import Learned
 from sasrec.runtime.log import RunLog
 from sasrec.runtime.ranks import same_on_every_rank, world
 
 if TYPE_CHECKING:
     from sasrec.models import SequenceModel
-    from sasrec.ranking.scorers import ModelScorer, Scorer
+    from sasrec.ranking.scorers import Scorer
 
 _OF_LISTS = ("row", "item", "score", "rank")
 
@@ -91,26 +93,26 @@ class Recommender:
 
     @property
     def model(self) -> SequenceModel:
-        """The trained model. Raises: ConfigError for a baseline, which has none. Remedy: load the run itself."""
-        learned = self._learned
-        if learned is None:
+        """The trained model. Raises: ConfigError for a baseline or a graph. Remedy: load the run itself."""
+        model: SequenceModel | None = getattr(self._learned, "model", None)
+        if model is None and self._learned is not None:
+            raise ConfigError("an ONNX export has no PyTorch model. Load the run that it came from.")
+        if model is None:
             raise ConfigError(
                 f"{type(self.scorer).__name__} is a baseline, which has no weights. Load the run without its name."
             )
-        return learned.model
+        return model
 
     @property
     def timed(self) -> bool:
         """Whether the model reads the times of a history."""
-        return bool(getattr(self.scorer, "timed", False))
+        return self._learned is not None and self._learned.timed
 
     @property
-    def _learned(self) -> ModelScorer | None:
+    def _learned(self) -> Learned | None:
         """The scorer of the model, also in a blend; None for a baseline."""
-        from sasrec.ranking.scorers import ModelScorer
-
         scorer = getattr(self.scorer, "first", self.scorer)
-        return scorer if isinstance(scorer, ModelScorer) else None
+        return scorer if isinstance(scorer, Learned) else None
 
     def recommend(
         self,
@@ -273,10 +275,10 @@ class Recommender:
 
         Raises: DataError if the item is unknown. Remedy: name an item of the training data. ConfigError if k < 1.
         """
-        from sasrec.ranking.explain import nearest
-
         (number,) = self._one(item_id)
-        found = nearest(self.model, number, count(k), self._catalogue.allowed(None, ()))
+        if self._learned is None:
+            raise ConfigError("a baseline has no item vectors. Load the run without the baseline's name.")
+        found = nearest(self._learned.vectors(), number, count(k), self._catalogue.allowed(None, ()))
         return [(self.items.id_of(each), cosine) for each, cosine in found]
 
     def explain(
@@ -308,7 +310,6 @@ class Recommender:
     ) -> pl.DataFrame:
         if not len(numbers):
             raise DataError("a list of the fallback has no reasons in the history. Give a history of known items.")
-        from sasrec.ranking.explain import effects
 
         of_events, of_intervals = effects(self._learned, numbers, clock, self._one(item_id)[0])
         frame = pl.DataFrame({"item": self.items.ids.gather(numbers[-len(of_events) :] - 1), "effect": of_events})

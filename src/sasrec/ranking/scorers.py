@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from sasrec.batches.batches import pad
 from sasrec.batches.loader import on_device
@@ -40,7 +41,7 @@ class ModelScorer:
     def __init__(self, model: SequenceModel) -> None:
         self.model = model
         self.num_items = model.num_items
-        self.timed = model.config.time
+        self.maxlen, self.timed = model.config.maxlen, model.config.time
 
     def scores(self, histories: Histories, rows: npt.NDArray[np.int64]) -> Tensor:
         """Return scores_BV. See `Scorer.scores`."""
@@ -54,7 +55,7 @@ class ModelScorer:
     @torch.no_grad()
     def states(self, histories: Histories, rows: npt.NDArray[np.int64]) -> Tensor:
         """Return states_BD, the state after the last item of each row. Encodes few rows at a time, for memory."""
-        was_training, maxlen = self.model.training, self.model.config.maxlen
+        was_training, maxlen = self.model.training, self.maxlen
         self.model.eval()
         try:
             states = []
@@ -63,6 +64,17 @@ class ModelScorer:
             return torch.cat(states)
         finally:
             self.model.train(was_training)
+
+    @torch.no_grad()
+    def item_scores(self, histories: Histories, item: int) -> npt.NDArray[np.float32]:
+        """Return the score of one item for each history, (rows,)."""
+        states_BD = self.states(histories, np.arange(len(histories)))
+        return (states_BD @ self.model.item_embedding.weight[item]).float().cpu().numpy()
+
+    @torch.no_grad()
+    def vectors(self) -> npt.NDArray[np.float32]:
+        """Return the item embeddings, each divided by its length, (V, D)."""
+        return functional.normalize(self.model.item_embedding.weight.float(), dim=1).cpu().numpy()
 
 
 def device_of(scorer: Scorer) -> torch.device:

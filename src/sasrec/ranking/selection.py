@@ -75,6 +75,24 @@ class Ranker(Protocol):
         ...
 
 
+@runtime_checkable
+class Learned(Protocol):
+    """A trained model that scores: `ModelScorer`, or the graph of an export."""
+
+    maxlen: int
+    """How many items of a history the model reads: the last ones."""
+    timed: bool
+    """Whether it reads the times of a history."""
+
+    def item_scores(self, histories: Histories, item: int) -> npt.NDArray[np.float32]:
+        """Return the score of one item for each history, (rows,)."""
+        ...
+
+    def vectors(self) -> npt.NDArray[np.float32]:
+        """Return the item embeddings, each divided by its length, (V, D)."""
+        ...
+
+
 def seen_items(
     histories: Histories, rows: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

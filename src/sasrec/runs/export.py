@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Set
 from pathlib import Path
 
 from sasrec.checkpoint import store
@@ -43,12 +44,7 @@ def export(run_dir: str | Path, output: str | Path, *, encoder: Encoder | None =
     run, simple = named_run(run_dir)
     run.refuse_no_run()
     folder = RunFolder(output)
-    begun = folder.path.is_dir() and is_claimed(folder.path)
-    interrupted = begun and all(
-        each.name in _OWN or TEMPORARY.fullmatch(each.name) for each in folder.path.iterdir()
-    )
-    if folder.path.is_file() or (folder.path.exists() and any(folder.path.iterdir()) and not interrupted):
-        raise ConfigError(f"{folder.path} is a file or a folder that is not empty. Name another folder.")
+    refuse_full(folder.path, _OWN)
     best = checkpoint_at(run.path, encoder)
     recommender = load(run.path, device="cpu", checkpoint=best.path, encoder=encoder)
     served = load(run_dir, dataset=recommender.data, encoder=encoder).scorer if simple else None
@@ -80,3 +76,14 @@ def export(run_dir: str | Path, output: str | Path, *, encoder: Encoder | None =
         for name in OWN_FILES:
             (folder.path / name).unlink(missing_ok=True)
     return folder.path
+
+
+def refuse_full(folder: Path, own: Set[str]) -> None:
+    """Refuse a file, or a folder that has more than the rest of an interrupted export. Raises: ConfigError.
+
+    `own`: the names of files that an interrupted export can have.
+    """
+    begun = folder.is_dir() and is_claimed(folder)
+    interrupted = begun and all(each.name in own or TEMPORARY.fullmatch(each.name) for each in folder.iterdir())
+    if folder.is_file() or (folder.exists() and any(folder.iterdir()) and not interrupted):
+        raise ConfigError(f"{folder} is a file or a folder that is not empty. Name another folder.")

@@ -54,7 +54,7 @@ def model_card(
 
 def _opening(recommender: Recommender, config: ModelConfig, serves: dict[str, Any] | None) -> Iterator[str]:
     """Yield the title, and what the folder serves."""
-    model, items = f"{type(recommender.model).__name__}{_residual(config)}", f"{len(recommender.items):,} items"
+    model, items = f"{type(recommender.model).__name__}{residual(config)}", f"{len(recommender.items):,} items"
     parameters = sum(each.numel() for each in recommender.model.parameters())
     reads = f"{parameters:,} parameters; it reads the last {config.maxlen} events of a history."
     by = f"Written by sasrec {version('sasrec')}."
@@ -79,7 +79,8 @@ def _opening(recommender: Recommender, config: ModelConfig, serves: dict[str, An
         )
 
 
-def _residual(model: ModelConfig) -> str:
+def residual(model: ModelConfig) -> str:
+    """Return the residuals of a model in words; nothing for plain ones."""
     return " with mHC residuals" if model.mhc else " with gated residuals" if model.gated else ""
 
 

@@ -1,0 +1,152 @@
+"""Load a run, an export or an ONNX export, to recommend."""
+
+from __future__ import annotations
+
+import base64
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sasrec.data.items import Items
+from sasrec.errors import ConfigError, DataError
+from sasrec.files import file_digest
+from sasrec.ranking.fallback import Counts, fallback_of
+from sasrec.ranking.recommender import Recommender
+from sasrec.serving.graph import GraphScorer
+from sasrec.untrusted import json_of, refuse_large
+
+if TYPE_CHECKING:
+    from sasrec.models.own import Encoder
+
+FACTS, GRAPH, WEIGHTS, VECTORS = "graph.json", "model.onnx", "model.onnx.data", "vectors.npy"
+ITEMS, COUNTS = "items.parquet", "counts.parquet"
+FILES = {GRAPH, WEIGHTS, VECTORS, ITEMS, COUNTS}
+_AGAIN = "Export the run again."
+
+
+class Facts(BaseModel):
+    """What graph.json says of the files beside it."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    format: Literal[1] = 1
+    model: str
+    """Class and residuals of the model, in words."""
+    items: int = Field(ge=1)
+    maxlen: int = Field(ge=1)
+    timed: bool
+    repeats: bool
+    skip_own_items: bool
+    """Whether own items were no negatives in training."""
+    weights: str
+    """SHA-256 of the weights."""
+    known: str | None
+    """The mask of known items, (V,), as bits in base64; None if all are known."""
+    files: dict[str, str]
+    """File -> SHA-256."""
+    check: dict[str, Any] = {}
+    """How the graph was checked against the run (`export_onnx`)."""
+
+    def known_items(self) -> npt.NDArray[np.bool_] | None:
+        """Return the mask of known items, (V,)."""
+        if self.known is None:
+            return None
+        bits = np.frombuffer(base64.b64decode(self.known), np.uint8)
+        return np.unpackbits(bits, count=self.items + 1).astype(bool)
+
+
+def packed(known_V: npt.NDArray[np.bool_] | None) -> str | None:
+    """Return a mask of known items for `Facts.known`."""
+    return None if known_V is None else base64.b64encode(np.packbits(known_V).tobytes()).decode()
+
+
+def load(
+    run: str | Path,
+    *,
+    device: str = "auto",
+    dataset: Any = None,
+    checkpoint: str | Path | None = None,
+    encoder: Encoder | None = None,
+    fallback: str | None = None,
+) -> Recommender:
+    """Load a trained run, or an export, for recommendations; or a baseline or blend of a run, as RUN:NAME.
+
+    An export of a baseline serves this baseline. An ONNX export is served by onnxruntime, on the CPU and without
+    PyTorch. It has no users, and takes only `fallback`.
+
+    `checkpoint`: the folder of a checkpoint to use instead of the best one. `dataset`: events to serve users from
+    instead of those of the run: a Dataset, a prepared folder, a file or a frame, read with the columns of the run.
+    Users may be new; events of items that the run does not know are left out with a warning. It may also be the
+    data of the run, if it has moved. `encoder`: the class that `train` was given, if the run has a model of your
+    own. `fallback`: "popular", "recent" or "groups" answers where no item of a history is known (`fallback_of`).
+
+    Raises: CheckpointError or DataError if a part is missing or damaged, or no item of `dataset` is known and no
+    fallback is given. Remedy: name the right checkpoint or data set. ConfigError if the model is of another class,
+    or for options that an ONNX export does not have. Remedy: as the message says.
+    """
+    folder = Path(run)
+    if not (folder / FACTS).is_file():
+        from sasrec.runs.evaluate import load as load_run
+
+        return load_run(
+            run, device=device, dataset=dataset, checkpoint=checkpoint, encoder=encoder, fallback=fallback
+        )
+    given = {"dataset": dataset, "checkpoint": checkpoint, "encoder": encoder}
+    refused = [name for name, value in given.items() if value is not None]
+    if device not in ("auto", "cpu"):
+        refused.append("device")
+    if refused:
+        raise ConfigError(
+            f"{folder} is an ONNX export, which runs on the CPU, for histories: {refused[0]} does not fit. Leave "
+            "it out, or load the run."
+        )
+    return of_graph(folder, facts_of(folder), fallback)
+
+
+def facts_of(folder: Path) -> Facts:
+    """Read graph.json. Raises: DataError if it is damaged. Remedy: export the run again."""
+    try:
+        facts = Facts.model_validate(json_of(folder / FACTS))
+        facts.known_items()
+        if not {GRAPH, VECTORS, ITEMS} <= set(facts.files) <= FILES:
+            raise ValueError
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"])) or "its content"
+        raise DataError(f"{folder / FACTS} is damaged ({where}). {_AGAIN}") from None
+    except (ValueError, OSError):
+        raise DataError(f"{folder / FACTS} cannot be read. {_AGAIN}") from None
+    return facts
+
+
+def of_graph(folder: Path, facts: Facts, fallback: str | None = None) -> Recommender:
+    """Return the recommender of an ONNX export, after a comparison of the hashes of its files.
+
+    Raises: DataError if a file is missing or changed. Remedy: export the run again. The errors of `fallback_of`.
+    """
+    for name, digest in facts.files.items():
+        path = folder / name
+        try:
+            refuse_large(path)
+            changed = file_digest(path) != digest
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}. {_AGAIN}") from None
+        if changed:
+            raise DataError(f"{path} has changed since the export. {_AGAIN}")
+    scorer = GraphScorer(
+        folder / GRAPH,
+        folder / VECTORS,
+        num_items=facts.items,
+        maxlen=facts.maxlen,
+        timed=facts.timed,
+        threads=int(os.environ.get("OMP_NUM_THREADS") or 0),  # 0: all cores
+    )
+    items = Items.read(folder / ITEMS, facts.items)
+    recommender = Recommender(scorer, items, None, facts.known_items(), repeats=facts.repeats)
+    if fallback is not None:
+        counts = Counts.read(folder / COUNTS, facts.items)
+        recommender = replace(recommender, fallback=fallback_of(fallback, items, counts))
+    return recommender
