@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from sasrec.runs.final import final_fit
     from sasrec.runs.refresh import refresh
     from sasrec.runs.train import resume, train
+    from sasrec.serving.export_onnx import export_onnx
     from sasrec.serving.load import load
     from sasrec.sources.resolve import prepare
     from sasrec.studies.compare import compare
@@ -54,6 +55,7 @@ __all__ = [
     "compare",
     "evaluate",
     "export",
+    "export_onnx",
     "final_fit",
     "load",
     "open_dataset",
@@ -75,6 +77,7 @@ _HOME = {
     "compare": "studies.compare",
     "evaluate": "runs.evaluate",
     "export": "runs.export",
+    "export_onnx": "serving.export_onnx",
     "final_fit": "runs.final",
     "load": "serving.load",
     "open_dataset": "data.dataset",

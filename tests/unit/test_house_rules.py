@@ -18,7 +18,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PUBLIC = [
-    "Dataset", "Recommender", "Rules", "RunConfig", "SasrecError", "SasrecWarning", "blend", "compare", "evaluate", "export", "final_fit", "load",
+    "Dataset", "Recommender", "Rules", "RunConfig", "SasrecError", "SasrecWarning", "blend", "compare", "evaluate", "export", "export_onnx", "final_fit", "load",
     "open_dataset", "prepare", "refresh", "resume", "train",
 ]  # fmt: skip
 # A new setting is a decision: add it here, to the reference in docs/, and to CHANGELOG.md.

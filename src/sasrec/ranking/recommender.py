@@ -94,13 +94,9 @@ class Recommender:
     @property
     def model(self) -> SequenceModel:
         """The trained model. Raises: ConfigError for a baseline or a graph. Remedy: load the run itself."""
-        model: SequenceModel | None = getattr(self._learned, "model", None)
-        if model is None and self._learned is not None:
-            raise ConfigError("an ONNX export has no PyTorch model. Load the run that it came from.")
+        model: SequenceModel | None = getattr(self._trained, "model", None)
         if model is None:
-            raise ConfigError(
-                f"{type(self.scorer).__name__} is a baseline, which has no weights. Load the run without its name."
-            )
+            raise ConfigError("an ONNX export has no PyTorch model. Load the run that it came from.")
         return model
 
     @property
@@ -113,6 +109,13 @@ class Recommender:
         """The scorer of the model, also in a blend; None for a baseline."""
         scorer = getattr(self.scorer, "first", self.scorer)
         return scorer if isinstance(scorer, Learned) else None
+
+    @property
+    def _trained(self) -> Learned:
+        if self._learned is None:
+            what = f"{type(self.scorer).__name__} is a baseline, which has no weights"
+            raise ConfigError(f"{what}. Load the run without its name.")
+        return self._learned
 
     def recommend(
         self,
@@ -276,9 +279,7 @@ class Recommender:
         Raises: DataError if the item is unknown. Remedy: name an item of the training data. ConfigError if k < 1.
         """
         (number,) = self._one(item_id)
-        if self._learned is None:
-            raise ConfigError("a baseline has no item vectors. Load the run without the baseline's name.")
-        found = nearest(self._learned.vectors(), number, count(k), self._catalogue.allowed(None, ()))
+        found = nearest(self._trained.vectors(), number, count(k), self._catalogue.allowed(None, ()))
         return [(self.items.id_of(each), cosine) for each, cosine in found]
 
     def explain(
@@ -388,9 +389,7 @@ class Recommender:
         Raises: DataError for an export, which has no data set. Remedy: use the original run, or give a history.
         """
         if self.data is None:
-            raise DataError(
-                "an export contains no users. Give a history, or use the run that the export came from."
-            )
+            raise DataError("an export contains no users. Give a history, or use the run that it came from.")
         return self.data
 
     def _ticks(self, data: Dataset, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:

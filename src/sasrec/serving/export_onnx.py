@@ -104,7 +104,7 @@ def _card(run: RunFolder, recommender: Recommender, found: store.Checkpoint, fac
     inputs = (inspect.getdoc(write_graph_module) or "").partition("\n\n")[2]
     agreed = (
         f"On {check['histories']:,} histories ({check['of']}) its lists of {check['k']} items were those of the "
-        f"run, {check['in_another_order']:,} of them but for the order of items whose scores are equal within "
+        f"run, {check['in_another_order']:,} of them with another order of items whose scores are equal within "
         f"{_NEAR:g}; scores differed by at most {check['largest_difference']:.1e}. One history took "
         f"{check['milliseconds']['graph']:.2f} ms, and {check['milliseconds']['run']:.2f} ms with PyTorch, on the "
         "machine that exported it (medians)."
@@ -117,7 +117,7 @@ def compared(run: Recommender, graph: Recommender) -> dict[str, Any]:
 
     Items may change places only if their scores are equal within 1e-4.
 
-    Raises: EvaluationError if the graph gives other items or scores. There is no remedy but a report of the fault.
+    Raises: EvaluationError if the graph gives other items or scores. Remedy: report it; the fault is here.
     """
     histories, times, whose = _histories(run)
     options: dict[str, Any] = {"k": min(_K, len(run.items)), "times": times}
