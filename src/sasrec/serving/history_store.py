@@ -25,6 +25,7 @@ from sasrec.errors import ConfigError, DataError, StoreError
 from sasrec.serving.event_tables import Row, Tables
 
 _MOST_EVENTS = 10_000  # of a transaction: a reader of SQLite, or another server, must not wait for seconds
+_PATIENCE = 30.0  # seconds for a write, however long the disk or the server takes
 _LARGEST_TIME = 1e11  # seconds; the year 5138, and in milliseconds 1973
 # The characters that a text of PostgreSQL or of UTF-8 cannot have, and the one that marks them.
 _UNSTORABLE = re.compile("[\0\x1b\ud800-\udfff]")
@@ -96,7 +97,7 @@ class HistoryStore:
             return Stored(0, 0)
         done: Future[int] = Future()
         self._enqueue(_Append(rows, done))
-        stored = done.result()
+        stored = self._result(done)
         return Stored(stored, len(rows) - stored)
 
     def history(self, user: str) -> list[tuple[str, float]]:
@@ -118,7 +119,7 @@ class HistoryStore:
         """
         done: Future[bool] = Future()
         self._enqueue(_Forget(_key(id_text(user)), done))
-        return done.result()
+        return self._result(done)
 
     def is_forgotten(self, user: str) -> bool:
         """Whether `forget` was called for a user, ever. Raises: StoreError, as `history`."""
@@ -143,6 +144,18 @@ class HistoryStore:
             self._waiting.append(job)
             self._changed.notify()
 
+    def _result(self, done: Future[T]) -> T:
+        try:
+            return done.result(_PATIENCE)
+        except TimeoutError:
+            if done.done():
+                raise
+            done.cancel()  # if it has not begun, it never will
+            raise StoreError(
+                f"the store of events {self.where} has not answered for {_PATIENCE:.0f} seconds. Check its disk "
+                "or server, then send the events again with the same ids."
+            ) from None
+
     def _write(self) -> None:
         while jobs := self._next():
             first = jobs[0]
@@ -158,17 +171,20 @@ class HistoryStore:
 
     def _next(self) -> list[_Append | _Forget]:
         """Wait for jobs; return the next ones for one transaction, none at the end: appends, or one forget."""
+        jobs: list[_Append | _Forget] = []
+        events = 0
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._is_closed)
-            jobs: list[_Append | _Forget] = []
-            events = 0
-            while self._waiting:
-                job = self._waiting[0]
-                events += len(job.rows) if isinstance(job, _Append) else _MOST_EVENTS
-                if jobs and events > _MOST_EVENTS:
-                    break
-                jobs.append(self._waiting.popleft())
-            return jobs
+            while not jobs and (self._waiting or not self._is_closed):
+                self._changed.wait_for(lambda: self._waiting or self._is_closed)
+                while self._waiting:
+                    job = self._waiting[0]
+                    events += len(job.rows) if isinstance(job, _Append) else _MOST_EVENTS
+                    if jobs and events > _MOST_EVENTS:
+                        break
+                    self._waiting.popleft()
+                    if job.done.set_running_or_notify_cancel():
+                        jobs.append(job)
+        return jobs
 
 
 def open_store(where: str | Path) -> HistoryStore:

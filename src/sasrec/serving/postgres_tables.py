@@ -228,8 +228,8 @@ def _options(url: str) -> dict[str, Any]:
         if not any("@" in str(options.get(key, "")).removeprefix("@") for key in ("host", "port", "dbname")):
             return _LIVENESS | options | {"client_encoding": "UTF8"}
     raise ConfigError(
-        "the URL of the data base for events is malformed. Write postgresql://USER@HOST:PORT/DATABASE, with %40 for "
-        "@ and %2F for / in a password."
+        "the URL of the data base for events is malformed. Write postgresql://USER@HOST:PORT/DATABASE, with %40 "
+        "for @ and %2F for / in a password."
     )
 
 

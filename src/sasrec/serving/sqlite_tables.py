@@ -31,6 +31,10 @@ class SqliteTables:
     def __init__(self, path: Path) -> None:
         self.where = str(path)
         self._path = os.path.abspath(path)
+        if not os.path.isdir(folder := os.path.dirname(self._path)):
+            raise StoreError(
+                f"the folder {folder} of the store of events does not exist. Make it, or name another."
+            )
         self._idle: deque[sqlite3.Connection] = deque()
         self._is_closed = False
         with self._errors():
@@ -59,8 +63,7 @@ class SqliteTables:
             writer.execute("DELETE FROM events WHERE user_key = ?", (user_key,))
             writer.execute("INSERT INTO forgotten VALUES (?, ?) ON CONFLICT DO NOTHING", (user_key, now))
             changed = writer.total_changes > before
-        with contextlib.suppress(sqlite3.Error):  # the log still has the rows, until it is written over
-            writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._empty_log()
         return changed
 
     def history(self, user_key: bytes) -> list[tuple[str, float]]:
@@ -129,6 +132,14 @@ class SqliteTables:
                 f"{VERSION}. Install the sasrec that wrote it, or name another file."
             )
         return VERSION
+
+    def _empty_log(self) -> None:
+        """Move the log into the file, if no reader is in the way: the log has the rows that were deleted."""
+        with contextlib.suppress(sqlite3.Error):
+            self._writer.execute("PRAGMA busy_timeout = 100")
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with contextlib.suppress(sqlite3.Error):
+            self._writer.execute(f"PRAGMA busy_timeout = {round(_PATIENCE * 1000)}")
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
