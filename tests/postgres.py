@@ -38,6 +38,17 @@ def server(name: str) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def restart(url: str) -> None:
+    """Let a server of `server` crash and start again."""
+    import psycopg
+
+    with psycopg.connect(url) as connection:
+        (data,) = connection.execute("SHOW data_directory").fetchone() or ("",)
+    _as_postgres(
+        _PROGRAMS[-1].parent / "pg_ctl", "-D", data, "-m", "immediate", "-w", "restart", "-l", f"{data}/../log"
+    )
+
+
 def _as_postgres(*command: object) -> None:
     """Run a program; as the user postgres if root runs the tests, because PostgreSQL refuses root."""
     user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []

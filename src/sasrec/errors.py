@@ -34,6 +34,13 @@ class FolderError(SasrecError):
     """
 
 
+class StoreError(SasrecError):
+    """The store of events cannot be read or written now: it is locked, full, damaged or does not answer.
+
+    Remedy: see the message, then send the events again with the same ids.
+    """
+
+
 class EvaluationError(SasrecError):
     """Evaluation failed, for example on a NaN score or without any user with a target. The message says why."""
 
