@@ -16,11 +16,14 @@ from sasrec.ranking.selection import Learned
 
 
 def effects(
-    scorer: Learned | None, history: npt.NDArray[np.int64], ticks: npt.NDArray[np.int64] | None, item: int
+    scorer: Learned | None,
+    history: npt.NDArray[np.int64],
+    ticks: npt.NDArray[np.int64] | None,
+    items: npt.NDArray[np.int64],
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
-    """Return how much each event of a history raises the score of an item, (L,), and each interval, (L,) or None.
+    """Return how much each event of a history raises the scores of items, (L, items), and each interval, or None.
 
-    The effect of an event is the score of `item` with the whole history, minus the score without the event. The
+    The effect of an event is the score of an item with the whole history, minus the score without the event. The
     effect of an interval, before each event but the first, is the score minus that with both events at the same
     time. All variants are scored in one pass. A model reads the last `maxlen` events; L is at most this.
 
@@ -50,11 +53,11 @@ def effects(
         np.concatenate([[0], ends[:-1]]),
         ends,
     )
-    scores = scorer.item_scores(histories, item)
+    scores = scorer.item_scores(histories, items)
     of_events = scores[0] - scores[1 : length + 1]
     if ticks is None:
         return of_events, None
-    return of_events, np.concatenate([[np.float32(np.nan)], scores[0] - scores[length + 1 :]])
+    return of_events, np.concatenate([np.full_like(scores[:1], np.nan), scores[0] - scores[length + 1 :]])
 
 
 def nearest(

@@ -312,9 +312,9 @@ class Recommender:
         if not len(numbers):
             raise DataError("a list of the fallback has no reasons in the history. Give a history of known items.")
 
-        of_events, of_intervals = effects(self._learned, numbers, clock, self._one(item_id)[0])
-        frame = pl.DataFrame({"item": self.items.ids.gather(numbers[-len(of_events) :] - 1), "effect": of_events})
-        return frame if of_intervals is None else frame.with_columns(interval_effect=pl.Series(of_intervals))
+        effect, interval_effect = effects(self._learned, numbers, clock, self._one(item_id))
+        frame = pl.DataFrame({"item": self.items.ids.gather(numbers[-len(effect) :] - 1), "effect": effect[:, 0]})
+        return frame if interval_effect is None else frame.with_columns(interval_effect=interval_effect[:, 0])
 
     def _read(self, history: Sequence[object], times: Sequence[float] | None, assume_regular: bool) -> Known:
         """Return the item numbers of the known items of a history, and their ticks for models with time."""

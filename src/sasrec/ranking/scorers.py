@@ -66,10 +66,11 @@ class ModelScorer:
             self.model.train(was_training)
 
     @torch.no_grad()
-    def item_scores(self, histories: Histories, item: int) -> npt.NDArray[np.float32]:
-        """Return the score of one item for each history, (rows,)."""
+    def item_scores(self, histories: Histories, items: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Return the scores of some items for each history, (rows, items)."""
         states_BD = self.states(histories, np.arange(len(histories)))
-        return (states_BD @ self.model.item_embedding.weight[item]).float().cpu().numpy()
+        vectors_KD = self.model.item_embedding.weight[torch.from_numpy(items).to(self.model.device)]
+        return (states_BD @ vectors_KD.T).float().cpu().numpy()
 
     @torch.no_grad()
     def vectors(self) -> npt.NDArray[np.float32]:

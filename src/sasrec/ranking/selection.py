@@ -84,8 +84,8 @@ class Learned(Protocol):
     timed: bool
     """Whether it reads the times of a history."""
 
-    def item_scores(self, histories: Histories, item: int) -> npt.NDArray[np.float32]:
-        """Return the score of one item for each history, (rows,)."""
+    def item_scores(self, histories: Histories, items: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Return the scores of some items for each history, (rows, items)."""
         ...
 
     def vectors(self) -> npt.NDArray[np.float32]:

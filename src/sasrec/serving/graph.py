@@ -75,13 +75,14 @@ class GraphScorer:
         np.put_along_axis(scores_BV, items_BK, scores_BK, axis=1)
         return torch.from_numpy(scores_BV)
 
-    def item_scores(self, histories: Histories, item: int) -> npt.NDArray[np.float32]:
-        """Return the score of one item for each history, (rows,)."""
-        only = Selection(np.arange(self.num_items + 1) == item)
-        found = np.zeros(len(histories), np.float32)
-        for rows, _, scores_B1 in self.top(histories, 1, exclude_seen=False, selection=only):
-            found[rows] = scores_B1[:, 0]
-        return found
+    def item_scores(self, histories: Histories, items: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Return the scores of some items for each history, (rows, items)."""
+        distinct, place = np.unique(items, return_inverse=True)
+        only = Selection(np.isin(np.arange(self.num_items + 1), distinct))
+        found = np.zeros((len(histories), len(distinct)), np.float32)
+        for rows, items_BK, scores_BK in self.top(histories, len(distinct), exclude_seen=False, selection=only):
+            found[rows[:, None], np.searchsorted(distinct, items_BK)] = scores_BK
+        return found[:, place]
 
     def vectors(self) -> npt.NDArray[np.float32]:
         """Return the item embeddings at length 1, (V, D)."""
