@@ -393,13 +393,9 @@ def _answer(engine: Engine, asked: Recommend, listed: Listed, request_id: str) -
     notes = []
     fallback: Fallback | None = engine.recommender.fallback
     if fallback is not None and listed.source == fallback.name:
-        notes.append(
-            f"No item of the history is known, so the list has the items of the fallback {fallback.name}."
-        )
+        notes.append(f"No item of the history is known, so the fallback {fallback.name} gives the list.")
     if len(items) < asked.k:
-        notes.append(
-            f"Only {len(items)} of {asked.k} items are left: seen items, lists and rules exclude the others."
-        )
+        notes.append(f"Only {len(items)} of {asked.k} items are left by the history, the lists and the rules.")
     answer = {
         "request_id": request_id,
         "model": _of(engine),

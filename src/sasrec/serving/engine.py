@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from sasrec.batches.ticks import personal_times
 from sasrec.data.histories import Histories
-from sasrec.errors import DataError, SasrecError, SasrecWarning
+from sasrec.errors import ConfigError, DataError, SasrecError, SasrecWarning
 from sasrec.ranking.explain import effects, nearest
 from sasrec.ranking.known import KnownItems
 from sasrec.ranking.lists import Known
@@ -168,7 +168,7 @@ class Engine:
                 try:
                     hidden[row] = self._hidden(ask)
                 except SasrecError as error:
-                    answers[row] = error
+                    answers[row] = ConfigError(str(error))  # lists and rules, whatever is wrong with them
             known = [row for row in hidden if len(asks[row].read.known[0])]
             others = [row for row in hidden if not len(asks[row].read.known[0])]
             for rows, scorer, source in (
