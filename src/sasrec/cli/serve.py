@@ -72,17 +72,17 @@ class Serve:
             raise ConfigError("--wait must be above 0 and --drain at least 0. Use such seconds.")
         tokens = None if self.tokens is None else tokens_of(self.tokens)
         figures = Figures()
-        opened = listening(self.host, self.port)
-        service = self._service(figures)
-        port = opened.getsockname()[1]
-        shown = f"[{self.host}]" if ":" in self.host else self.host
-        for name, model in service.models.items():
-            share = "" if len(service.models) == 1 else f", {model.share:.0%} of users"
-            say(err, f"{name}: {model.engine.recommender!r}, weights {model.engine.digest}{share}")
-        if service.store is not None:
-            say(err, f"events are kept in {service.store.where}")
-        say(err, f"ready after {time.monotonic() - began:.1f} s: http://{shown}:{port}/")
-        run(service, opened, tokens=tokens, figures=figures, log=self.log, drain=self.drain)
+        with listening(self.host, self.port) as opened:
+            service = self._service(figures)
+            shown = f"[{self.host}]" if ":" in self.host else self.host
+            for name, model in service.models.items():
+                share = "" if len(service.models) == 1 else f", {model.share:.0%} of users"
+                say(err, f"{name}: {model.engine.recommender!r}, weights {model.engine.digest}{share}")
+            if service.store is not None:
+                say(err, f"events are kept in {service.store.where}")
+            address = f"http://{shown}:{opened.getsockname()[1]}/"
+            say(err, f"ready after {time.monotonic() - began:.1f} s: {address}")
+            run(service, opened, tokens=tokens, figures=figures, log=self.log, drain=self.drain)
         say(err, "stopped; every request that was accepted has its answer")
 
     def _service(self, figures: object) -> Service:
@@ -101,15 +101,14 @@ class Serve:
         os.environ.setdefault(
             "OMP_NUM_THREADS", "1"
         )  # one pass has one thread, so that models do not wait in turns
-        service = Service(
-            open_store(where),
-            rules,
-            None if self.fallback == "none" else self.fallback,
-            self.wait,
-            figures.a_pass,
-        )
-        for name, path in paths.items():
-            service.add(name, path, shares[name])
+        fallback = None if self.fallback == "none" else self.fallback
+        service = Service(open_store(where), rules, fallback, self.wait, figures.a_pass)
+        try:
+            for name, path in paths.items():
+                service.add(name, path, shares[name])
+        except BaseException:
+            service.close()
+            raise
         return service
 
 

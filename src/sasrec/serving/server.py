@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -112,15 +112,19 @@ class DrainingServer(uvicorn.Server):
 
 def listening(host: str, port: int) -> socket.socket:
     """Return a socket that listens. Raises: ConfigError if the address cannot be used. Remedy: use another one."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        opened = socket.socket(family)
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        opened.bind((host, port))
-        opened.listen(2_048)
-    except (OSError, OverflowError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"{host} port {port} cannot be used: {reason}. Use another --port or --host.") from None
+    with ExitStack() as failing:
+        try:
+            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+            opened = failing.enter_context(socket.socket(family))
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            opened.bind((host, port))
+            opened.listen(2_048)
+        except (OSError, OverflowError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ConfigError(
+                f"{host} port {port} cannot be used: {reason}. Use another --port or --host."
+            ) from None
+        failing.pop_all()
     opened.setblocking(False)
     return opened
 
@@ -167,9 +171,6 @@ def run(
     try:
         DrainingServer(config, service, drain).run(sockets=[opened])
     finally:
-        for model in service.models.values():
-            model.batcher.close()
-        if service.store is not None:
-            service.store.close()
+        service.close()
         if stream is not None and stream is not sys.stdout:
             stream.close()

@@ -84,6 +84,13 @@ class Service:
             rules.on(recommender.items)  # its tables are read now, and faults are told now
         return engine, ItemSearch(recommender.items, _popularity(path, recommender))
 
+    def close(self) -> None:
+        """End the threads of the models, and close the store."""
+        for model in self.models.values():
+            model.batcher.close()
+        if self.store is not None:
+            self.store.close()
+
     def named(self, name: str | None, user: object, history: Sequence[object] | None = None) -> Model:
         """Return the model of this name; without a name, that of the user's share, else of the history's.
 
