@@ -1,6 +1,7 @@
 """Collect requests that arrive together, for one pass of a model, and refuse more than it can bear.
 
-While the worker computes, requests wait; when it is free, it takes all that wait. A lone request does not wait.
+While the worker computes, requests wait; when it is free, it takes what waits. A lone request does not wait. Calls
+with many requests are answered a few at a time, so that they do not keep the others waiting.
 """
 
 from __future__ import annotations
@@ -9,16 +10,19 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sasrec.errors import SasrecError
 from sasrec.serving.engine import Ask, Engine, Listed
 
-_MOST = 64  # requests of one pass
-_MEMORY = 0.9  # of the moving average of the seconds that one request takes
+HEAVY = 16
+"""The weight of reasons, for which a model reads a history once without each of its events. A list weighs 1."""
+_PASS, _TURN = 64, 16  # the most weight of a pass, and of one call before the next call has its turn
+_MOST_CALLS = 4_096  # that wait
+_MEMORY = 0.9  # of the moving average of the seconds of a pass
 T = TypeVar("T")
 
 
@@ -33,8 +37,31 @@ class OverloadedError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    prepare: Callable[[Engine], Ask]
-    done: asyncio.Future[Listed]
+    work: Callable[[Engine], Any]
+    """Prepares an `Ask`, or is the whole work of a call that runs alone."""
+    weight: int
+    done: asyncio.Future[Any]
+
+
+@dataclass(eq=False)
+class _Call:
+    jobs: deque[_Job]
+    alone: bool
+    arrived: float
+    begun: bool = False
+
+    def next_jobs(self, most: int) -> list[_Job]:
+        """Remove and return jobs of at most this weight, at least one; not those that the client gave up."""
+        jobs: list[_Job] = []
+        while self.jobs and (not jobs or _weight(jobs) + self.jobs[0].weight <= most):
+            job = self.jobs.popleft()
+            if not job.done.done():
+                jobs.append(job)
+        return jobs
+
+    def turn(self) -> int:
+        """Return the weight for which the call keeps the next one waiting; a whole pass if it runs alone."""
+        return _PASS if self.alone else min(_TURN, _weight(self.jobs))
 
 
 class Batcher:
@@ -48,35 +75,41 @@ class Batcher:
         self.engine = engine
         """The model of the next pass; assign another one to replace it."""
         self._wait, self._seen = wait, seen
-        self._jobs: deque[_Job] = deque()
+        self._calls: deque[_Call] = deque()
+        self._ahead = 0  # the turns of all calls that wait
         self._worker = ThreadPoolExecutor(1, f"sasrec {engine.name}")
         self._task: asyncio.Task[None] | None = None
-        self._running = 0
-        self._seconds = 0.0  # that one request took lately
-        self._since = 0.0  # when the present pass began
+        self._seconds = 0.0  # that a pass took lately
+        self._since: float | None = None  # when the present pass began
 
     @property
     def waiting(self) -> int:
         """How many requests wait."""
-        return len(self._jobs)
+        return sum(len(call.jobs) for call in self._calls)
 
     def expected_wait(self) -> float:
-        """How long a new request would wait, in seconds, from what requests took lately."""
-        rest = max(0.0, self._running * self._seconds - (time.monotonic() - self._since)) if self._running else 0.0
-        return rest + len(self._jobs) * self._seconds
+        """How long a new request would wait, in seconds, if passes take as long as lately.
 
-    async def ask(self, prepare: Sequence[Callable[[Engine], Ask]]) -> list[Listed | SasrecError]:
+        Passes with few requests are short, so this is too hopeful when a burst begins. Requests of the burst that
+        then wait too long are refused when their turn comes.
+        """
+        rest = 0.0 if self._since is None else max(0.0, self._seconds - (time.monotonic() - self._since))
+        return rest + self._ahead // _PASS * self._seconds
+
+    async def ask(
+        self, prepare: Sequence[Callable[[Engine], Ask]], weights: Iterable[int] | None = None
+    ) -> list[Listed | SasrecError]:
         """Answer requests; `prepare` makes each in the worker thread, and may raise a SasrecError.
+
+        If this call is cancelled, the requests that have not begun are not computed. `weights`: 1 or `HEAVY`.
 
         Raises: OverloadedError if they would wait too long. Remedy: ask again later.
         """
-        if (expected := self.expected_wait()) > self._wait:
-            raise OverloadedError(expected)
+        self._refuse_overload()
         loop = asyncio.get_running_loop()
-        jobs = [_Job(each, loop.create_future()) for each in prepare]
-        self._jobs += jobs
-        if self._task is None or self._task.done():
-            self._task = loop.create_task(self._work())
+        each_weight = [1] * len(prepare) if weights is None else weights
+        jobs = [_Job(work, weight, loop.create_future()) for work, weight in zip(prepare, each_weight, strict=True)]
+        self._enqueue(_Call(deque(jobs), False, time.monotonic()))
         found = await asyncio.gather(*(job.done for job in jobs), return_exceptions=True)
         answers: list[Listed | SasrecError] = []
         for each in found:
@@ -85,32 +118,72 @@ class Batcher:
             answers.append(each)
         return answers
 
-    async def run(self, work: Callable[[Engine], T]) -> T:
-        """Run other work with the model in the worker thread. Raises: OverloadedError, and what `work` raises."""
-        if (expected := self.expected_wait()) > self._wait:
-            raise OverloadedError(expected)
-        return await asyncio.get_running_loop().run_in_executor(self._worker, work, self.engine)
+    async def run(self, work: Callable[[Engine], T], *, urgent: bool = False) -> T:
+        """Run other work with the model in the worker thread, alone. `urgent`: before all that waits.
+
+        Raises: OverloadedError unless it is urgent; what `work` raises.
+        """
+        if not urgent:
+            self._refuse_overload()
+        job = _Job(work, 1, asyncio.get_running_loop().create_future())
+        self._enqueue(_Call(deque([job]), True, time.monotonic(), begun=urgent), first=urgent)
+        result: T = await job.done
+        return result
 
     def close(self) -> None:
         """End the worker thread after its present pass."""
         self._worker.shutdown(wait=False, cancel_futures=True)
 
+    def _refuse_overload(self) -> None:
+        if (expected := self.expected_wait()) > self._wait or len(self._calls) >= _MOST_CALLS:
+            raise OverloadedError(expected)
+
+    def _enqueue(self, call: _Call, *, first: bool = False) -> None:
+        self._ahead += call.turn()
+        if first:
+            self._calls.appendleft(call)
+        else:
+            self._calls.append(call)
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._work())
+
+    def _next(self) -> tuple[list[_Job], bool]:
+        """Return the jobs of the next pass, and whether it is of one that runs alone."""
+        taken: list[_Job] = []
+        while self._calls and _weight(taken) < _PASS and not (taken and self._calls[0].alone):
+            call = self._calls.popleft()
+            self._ahead -= call.turn()
+            waited = time.monotonic() - call.arrived
+            if not call.begun and waited > self._wait:
+                for job in call.jobs:
+                    if not job.done.done():
+                        job.done.set_exception(OverloadedError(waited))
+                continue
+            call.begun = True
+            taken += call.next_jobs(_TURN)
+            if call.jobs:
+                self._enqueue(call)
+            if call.alone and taken:
+                return taken, True
+        return taken, False
+
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._jobs:
-            taken = [self._jobs.popleft() for _ in range(min(_MOST, len(self._jobs)))]
-            jobs = [job for job in taken if not job.done.done()]  # the others were given up by their client
-            self._running, self._since = len(jobs), time.monotonic()
+        while self._calls:
+            jobs, alone = self._next()
+            if not jobs:
+                continue
+            self._since = began = time.monotonic()
             try:
-                answers = await loop.run_in_executor(self._worker, _answers, self.engine, jobs)
+                if alone:
+                    answers = [await loop.run_in_executor(self._worker, jobs[0].work, self.engine)]
+                else:
+                    answers = await loop.run_in_executor(self._worker, _answers, self.engine, jobs)
             except Exception as error:
                 answers = [error] * len(jobs)
-            took = time.monotonic() - self._since
-            self._running = 0
-            if jobs:
-                each = took / len(jobs)
-                self._seconds = _MEMORY * self._seconds + (1 - _MEMORY) * each if self._seconds else each
-                self._seen(len(jobs), took)
+            self._since, took = None, time.monotonic() - began
+            self._seconds = _MEMORY * self._seconds + (1 - _MEMORY) * took if self._seconds else took
+            self._seen(len(jobs), took)
             for job, answer in zip(jobs, answers, strict=True):
                 if job.done.done():
                     continue
@@ -120,6 +193,10 @@ class Batcher:
                     job.done.set_result(answer)
 
 
+def _weight(jobs: Iterable[_Job]) -> int:
+    return sum(job.weight for job in jobs)
+
+
 def _answers(engine: Engine, jobs: Sequence[_Job]) -> list[Listed | Exception]:
     """Prepare and answer requests. One that cannot be prepared does not disturb the others."""
     answers: list[Listed | Exception] = []
@@ -127,7 +204,7 @@ def _answers(engine: Engine, jobs: Sequence[_Job]) -> list[Listed | Exception]:
     places: list[int] = []
     for place, job in enumerate(jobs):
         try:
-            asks.append(job.prepare(engine))
+            asks.append(job.work(engine))
             places.append(place)
             answers.append(SasrecError())  # replaced below
         except SasrecError as error:
