@@ -33,7 +33,7 @@ _UNKNOWN, _REASONS = 10, 3  # the most ids and reasons of an answer
 
 
 class NothingKnownError(DataError):
-    """No item of a history is known, and there is no fallback. Remedy: send known items."""
+    """No item of a history is known, and the server has no fallback. Remedy: send known items."""
 
 
 @dataclass(frozen=True, eq=False)
