@@ -70,7 +70,7 @@ def client_of(service: Service, figures: Figures, **options: Any) -> Any:
     limited = Limited(
         build(service, figures), tokens=options.pop("tokens", None), finished=figures.request, **options
     )
-    return TestClient(limited, raise_server_exceptions=False)
+    return TestClient(limited, "http://localhost", raise_server_exceptions=False)
 
 
 @pytest.fixture(scope="module")

@@ -59,19 +59,12 @@ def build(service: Service, figures: Figures) -> Starlette:
         ("GET", "/page/{name}", routes.page),
     ]
     handlers: dict[Any, Any] = {404: _not_found, 405: _not_allowed, Refused: _answer_refused, Exception: _fault}
-    return Starlette(
-        routes=[Route(path, _named(path, route), methods=[method]) for method, path, route in table],
+    app = Starlette(
+        routes=[Route(path, route, methods=[method]) for method, path, route in table],
         exception_handlers=handlers,
     )
-
-
-def _named(path: str, route: Callable[..., Any]) -> Callable[..., Any]:
-    async def handle(request: Request) -> Response:
-        request.scope["state"]["route"] = path.replace(":path", "")
-        answer: Response = await route(request)
-        return answer
-
-    return handle
+    app.router.redirect_slashes = False  # /v1/models/ is not found, as openapi.json says
+    return app
 
 
 async def _answer_refused(request: Request, refused: Refused) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,7 +18,7 @@ _SHORTEST = 16
 def tokens_of(path: Path) -> dict[bytes, frozenset[str]]:
     """Read a file of tokens; return the hash of each, and its scopes.
 
-    A line is `SCOPES TOKEN`, such as `read,write 6f1c…`; `#` begins a comment.
+    A line is `SCOPES TOKEN`, such as `read,write 6f1c…`; `#` begins a comment at its start or after a blank.
 
     Raises: ConfigError that names the line. Remedy: correct it.
     """
@@ -28,7 +29,7 @@ def tokens_of(path: Path) -> dict[bytes, frozenset[str]]:
         raise ConfigError(f"{path} {reason}. Give a file of tokens.") from None
     tokens: dict[bytes, frozenset[str]] = {}
     for number, line in enumerate(text.splitlines(), start=1):
-        words = line.partition("#")[0].split()
+        words = re.sub(r"(^|\s)#.*", "", line).split()
         if not words:
             continue
         where = f"{path}, line {number}"
@@ -37,8 +38,10 @@ def tokens_of(path: Path) -> dict[bytes, frozenset[str]]:
         scopes = frozenset(words[0].split(","))
         if wrong := sorted(scopes - set(SCOPES)):
             raise ConfigError(f"{where}: {wrong[0]!r} is not a scope. Use {', '.join(SCOPES)}.")
-        if len(words[1]) < _SHORTEST:
-            raise ConfigError(f"{where}: a token needs at least {_SHORTEST} characters. Use a longer one.")
+        if len(words[1]) < _SHORTEST or not words[1].isascii():
+            raise ConfigError(
+                f"{where}: a token needs at least {_SHORTEST} characters, all ASCII. Use such a one."
+            )
         tokens[_hash(words[1])] = scopes
     if not tokens:
         raise ConfigError(f"{path} has no token. Add a line, such as read 6f1c09a4d27b85e3.")

@@ -108,7 +108,9 @@ class Batcher:
         self._refuse_overload()
         loop = asyncio.get_running_loop()
         each_weight = [1] * len(prepare) if weights is None else weights
-        jobs = [_Job(work, weight, loop.create_future()) for work, weight in zip(prepare, each_weight, strict=True)]
+        jobs = [
+            _Job(work, weight, loop.create_future()) for work, weight in zip(prepare, each_weight, strict=True)
+        ]
         self._enqueue(_Call(deque(jobs), False, time.monotonic()))
         found = await asyncio.gather(*(job.done for job in jobs), return_exceptions=True)
         answers: list[Listed | SasrecError] = []

@@ -19,7 +19,7 @@ from sasrec.serving.schemas import ROUTES
 
 MOST_BYTES = 2**20  # of a body
 _BODY_SECONDS = 10.0
-_OWN_HOSTS = {"localhost", "127.0.0.1", "[::1]", "testserver"}
+_OWN_HOST = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d*)?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LOGGED = ("time", "request_id", "route", "status", "milliseconds", "model", "k")
 # The page loads only files of this server, and nothing may frame it.
@@ -46,6 +46,8 @@ class Refused(Exception):  # noqa: N818 - it is an answer
         self.status, self.code, self.message, self.headers = status, code, message, headers or {}
 
 
+GONE = Refused(499, "gone", "The client has gone.")
+"""Nobody gets this answer, but the log and the figures show it."""
 FAULT = Refused(500, "fault", "The server has a fault, and its log tells more. Please report it.")
 
 
@@ -85,6 +87,7 @@ class Limited:
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         state = scope.setdefault("state", {})
+        route, needed = _route(scope["method"], scope["path"])
         state["request_id"] = request_id
         started = False
 
@@ -99,7 +102,7 @@ class Limited:
             await send(message)
 
         try:
-            content = await self._passed(scope, headers, receive)
+            content = await self._passed(scope, headers, needed, receive)
             await self._app(scope, _of(content, receive), answer)
         except Refused as refused:
             await _refuse(answer, refused, request_id)
@@ -108,16 +111,16 @@ class Limited:
             if not started:
                 await _refuse(answer, FAULT, request_id)
         finally:
-            self._end(scope, request_id, status, time.monotonic() - began)
+            self._end(route, state, status, time.monotonic() - began)
 
-    async def _passed(self, scope: Scope, headers: Mapping[str, str], receive: Receive) -> bytes:
-        """Return the body of a request that is let through. Raises: Refused."""
+    async def _passed(self, scope: Scope, headers: Mapping[str, str], needed: str, receive: Receive) -> bytes:
+        """Return the body of a request that is let through. `needed`: the scope of its token. Raises: Refused."""
         if self._tokens is None:
-            host = re.sub(r":\d*$", "", headers.get("host", "localhost").lower())
-            if host not in _OWN_HOSTS:
+            # Other names may be those of a page elsewhere that had its name point to this machine.
+            if not _OWN_HOST.fullmatch(headers.get("host", "localhost").lower()):
                 message = "Without tokens, only localhost is served. Start the server with --tokens."
                 raise Refused(421, "foreign_host", message)
-        elif needed := _needed(scope["method"], scope["path"]):
+        elif needed:
             scopes = scopes_of(self._tokens, headers.get("authorization", ""))
             if scopes is None:
                 message = "Send the header Authorization: Bearer TOKEN with a token of this server."
@@ -140,31 +143,34 @@ class Limited:
             message = f"The body did not arrive within {_BODY_SECONDS:.0f} seconds. Send it again."
             raise Refused(408, "slow_body", message, {"connection": "close"}) from None
 
-    def _end(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
-        route = scope.get("state", {}).get("route", "other")
-        model = scope["state"].get("model", "")
+    def _end(self, route: str, state: Mapping[str, Any], status: int, seconds: float) -> None:
+        model = state.get("model", "")
         self._finished(route, status, seconds, model)
         if self._log is not None:
             values = (
                 time.time(),
-                request_id,
+                state["request_id"],
                 route,
                 status,
                 round(1e3 * seconds, 2),
                 model,
-                scope["state"].get("k"),
+                state.get("k"),
             )
-            self._log.write(json.dumps(dict(zip(_LOGGED, values, strict=True))) + "\n")
+            try:
+                self._log.write(json.dumps(dict(zip(_LOGGED, values, strict=True))) + "\n")
+            except OSError as error:
+                say = f"the request log cannot be written: {error.strerror}. Requests are answered without it."
+                print(say, file=sys.stderr)  # noqa: T201
+                self._log = None
 
 
-def _needed(method: str, path: str) -> str:
-    """Return the scope of a token that a request needs; none for the page and for health, read for other paths."""
+def _route(method: str, path: str) -> tuple[str, str]:
+    """Return the name of a route, for figures and the log, and the scope that a token needs for it."""
     if path == "/" or path.startswith("/page/"):
-        return ""
-    if path.startswith("/v1/users/"):
-        path = "/v1/users/{id}"
-    found = ROUTES.get((method, path))
-    return "read" if found is None else found[0]
+        return "/page", ""
+    name = "/v1/users/{id}" if path.startswith("/v1/users/") else path
+    found = ROUTES.get(("GET" if method == "HEAD" else method, name))
+    return ("other", "read") if found is None else (name, found[0])
 
 
 def _too_large() -> Refused:
@@ -176,7 +182,7 @@ async def _body(receive: Receive) -> bytes:
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise Refused(400, "gone", "The client has gone.")
+            raise GONE
         content += message.get("body", b"")
         if len(content) > MOST_BYTES:
             raise _too_large()

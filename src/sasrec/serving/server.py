@@ -23,58 +23,88 @@ from sasrec.serving.service import Service
 
 _HEADER_SECONDS = 10.0
 _HEADER_BYTES = 2**16
+_BODY_SECONDS = 15.0  # more than limits.py waits for a body, so that its answer 408 comes first
+_TAKE_SECONDS = 30.0  # for a client to take a part of its answer
 _LAST_SECONDS = 20.0  # for requests that are under way when the server stops
 
 
 class PatientProtocol(HttpToolsProtocol):
-    """HTTP for which the headers of a request must arrive in time, and have a largest size."""
+    """HTTP in which a client must send each request, and take its answer, in time."""
 
-    _timer: asyncio.TimerHandle | None = None
-    _received = 0
+    _sending: asyncio.TimerHandle | None = None
+    """Ends the connection unless the client sends what is due: headers, or the rest of a body."""
+    _taking: asyncio.TimerHandle | None = None
+    """Ends the connection unless the client takes what waits to be sent."""
+    _in_message = _in_headers = False
+    _received = 0  # bytes of the present headers, but for their last part
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for the first request."""
         super().connection_made(transport)
-        self._begin()
+        self._expect_headers()
 
     def data_received(self, data: bytes) -> None:
         """Pass data on; end the connection if headers become too large."""
-        if self._timer is not None:
-            self._received += len(data)
-            if self._received > _HEADER_BYTES + 2**20:
-                self._give_up()
-                return
+        if not self._in_message and self._sending is None:
+            self._expect_headers()  # also if a client sends nothing but empty lines after a request
+        if self._in_headers and self._received > _HEADER_BYTES:
+            self._give_up()
+            return
+        self._received += len(data)
         super().data_received(data)
 
     def on_message_begin(self) -> None:
         """Begin to wait for the headers of a request."""
         super().on_message_begin()
-        self._begin()
+        self._in_message = True
+        if self._sending is None:  # the request before came with the same data
+            self._expect_headers()
 
     def on_headers_complete(self) -> None:
-        """End the wait, because the headers are there."""
-        self._end()
+        """Begin to wait for the body, also for one that the application does not read."""
+        self._in_headers = False
+        self._expect(_BODY_SECONDS)
         super().on_headers_complete()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def on_message_complete(self) -> None:
+        """End the wait, because the request is there."""
+        self._in_message = False
+        self._sending = _cancelled(self._sending)
+        super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        """Begin to wait until the client takes what was sent."""
+        super().pause_writing()
+        if self._taking is None:
+            self._taking = self.loop.call_later(_TAKE_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
         """End the wait."""
-        self._end()
+        super().resume_writing()
+        self._taking = _cancelled(self._taking)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End all waits."""
+        self._sending, self._taking = _cancelled(self._sending), _cancelled(self._taking)
         super().connection_lost(exc)
 
-    def _begin(self) -> None:
-        self._end()
-        self._received = 0
-        self._timer = self.loop.call_later(_HEADER_SECONDS, self._give_up)
+    def _expect_headers(self) -> None:
+        self._in_headers, self._received = True, 0
+        self._expect(_HEADER_SECONDS)
 
-    def _end(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _expect(self, seconds: float) -> None:
+        _cancelled(self._sending)
+        self._sending = self.loop.call_later(seconds, self._give_up)
 
     def _give_up(self) -> None:
-        self._end()
+        self._sending = _cancelled(self._sending)
         if self.transport is not None and not self.transport.is_closing():
             self.transport.close()
+
+
+def _cancelled(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
 
 
 class DrainingServer(uvicorn.Server):
