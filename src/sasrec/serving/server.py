@@ -69,7 +69,7 @@ class PatientProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """End the wait, because the request is there."""
         self._in_message = False
-        self._sending = _cancelled(self._sending)
+        self._end_sending()
         super().on_message_complete()
 
     def pause_writing(self) -> None:
@@ -81,11 +81,12 @@ class PatientProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         """End the wait."""
         super().resume_writing()
-        self._taking = _cancelled(self._taking)
+        self._end_taking()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End all waits."""
-        self._sending, self._taking = _cancelled(self._sending), _cancelled(self._taking)
+        self._end_sending()
+        self._end_taking()
         super().connection_lost(exc)
 
     def _expect_headers(self) -> None:
@@ -93,18 +94,23 @@ class PatientProtocol(HttpToolsProtocol):
         self._expect(_HEADER_SECONDS)
 
     def _expect(self, seconds: float) -> None:
-        _cancelled(self._sending)
+        self._end_sending()
         self._sending = self.loop.call_later(seconds, self._give_up)
 
+    def _end_sending(self) -> None:
+        if self._sending is not None:
+            self._sending.cancel()
+            self._sending = None
+
+    def _end_taking(self) -> None:
+        if self._taking is not None:
+            self._taking.cancel()
+            self._taking = None
+
     def _give_up(self) -> None:
-        self._sending = _cancelled(self._sending)
+        self._end_sending()
         if self.transport is not None and not self.transport.is_closing():
             self.transport.close()
-
-
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
 
 
 class DrainingServer(uvicorn.Server):
