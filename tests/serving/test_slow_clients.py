@@ -119,8 +119,10 @@ def test_a_client_that_reads_steadily_gets_a_large_answer(port: int) -> None:
 
 
 def test_large_headers_end_the_connection(port: int) -> None:
-    with socket.create_connection(("127.0.0.1", port)) as client, pytest.raises(ConnectionError):
+    sent = 0
+    with socket.create_connection(("127.0.0.1", port)) as client, suppress(ConnectionError):
         client.sendall(GET)
-        for _ in range(100):
+        for sent in range(100):
             client.sendall(b"X: " + b"a" * 30_000 + b"\r\n")
             time.sleep(0.01)
+    assert sent < 50
