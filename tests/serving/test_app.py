@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,7 +58,7 @@ def served(folder: Path, paths: dict[str, Path], **options: Any) -> tuple[Servic
     where = options.pop("events", folder / "events.sqlite")
     service = Service(
         None if where is None else open_store(where),
-        RULES,
+        options.pop("rules", RULES),
         options.pop("fallback", "popular"),
         5.0,
         figures.a_pass,
@@ -387,6 +389,7 @@ def test_readiness_tells_the_truth(runs: Path, tmp_path: Path) -> None:
     with client_of(found, figures) as client:
         assert client.get("/readyz").status_code == 200
         found.models["plain"].engine.recommender.model.item_embedding.weight.data.fill_(math.nan)
+        time.sleep(0.6)  # the answer of a canary stands for half a second
         answer = client.get("/readyz")
         assert answer.status_code == 503
         assert "weights diverged" in answer.json()["models"]["plain"]["reason"]
@@ -420,3 +423,101 @@ def test_the_interface_is_described(client: Any) -> None:
             assert operation["summary"].endswith("."), path
     body = described["components"]["schemas"]["RecommendBody"]["properties"]
     assert body["k"] == {"type": "integer", "minimum": 1, "maximum": 1000, "default": 10}
+
+
+def test_a_replaced_model_names_its_own_items(runs: Path, tmp_path: Path) -> None:
+    """Requests that wait while a model with another catalogue takes over get ids of the model that answers."""
+    other = chain_frame(items=40).with_columns(item=pl.col("item").str.replace("item-", "thing-"))
+    sasrec.train(other, tmp_path / "other", **small(num_epochs=1, num_blocks=1))
+    link = tmp_path / "current"
+    link.symlink_to(runs / "plain")
+    found, figures = served(tmp_path, {"current": link}, rules={})
+    model, free, answers = found.models["current"], threading.Event(), list[Any]()
+    with client_of(found, figures) as client:
+        model.batcher._worker.submit(free.wait, 20)  # what is asked now waits for this
+        asked = [
+            ("/v1/recommend", {"history": ["item-01"]}),
+            ("/v1/recommend", {"history": ["thing-01"]}),
+            ("/v1/similar", {"item": "thing-01"}),
+            ("/v1/explain", {"item": "thing-03", "history": ["thing-01"]}),
+        ]
+        threads = [
+            threading.Thread(target=lambda each=each: answers.append(client.post(each[0], json=each[1]).json()))
+            for each in asked
+        ]
+        link.unlink()
+        link.symlink_to(tmp_path / "other")
+        for each in threads:
+            each.start()
+            time.sleep(0.1)
+        reloaded = client.post("/admin/reload", json={})
+        assert reloaded.status_code == 200, reloaded.text
+        free.set()
+        for each in threads:
+            each.join()
+        assert [answer["model"]["hash"] == model.engine.digest for answer in answers].count(True) == 3
+        for answer in answers:
+            names = {"thing" if answer["model"]["hash"] == model.engine.digest else "item"}
+            assert {each["item"].split("-")[0] for each in answer.get("items", answer.get("events"))} == names
+        assert client.get("/v1/items", params={"query": "thing"}).json()["total"] == 40
+
+
+def test_a_baseline_says_that_it_has_no_reasons(runs: Path, tmp_path: Path) -> None:
+    found, figures = served(tmp_path, {"markov": Path(f"{runs / 'plain'}:markov")}, events=None)
+    with client_of(found, figures) as client:
+        assert client.post("/v1/recommend", json={"history": IDS[1:3]}).json()["source"] == "markov"
+        for path, body in (("/v1/similar", {"item": IDS[1]}), ("/v1/explain", {"item": IDS[1], "user": "u001"})):
+            answer = client.post(path, json=body)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (422, "baseline")
+
+
+def test_paths_with_a_slash_too_many_are_not_found(client: Any) -> None:
+    for path in ("/v1/models/", "/healthz/", "/v1/users"):
+        assert client.get(path, follow_redirects=False).status_code == 404
+
+
+def test_the_history_of_a_user_says_where_events_come_from(client: Any, plain: sasrec.Recommender) -> None:
+    assert plain.data is not None
+    before = plain.data.history("u010")
+    client.post("/v1/events", json={"events": [{"user": "u010", "item": IDS[3], "time": 1_900_000_000}]})
+    answer = client.get("/v1/users/u010").json()
+    assert [each["item"] for each in answer["history"]] == [*before, IDS[3]]
+    assert [each["from"] for each in answer["history"]] == ["run"] * len(before) + ["events"]
+    assert answer["history"][-1]["time"] == 1_900_000_000
+    assert answer["model"] == "plain"
+
+
+def test_items_have_their_numbers_of_events(client: Any, plain: sasrec.Recommender) -> None:
+    assert plain.data is not None
+    counts = np.bincount(plain.data.items, minlength=41)
+    items = client.get("/v1/items", params={"limit": 40}).json()["items"]
+    assert [each["events"] for each in items] == sorted(counts[1:].tolist(), reverse=True)
+
+
+def test_a_store_that_does_not_answer_keeps_no_model_waiting(runs: Path, tmp_path: Path) -> None:
+    found, figures = served(tmp_path, {"plain": runs / "plain"})
+    assert found.store is not None
+    free = threading.Event()
+    history, found.store.history = found.store.history, lambda _: free.wait(20) and []  # type: ignore[method-assign]
+    with client_of(found, figures) as client:
+        asking = threading.Thread(target=lambda: client.post("/v1/recommend", json={"user": "u001"}))
+        asking.start()
+        time.sleep(0.1)
+        began = time.monotonic()
+        assert client.post("/v1/recommend", json={"history": IDS[:2]}).status_code == 200
+        assert client.get("/readyz").status_code == 200
+        assert time.monotonic() - began < 5
+        free.set()
+        asking.join()
+        found.store.history = history  # type: ignore[method-assign]
+        assert client.post("/v1/recommend", json={"user": "u001"}).status_code == 200
+
+
+def test_a_request_log_that_cannot_be_written_disturbs_nobody(service: Service) -> None:
+    class Full:
+        def write(self, _: str) -> None:
+            raise OSError(28, "No space left on device")
+
+    with client_of(service, Figures(), log=Full()) as client:
+        for _ in range(3):
+            assert client.get("/healthz").status_code == 200

@@ -122,7 +122,8 @@ def test_large_headers_end_the_connection(port: int) -> None:
     sent = 0
     with socket.create_connection(("127.0.0.1", port)) as client, suppress(ConnectionError):
         client.sendall(GET)
-        for sent in range(100):
+        for _ in range(100):
+            sent += 1
             client.sendall(b"X: " + b"a" * 30_000 + b"\r\n")
             time.sleep(0.01)
     assert sent < 50

@@ -8,16 +8,18 @@ import numpy as np
 
 from sasrec.errors import ConfigError, DataError, SasrecError, StoreError
 from sasrec.ranking.fallback import Fallback
-from sasrec.serving.engine import Engine, Listed, NothingKnownError
+from sasrec.serving.engine import BaselineError, Engine, Listed, NothingKnownError, UnknownError
 from sasrec.serving.limits import Refused
 from sasrec.serving.schemas import Recommend
-from sasrec.serving.service import UnknownError
 
 
 def refusal(error: SasrecError) -> Refused:
     """Return the answer to an error. Only messages that repeat nothing of the request are passed on."""
     if isinstance(error, UnknownError):
-        return Refused(404, "unknown", str(error).capitalize())
+        message = str(error)
+        return Refused(404, "unknown", message[:1].upper() + message[1:])
+    if isinstance(error, BaselineError):
+        return Refused(422, "baseline", "A baseline has neither reasons nor similar items. Name another model.")
     if isinstance(error, StoreError):
         return Refused(503, "store", "The store of events cannot be used now. Send the request again later.")
     if isinstance(error, ConfigError):
@@ -50,17 +52,18 @@ def named_items(engine: Engine, numbers: Any, *, titles: bool, groups: bool = Fa
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def answer_of(engine: Engine, asked: Recommend, listed: Listed, request_id: str) -> dict[str, Any]:
+def answer_of(asked: Recommend, listed: Listed, request_id: str) -> dict[str, Any]:
     """Return the answer to one request of /v1/recommend."""
+    engine = listed.engine
     items = named_items(engine, listed.items, titles=asked.titles)
     for place, each in enumerate(items):
         each["score"], each["rank"] = float(listed.scores[place]), place + 1
-        if listed.reasons is not None:
-            numbers = [number for number, _ in listed.reasons[place]]
-            reasons = named_items(engine, numbers, titles=asked.titles)
-            for reason, (_, effect) in zip(reasons, listed.reasons[place], strict=True):
-                reason["effect"] = effect
-            each["reasons"] = reasons
+    if listed.reasons is not None:
+        reasons = iter(
+            named_items(engine, [item for each in listed.reasons for item, _ in each], titles=asked.titles)
+        )
+        for each, of_item in zip(items, listed.reasons, strict=True):
+            each["reasons"] = [next(reasons) | {"effect": effect} for _, effect in of_item]
     notes = []
     fallback: Fallback | None = engine.recommender.fallback
     if fallback is not None and listed.source == fallback.name:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from importlib.resources import files
 from typing import Any, TypeVar
 
@@ -17,24 +17,26 @@ from starlette.routing import Route
 from sasrec import __version__
 from sasrec.errors import SasrecError
 from sasrec.serving.answers import answer_of, name_and_hash, named_items, refusal
-from sasrec.serving.batcher import Batcher, OverloadedError
-from sasrec.serving.engine import Engine, Listed
+from sasrec.serving.batcher import HEAVY, OverloadedError
+from sasrec.serving.engine import Engine, UnknownError
 from sasrec.serving.figures import Figures
 from sasrec.serving.history_store import Event
-from sasrec.serving.limits import FAULT, Refused, body_of_error
+from sasrec.serving.limits import FAULT, GONE, Refused, body_of_error
 from sasrec.serving.schemas import (
     Events,
     Explain,
+    Of,
+    Recommend,
     RecommendBody,
     Reload,
     Similar,
     openapi,
 )
-from sasrec.serving.service import Model, Service, UnknownError
+from sasrec.serving.service import Model, Service
 
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _NO_SUCH = Refused(404, "not_found", "There is nothing at this path. GET /openapi.json lists what there is.")
-_CANARY_SECONDS = 2.0
+_MOST_EVENTS = 1_000  # of an answer on a user
 T = TypeVar("T")
 
 
@@ -58,7 +60,21 @@ def build(service: Service, figures: Figures) -> Starlette:
         ("GET", "/", routes.page),
         ("GET", "/page/{name}", routes.page),
     ]
-    handlers: dict[Any, Any] = {404: _not_found, 405: _not_allowed, Refused: _answer_refused, Exception: _fault}
+
+    async def overloaded(request: Request, error: OverloadedError) -> Response:
+        figures.refused()
+        seconds = str(error.retry_after)
+        message = f"The server has more requests than it can answer. Send this one again in {seconds} s."
+        return await _answer_refused(request, Refused(429, "overloaded", message, {"retry-after": seconds}))
+
+    handlers: dict[Any, Any] = {
+        404: _not_found,
+        405: _not_allowed,
+        Refused: _answer_refused,
+        OverloadedError: overloaded,
+        SasrecError: _answer_error,
+        Exception: _fault,
+    }
     app = Starlette(
         routes=[Route(path, route, methods=[method]) for method, path, route in table],
         exception_handlers=handlers,
@@ -69,6 +85,10 @@ def build(service: Service, figures: Figures) -> Starlette:
 
 async def _answer_refused(request: Request, refused: Refused) -> Response:
     return _error(refused, request, refused.headers)
+
+
+async def _answer_error(request: Request, error: SasrecError) -> Response:
+    return _error(refusal(error), request)
 
 
 async def _fault(request: Request, _: Exception) -> Response:
@@ -118,136 +138,94 @@ class _Routes:
             raise Refused(
                 422, "invalid", "`requests` stands alone: put the other fields into each of its requests."
             )
-        asked = [body] if body.requests is None else body.requests
-        models: dict[str, Model] = {}
+        asked: Sequence[Recommend] = [body] if body.requests is None else body.requests
         places: dict[str, list[int]] = {}
-        prepared = []
-        try:
-            for place, each in enumerate(asked):
-                if (each.user is None) and (each.history is None):
-                    raise Refused(422, "nobody", "Name a user, or give a history.")
-                model = self._service.named(each.model, each.user, each.history)
-                models[model.engine.name] = model
-                places.setdefault(model.engine.name, []).append(place)
-                prepared.append(self._service.to_ask(each))
-        except SasrecError as error:
-            raise refusal(error) from None
+        for place, each in enumerate(asked):
+            model = self._model_of(each)
+            places.setdefault(model.engine.name, []).append(place)
         state = request.scope["state"]
-        state["model"], state["k"] = next(iter(models)), asked[0].k
+        state["model"], state["k"] = next(iter(places)), asked[0].k
+        newer = await self._service.newer(asked)
+        prepared = [self._service.to_ask(each, of_user) for each, of_user in zip(asked, newer, strict=True)]
         answers: list[Any] = [None] * len(asked)
         for name, rows in places.items():
-            batcher, engine = models[name].batcher, models[name].engine
-            found = await self._asked(batcher, [prepared[row] for row in rows])
+            weights = [HEAVY if asked[row].reasons else 1 for row in rows]
+            batcher = self._service.models[name].batcher
+            found = await _unless_gone(request, batcher.ask([prepared[row] for row in rows], weights))
             for row, listed in zip(rows, found, strict=True):
                 if isinstance(listed, SasrecError):
-                    raise refusal(listed)
-                answers[row] = answer_of(engine, asked[row], listed, state["request_id"])
+                    raise listed
+                answers[row] = answer_of(asked[row], listed, state["request_id"])
             self._figures.lists(name, len(rows))
         if body.requests is not None:
             return _json({"answers": answers, "request_id": state["request_id"]})
         return _json(answers[0])
 
-    async def _asked(self, batcher: Batcher, prepared: Sequence[Any]) -> list[Listed | SasrecError]:
-        try:
-            return await batcher.ask(prepared)
-        except OverloadedError as error:
-            raise self._overloaded(error) from None
-
-    async def _run(self, batcher: Batcher, work: Callable[[Engine], T]) -> T:
-        try:
-            return await batcher.run(work)
-        except OverloadedError as error:
-            raise self._overloaded(error) from None
-        except SasrecError as error:
-            raise refusal(error) from None
-
-    def _overloaded(self, error: OverloadedError) -> Refused:
-        self._figures.refused()
-        message = f"The server has more requests than it can answer. Send this one again in {error.retry_after} s."
-        return Refused(429, "overloaded", message, {"retry-after": str(error.retry_after)})
-
     async def similar(self, request: Request) -> Response:
         body: Similar = await _decoded(request, Similar)
-        model = self._model(body.model, None)
 
-        def work(engine: Engine) -> list[tuple[int, float]]:
-            if engine.recommender.items.number_of(body.item) is None:
-                raise UnknownError("the item is unknown. GET /v1/items finds items.")
-            return engine.similar(body.item, body.k)
+        def work(engine: Engine) -> dict[str, Any]:
+            found = engine.similar(body.item, body.k)
+            items = named_items(engine, [number for number, _ in found], titles=True)
+            scored = [item | {"score": cosine} for item, (_, cosine) in zip(items, found, strict=True)]
+            return {"model": name_and_hash(engine), "items": scored}
 
-        found = await self._run(model.batcher, work)
-        numbers = np.array([number for number, _ in found], np.int64)
-        items = named_items(model.engine, numbers, titles=True)
-        for each, (_, cosine) in zip(items, found, strict=True):
-            each["score"] = cosine
-        return _json({"request_id": _id(request), "model": name_and_hash(model.engine), "items": items})
+        model = self._service.named(body.model, None)
+        return _json({"request_id": _id(request)} | await _unless_gone(request, model.batcher.run(work)))
 
     async def explain(self, request: Request) -> Response:
         body: Explain = await _decoded(request, Explain)
-        if body.user is None and body.history is None:
-            raise Refused(422, "nobody", "Name a user, or give a history.")
-        model = self._model(body.model, body.user)
+        model = self._model_of(body)
+        (newer,) = await self._service.newer([body])
 
-        def work(engine: Engine) -> Any:
-            if engine.recommender.items.number_of(body.item) is None:
-                raise UnknownError("the item is unknown. GET /v1/items finds items.")
-            known = self._service.read(engine, body).known
+        def work(engine: Engine) -> dict[str, Any]:
+            engine.number(body.item)  # an unknown item is the first thing to say
+            known = self._service.read(engine, body, newer).known
             if not len(known[0]):
                 raise UnknownError("no item of the history is known, so nothing explains the item.")
-            return engine.explain(known, body.item)
+            numbers, effects, intervals = engine.explain(known, body.item)
+            events = named_items(engine, numbers, titles=True)
+            for place, each in enumerate(events):
+                each["effect"] = float(effects[place])
+                if intervals is not None and np.isfinite(intervals[place]):
+                    each["interval_effect"] = float(intervals[place])
+            return {"model": name_and_hash(engine), "item": body.item, "events": events}
 
-        numbers, effects, intervals = await self._run(model.batcher, work)
-        events = named_items(model.engine, numbers, titles=True)
-        for place, each in enumerate(events):
-            each["effect"] = float(effects[place])
-            if intervals is not None and np.isfinite(intervals[place]):
-                each["interval_effect"] = float(intervals[place])
-        return _json(
-            {"request_id": _id(request), "model": name_and_hash(model.engine), "item": body.item, "events": events}
-        )
+        return _json({"request_id": _id(request)} | await _unless_gone(request, model.batcher.run(work)))
 
     async def events(self, request: Request) -> Response:
         body: Events = await _decoded(request, Events)
-        store = self._service.store
-        if store is None:
-            raise Refused(503, "store", "This server keeps no events. Start it with --events.")
         rows = [Event(str(each.user), str(each.item), each.time, each.id) for each in body.events]
-        try:
-            stored = await asyncio.to_thread(store.append, rows)
-        except SasrecError as error:
-            raise refusal(error) from None
+        stored = await self._service.stored(lambda store: store.append(rows))
         self._figures.events(stored.stored)
         return _json({"request_id": _id(request), "stored": stored.stored, "repeated": stored.repeated})
 
     async def user(self, request: Request) -> Response:
         user = request.path_params["id"]
-        model = self._model(None, user)
+        model = self._service.named(None, user)
+        (newer,) = await self._service.newer([Of(user=user)])
 
-        def work(engine: Engine) -> tuple[list[dict[str, Any]], int]:
-            newer, own = self._service.newer(user)
-            numbers, times, of_data = engine.events_of(user, newer, own=own)
-            if not len(numbers):
+        def work(engine: Engine) -> list[dict[str, Any]]:
+            past = engine.past(user, newer.events, own=newer.own)
+            if not len(past.items):
                 raise UnknownError("the user has no events here.")
             data = engine.recommender.data
             dated = data is None or data.times is not None
-            history = named_items(engine, numbers[-1_000:], titles=True)
-            for each, moment in zip(history, times[-1_000:], strict=True):
-                if dated:
-                    each["time"] = float(moment) / 1e6
-            return history, of_data
+            history = named_items(engine, past.items[-_MOST_EVENTS:], titles=True)
+            for each, time, stored in zip(
+                history, past.times[-_MOST_EVENTS:], past.stored[-_MOST_EVENTS:], strict=True
+            ):
+                each["from"] = "events" if stored else "run"
+                if stored or dated:
+                    each["time"] = float(time) / 1e6
+            return history
 
-        history, of_data = await self._run(model.batcher, work)
-        answer = {"request_id": _id(request), "user": user, "model": model.engine.name, "history": history}
-        return _json(answer | {"of_data": of_data})
+        history = await _unless_gone(request, model.batcher.run(work))
+        return _json({"request_id": _id(request), "user": user, "model": model.engine.name, "history": history})
 
     async def forget(self, request: Request) -> Response:
-        store = self._service.store
-        if store is None:
-            raise Refused(503, "store", "This server keeps no events. Start it with --events.")
-        try:
-            await asyncio.to_thread(store.forget, request.path_params["id"])
-        except SasrecError as error:
-            raise refusal(error) from None
+        user = request.path_params["id"]
+        await self._service.stored(lambda store: store.forget(user))
         return _json({"request_id": _id(request), "forgotten": True})
 
     async def items(self, request: Request) -> Response:
@@ -255,10 +233,11 @@ class _Routes:
         limit, offset = _whole(request, "limit", 20, 1, 100), _whole(request, "offset", 0, 0, 10**6)
         if len(query) > 200:
             raise Refused(422, "invalid", "A query may have at most 200 characters.")
-        model = self._model(request.query_params.get("model"), None)
-        numbers, total = await asyncio.to_thread(model.search.find, query, limit, offset)
-        items = named_items(model.engine, numbers, titles=True, groups=True)
-        return _json({"request_id": _id(request), "items": items, "total": total})
+        engine = self._service.named(request.query_params.get("model"), None).engine
+        found = await self._service.found(engine, query, limit, offset)
+        items = named_items(engine, found.items, titles=True, groups=True)
+        counted = [item | {"events": events} for item, events in zip(items, found.events.tolist(), strict=True)]
+        return _json({"request_id": _id(request), "items": counted, "total": found.total})
 
     async def models(self, request: Request) -> Response:
         models = [
@@ -270,38 +249,30 @@ class _Routes:
 
     async def reload(self, request: Request) -> Response:
         body: Reload = await _decoded(request, Reload)
-        names = list(self._service.models) if body.model is None else [body.model]
-        self._model(names[0], None)
         changed = []
-        for name in names:
-            model = self._service.models[name]
+        for name in self._service.models if body.model is None else [body.model]:
+            self._service.named(name, None)
             try:
-                engine, search = await asyncio.to_thread(self._service.reloaded, name)
+                old, new = await self._service.reload(name)
             except Exception as error:
                 reason = str(error) if isinstance(error, SasrecError) else f"it fails with {type(error).__name__}"
                 raise Refused(
                     409, "unsound", f"The old model of {name} stays, because the new one: {reason}"
                 ) from None
-            changed.append({"name": name, "old": model.engine.digest, "new": engine.digest})
-            model.batcher.engine, model.search = engine, search
+            changed.append({"name": name, "old": old, "new": new})
         return _json({"request_id": _id(request), "reloaded": changed})
 
     async def healthz(self, request: Request) -> Response:
         return _json({"request_id": _id(request), "status": "ok"})
 
     async def readyz(self, request: Request) -> Response:
-        found: dict[str, Any] = {}
-        for name, model in self._service.models.items():
-            found[name] = {"ready": True}
-            try:
-                async with asyncio.timeout(_CANARY_SECONDS):
-                    await model.batcher.run(Engine.canary)
-            except OverloadedError:
-                pass  # busy, but working
-            except Exception as error:
-                reason = str(error) if isinstance(error, SasrecError) else type(error).__name__
-                found[name] = {"ready": False, "reason": reason}
-        ready = not self._service.draining and all(each["ready"] for each in found.values())
+        models = self._service.models
+        troubles = await asyncio.gather(*(model.trouble() for model in models.values()))
+        found = {
+            name: {"ready": True} if trouble is None else {"ready": False, "reason": trouble}
+            for name, trouble in zip(models, troubles, strict=True)
+        }
+        ready = not self._service.draining and not any(troubles)
         answer = {"request_id": _id(request), "ready": ready, "draining": self._service.draining, "models": found}
         return _json(answer, 200 if ready else 503)
 
@@ -320,11 +291,28 @@ class _Routes:
             return _error(_NO_SUCH, request)
         return Response(file.read_bytes(), media_type=_TYPES[suffix])
 
-    def _model(self, name: str | None, user: object) -> Model:
-        try:
-            return self._service.named(name, user) if name or user else next(iter(self._service.models.values()))
-        except SasrecError as error:
-            raise refusal(error) from None
+    def _model_of(self, asked: Of) -> Model:
+        if asked.user is None and asked.history is None:
+            raise Refused(422, "nobody", "Name a user, or give a history.")
+        return self._service.named(asked.model, asked.user, asked.history)
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Return what work returns. If the client goes, end the work and raise GONE."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working, going = asyncio.ensure_future(work), asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait((working, going), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise GONE
+        return working.result()
+    finally:
+        working.cancel()
+        going.cancel()
 
 
 def _id(request: Request) -> str:

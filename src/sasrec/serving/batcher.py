@@ -162,7 +162,7 @@ class Batcher:
                         job.done.set_exception(OverloadedError(waited))
                 continue
             call.begun = True
-            taken += call.next_jobs(_TURN)
+            taken += call.next_jobs(min(_TURN, _PASS - _weight(taken)))
             if call.jobs:
                 self._enqueue(call)
             if call.alone and taken:

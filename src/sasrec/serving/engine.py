@@ -25,6 +25,7 @@ from sasrec.ranking.recommender import Recommender
 from sasrec.ranking.requests import ticks_of
 from sasrec.ranking.rules import Rules
 from sasrec.ranking.selection import Best, Learned, Ranker, RowRules, Selection
+from sasrec.serving.items_search import ItemSearch
 
 if TYPE_CHECKING:
     from sasrec.ranking.scorers import Scorer
@@ -34,6 +35,25 @@ _UNKNOWN, _REASONS = 10, 3  # the most ids and reasons of an answer
 
 class NothingKnownError(DataError):
     """No item of a history is known, and the server has no fallback. Remedy: send known items."""
+
+
+class UnknownError(SasrecError):
+    """A user, an item, a model or rules of this name do not exist. The message does not repeat the name."""
+
+
+class BaselineError(SasrecError):
+    """A baseline was asked for what only a model has. Remedy: name another model."""
+
+
+@dataclass(frozen=True, eq=False)
+class Past:
+    """The events of a user, in order of time."""
+
+    items: npt.NDArray[np.int64]
+    times: npt.NDArray[np.int64]
+    """Microseconds since 1970; 0 for events of data without times."""
+    stored: npt.NDArray[np.bool_]
+    """True for events of the store, false for those of the data."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +87,8 @@ class Ask:
 class Listed:
     """The answer to a request: item numbers, best first."""
 
+    engine: Engine
+    """Whose item numbers they are: a model may be replaced while a request waits."""
     items: npt.NDArray[np.int64]
     scores: npt.NDArray[np.floating]
     source: str
@@ -87,6 +109,7 @@ class Engine:
     recommender: Recommender
     digest: str
     """Identifies the weights."""
+    search: ItemSearch
     facts: dict[str, Any] = field(default_factory=dict)
     """What /v1/models tells besides."""
 
@@ -106,29 +129,28 @@ class Engine:
         numbers, unknown = self._catalogue.numbers(history)
         if not self.recommender.timed:
             return Read((numbers, None), unknown[:_UNKNOWN])
-        known = np.array([len(self._catalogue.numbers([item])[0]) > 0 for item in history], bool)
+        found = np.array([self.recommender.items.number_of(item) or 0 for item in history], np.int64)
+        known = found > 0
+        if self._catalogue.known_V is not None:
+            known &= self._catalogue.known_V[found]
         clock = ticks_of(times, np.array([0, len(history)]), known, regular=False)
         return Read((numbers, clock), unknown[:_UNKNOWN])
 
     def read_user(self, user: object, newer: Sequence[tuple[str, float]], *, own: bool = True) -> Read:
         """Read a user's events of the data, unless `own` is false, and `newer` ones: (item, seconds)."""
-        numbers, times, of_data = self.events_of(user, newer, own=own)
-        known_V = self._catalogue.known_V
-        known = np.ones(len(numbers), bool) if known_V is None else known_V[numbers]
+        past, known_V = self.past(user, newer, own=own), self._catalogue.known_V
+        known = np.ones(len(past.items), bool) if known_V is None else known_V[past.items]
         unknown = [item for (item, _) in newer if self.recommender.items.number_of(item) is None]
         if not self.recommender.timed:
-            return Read((numbers[known], None), unknown[:_UNKNOWN])
-        offsets = np.array([0, len(numbers)])
-        ticks = personal_times(times, offsets, self._unit_end(times, of_data))
-        return Read((numbers[known], ticks[known]), unknown[:_UNKNOWN])
+            return Read((past.items[known], None), unknown[:_UNKNOWN])
+        offsets = np.array([0, len(past.items)])
+        ticks = personal_times(past.times, offsets, self._unit_end(past))
+        return Read((past.items[known], ticks[known]), unknown[:_UNKNOWN])
 
-    def events_of(
-        self, user: object, newer: Sequence[tuple[str, float]], *, own: bool = True
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
-        """Return item numbers and microseconds of a user's events, and how many of them are of the data.
+    def past(self, user: object, newer: Sequence[tuple[str, float]], *, own: bool = True) -> Past:
+        """Return the events of a user: those of the data, unless `own` is false, and `newer` ones.
 
-        The events are in order of time. If the data has no times, its events come first. Events of the store with
-        unknown items are left out.
+        If the data has no times, its events come first. Events of the store with unknown items are left out.
         """
         data, items = self.recommender.data, self.recommender.items
         numbers, times = np.zeros(0, np.int64), np.zeros(0, np.int64)
@@ -141,21 +163,22 @@ class Engine:
         found = [(items.number_of(item), second) for item, second in newer]
         later = np.array([number for number, _ in found if number], np.int64)
         moments = np.array([second * 1e6 for number, second in found if number]).astype(np.int64)
-        numbers, times, count = np.append(numbers, later), np.append(times, moments), len(numbers)
+        stored = np.repeat([False, True], [len(numbers), len(later)])
+        numbers, times = np.append(numbers, later), np.append(times, moments)
         if data is not None and data.times is None:
-            return numbers, times, count
+            return Past(numbers, times, stored)
         order = np.argsort(times, kind="stable")
-        return numbers[order], times[order], count
+        return Past(numbers[order], times[order], stored[order])
 
-    def _unit_end(self, times: npt.NDArray[np.int64], own: int) -> npt.NDArray[np.int64]:
+    def _unit_end(self, past: Past) -> npt.NDArray[np.int64]:
         """Return where the events end from which the unit of time is taken, (1,), as `recommend_user` does."""
-        data, whole = self.recommender.data, np.array([0, len(times)])
+        data, whole = self.recommender.data, np.array([0, len(past.items)])
         model = getattr(getattr(self.recommender.scorer, "first", self.recommender.scorer), "model", None)
         if data is None or model is None or model.config.interval_unit == "history":
             return whole[1:]
         if data.parts is not None:  # events of the store are in no part of the data
-            return np.array([own])
-        return self.recommender.training_part.ends(times, whole)
+            return np.array([int((~past.stored).sum())])
+        return self.recommender.training_part.ends(past.times, whole)
 
     def answer(self, asks: Sequence[Ask]) -> list[Listed | SasrecError]:
         """Return a list for each request, or why it has none, from one pass through the model."""
@@ -235,23 +258,26 @@ class Engine:
         items, scores = items[real], scores[real]
         learned = getattr(self.recommender.scorer, "first", self.recommender.scorer)
         if not ask.reasons or not isinstance(learned, Learned) or not len(ask.read.known[0]):
-            return Listed(items, scores, source, len(ask.read.known[0]), ask.read.unknown)
+            return Listed(self, items, scores, source, len(ask.read.known[0]), ask.read.unknown)
         of_events, _ = effects(learned, *ask.read.known, items)
         events = ask.read.known[0][-len(of_events) :]
         reasons = []
         for column in of_events.T:
             first = np.argsort(-column, kind="stable")[:_REASONS]
             reasons.append([(int(events[at]), float(column[at])) for at in first if column[at] > 0])
-        return Listed(items, scores, source, len(ask.read.known[0]), ask.read.unknown, reasons)
+        return Listed(self, items, scores, source, len(ask.read.known[0]), ask.read.unknown, reasons)
 
     def similar(self, item: object, k: int) -> list[tuple[int, float]]:
-        """Return (item number, cosine) of the items most like an item. Raises: the errors of `Recommender`."""
+        """Return (item number, cosine) of the items most like an item. Raises: UnknownError, BaselineError."""
         return nearest(self._learned.vectors(), self.number(item), k, self._catalogue.allowed(None, ()))
 
     def explain(
         self, known: Known, item: object
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
-        """Return the events that the model reads, and how much each, and its interval, raises the item's score."""
+        """Return the events that the model reads, and how much each, and its interval, raises the item's score.
+
+        Raises: UnknownError, BaselineError.
+        """
         of_events, of_intervals = effects(self._learned, *known, np.array([self.number(item)]))
         events = known[0][-len(of_events) :]
         return events, of_events[:, 0], None if of_intervals is None else of_intervals[:, 0]
@@ -260,14 +286,14 @@ class Engine:
     def _learned(self) -> Learned:
         scorer = getattr(self.recommender.scorer, "first", self.recommender.scorer)
         if not isinstance(scorer, Learned):
-            raise DataError("this model is a baseline, which has neither reasons nor similar items")
+            raise BaselineError("this is a baseline, which has neither reasons nor similar items")
         return scorer
 
     def number(self, item: object) -> int:
-        """Return the number of a known item. Raises: DataError. Remedy: name an item of the training data."""
+        """Return the number of a known item. Raises: UnknownError. Remedy: name an item of the training data."""
         numbers, _ = self._catalogue.numbers([item])
         if not len(numbers):
-            raise DataError("the item is unknown")
+            raise UnknownError("the item is unknown. GET /v1/items finds items.")
         return int(numbers[0])
 
     def canary(self) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from sasrec.errors import ConfigError, SasrecError
+from sasrec.errors import ConfigError, SasrecError, StoreError
 from sasrec.files import file_digest
 from sasrec.ranking.fallback import Counts
 from sasrec.ranking.item_table import moment
@@ -19,17 +23,26 @@ from sasrec.ranking.recommender import Recommender
 from sasrec.ranking.rules import Rules
 from sasrec.runs.folder import RunFolder, named_run
 from sasrec.serving.batcher import Batcher
-from sasrec.serving.engine import Ask, Engine, Read
+from sasrec.serving.engine import Ask, Engine, Read, UnknownError
 from sasrec.serving.history_store import HistoryStore
-from sasrec.serving.items_search import ItemSearch
+from sasrec.serving.items_search import Found, ItemSearch
 from sasrec.serving.load import COUNTS, FACTS, facts_of, load
 from sasrec.serving.schemas import Filter, Of, Recommend
+from sasrec.serving.threads import Threads
 
 _COMBINATIONS = 200  # of filters and limits of groups whose masks are kept
+_CANARY_SECONDS, _CANARY_LASTS = 2.0, 0.5
+T = TypeVar("T")
 
 
-class UnknownError(SasrecError):
-    """A user, an item, a model or rules of this name do not exist. The message does not repeat the name."""
+@dataclass(frozen=True)
+class Newer:
+    """What the store knows of a user."""
+
+    events: list[tuple[str, float]] = field(default_factory=list)
+    """(item, seconds since 1970), in order of time."""
+    own: bool = True
+    """Whether the events of the data may be used, too."""
 
 
 @dataclass(eq=False)
@@ -38,13 +51,28 @@ class Model:
 
     path: Path
     batcher: Batcher
-    search: ItemSearch
     share: float
+    _canary: asyncio.Future[None] | None = None
+    _asked: float = -math.inf
 
     @property
     def engine(self) -> Engine:
-        """The model that answers now."""
+        """The model that answers now. After an `await`, it may be another one."""
         return self.batcher.engine
+
+    async def trouble(self) -> str | None:
+        """Return why the model does not answer a fixed request; None if it does, or did half a second ago."""
+        now = time.monotonic()
+        if self._canary is None or (self._canary.done() and now > self._asked + _CANARY_LASTS):
+            self._canary = asyncio.ensure_future(self.batcher.run(Engine.canary, urgent=True))
+            self._asked = now
+        try:
+            await asyncio.wait_for(asyncio.shield(self._canary), _CANARY_SECONDS)
+        except TimeoutError:
+            return f"it has not answered for {_CANARY_SECONDS:.0f} seconds"
+        except Exception as error:
+            return str(error) if isinstance(error, SasrecError) else f"it fails with {type(error).__name__}"
+        return None
 
 
 @dataclass(eq=False)
@@ -62,32 +90,49 @@ class Service:
     draining: bool = False
     """Whether the server is about to stop."""
     _kept: dict[tuple[str | None, str, int | None], Rules] = field(default_factory=dict)
+    # A store that does not answer must not keep a model waiting, which has one thread.
+    _of_store: Threads = field(default_factory=lambda: Threads("sasrec store", 32, 1_024))
+    _of_search: Threads = field(default_factory=lambda: Threads("sasrec search", 2, 64))
+    _reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def add(self, name: str, path: Path, share: float) -> None:
         """Load a model. Raises: the errors of `load`; DataError if its canary fails. Remedy: as it says."""
-        engine, search = self._loaded(name, path)
+        engine = self._loaded(name, path)
 
         def seen(requests: int, seconds: float) -> None:
             self.passes(name, requests, seconds)
 
-        self.models[name] = Model(path, Batcher(engine, wait=self.wait, seen=seen), search, share)
+        self.models[name] = Model(path, Batcher(engine, wait=self.wait, seen=seen), share)
 
-    def reloaded(self, name: str) -> tuple[Engine, ItemSearch]:
-        """Load a model again from its path, which may be a link that now leads elsewhere. Raises: as `add`."""
-        return self._loaded(name, self.models[name].path)
+    async def reload(self, name: str) -> tuple[str, str]:
+        """Load a model again from its path, which may be a link that now leads elsewhere, and let it take over.
 
-    def _loaded(self, name: str, path: Path) -> tuple[Engine, ItemSearch]:
+        Returns the digests of the old and of the new one. Raises: as `add`, and then the old one stays.
+        """
+        model = self.models[name]
+        async with self._reloading:  # one at a time, for memory
+            engine = await asyncio.to_thread(self._loaded, name, model.path)
+            old, model.batcher.engine = model.engine.digest, engine
+        return old, engine.digest
+
+    def _loaded(self, name: str, path: Path) -> Engine:
+        run, simple = named_run(path)
+        exact = run.path.resolve()  # a link could be moved while its files are read
+        path = Path(f"{exact}:{simple}") if simple else exact
         recommender = load(path, device="cpu", fallback=self.fallback)
-        engine = Engine(name, recommender, _digest(path, recommender), _facts(path, recommender))
+        search = ItemSearch(recommender.items, _popularity(path, recommender))
+        engine = Engine(name, recommender, _digest(path, recommender), search, _facts(path, recommender))
         engine.canary()
         for rules in self.rules.values():
             rules.on(recommender.items)  # its tables are read now, and faults are told now
-        return engine, ItemSearch(recommender.items, _popularity(path, recommender))
+        return engine
 
     def close(self) -> None:
-        """End the threads of the models, and close the store."""
+        """End the threads, and close the store."""
         for model in self.models.values():
             model.batcher.close()
+        self._of_store.close()
+        self._of_search.close()
         if self.store is not None:
             self.store.close()
 
@@ -110,8 +155,8 @@ class Service:
                 break
         return model
 
-    def to_ask(self, request: Recommend) -> Callable[[Engine], Ask]:
-        """Return what prepares a request in the worker thread.
+    def to_ask(self, request: Recommend, newer: Newer) -> Callable[[Engine], Ask]:
+        """Return what prepares a request in the worker thread. `newer`: of its user.
 
         Raises: UnknownError for unknown rules; ConfigError for filters that fit no column, or a wrong time.
         """
@@ -124,7 +169,7 @@ class Service:
 
         def prepare(engine: Engine) -> Ask:
             return Ask(
-                self.read(engine, request),
+                self.read(engine, request, newer),
                 request.k,
                 request.exclude_seen,
                 request.allow,
@@ -137,27 +182,45 @@ class Service:
 
         return prepare
 
-    def read(self, engine: Engine, request: Of) -> Read:
+    def read(self, engine: Engine, request: Of, newer: Newer) -> Read:
         """Read the history of a request, or of its user: events of the data and of the store.
 
         Raises: UnknownError for an unknown user without a fallback. DataError for wrong times.
         """
         if request.history is not None:
             return engine.read(request.history, request.times)
-        user = request.user
-        newer, own = self.newer(user)
-        data = engine.recommender.data
-        if not newer and not (own and data is not None and data.has_user(user)) and self.fallback is None:
+        user, data = request.user, engine.recommender.data
+        known = newer.own and data is not None and data.has_user(user)
+        if not newer.events and not known and self.fallback is None:
             raise UnknownError(
                 "the user is unknown, and the server has no fallback. Send a history, or events first."
             )
-        return engine.read_user(user, newer, own=own)
+        return engine.read_user(user, newer.events, own=newer.own)
 
-    def newer(self, user: object) -> tuple[list[tuple[str, float]], bool]:
-        """Return the events of a user in the store, and whether those of the data may be used, too."""
+    async def newer(self, requests: Sequence[Of]) -> list[Newer]:
+        """Return what the store knows of the user of each request without a history.
+
+        Raises: OverloadedError, StoreError. Remedy: ask again later.
+        """
+        users = [str(each.user) if each.history is None else None for each in requests]
+        store = self.store
+        if store is None or not any(user is not None for user in users):
+            return [Newer() for _ in users]
+
+        def read(user: str | None) -> Newer:
+            return Newer() if user is None else Newer(store.history(user), not store.is_forgotten(user))
+
+        return await self._of_store.run(lambda: list(map(read, users)))
+
+    async def stored(self, work: Callable[[HistoryStore], T]) -> T:
+        """Change the store. Raises: OverloadedError, StoreError. Remedy: ask again later."""
         if self.store is None:
-            return [], True
-        return self.store.history(str(user)), not self.store.is_forgotten(str(user))
+            raise StoreError("this server keeps no events")
+        return await self._of_store.run(partial(work, self.store))
+
+    async def found(self, engine: Engine, query: str, limit: int, offset: int) -> Found:
+        """Search items. Raises: OverloadedError. Remedy: ask again later."""
+        return await self._of_search.run(partial(engine.search.find, query, limit, offset))
 
     def _combined(self, rules: str | None, where: str, per_group: int | None) -> Rules:
         """Return the rules of a request with filters, on the item table of the named rules; they are kept."""
