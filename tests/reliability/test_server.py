@@ -111,7 +111,7 @@ def test_slow_clients_are_dropped_and_disturb_nobody(run: Path, tmp_path: Path, 
         b"GET /healthz HT",
         head + b"Content-Length: 10\r\n\r\n",
     ]
-    with serving(run, "--events", tmp_path / "events") as served:
+    with serving(run, "--events", tmp_path / "events", impatient=count == 20) as served:
         slow = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(count)]
         for number, each in enumerate(slow):
             each.sendall(beginnings[number % len(beginnings)])
@@ -130,7 +130,7 @@ def test_slow_clients_are_dropped_and_disturb_nobody(run: Path, tmp_path: Path, 
 
 
 def test_wrong_http_and_large_headers_end_with_a_4xx_or_a_closed_connection(run: Path, tmp_path: Path) -> None:
-    with serving(run, "--events", tmp_path / "events") as served:
+    with serving(run, "--events", tmp_path / "events", impatient=True) as served:
         for content in (
             b"\x00\x01\x02\r\n\r\n",
             b"GET / HTTP/9.9\r\n\r\n",
