@@ -189,11 +189,11 @@ class PostgresTables:
                 "created with ENCODING 'UTF8'."
             )
         with connection.transaction():
-            if not _has_tables(connection):
-                connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-                if not _has_tables(connection):  # else another server was first
-                    for statement in _CREATE:
-                        connection.execute(statement)
+            # The lock comes before the first look: a session remembers for the transaction that a table is missing.
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+            if connection.execute("SELECT to_regclass('sasrec_store')").fetchone() == (None,):
+                for statement in _CREATE:
+                    connection.execute(statement)
             found = connection.execute("SELECT max(version) FROM sasrec_store").fetchone()
         if found != (VERSION,):
             raise ConfigError(
@@ -231,7 +231,3 @@ def _options(url: str) -> dict[str, Any]:
         "the URL of the data base for events is malformed. Write postgresql://USER@HOST:PORT/DATABASE, with %40 "
         "for @ and %2F for / in a password."
     )
-
-
-def _has_tables(connection: psycopg.Connection[Any]) -> bool:
-    return connection.execute("SELECT to_regclass('sasrec_store')").fetchone() != (None,)
