@@ -161,8 +161,10 @@ def test_ids_that_are_numbers_are_the_text_of_the_data(store: HistoryStore) -> N
     [math.nan, math.inf, -math.inf, 1.6e12, -1e11, 1e300, pytest.param(10**5000, id="huge"), "soon", [1]],
 )
 def test_a_time_that_is_not_seconds_is_refused_with_the_whole_call(store: HistoryStore, moment: Any) -> None:
-    with pytest.raises(DataError, match=r"must be seconds since 1970.*Correct it"):
+    with pytest.raises(DataError, match=r"must be seconds since 1970.*event 2 is .*Correct it") as raised:
         store.append([Event("u", "a", 1), Event("u", "b", moment)])
+    assert "soon" not in str(raised.value)  # what callers send does not reach logs
+    assert ("milliseconds" in str(raised.value)) == (moment in (1.6e12, -1e11))
     assert store.history("u") == []
 
 
@@ -210,6 +212,40 @@ def test_threads_that_append_read_and_forget_at_once_agree(store: HistoryStore) 
         list(pool.map(work, range(8)))
     assert len(store.history("all")) == 80
     assert [items(store, f"u{number}") for number in range(8)] == [["last"]] * 8
+
+
+def test_two_servers_that_get_the_same_events_in_other_orders_store_each_once(where: str) -> None:
+    with closing(open_store(where)) as one, closing(open_store(where)) as two, ThreadPoolExecutor(2) as pool:
+        for step in range(10):
+            events = [Event(f"u{n % 7}", "i", n, f"{step}-{n}") for n in range(200)]
+            calls = [pool.submit(one.append, events), pool.submit(two.append, events[::-1])]
+            assert sum(call.result().stored for call in calls) == 200
+        assert sum(len(two.history(f"u{n}")) for n in range(7)) == 2000
+
+
+def test_any_calls_in_any_order_give_the_histories_of_a_plain_dictionary(store: HistoryStore) -> None:
+    chance, users = random.Random(1), ["a", "b", "", "é\0"]
+    expected: dict[str, list[tuple[float, int, str]]] = {user: [] for user in users}
+    ids: set[tuple[str, str]] = set()
+    forgotten: set[str] = set()
+    for step in range(200):
+        user = chance.choice(users)
+        if chance.random() < 0.1:
+            assert store.forget(user) == (user not in forgotten or bool(expected[user]))
+            forgotten.add(user)
+            expected[user], ids = [], {each for each in ids if each[0] != user}
+        events, new = [], 0
+        for place in range(chance.randrange(4)):
+            user, key = chance.choice(users), chance.choice([None, *"0123456789"])
+            events.append(Event(user, f"{step}-{place}", float(chance.randrange(5)), key))
+            if key is None or (user, key) not in ids:
+                new += 1
+                ids |= set() if key is None else {(user, key)}
+                expected[user].append((events[-1].time or 0.0, 4 * step + place, events[-1].item))
+        assert store.append(events) == Stored(new, len(events) - new)
+        user = chance.choice(users)
+        assert items(store, user) == [item for _, _, item in sorted(expected[user])]
+        assert store.is_forgotten(user) == (user in forgotten)
 
 
 def test_a_closed_store_says_so_and_keeps_what_was_sent_before(where: str) -> None:

@@ -154,7 +154,7 @@ class PostgresTables:
         with contextlib.suppress(IndexError):
             return self._idle.pop(), False
         if self._failed is not None and time.monotonic() < self._failed[0] + _PAUSE:
-            raise self._failed[1]
+            raise self._failed[1].with_traceback(None)  # which would grow with each call
         try:
             # Poolers between here and the server cannot keep prepared statements.
             connection = psycopg.connect(**self._options, autocommit=True, prepare_threshold=None)
@@ -189,7 +189,7 @@ class PostgresTables:
                 "created with ENCODING 'UTF8'."
             )
         with connection.transaction():
-            # The lock comes before the first look: a session remembers for the transaction that a table is missing.
+            # The lock comes before the first look: a transaction remembers that a table was missing.
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
             if connection.execute("SELECT to_regclass('sasrec_store')").fetchone() == (None,):
                 for statement in _CREATE:
