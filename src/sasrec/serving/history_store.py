@@ -85,8 +85,8 @@ class HistoryStore:
     def append(self, events: Sequence[Event]) -> Stored:
         """Store events, all or none; return after the commit.
 
-        If the call fails, send the events again with the same ids: those that are stored
-        already count as repeated.
+        If the call fails, send the events again with the same ids: those that are stored already
+        count as repeated.
 
         Raises: DataError if a time is not a number of seconds. Remedy: correct it. StoreError if the store cannot
         be written now. Remedy: see the message; then send the events again.
@@ -148,8 +148,8 @@ class HistoryStore:
         try:
             return done.result(_PATIENCE)
         except TimeoutError:
-            if done.done():
-                raise
+            if done.done():  # at the last moment
+                return done.result()
             done.cancel()  # if it has not begun, it never will
             raise StoreError(
                 f"the store of events {self.where} has not answered for {_PATIENCE:.0f} seconds. Check its disk "
@@ -248,8 +248,8 @@ def _seconds(place: int, given: object) -> float:
         shown = f"{seconds:g}" if isinstance(given, int | float) else f"a {type(given).__name__}"
         verb = "looks like milliseconds" if _LARGEST_TIME <= abs(seconds) < 1e14 else "is not such a number"
         raise DataError(
-            f"times of events must be seconds since 1970, below 100,000,000,000; that of event {place} is {shown}, which "
-            f"{verb}. Correct it, or omit it for the present moment."
+            f"times of events must be seconds since 1970, below 1e11; that of event {place} is {shown}, "
+            f"which {verb}. Correct it, or omit it for the present moment."
         )
     return seconds
 
