@@ -25,7 +25,7 @@ from sasrec.errors import ConfigError, DataError, SasrecError, StoreError
 from sasrec.serving import history_store, sqlite_tables
 from sasrec.serving.event_tables import Row
 from sasrec.serving.history_store import Event, HistoryStore, Stored, open_store
-from tests.postgres import needs_postgres, restart, server
+from tests.postgres import frozen, needs_postgres, restart, server
 
 ODD = ["", "\0", "a\0b", "\x1b", "\x1b0000", "\ud800", "é", "日本語", "🙂", "x" * 10_000, "NULL", "{}", '"', "'; --", "\\", "\\x00", "a,b", "%s", "?"]  # fmt: skip
 
@@ -572,6 +572,27 @@ def test_a_server_that_goes_away_is_an_error_and_after_its_return_all_works(post
         cable.join()
         time.sleep(1.1)
         assert store.append([Event("u", "a", 1, "1"), Event("u", "b", 2, "2")]).repeated >= 1
+        assert items(store, "u") == ["a", "b"]
+
+
+@needs_postgres
+def test_a_server_that_is_frozen_holds_no_call_for_ever(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sasrec.serving import postgres_tables
+
+    monkeypatch.setattr(postgres_tables, "_PATIENCE", 0.6)
+    where = f"{new_schema(postgres)}&connect_timeout=2"
+    with closing(open_store(where)) as store:
+        store.append([Event("u", "a", 1, "1")])
+        with frozen(postgres), ThreadPoolExecutor(12) as pool:
+            begun = time.monotonic()
+            calls = [pool.submit(store.history, "u") for _ in range(11)]
+            calls.append(pool.submit(store.append, [Event("u", "b", 2, "2")]))  # type: ignore[arg-type]
+            for call in calls:
+                with pytest.raises(StoreError, match="cannot be read or written"):
+                    call.result()
+            assert time.monotonic() - begun < 20
+        time.sleep(1.1)
+        store.append([Event("u", "b", 2, "2")])
         assert items(store, "u") == ["a", "b"]
 
 
