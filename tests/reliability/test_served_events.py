@@ -66,6 +66,16 @@ def killed_writer(where: str, kill: int, after: float) -> list[str]:
     return names
 
 
+def wait_for_the_server(where: str) -> None:
+    """Wait until a server of PostgreSQL has finished what killed clients had sent."""
+    import psycopg
+
+    with psycopg.connect(where, autocommit=True) as connection:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'sasrec'"
+        while connection.execute(query).fetchone() != (0,):
+            time.sleep(0.02)
+
+
 def stored(store: HistoryStore) -> Counter[str]:
     """Item -> how many events have it."""
     return Counter(item for thread in range(THREADS) for item, _ in store.history(f"u{thread}"))
@@ -97,6 +107,8 @@ def survives_kills(stores: list[str], kills: int) -> tuple[int, int]:
         where = stores[kill * len(stores) // kills]
         names = killed_writer(where, kill, chance.uniform(0.0, 0.4 if where in used else 0.04))
         used.add(where)
+        if where.startswith("postgresql"):
+            wait_for_the_server(where)
         with closing(open_store(where)) as store:
             found = stored(store)
             assert [name for name in names if found[name] != 1] == [], "lost, or twice"
