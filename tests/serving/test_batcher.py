@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sasrec.errors import DataError
-from sasrec.serving.batcher import HEAVY, Batcher, OverloadedError
+from sasrec.serving.batcher import HEAVY, Batcher, GoneError, OverloadedError
 from sasrec.serving.threads import Threads
 
 WAIT = 0.5
@@ -125,12 +125,17 @@ def test_requests_of_clients_that_have_gone_are_not_computed() -> None:
     async def work(batcher: Batcher, model: Model) -> None:
         model.free.clear()
         first = await begun(batcher.ask(asks("first")))
-        gone = await begun(batcher.ask(asks("gone", "gone")))
-        alone = await begun(batcher.run(lambda _: model.passes.append("gone")))
+        gone: list[bool] = []
+        others = [
+            await begun(batcher.ask(asks("gone", "gone"), is_gone=lambda: bool(gone))),
+            await begun(batcher.run(lambda _: model.passes.append("gone"), is_gone=lambda: bool(gone))),
+        ]
+        cancelled = await begun(batcher.ask(asks("cancelled")))
         last = await begun(batcher.ask(asks("last")))
-        gone.cancel()
-        alone.cancel()
+        gone.append(True)
+        cancelled.cancel()
         model.free.set()
+        assert [type(each) for each in await asyncio.gather(*others, return_exceptions=True)] == [GoneError] * 2
         await asyncio.gather(first, last)
         assert model.passes == [["first"], ["last"]]
 

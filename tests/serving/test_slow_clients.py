@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
@@ -20,8 +21,15 @@ GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 POST = b"POST /v1/similar HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 
+gone = threading.Event()
+
+
 async def answering(scope: Any, receive: Any, send: Any) -> None:
-    """An application with a large answer at /large."""
+    """An application with a large answer at /large, and at /wait one that comes when the client has gone."""
+    while scope["path"] == "/wait" and not gone.is_set():
+        await asyncio.sleep(0.01)
+        if scope["state"]["is_gone"]():
+            gone.set()
     content = b"x" * (50_000_000 if scope["path"] == "/large" else 2)
     length = [(b"content-length", str(len(content)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": length})
@@ -127,3 +135,10 @@ def test_large_headers_end_the_connection(port: int) -> None:
             client.sendall(b"X: " + b"a" * 30_000 + b"\r\n")
             time.sleep(0.01)
     assert sent < 50
+
+
+def test_a_route_knows_when_its_client_has_gone(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"GET /wait HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert not gone.wait(0.3)
+    assert gone.wait(5)

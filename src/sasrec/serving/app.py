@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,7 +17,7 @@ from starlette.routing import Route
 from sasrec import __version__
 from sasrec.errors import SasrecError
 from sasrec.serving.answers import answer_of, name_and_hash, named_items, refusal
-from sasrec.serving.batcher import HEAVY, OverloadedError
+from sasrec.serving.batcher import HEAVY, GoneError, OverloadedError
 from sasrec.serving.engine import Engine, UnknownError
 from sasrec.serving.figures import Figures
 from sasrec.serving.history_store import Event
@@ -37,7 +37,6 @@ from sasrec.serving.service import Model, Service
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _NO_SUCH = Refused(404, "not_found", "There is nothing at this path. GET /openapi.json lists what there is.")
 _MOST_EVENTS = 1_000  # of an answer on a user
-T = TypeVar("T")
 
 
 def build(service: Service, figures: Figures) -> Starlette:
@@ -71,6 +70,7 @@ def build(service: Service, figures: Figures) -> Starlette:
         404: _not_found,
         405: _not_allowed,
         Refused: _answer_refused,
+        GoneError: _answer_gone,
         OverloadedError: overloaded,
         SasrecError: _answer_error,
         Exception: _fault,
@@ -85,6 +85,10 @@ def build(service: Service, figures: Figures) -> Starlette:
 
 async def _answer_refused(request: Request, refused: Refused) -> Response:
     return _error(refused, request, refused.headers)
+
+
+async def _answer_gone(request: Request, _: GoneError) -> Response:
+    return _error(GONE, request)
 
 
 async def _answer_error(request: Request, error: SasrecError) -> Response:
@@ -151,7 +155,7 @@ class _Routes:
         for name, rows in places.items():
             weights = [HEAVY if asked[row].reasons else 1 for row in rows]
             batcher = self._service.models[name].batcher
-            found = await _unless_gone(request, batcher.ask([prepared[row] for row in rows], weights))
+            found = await batcher.ask([prepared[row] for row in rows], weights, _is_gone(request))
             for row, listed in zip(rows, found, strict=True):
                 if isinstance(listed, SasrecError):
                     raise listed
@@ -171,7 +175,7 @@ class _Routes:
             return {"model": name_and_hash(engine), "items": scored}
 
         model = self._service.named(body.model, None)
-        return _json({"request_id": _id(request)} | await _unless_gone(request, model.batcher.run(work)))
+        return _json({"request_id": _id(request)} | await model.batcher.run(work, is_gone=_is_gone(request)))
 
     async def explain(self, request: Request) -> Response:
         body: Explain = await _decoded(request, Explain)
@@ -191,7 +195,7 @@ class _Routes:
                     each["interval_effect"] = float(intervals[place])
             return {"model": name_and_hash(engine), "item": body.item, "events": events}
 
-        return _json({"request_id": _id(request)} | await _unless_gone(request, model.batcher.run(work)))
+        return _json({"request_id": _id(request)} | await model.batcher.run(work, is_gone=_is_gone(request)))
 
     async def events(self, request: Request) -> Response:
         body: Events = await _decoded(request, Events)
@@ -220,7 +224,7 @@ class _Routes:
                     each["time"] = float(time) / 1e6
             return history
 
-        history = await _unless_gone(request, model.batcher.run(work))
+        history = await model.batcher.run(work, is_gone=_is_gone(request))
         return _json({"request_id": _id(request), "user": user, "model": model.engine.name, "history": history})
 
     async def forget(self, request: Request) -> Response:
@@ -297,22 +301,10 @@ class _Routes:
         return self._service.named(asked.model, asked.user, asked.history)
 
 
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Return what work returns. If the client goes, end the work and raise GONE."""
-
-    async def gone() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    working, going = asyncio.ensure_future(work), asyncio.ensure_future(gone())
-    try:
-        await asyncio.wait((working, going), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise GONE
-        return working.result()
-    finally:
-        working.cancel()
-        going.cancel()
+def _is_gone(request: Request) -> Callable[[], bool]:
+    """Return what tells whether the client has gone, where the server says so (`PatientProtocol`)."""
+    found: Callable[[], bool] = request.scope["state"].get("is_gone", bool)
+    return found
 
 
 def _id(request: Request) -> str:

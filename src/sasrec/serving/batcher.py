@@ -26,6 +26,14 @@ _MEMORY = 0.9  # of the moving average of the seconds of a pass
 T = TypeVar("T")
 
 
+def _never() -> bool:
+    return False
+
+
+class GoneError(Exception):
+    """Nobody waits for the answer, so it was not computed."""
+
+
 class OverloadedError(Exception):
     """More requests wait than can be answered in time."""
 
@@ -47,11 +55,18 @@ class _Job:
 class _Call:
     jobs: deque[_Job]
     alone: bool
+    is_gone: Callable[[], bool]
     arrived: float
     begun: bool = False
 
+    def refuse(self, error: Exception) -> None:
+        """Answer all jobs that have not begun with an error."""
+        for job in self.jobs:
+            if not job.done.done():
+                job.done.set_exception(error)
+
     def next_jobs(self, most: int) -> list[_Job]:
-        """Remove and return jobs of at most this weight, at least one; not those that the client gave up."""
+        """Remove and return jobs of at most this weight, at least one; not those that were cancelled."""
         jobs: list[_Job] = []
         while self.jobs and (not jobs or _weight(jobs) + self.jobs[0].weight <= most):
             job = self.jobs.popleft()
@@ -97,21 +112,22 @@ class Batcher:
         return rest + self._ahead // _PASS * self._seconds
 
     async def ask(
-        self, prepare: Sequence[Callable[[Engine], Ask]], weights: Iterable[int] | None = None
+        self,
+        prepare: Sequence[Callable[[Engine], Ask]],
+        weights: Sequence[int] | None = None,
+        is_gone: Callable[[], bool] = _never,
     ) -> list[Listed | SasrecError]:
         """Answer requests; `prepare` makes each in the worker thread, and may raise a SasrecError.
 
-        If this call is cancelled, the requests that have not begun are not computed. `weights`: 1 or `HEAVY`.
+        `weights`: 1 or `HEAVY`. `is_gone`: whether nobody waits for the answer any more.
 
-        Raises: OverloadedError if they would wait too long. Remedy: ask again later.
+        Raises: OverloadedError if they would wait too long. Remedy: ask again later. GoneError.
         """
         self._refuse_overload()
         loop = asyncio.get_running_loop()
-        each_weight = [1] * len(prepare) if weights is None else weights
-        jobs = [
-            _Job(work, weight, loop.create_future()) for work, weight in zip(prepare, each_weight, strict=True)
-        ]
-        self._enqueue(_Call(deque(jobs), False, time.monotonic()))
+        weighed = zip(prepare, weights or [1] * len(prepare), strict=True)
+        jobs = [_Job(work, weight, loop.create_future()) for work, weight in weighed]
+        self._enqueue(_Call(deque(jobs), False, is_gone, time.monotonic()))
         found = await asyncio.gather(*(job.done for job in jobs), return_exceptions=True)
         answers: list[Listed | SasrecError] = []
         for each in found:
@@ -120,15 +136,17 @@ class Batcher:
             answers.append(each)
         return answers
 
-    async def run(self, work: Callable[[Engine], T], *, urgent: bool = False) -> T:
+    async def run(
+        self, work: Callable[[Engine], T], *, urgent: bool = False, is_gone: Callable[[], bool] = _never
+    ) -> T:
         """Run other work with the model in the worker thread, alone. `urgent`: before all that waits.
 
-        Raises: OverloadedError unless it is urgent; what `work` raises.
+        Raises: OverloadedError unless it is urgent; GoneError; what `work` raises.
         """
         if not urgent:
             self._refuse_overload()
         job = _Job(work, 1, asyncio.get_running_loop().create_future())
-        self._enqueue(_Call(deque([job]), True, time.monotonic(), begun=urgent), first=urgent)
+        self._enqueue(_Call(deque([job]), True, is_gone, time.monotonic(), begun=urgent), first=urgent)
         result: T = await job.done
         return result
 
@@ -156,10 +174,11 @@ class Batcher:
             call = self._calls.popleft()
             self._ahead -= call.turn()
             waited = time.monotonic() - call.arrived
+            if call.is_gone():
+                call.refuse(GoneError())
+                continue
             if not call.begun and waited > self._wait:
-                for job in call.jobs:
-                    if not job.done.done():
-                        job.done.set_exception(OverloadedError(waited))
+                call.refuse(OverloadedError(waited))
                 continue
             call.begun = True
             taken += call.next_jobs(min(_TURN, _PASS - _weight(taken)))

@@ -57,6 +57,7 @@ class PatientProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin to wait for the headers of a request."""
         super().on_message_begin()
+        self.scope["state"]["is_gone"] = self.transport.is_closing
         self._in_message = True
         if self._sending is None:  # the request before came with the same data
             self._expect_headers()
