@@ -1,0 +1,81 @@
+// Build elements without markup in strings, so that no title of an item can become markup.
+
+const SVG = "http://www.w3.org/2000/svg";
+const ICONS = {
+  up: "M8 13V3.5M4 7l4-4 4 4",
+  down: "M8 3v9.5M4 9l4 4 4-4",
+  remove: "M4 4l8 8M12 4l-8 8",
+  grip: "M6 4h.01M6 8h.01M6 12h.01M10 4h.01M10 8h.01M10 12h.01",
+};
+
+/** Return an element. `properties`: attributes; `on…` are listeners, and false, null and undefined are omitted. */
+export function h(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties ?? {})) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "value") element.value = value;
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value != null) element.setAttribute(name, value);
+  }
+  element.append(...children.flat(Infinity).filter((child) => child != null && child !== false));
+  return element;
+}
+
+export function icon(name) {
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("viewBox", "0 0 16 16");
+  svg.setAttribute("aria-hidden", "true");
+  svg.setAttribute("class", `icon icon-${name}`);
+  const path = document.createElementNS(SVG, "path");
+  path.setAttribute("d", ICONS[name]);
+  svg.append(path);
+  return svg;
+}
+
+/** Return a bar that fills `share` (0 to 1) of its track. A style attribute would break the content policy. */
+export function bar(share, kind = "") {
+  const fill = h("span", { class: `bar-fill ${kind}` });
+  fill.style.width = `${(100 * Math.max(0, Math.min(1, share))).toFixed(1)}%`;
+  return h("span", { class: "bar", "aria-hidden": "true" }, fill);
+}
+
+export function button(label, onclick, properties = {}) {
+  return h("button", { type: "button", onclick, ...properties }, label);
+}
+
+export function iconButton(name, label, onclick, properties = {}) {
+  return h("button", { type: "button", class: "icon-button", title: label, "aria-label": label, onclick, ...properties }, icon(name));
+}
+
+export const byId = (id) => document.getElementById(id);
+
+/** Replace the children of an element. */
+export function fill(element, ...children) {
+  element.replaceChildren(...children.flat(Infinity).filter((child) => child != null && child !== false));
+}
+
+/** Tell screen readers, and nobody else. Equal texts in a row are read again. */
+export function announce(text) {
+  const live = byId("live");
+  live.textContent = live.textContent === text ? `${text}\u00a0` : text;
+}
+
+let hiding = 0;
+
+/** Show a short text at the bottom of the page for some seconds. */
+export function toast(text, action) {
+  const place = byId("toast");
+  fill(place, h("span", {}, text), action ?? null);
+  place.hidden = false;
+  clearTimeout(hiding);
+  hiding = setTimeout(() => (place.hidden = true), 6000);
+}
+
+/** Return a function that runs `work` when `wait` ms have passed without another call. */
+export function later(work, wait) {
+  let timer = 0;
+  return (...given) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => work(...given), wait);
+  };
+}
