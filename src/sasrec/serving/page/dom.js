@@ -1,5 +1,7 @@
 // Build elements without markup in strings, so that no title of an item can become markup.
 
+import { t } from "./texts.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 const ICONS = {
   up: "M8 13V3.5M4 7l4-4 4 4",
@@ -43,6 +45,11 @@ export function button(label, onclick, properties = {}) {
   return h("button", { type: "button", onclick, ...properties }, label);
 }
 
+/** Return a button with a short text, and a long one for its tooltip and for screen readers. */
+export function action(text, label, title, onclick) {
+  return button(t(text), onclick, { class: "link", title: t(label, title), "aria-label": t(label, title) });
+}
+
 export function iconButton(name, label, onclick, properties = {}) {
   return h("button", { type: "button", class: "icon-button", title: label, "aria-label": label, onclick, ...properties }, icon(name));
 }
@@ -54,9 +61,17 @@ export function fill(element, ...children) {
   element.replaceChildren(...children.flat(Infinity).filter((child) => child != null && child !== false));
 }
 
+/** Return an element that must be in the open dialog to be seen and heard, because all around it is inert. */
+function above(id) {
+  const element = byId(id);
+  const host = document.querySelector("dialog[open]") ?? document.body;
+  if (element.parentElement !== host) host.append(element);
+  return element;
+}
+
 /** Tell screen readers, and nobody else. Equal texts in a row are read again. */
 export function announce(text) {
-  const live = byId("live");
+  const live = above("live");
   live.textContent = live.textContent === text ? `${text}\u00a0` : text;
 }
 
@@ -64,7 +79,7 @@ let hiding = 0;
 
 /** Show a short text at the bottom of the page for some seconds. */
 export function toast(text, action) {
-  const place = byId("toast");
+  const place = above("toast");
   fill(place, h("span", {}, text), action ?? null);
   place.hidden = false;
   clearTimeout(hiding);
@@ -74,8 +89,9 @@ export function toast(text, action) {
 /** Return a function that runs `work` when `wait` ms have passed without another call. */
 export function later(work, wait) {
   let timer = 0;
-  return (...given) => {
+  const start = (...given) => {
     clearTimeout(timer);
     timer = setTimeout(() => work(...given), wait);
   };
+  return Object.assign(start, { cancel: () => clearTimeout(timer) });
 }

@@ -67,7 +67,7 @@ function draw() {
 
 function notes(unread) {
   const timed = models().filter((model) => model.timed);
-  const texts = [];
+  const texts = state.history.length ? [] : [t("historyHint")];
   if (unread > 0) texts.push(t("tooLong", state.history.length - unread));
   if (state.history.length > 1 && timed.length) {
     texts.push(timed.length === models().length ? t("gapHint") : t("gapHintSome", timed[0].name));
