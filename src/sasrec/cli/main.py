@@ -36,6 +36,7 @@ from sasrec.cli.help import print_description, print_overview
 from sasrec.cli.recommend import Export, Recommend, Similar
 from sasrec.cli.refresh import Refresh
 from sasrec.cli.report_commands import Plot, Report
+from sasrec.cli.serve import Serve
 from sasrec.cli.study import Study
 from sasrec.cli.study_commands import Compare, Reproduce, Runs
 from sasrec.config.settings import RunConfig
@@ -59,6 +60,7 @@ _COMMANDS = {
     "similar": Similar,
     "blend": Blend,
     "export": Export,
+    "serve": Serve,
     "reproduce": Reproduce,
 }
 

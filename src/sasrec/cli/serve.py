@@ -1,0 +1,141 @@
+"""The command `sasrec serve`."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from sasrec.cli.console import err, say
+from sasrec.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sasrec.serving.service import Service
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Answer requests over HTTP: lists, reasons, new events, and a page to try it.
+
+    Users are those of the run's data and of the events that were sent. Each list comes from the code that
+    evaluation measures.
+
+    Example: sasrec serve runs/final, then open http://127.0.0.1:8000/
+
+    Two models, each for a share of the users: sasrec serve old=runs/last new=runs/next --share new=0.1
+    """
+
+    runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[NAME=]RUN …")]
+    """Runs or exports, with names if there are several; also RUN:BASELINE. A path may be a link, and
+    POST /admin/reload loads what it leads to then."""
+    host: str = "127.0.0.1"
+    """Address to listen on. Other machines reach it only with --tokens."""
+    port: int = 8000
+    """Port to listen on; 0 takes a free one."""
+    tokens: Path | None = None
+    """File of bearer tokens: lines SCOPES TOKEN, such as read,write 6f1c09a4d27b85e3. The scopes are read, write
+    and admin."""
+    events: str | None = None
+    """Where events of users are kept: a file for SQLite, or postgresql://…. The default is RUN.events.sqlite."""
+    fallback: Literal["popular", "recent", "groups", "none"] = "popular"
+    """What users without a known item get; none refuses them."""
+    rules: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """NAME=FILE of rules that requests may name (docs/production.md); may be given several times."""
+    share: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """NAME=0.1: the share of users that this model serves. Models that are not named share the rest equally."""
+    wait: float = 0.2
+    """Seconds that a request may wait for its turn. One that would wait longer is refused with status 429."""
+    drain: float = 1.0
+    """Seconds between SIGTERM and the end of accepting connections, in which /readyz says 503."""
+    log: Path | None = None
+    """File that gets a line of JSON for each request, without histories and users; - is stdout."""
+
+    def run(self) -> None:
+        """Load the models and serve."""
+        began = time.monotonic()
+        try:
+            from sasrec.serving.auth import tokens_of
+            from sasrec.serving.figures import Figures
+            from sasrec.serving.server import is_loopback, listening, run
+        except ImportError as error:
+            raise ConfigError(f'the server needs {error.name}: pip install "sasrec[serve]".') from None
+        if not is_loopback(self.host) and self.tokens is None:
+            raise ConfigError(
+                f"{self.host} can be reached by others, so the server needs --tokens FILE there. Give one, or use "
+                "--host 127.0.0.1."
+            )
+        if not self.wait > 0 or not self.drain >= 0:
+            raise ConfigError("--wait must be above 0 and --drain at least 0. Use such seconds.")
+        tokens = None if self.tokens is None else tokens_of(self.tokens)
+        figures = Figures()
+        with listening(self.host, self.port) as opened:
+            service = self._service(figures)
+            shown = f"[{self.host}]" if ":" in self.host else self.host
+            for name, model in service.models.items():
+                share = "" if len(service.models) == 1 else f", {model.share:.0%} of users"
+                say(err, f"{name}: {model.engine.recommender!r}, weights {model.engine.digest}{share}")
+            if service.store is not None:
+                say(err, f"events are kept in {service.store.where}")
+            address = f"http://{shown}:{opened.getsockname()[1]}/"
+            say(err, f"ready after {time.monotonic() - began:.1f} s: {address}")
+            run(service, opened, tokens=tokens, figures=figures, log=self.log, drain=self.drain)
+        say(err, "stopped; every request that was accepted has its answer")
+
+    def _service(self, figures: object) -> Service:
+        """Return the models, the rules and the store."""
+        from sasrec.ranking.rules import Rules
+        from sasrec.serving.figures import Figures
+        from sasrec.serving.history_store import open_store
+        from sasrec.serving.service import Service, shares_of
+
+        assert isinstance(figures, Figures)
+        paths = _named(self.runs)
+        shares = shares_of(list(paths), {name: _share(text) for name, text in _pairs("--share", self.share)})
+        rules = {name: Rules.load(path) for name, path in _pairs("--rules", self.rules)}
+        first = next(iter(paths.values()))
+        where = self.events or f"{str(first).rstrip('/')}.events.sqlite".replace(":", "-")
+        os.environ.setdefault(
+            "OMP_NUM_THREADS", "1"
+        )  # one pass has one thread, so that models do not wait in turns
+        fallback = None if self.fallback == "none" else self.fallback
+        service = Service(open_store(where), rules, fallback, self.wait, figures.a_pass)
+        try:
+            for name, path in paths.items():
+                service.add(name, path, shares[name])
+        except BaseException:
+            service.close()
+            raise
+        return service
+
+
+def _named(runs: tuple[str, ...]) -> dict[str, Path]:
+    """Return name -> path. A single run needs no name."""
+    named: dict[str, Path] = {}
+    for text in runs:
+        name, equals, path = text.partition("=")
+        if not equals or Path(text).exists():
+            name, path = ("model" if len(runs) == 1 else Path(text).name), text
+        if name in named:
+            raise ConfigError(f"two models are named {name}. Give them names: a=RUN b=RUN.")
+        named[name] = Path(path)
+    if not named:
+        raise ConfigError("name a run or an export to serve.")
+    return named
+
+
+def _pairs(option: str, texts: tuple[str, ...]) -> list[tuple[str, str]]:
+    pairs = [text.partition("=") for text in texts]
+    if wrong := [text for text, (name, equals, value) in zip(texts, pairs, strict=True) if not (name and value)]:
+        raise ConfigError(f"{option} {wrong[0]} is not of the form NAME=VALUE. Correct it.")
+    return [(name, value) for name, _, value in pairs]
+
+
+def _share(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"--share needs a number such as 0.1, not {text}. Correct it.") from None

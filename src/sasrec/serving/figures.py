@@ -1,0 +1,61 @@
+"""Figures of the server for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_SIZES = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Figures:
+    """Counts requests, their time, lists of each model, and the sizes of passes. Safe from any thread."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        of: Any = {"registry": self._registry}
+        self._requests = Counter("sasrec_requests", "Requests by route and status", ["route", "status"], **of)
+        self._seconds = Histogram(
+            "sasrec_request_seconds",
+            "Seconds from the headers to the answer",
+            ["route"],
+            buckets=_SECONDS,
+            **of,
+        )
+        self._lists = Counter("sasrec_lists", "Lists that each model gave", ["model"], **of)
+        self._sizes = Histogram("sasrec_pass_requests", "Requests of a pass", ["model"], buckets=_SIZES, **of)
+        self._passes = Histogram("sasrec_pass_seconds", "Seconds of a pass", ["model"], buckets=_SECONDS, **of)
+        self._waiting = Gauge("sasrec_waiting_requests", "Requests that wait for a model", ["model"], **of)
+        self._refused = Counter("sasrec_overloaded", "Requests refused because too many waited", **of)
+        self._events = Counter("sasrec_events_stored", "Events stored", **of)
+
+    def request(self, route: str, status: int, seconds: float, _model: str) -> None:
+        """Count a finished request."""
+        self._requests.labels(route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def lists(self, model: str, count: int) -> None:
+        """Count lists that a model gave."""
+        self._lists.labels(model).inc(count)
+
+    def a_pass(self, model: str, requests: int, seconds: float) -> None:
+        """Count a pass through a model."""
+        self._sizes.labels(model).observe(requests)
+        self._passes.labels(model).observe(seconds)
+
+    def refused(self) -> None:
+        """Count a request that was refused because of overload."""
+        self._refused.inc()
+
+    def events(self, count: int) -> None:
+        """Count stored events."""
+        self._events.inc(count)
+
+    def text(self, waiting: Mapping[str, int]) -> bytes:
+        """Return all figures in the format of Prometheus. `waiting`: requests that wait for each model."""
+        for model, count in waiting.items():
+            self._waiting.labels(model).set(count)
+        return generate_latest(self._registry)

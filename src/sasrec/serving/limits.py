@@ -1,0 +1,206 @@
+"""What every request passes before a route sees it: name, token, size, type and time of its body."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+import time
+import traceback
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+
+import msgspec
+
+from sasrec.serving.auth import scopes_of
+from sasrec.serving.schemas import ROUTES
+
+MOST_BYTES = 2**20  # of a body
+_BODY_SECONDS = 10.0
+_OWN_HOSTS = {"localhost", "127.0.0.1", "[::1]", "testserver"}
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_LOGGED = ("time", "request_id", "route", "status", "milliseconds", "model", "k")
+# The page loads only files of this server, and nothing may frame it.
+_HEADERS = [
+    (
+        b"content-security-policy",
+        b"default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Refused(Exception):  # noqa: N818 - it is an answer
+    """An answer other than 200. The message must not repeat what the client sent."""
+
+    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.headers = status, code, message, headers or {}
+
+
+FAULT = Refused(500, "fault", "The server has a fault, and its log tells more. Please report it.")
+
+
+def body_of_error(refused: Refused, request_id: str) -> bytes:
+    """Return the JSON of an error."""
+    error = {"error": {"code": refused.code, "message": refused.message}, "request_id": request_id}
+    return msgspec.json.encode(error)
+
+
+class Limited:
+    """An ASGI application around that of the routes."""
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        tokens: Mapping[bytes, frozenset[str]] | None,
+        finished: Callable[[str, int, float, str], None],
+        log: Any = None,
+        draining: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`tokens`: see `tokens_of`; None asks for none, and then only names of loopback are served.
+
+        `finished`: called after each request with its route, status, seconds and model. `log`: a text stream that
+        gets a line of JSON for each request. `draining`: whether connections should end.
+        """
+        self._app, self._tokens, self._finished, self._log = app, tokens, finished, log
+        self._draining = draining
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status = time.monotonic(), 500
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        given = headers.get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        started = False
+
+        async def answer(message: MutableMapping[str, Any]) -> None:
+            nonlocal status, started
+            if message["type"] == "http.response.start":
+                started, status = True, message["status"]
+                own = [(b"x-request-id", request_id.encode()), *_HEADERS]
+                if self._draining():
+                    own.append((b"connection", b"close"))
+                message["headers"] = [*message.get("headers", []), *own]
+            await send(message)
+
+        try:
+            content = await self._passed(scope, headers, receive)
+            await self._app(scope, _of(content, receive), answer)
+        except Refused as refused:
+            await _refuse(answer, refused, request_id)
+        except Exception:
+            traceback.print_exc(file=sys.stderr)
+            if not started:
+                await _refuse(answer, FAULT, request_id)
+        finally:
+            self._end(scope, request_id, status, time.monotonic() - began)
+
+    async def _passed(self, scope: Scope, headers: Mapping[str, str], receive: Receive) -> bytes:
+        """Return the body of a request that may go on. Raises: Refused."""
+        if self._tokens is None:
+            host = re.sub(r":\d*$", "", headers.get("host", "localhost").lower())
+            if host not in _OWN_HOSTS:
+                message = "Without tokens, only localhost is served. Start the server with --tokens."
+                raise Refused(421, "foreign_host", message)
+        elif needed := _needed(scope["method"], scope["path"]):
+            scopes = scopes_of(self._tokens, headers.get("authorization", ""))
+            if scopes is None:
+                message = "Send the header Authorization: Bearer TOKEN with a token of this server."
+                raise Refused(401, "no_token", message, {"www-authenticate": "Bearer"})
+            if needed not in scopes and "admin" not in scopes:
+                raise Refused(403, "wrong_scope", f"This needs a token with the scope {needed}.")
+        if scope["method"] not in ("POST", "PUT", "PATCH"):
+            return b""
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            raise Refused(415, "encoded", "Send the body without compression.")
+        if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise Refused(415, "not_json", "Send JSON, with the header Content-Type: application/json.")
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or len(length) > 15 or int(length) > MOST_BYTES:
+            raise _too_large()
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                return await _body(receive)
+        except TimeoutError:
+            message = f"The body did not arrive within {_BODY_SECONDS:.0f} seconds. Send it again."
+            raise Refused(408, "slow_body", message, {"connection": "close"}) from None
+
+    def _end(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
+        route = scope.get("state", {}).get("route", "other")
+        model = scope["state"].get("model", "")
+        self._finished(route, status, seconds, model)
+        if self._log is not None:
+            values = (
+                time.time(),
+                request_id,
+                route,
+                status,
+                round(1e3 * seconds, 2),
+                model,
+                scope["state"].get("k"),
+            )
+            self._log.write(json.dumps(dict(zip(_LOGGED, values, strict=True))) + "\n")
+
+
+def _needed(method: str, path: str) -> str:
+    """Return the scope of a token that a request needs; none for the page and for health, read for other paths."""
+    if path == "/" or path.startswith("/page/"):
+        return ""
+    if path.startswith("/v1/users/"):
+        path = "/v1/users/{id}"
+    found = ROUTES.get((method, path))
+    return "read" if found is None else found[0]
+
+
+def _too_large() -> Refused:
+    return Refused(413, "too_large", f"A body may have at most {MOST_BYTES:,} bytes. Send fewer at once.")
+
+
+async def _body(receive: Receive) -> bytes:
+    content = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Refused(400, "gone", "The client has gone.")
+        content += message.get("body", b"")
+        if len(content) > MOST_BYTES:
+            raise _too_large()
+        if not message.get("more_body", False):
+            return bytes(content)
+
+
+def _of(content: bytes, receive: Receive) -> Receive:
+    """Return what gives the body that was read, and then what `receive` gives."""
+    given = False
+
+    async def again() -> MutableMapping[str, Any]:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": content, "more_body": False}
+
+    return again
+
+
+async def _refuse(send: Send, refused: Refused, request_id: str) -> None:
+    body = body_of_error(refused, request_id)
+    headers = {"content-type": "application/json", "content-length": str(len(body))} | dict(refused.headers)
+    encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": refused.status, "headers": encoded})
+    await send({"type": "http.response.body", "body": body})

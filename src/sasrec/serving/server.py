@@ -1,0 +1,176 @@
+"""Run the server: uvicorn with a limit on slow clients, and an end in which no accepted request is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from sasrec.errors import ConfigError
+from sasrec.serving.app import build
+from sasrec.serving.figures import Figures
+from sasrec.serving.limits import Limited
+from sasrec.serving.service import Service
+
+_HEADER_SECONDS = 10.0
+_HEADER_BYTES = 2**16
+_LAST_SECONDS = 20.0  # for requests that are under way when the server stops
+
+
+class PatientProtocol(HttpToolsProtocol):
+    """HTTP for which the headers of a request must arrive in time, and have a largest size."""
+
+    _timer: asyncio.TimerHandle | None = None
+    _received = 0
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._begin()
+
+    def data_received(self, data: bytes) -> None:
+        """Pass data on; end the connection if headers become too large."""
+        if self._timer is not None:
+            self._received += len(data)
+            if self._received > _HEADER_BYTES + 2**20:
+                self._give_up()
+                return
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        """Begin to wait for the headers of a request."""
+        super().on_message_begin()
+        self._begin()
+
+    def on_headers_complete(self) -> None:
+        """End the wait, because the headers are there."""
+        self._end()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the wait."""
+        self._end()
+        super().connection_lost(exc)
+
+    def _begin(self) -> None:
+        self._end()
+        self._received = 0
+        self._timer = self.loop.call_later(_HEADER_SECONDS, self._give_up)
+
+    def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _give_up(self) -> None:
+        self._end()
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.close()
+
+
+class DrainingServer(uvicorn.Server):
+    """On a signal, say for a while that it is not ready and end each connection after its answer; then stop."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, drain: float) -> None:
+        """`drain`: seconds between the signal and the moment from which no connection is accepted."""
+        super().__init__(config)
+        self._service, self._drain = service, drain
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until a signal, and then to the end of what is under way."""
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle SIGTERM and SIGINT. Unlike uvicorn, do not raise them again: the store must still be closed."""
+        before = {each: signal.signal(each, self.handle_exit) for each in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin the end; a second signal ends at once."""
+        if self._service.draining or self._loop is None:
+            super().handle_exit(signal.SIGINT if self._service.draining else sig, frame)
+            return
+        self._service.draining = True
+        self._loop.call_soon_threadsafe(self._loop.call_later, self._drain, super().handle_exit, sig, frame)
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """Return a socket that listens. Raises: ConfigError if the address cannot be used. Remedy: use another one."""
+    with ExitStack() as failing:
+        try:
+            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+            opened = failing.enter_context(socket.socket(family))
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            opened.bind((host, port))
+            opened.listen(2_048)
+        except (OSError, OverflowError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ConfigError(
+                f"{host} port {port} cannot be used: {reason}. Use another --port or --host."
+            ) from None
+        failing.pop_all()
+    opened.setblocking(False)
+    return opened
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def run(
+    service: Service,
+    opened: socket.socket,
+    *,
+    tokens: Mapping[bytes, frozenset[str]] | None,
+    figures: Figures,
+    log: Path | None,
+    drain: float,
+) -> None:
+    """Serve on a socket until SIGTERM or SIGINT. See `Limited` for `tokens`, and `DrainingServer` for `drain`.
+
+    `log`: a file that gets a line of JSON for each request; `-` is stdout.
+    """
+    stream: Any = None
+    if log is not None:
+        stream = sys.stdout if str(log) == "-" else log.open("a", buffering=1, encoding="utf-8")
+    app = Limited(
+        build(service, figures),
+        tokens=tokens,
+        finished=figures.request,
+        log=stream,
+        draining=lambda: service.draining,
+    )
+    config = uvicorn.Config(
+        app,
+        http=PatientProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(_LAST_SECONDS),
+        backlog=2_048,
+    )
+    try:
+        DrainingServer(config, service, drain).run(sockets=[opened])
+    finally:
+        service.close()
+        if stream is not None and stream is not sys.stdout:
+            stream.close()
