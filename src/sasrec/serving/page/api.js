@@ -4,9 +4,9 @@ const KEY = "sasrec-token";
 
 /** What went wrong, in words: `kind` is offline, token, scope, busy, absent, refused or broken. */
 export class Failure extends Error {
-  constructor(kind, message, { status = 0, retryAfter = 0, requestId = "" } = {}) {
+  constructor(kind, message, { code = "", retryAfter = 0, requestId = "" } = {}) {
     super(message);
-    Object.assign(this, { kind, status, retryAfter, requestId });
+    Object.assign(this, { kind, code, retryAfter, requestId });
   }
 }
 
@@ -33,12 +33,12 @@ async function ask(method, path, { body, signal } = {}) {
     answer = await response.json();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    if (response.ok) throw new Failure("broken", "", { status: response.status });
+    if (response.ok) throw new Failure("broken", "");
   }
   if (response.ok) return answer;
   const kind = KINDS[response.status] ?? (response.status >= 500 ? "broken" : "refused");
   throw new Failure(kind, answer?.error?.message ?? "", {
-    status: response.status,
+    code: answer?.error?.code ?? "",
     retryAfter: Number(response.headers.get("Retry-After")) || 0,
     requestId: answer?.request_id ?? response.headers.get("X-Request-Id") ?? "",
   });
@@ -52,6 +52,8 @@ export const api = {
   explain: (body, signal) => ask("POST", "v1/explain", { body, signal }),
   user: (id, signal) => ask("GET", `v1/users/${encodeURIComponent(id)}`, { signal }),
   items: (text, limit, offset, signal) => ask("GET", `v1/items?${query({ query: text, limit, offset })}`, { signal }),
+  /** Items of these ids. A server that cannot look ids up returns others. */
+  named: (ids) => ask("GET", `v1/items?${new URLSearchParams([["limit", 100], ...ids.map((id) => ["id", id])])}`),
   models: (signal) => ask("GET", "v1/models", { signal }),
 };
 

@@ -102,7 +102,12 @@ function draw() {
   drawActions(all);
   if (!served.models.length) return fill(place, h("p", { class: "hint" }, t("loading")));
   if (!all.length) return fill(place, askable() ? h("p", { class: "hint" }, t("loading")) : welcome());
-  fill(place, all.map((column, at) => drawColumn(column, all[1 - at], at)));
+  const cold = !state.history.length && !state.user;
+  fill(
+    place,
+    cold && h("div", { class: "cold" }, welcome(), h("p", {}, t("cold"))),
+    all.map((column, at) => drawColumn(column, all[1 - at], at)),
+  );
 }
 
 function drawActions(all) {
@@ -159,19 +164,26 @@ function drawColumn(column, other, at) {
   const part = (...content) => h("section", { class: `column${column.kept ? " kept" : ""}`, "aria-label": t("listOf", column.label), "data-model": column.name }, head, content);
   if (failure) return part(h("p", { class: "note" }, sentence(failure)));
   const facts = [t("items", answer.items.length), t("reads", answer.known), t("ms", column.ms)].join(" · ");
-  const notes = [
-    answer.source !== "model" && t("fallback", answer.source),
-    answer.unknown?.length > 0 && t("unknown", answer.unknown.join(", ")),
-    ...(answer.notes ?? []),
-    !answer.items.length && !answer.notes?.length && t("emptyList"),
-  ];
+  const notes = notesOf(answer, model);
   const scores = answer.items.map((item) => item.score);
   const range = { low: Math.min(...scores), high: Math.max(...scores) };
   return part(
     h("p", { class: "meta", title: t("request", answer.request_id ?? "") }, facts),
-    notes.filter(Boolean).map((text) => h("p", { class: "note" }, text)),
+    notes.map((text) => h("p", { class: "note" }, text)),
     h("ol", { class: "ranked", "aria-label": t("listOf", column.label) }, answer.items.map((item) => drawItem(item, column, other, at, range))),
   );
+}
+
+/** Return what is special about an answer, in the language of the page; else what the server says of it. */
+function notesOf(answer, model) {
+  const count = answer.items.length;
+  const own = [
+    answer.source !== (model.source ?? "model") && state.history.length > 0 && t("fallback", answer.source),
+    answer.unknown?.length > 0 && t("unknown", answer.unknown.join(", ")),
+    count === 0 && t("emptyList"),
+    count > 0 && count < state.k && t("short", count, state.k),
+  ].filter(Boolean);
+  return own.length || !state.history.length ? own : (answer.notes ?? []);
 }
 
 function drawItem(item, column, other, at, { low, high }) {
@@ -190,8 +202,8 @@ function drawItem(item, column, other, at, { low, high }) {
     }
     whyButton.setAttribute("aria-expanded", String(open.has(key)));
   }
-  if (open.has(key) && !column.kept) showWhy(why, () => api.explain({ ...subject(column.model.timed), item: id, ...named(column.model) }));
-  const fromModel = column.answer.source === "model";
+  if (open.has(key)) showWhy(why, () => api.explain({ ...subject(column.model.timed), item: id, ...named(column.model) }));
+  const explained = ["model", "blend"].includes(column.answer.source) && !column.kept;
   return h(
     "li",
     { class: "item", "data-item": id, onpointerenter: () => light(id, true), onpointerleave: () => light(id, false) },
@@ -205,7 +217,7 @@ function drawItem(item, column, other, at, { low, high }) {
       h(
         "span",
         { class: "item-actions" },
-        fromModel && !column.kept && whyButton,
+        explained && whyButton,
         action("similar", "similarOf", title, () => showSimilar(id, named(column.model))),
         action("addThis", "addOf", title, () => { addEvent(id); announce(t("addedNow", title)); }),
         action("ban", "banOf", title, () => ban(id, title)),

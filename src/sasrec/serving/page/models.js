@@ -41,7 +41,8 @@ function facts(model, fallback) {
   return all.filter(([, value]) => value);
 }
 
-const day = (value) => moment(typeof value === "number" ? value * 1000 : value, false);
+/** Times of the data are in UTC, and say so or not. */
+const day = (value) => moment(/Z$|[+-]\d\d:?\d\d$/.test(value) ? value : `${String(value).replace(" ", "T")}Z`, false);
 
 /** Return {value, low, high} of a metric, which may be a number with its interval beside it. */
 function read(metrics, intervals, name) {

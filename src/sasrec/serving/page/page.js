@@ -52,9 +52,11 @@ async function findTitles() {
   const missing = [...new Set([...state.history.slice(-LOOKUPS), ...state.deny, ...state.allow])].filter((id) => !titles.has(id)).slice(0, LOOKUPS);
   if (!missing.length) return;
   try {
-    for (const id of missing) {
+    const keep = (items) => remember(items.filter((item) => missing.includes(String(item.item))));
+    keep((await api.named(missing)).items);
+    for (const id of missing.filter((each) => !titles.has(each))) {
       const { items } = await api.items(id, 100, 0);
-      remember(items.filter((item) => String(item.item) === id));
+      keep(items);
     }
   } catch {
     return; // the ids themselves are shown

@@ -34,7 +34,7 @@ const en = {
   list: "List", listOf: (name) => `List of ${name}`, updating: "Updating…", ms: (n) => `${number(n)} ms`,
   items: (n) => s(n, "item"), first: (title) => `First: ${title}.`, reads: (n) => `from ${s(n, "event")}`,
   unknown: (ids) => `The model does not know these items, so it ignored them: ${ids}.`,
-  fallback: (name) => `This list does not come from the model. It is the fallback: ${name}.`,
+  fallback: (name) => `The model knows no item of this history, so the list comes from the fallback: ${name}.`,
   emptyList: "No item is left under these conditions. Allow more items, or remove bans.",
   score: "score", why: "Why", similar: "Similar", addThis: "Add", ban: "Ban",
   whyOf: (title) => `Why ${title}`, similarOf: (title) => `Items similar to ${title}`, addOf: (title) => `Add ${title} to the history`, banOf: (title) => `Ban ${title}`,
@@ -50,6 +50,8 @@ const en = {
   pin: "Keep for comparison", pinHint: "Keep this list beside the next ones, to see what a change does", pinned: "Kept list", unpin: "Drop the kept list",
   curl: "Copy as curl", link: "Copy link", copied: "Copied.", copyYourself: "Copy this text:", close: "Close",
   startTitle: "Build a history to get a list",
+  cold: "Without a history, everybody gets this list of the fallback:",
+  short: (n, of) => `Only ${number(n)} of ${number(of)} items are left by the history and the conditions.`,
   start: "Search for two or three items that a user might have chosen, oldest first. The list appears at once and follows every change.",
   example: "Try an example", orUser: "Or load the history of a user by id.",
   token: "This server asks for a token", tokenHint: "Your operator has it: a line of the file that sasrec serve --tokens reads. It stays in this tab and is forgotten when you close it.",
@@ -68,7 +70,8 @@ const en = {
   protocol: "How it was measured", candidates: "Candidates", seenRule: "Seen items", split: "Split", best: (name) => `Best baseline: ${name}`,
   beaten: (name) => `A simple baseline is better here: ${name}. Think twice before you serve this model.`, leads: (name, percent) => `${percent} above the best baseline, ${name}, in NDCG@10.`,
   title: "Title", id: "Id", group: "Group", eventsColumn: "Events", search: "Search the catalogue", shown: (n, of) => `${number(n)} of ${s(of, "item")}`, more: "Show more",
-  actions: "Actions", rank: "Rank", file: "Address of the interface", print: "Printed from",
+  actions: "Actions", rank: "Rank", print: "Printed from",
+  codes: {}, // the server's own sentences are in English
 };
 
 const zh = {
@@ -103,7 +106,7 @@ const zh = {
   list: "推荐列表", listOf: (name) => `${name} 的推荐列表`, updating: "更新中…", ms: (n) => `${number(n)} 毫秒`,
   items: (n) => `${number(n)} 个物品`, first: (title) => `第一项：${title}。`, reads: (n) => `依据 ${number(n)} 条历史`,
   unknown: (ids) => `模型不认识以下物品，已忽略：${ids}。`,
-  fallback: (name) => `该列表并非来自模型，而是兜底策略：${name}。`,
+  fallback: (name) => `模型不认识该历史中的任何物品，因此列表来自兜底策略：${name}。`,
   emptyList: "在这些条件下没有可推荐的物品。请放宽限制或取消屏蔽。",
   score: "得分", why: "原因", similar: "相似", addThis: "加入", ban: "屏蔽",
   whyOf: (title) => `推荐“${title}”的原因`, similarOf: (title) => `与“${title}”相似的物品`, addOf: (title) => `将“${title}”加入历史`, banOf: (title) => `屏蔽“${title}”`,
@@ -119,6 +122,8 @@ const zh = {
   pin: "保留作对比", pinHint: "将此列表留在旁边，便于查看改动带来的变化", pinned: "保留的列表", unpin: "移除保留的列表",
   curl: "复制为 curl", link: "复制链接", copied: "已复制。", copyYourself: "请复制以下内容：", close: "关闭",
   startTitle: "先构建一段历史",
+  cold: "没有历史时，所有用户都会得到这个兜底列表：",
+  short: (n, of) => `受历史和条件限制，只剩 ${number(n)} 个物品（共需 ${number(of)} 个）。`,
   start: "搜索两三个用户可能选过的物品，从早到晚添加。推荐列表会立即出现，并随每次改动更新。",
   example: "试试示例", orUser: "也可以按 ID 载入用户的历史。",
   token: "该服务器需要访问令牌", tokenHint: "请向管理员索取（即 sasrec serve --tokens 所读文件中的一行）。令牌只保存在此标签页中，关闭后即清除。",
@@ -137,10 +142,21 @@ const zh = {
   protocol: "评估方式", candidates: "候选集", seenRule: "历史物品", split: "划分方式", best: (name) => `最佳基线：${name}`,
   beaten: (name) => `在此数据上，简单基线 ${name} 更好，上线该模型前请三思。`, leads: (name, percent) => `NDCG@10 比最佳基线 ${name} 高 ${percent}。`,
   title: "标题", id: "ID", group: "分组", eventsColumn: "交互次数", search: "搜索物品库", shown: (n, of) => `已显示 ${number(n)} / ${number(of)} 个物品`, more: "显示更多",
-  actions: "操作", rank: "名次", file: "接口文档", print: "打印自",
+  actions: "操作", rank: "名次", print: "打印自",
+  codes: {
+    nothing_known: "历史中没有模型认识的物品，且服务器未设置兜底策略。请添加已知物品。",
+    unfit_rules: "筛选条件、分组上限或时间与该物品库不符，请调整条件。",
+    unfit_times: "该模型需要每个物品的时间，单位为秒并按升序排列。请检查时间间隔。",
+    invalid: "请求内容不符合接口要求，请减少物品或调整条件。",
+    unknown: "服务器中没有该用户、物品、模型或规则。",
+    too_large: "请求内容过大，请减少物品。",
+    foreign_host: "未设令牌的服务器只接受本机地址，请改用 127.0.0.1 打开本页。",
+    model: "模型暂时无法响应，请查看 /readyz。",
+    store: "用户事件存储暂时不可用，请稍后重试。",
+  },
 };
 
-const TABLES = { en, zh };
+export const TABLES = { en, zh };
 const KEY = "sasrec-language";
 export const LANGUAGES = { en: "English", zh: "中文" };
 let current = "en";

@@ -12,7 +12,7 @@ let shown = null; // {failure, retry}
 export function sentence(failure) {
   const own = { offline: t("offline"), scope: t("scope"), broken: t("broken"), busy: t("busy", failure.retryAfter || WAIT) }[failure.kind];
   if (own) return own;
-  return failure.message || t(failure.kind === "absent" ? "absent" : "refused");
+  return t("codes")[failure.code] || failure.message || t(failure.kind === "absent" ? "absent" : "refused");
 }
 
 /** Show a failure above the page. `retry` is run by its button, and by itself while the server does not answer. */
