@@ -191,6 +191,10 @@ def test_a_banned_item_leaves_the_lists_and_comes_back(opened: Open) -> None:
     assert f"deny={first}" in shown.page.url
     shown.page.locator("#toast button").click()
     assert shown.settled() == before
+    shown.page.get_by_role("button", name="Ban").nth(1).focus()
+    shown.page.keyboard.press("Enter")
+    shown.settled()
+    assert shown.page.evaluate("document.activeElement.textContent") == "Ban"  # of the item that is there now
 
 
 def test_conditions_narrow_the_lists(opened: Open) -> None:

@@ -68,7 +68,7 @@ export function itemField({ label, hint, choose, fail, id = `field-${++made}` })
             onclick: () => take(place),
           },
           h("span", { class: "option-title" }, item.title || String(item.item)),
-          h("span", { class: "option-meta" }, [item.group, String(item.item)].filter(Boolean).join(" · ")),
+          h("span", { class: "option-meta" }, [item.group, item.title && String(item.item)].filter(Boolean).join(" · ")),
           item.events != null && h("span", { class: "option-count" }, t("events", item.events)),
         ),
       ),

@@ -14,7 +14,7 @@ let items = {};
 export function startConditions(names) {
   rules = names;
   build();
-  if (active()) byId("conditions").open = true;
+  if (active() && matchMedia("(min-width: 901px)").matches) byId("conditions").open = true; // on a phone it would hide the list
 }
 
 export function translateConditions() {

@@ -46,8 +46,20 @@ export function button(label, onclick, properties = {}) {
 }
 
 /** Return a button with a short text, and a long one for its tooltip and for screen readers. */
-export function action(text, label, title, onclick) {
-  return button(t(text), onclick, { class: "link", title: t(label, title), "aria-label": t(label, title) });
+export function action(text, label, title, onclick, key = null) {
+  return button(t(text), onclick, { class: "link", title: t(label, title), "aria-label": t(label, title), "data-key": key });
+}
+
+/** Draw the content of an element again. The focus returns to the control with the same key, else in the same place. */
+export function keepingFocus(element, draw) {
+  const controls = () => [...element.querySelectorAll("button, input, select")];
+  const active = document.activeElement;
+  const at = controls().indexOf(active);
+  const key = active?.dataset?.key;
+  draw();
+  if (at < 0) return;
+  const now = controls();
+  (now.find((each) => key && each.dataset.key === key) ?? now[Math.min(at, now.length - 1)])?.focus({ preventScroll: true });
 }
 
 export function iconButton(name, label, onclick, properties = {}) {
@@ -82,8 +94,12 @@ export function toast(text, action) {
   const place = above("toast");
   fill(place, h("span", {}, text), action ?? null);
   place.hidden = false;
+  const hide = () => {
+    if (place.matches(":hover, :focus-within")) hiding = setTimeout(hide, 1000);
+    else place.hidden = true;
+  };
   clearTimeout(hiding);
-  hiding = setTimeout(() => (place.hidden = true), 6000);
+  hiding = setTimeout(hide, 8000);
 }
 
 /** Return a function that runs `work` when `wait` ms have passed without another call. */

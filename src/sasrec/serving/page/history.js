@@ -6,7 +6,7 @@ import { announce, button, byId, fill, h, icon, iconButton, toast } from "./dom.
 import { addEvent, change, changeHistory, DAY, moveEvent, onChange, remember, removeEvent, state, titleOf, titles } from "./state.js";
 import { gapOf, gapText, t } from "./texts.js";
 
-const SHOWN = 30; // rows at first; a user can have hundreds
+const SHOWN = 15; // rows at first; a user can have hundreds
 const LADDER = [0, 60, 300, 3600, 21600, DAY, 3 * DAY, 7 * DAY, 30 * DAY, 365 * DAY];
 let whole = false;
 let models = () => [];
@@ -100,7 +100,7 @@ function row(id, at, timed, unread) {
       "div",
       { class: "event-text" },
       h("span", { class: "title", title }, title),
-      h("span", { class: "meta" }, h("code", {}, id), known?.group && h("span", {}, known.group), timed && at > 0 && gapField(id, at)),
+      h("span", { class: "meta" }, title !== id && h("code", {}, id), known?.group && h("span", {}, known.group), timed && at > 0 && gapField(id, at)),
     ),
     h(
       "span",

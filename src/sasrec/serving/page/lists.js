@@ -2,7 +2,7 @@
 
 import { api, asCurl } from "./api.js";
 import { compareNote, mark } from "./differences.js";
-import { action, announce, bar, button, byId, fill, h, later, toast } from "./dom.js";
+import { action, announce, bar, button, byId, fill, h, keepingFocus, later, toast } from "./dom.js";
 import { addEvent, change, onChange, remember, requestBody, state, subject, titleOf, titles } from "./state.js";
 import { number, t } from "./texts.js";
 import { noTrouble, sentence, trouble } from "./trouble.js";
@@ -43,6 +43,8 @@ export function translateLists() {
 
 /** Whether there is something to ask: a history, a user, or a fallback that answers without one. */
 const askable = () => state.history.length > 0 || state.user !== "" || Boolean(served.fallback && served.fallback !== "none");
+
+const cold = () => !state.history.length && !state.user;
 
 const bodyFor = (model) => requestBody(model.name, { timed: model.timed, several: served.models.length > 1 });
 
@@ -90,6 +92,7 @@ async function ask(model, signal) {
 /** Return what is shown: a kept list takes the second place. */
 function shown() {
   const own = columns.map((column) => ({ ...column, label: column.name }));
+  if (cold()) return own.slice(0, 1); // the list of the fallback, as an example
   return kept && own.length ? [own[0], { ...kept, label: t("pinned"), kept: true }] : own;
 }
 
@@ -99,14 +102,15 @@ function draw() {
   byId("list-actions").hidden = !all.length;
   fill(byId("compare-note"), compareNote(all));
   place.classList.toggle("two", all.length > 1);
-  drawActions(all);
+  keepingFocus(byId("list-actions"), () => drawActions(all));
   if (!served.models.length) return fill(place, h("p", { class: "hint" }, t("loading")));
   if (!all.length) return fill(place, askable() ? h("p", { class: "hint" }, t("loading")) : welcome());
-  const cold = !state.history.length && !state.user;
-  fill(
-    place,
-    cold && h("div", { class: "cold" }, welcome(), h("p", {}, t("cold"))),
-    all.map((column, at) => drawColumn(column, all[1 - at], at)),
+  keepingFocus(place, () =>
+    fill(
+      place,
+      cold() && h("div", { class: "cold" }, welcome(), h("p", {}, t("cold"))),
+      all.map((column, at) => drawColumn(column, all[1 - at], at)),
+    ),
   );
 }
 
@@ -166,7 +170,7 @@ function drawColumn(column, other, at) {
   const facts = [t("items", answer.items.length), t("reads", answer.known), t("ms", column.ms)].join(" · ");
   const notes = notesOf(answer, model);
   const scores = answer.items.map((item) => item.score);
-  const range = { low: Math.min(...scores), high: Math.max(...scores) };
+  const range = { low: Math.min(...scores), high: Math.max(...scores), digits: scores.every(Number.isInteger) ? 0 : 3 };
   return part(
     h("p", { class: "meta", title: t("request", answer.request_id ?? "") }, facts),
     notes.map((text) => h("p", { class: "note" }, text)),
@@ -186,13 +190,13 @@ function notesOf(answer, model) {
   return own.length || !state.history.length ? own : (answer.notes ?? []);
 }
 
-function drawItem(item, column, other, at, { low, high }) {
+function drawItem(item, column, other, at, { low, high, digits }) {
   const id = String(item.item);
   const title = titleOf(id);
   const known = titles.get(id);
   const key = `${at}/${id}`;
   const why = h("div", { class: "why", hidden: !open.has(key) });
-  const whyButton = button(t("why"), toggle, { class: "link", title: t("whyOf", title), "aria-label": t("whyOf", title), "aria-expanded": String(open.has(key)) });
+  const whyButton = button(t("why"), toggle, { class: "link", title: t("whyOf", title), "aria-label": t("whyOf", title), "aria-expanded": String(open.has(key)), "data-key": `${key}/why` });
   function toggle() {
     if (open.delete(key)) why.hidden = true;
     else {
@@ -206,21 +210,21 @@ function drawItem(item, column, other, at, { low, high }) {
   const explained = ["model", "blend"].includes(column.answer.source) && !column.kept;
   return h(
     "li",
-    { class: "item", "data-item": id, onpointerenter: () => light(id, true), onpointerleave: () => light(id, false) },
+    { class: "item", "data-item": id, onpointerenter: (event) => light(id, event.pointerType === "mouse"), onpointerleave: () => light(id, false) },
     h("span", { class: "rank" }, h("span", { class: "unseen" }, `${t("rank")} `), String(item.rank)),
     h("span", { class: "title", title }, title),
-    h("span", { class: "score" }, bar(high > low ? 0.06 + (0.94 * (item.score - low)) / (high - low) : 1), h("span", { class: "unseen" }, `${t("score")} `), number(item.score, 3)),
+    h("span", { class: "score" }, bar(high > low ? 0.06 + (0.94 * (item.score - low)) / (high - low) : 1), h("span", { class: "unseen" }, `${t("score")} `), number(item.score, digits)),
     h(
       "div",
       { class: "second-line" },
-      h("span", { class: "meta" }, mark(item, other), h("code", {}, id), known?.group && h("span", {}, known.group)),
+      h("span", { class: "meta" }, mark(item, other), title !== id && h("code", {}, id), known?.group && h("span", {}, known.group)),
       h(
         "span",
         { class: "item-actions" },
         explained && whyButton,
-        action("similar", "similarOf", title, () => showSimilar(id, named(column.model))),
-        action("addThis", "addOf", title, () => { addEvent(id); announce(t("addedNow", title)); }),
-        action("ban", "banOf", title, () => ban(id, title)),
+        action("similar", "similarOf", title, () => showSimilar(id, named(column.model)), `${key}/similar`),
+        action("addThis", "addOf", title, () => { addEvent(id); announce(t("addedNow", title)); }, `${key}/add`),
+        action("ban", "banOf", title, () => ban(id, title), `${key}/ban`),
       ),
     ),
     item.reasons?.length > 0 && h("p", { class: "because" }, `${t("because")} `, item.reasons.map((each) => each.title || titleOf(each.item)).join(" · ")),
@@ -258,5 +262,5 @@ function drawChoice() {
   const pick = () => change({ models: [one.value, two.value].filter((name, at) => name && (at === 0 || name !== one.value)) });
   one.addEventListener("change", pick);
   two.addEventListener("change", pick);
-  fill(place, h("label", {}, t("model"), " ", one), h("label", {}, t("compareWith"), " ", two));
+  keepingFocus(place, () => fill(place, h("label", {}, t("model"), " ", one), h("label", {}, t("compareWith"), " ", two)));
 }

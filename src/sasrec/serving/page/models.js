@@ -1,7 +1,7 @@
 // Facts of the models: what each is, how it was measured, and how simple baselines do on the same targets.
 
 import { bar, byId, fill, h } from "./dom.js";
-import { moment, number, t } from "./texts.js";
+import { moment, number, percent, t } from "./texts.js";
 
 const COLUMNS = ["ndcg@10", "hr@10", "mrr@10"];
 
@@ -14,7 +14,7 @@ function card(model, fallback) {
     "section",
     { class: "panel model", "aria-label": model.name },
     h("div", { class: "panel-head" }, h("h2", {}, model.name), h("span", { class: "meta" }, model.kind)),
-    h("dl", { class: "facts" }, facts(model, fallback).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
+    h("dl", { class: "facts" }, facts(model, fallback).map(([name, value]) => h("div", { class: name === t("period") ? "long" : "" }, h("dt", {}, name), h("dd", {}, value)))),
     h("h3", {}, t("quality")),
     quality(model),
     protocol(model),
@@ -30,7 +30,7 @@ function facts(model, fallback) {
     [t("maxlen"), model.maxlen && t("lastEvents", model.maxlen)],
     [t("timed"), t(model.timed ? "timedYes" : "timedNo")],
     [t("repeats"), t(model.repeats ? "repeatsYes" : "repeatsNo")],
-    [t("share"), model.share != null && `${number(100 * model.share)} %`],
+    [t("share"), model.share != null && percent(model.share)],
     [t("fallbackFact"), fallback || t("none")],
     [t("data"), data?.name],
     [t("eventsFact"), data?.events != null && number(data.events)],
@@ -107,7 +107,7 @@ function verdict(rows, metric) {
   if (!best || metric !== "ndcg@10" || !own.values[0]) return null;
   const [ours, theirs] = [own.values[0].value, best.values[0].value];
   if (ours <= theirs) return h("p", { class: "note" }, t("beaten", best.name));
-  return theirs > 0 && h("p", {}, t("leads", best.name, `${number((100 * (ours - theirs)) / theirs)} %`));
+  return theirs > 0 && h("p", {}, t("leads", best.name, percent((ours - theirs) / theirs)));
 }
 
 function protocol({ protocol: card }) {

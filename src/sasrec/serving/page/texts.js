@@ -3,7 +3,7 @@
 const s = (count, one, many = `${one}s`) => `${number(count)} ${count === 1 ? one : many}`;
 
 const en = {
-  language: "Language", skip: "Skip to the list", views: "Views",
+  language: "Language", skip: "Skip to the recommendations", views: "Views",
   recommend: "Recommend", models: "Models", catalogue: "Catalogue",
   history: "History", historyHint: "What a user did, oldest first.",
   add: "Add an item", addHint: "Title or id", noMatch: "No item matches. Try fewer letters, or an id.",
@@ -31,7 +31,7 @@ const en = {
   unban: (title) => `Allow ${title} again`, unallow: (title) => `Remove ${title} from the allowed items`,
   reset: "Reset conditions", active: (n) => `${number(n)} set`,
   model: "Model", compareWith: "Compare with", nothing: "no second model",
-  list: "List", listOf: (name) => `List of ${name}`, updating: "Updating…", ms: (n) => `${number(n)} ms`,
+  list: "Recommendations", listOf: (name) => `Recommendations of ${name}`, updating: "Updating…", ms: (n) => `${number(n)} ms`,
   items: (n) => s(n, "item"), first: (title) => `First: ${title}.`, reads: (n) => `from ${s(n, "event")}`,
   unknown: (ids) => `The model does not know these items, so it ignored them: ${ids}.`,
   fallback: (name) => `The model knows no item of this history, so the list comes from the fallback: ${name}.`,
@@ -40,7 +40,7 @@ const en = {
   whyOf: (title) => `Why ${title}`, similarOf: (title) => `Items similar to ${title}`, addOf: (title) => `Add ${title} to the history`, banOf: (title) => `Ban ${title}`,
   bannedNow: (title) => `${title} is banned.`, addedNow: (title) => `${title} is now the newest event.`,
   because: "Because of", reasons: "Reasons in the list",
-  effects: "How much the score falls without the event:", intervals: "gap", noReasons: "No event raises this score.",
+  effects: "How much the score falls without the event:", intervals: "gap", intervalsHint: "How much the score falls if this event and the one before came at the same time", noReasons: "No event raises this score.",
   noEffects: "This list does not come from the model, so the history has no reasons for it.",
   against: "speaks against it", moreEvents: (n) => `${s(n, "more event")} with a smaller effect`,
   cosine: "Cosine of the item vectors, from −1 to 1.",
@@ -112,7 +112,7 @@ const zh = {
   whyOf: (title) => `推荐“${title}”的原因`, similarOf: (title) => `与“${title}”相似的物品`, addOf: (title) => `将“${title}”加入历史`, banOf: (title) => `屏蔽“${title}”`,
   bannedNow: (title) => `已屏蔽“${title}”。`, addedNow: (title) => `“${title}”已作为最近一次行为加入。`,
   because: "因为", reasons: "在列表中显示原因",
-  effects: "去掉该行为后得分的降幅：", intervals: "时间间隔", noReasons: "没有任何行为提高该得分。",
+  effects: "去掉该行为后得分的降幅：", intervals: "间隔", intervalsHint: "假设该行为与上一行为同时发生，得分的降幅", noReasons: "没有任何行为提高该得分。",
   noEffects: "该列表并非来自模型，因此无法用历史解释。",
   against: "降低得分", moreEvents: (n) => `另有 ${number(n)} 条影响较小`,
   cosine: "物品向量的余弦相似度，范围 −1 到 1。",
@@ -205,6 +205,10 @@ export function translate(root) {
 
 export function number(value, digits = 0) {
   return new Intl.NumberFormat(document.documentElement.lang, { minimumFractionDigits: digits, maximumFractionDigits: digits }).format(value);
+}
+
+export function percent(share) {
+  return new Intl.NumberFormat(document.documentElement.lang, { style: "percent", maximumFractionDigits: 0 }).format(share);
 }
 
 export function signed(value, digits) {

@@ -38,7 +38,7 @@ function drawWhy(place, events, most) {
           h("span", { class: "title" }, event.title || titleOf(event.item)),
           bar(Math.abs(event.effect) / largest, event.effect < 0 ? "against" : ""),
           h("span", { class: "effect", title: event.effect < 0 ? t("against") : null }, signed(event.effect, 2)),
-          gaps && h("span", { class: "effect hint" }, `${t("intervals")} ${signed(event.interval_effect ?? 0, 2)}`),
+          gaps && h("span", { class: "effect hint", title: t("intervalsHint") }, Math.abs(event.interval_effect ?? 0) < 0.005 ? "" : `${t("intervals")} ${signed(event.interval_effect, 2)}`),
         ),
       ),
     ),
@@ -78,7 +78,7 @@ function similarRow(item, at, named) {
     h(
       "div",
       { class: "second-line" },
-      h("span", { class: "meta" }, h("code", {}, id)),
+      h("span", { class: "meta" }, title !== id && h("code", {}, id)),
       h(
         "span",
         { class: "item-actions" },
