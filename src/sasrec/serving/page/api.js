@@ -23,7 +23,10 @@ async function ask(method, path, { body, signal } = {}) {
   if (token.get()) headers.Authorization = `Bearer ${token.get()}`;
   let response;
   try {
-    response = await fetch(path, { method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body) });
+    response = await fetch(
+      path,
+      { method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body) },
+    );
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Failure("offline", "");
@@ -51,7 +54,11 @@ export const api = {
   similar: (body, signal) => ask("POST", "v1/similar", { body, signal }),
   explain: (body, signal) => ask("POST", "v1/explain", { body, signal }),
   user: (id, signal) => ask("GET", `v1/users/${encodeURIComponent(id)}`, { signal }),
-  items: (text, limit, offset, signal) => ask("GET", `v1/items?${query({ query: text, limit, offset })}`, { signal }),
+  items: (text, limit, offset, signal) => ask(
+    "GET",
+    `v1/items?${query({ query: text, limit, offset })}`,
+    { signal },
+  ),
   /** Items of these ids. A server that cannot look ids up returns others. */
   named: (ids) => ask("GET", `v1/items?${new URLSearchParams([["limit", 100], ...ids.map((id) => ["id", id])])}`),
   models: (signal) => ask("GET", "v1/models", { signal }),

@@ -14,7 +14,17 @@ let served = { models: [] };
 
 export function drawCatalogue(found) {
   served = found;
-  const input = h("input", { id: "catalogue-search", type: "search", value: query, maxlength: "200", placeholder: t("addHint"), autocomplete: "off" });
+  const input = h(
+    "input",
+    {
+      id: "catalogue-search",
+      type: "search",
+      value: query,
+      maxlength: "200",
+      placeholder: t("addHint"),
+      autocomplete: "off",
+    },
+  );
   const soon = later(() => { query = input.value; load(0); }, 150);
   input.addEventListener("input", soon);
   fill(
@@ -22,7 +32,12 @@ export function drawCatalogue(found) {
     h(
       "section",
       { class: "panel", "aria-labelledby": "catalogue-title" },
-      h("div", { class: "panel-head" }, h("h2", { id: "catalogue-title" }, t("catalogue")), h("span", { id: "catalogue-count", class: "hint", role: "status" })),
+      h(
+        "div",
+        { class: "panel-head" },
+        h("h2", { id: "catalogue-title" }, t("catalogue")),
+        h("span", { id: "catalogue-count", class: "hint", role: "status" }),
+      ),
       h("div", { class: "field" }, h("label", { for: input.id }, t("search")), input),
       h(
         "div",
@@ -30,7 +45,19 @@ export function drawCatalogue(found) {
         h(
           "table",
           { class: "catalogue" },
-          h("thead", {}, h("tr", {}, h("th", { scope: "col" }, t("title")), h("th", { scope: "col" }, t("id")), h("th", { scope: "col" }, t("group")), h("th", { scope: "col", class: "figure" }, t("eventsColumn")), h("th", { scope: "col" }, h("span", { class: "unseen" }, t("actions"))))),
+          h(
+            "thead",
+            {},
+            h(
+              "tr",
+              {},
+              h("th", { scope: "col" }, t("title")),
+              h("th", { scope: "col" }, t("id")),
+              h("th", { scope: "col" }, t("group")),
+              h("th", { scope: "col", class: "figure" }, t("eventsColumn")),
+              h("th", { scope: "col" }, h("span", { class: "unseen" }, t("actions"))),
+            ),
+          ),
           h("tbody", { id: "catalogue-rows" }),
         ),
       ),
@@ -71,9 +98,19 @@ function row(item) {
     h(
       "td",
       { class: "row-actions" },
-      action("similar", "similarOf", title, () => showSimilar(id, served.models.length > 1 ? { model: served.models[0].name } : {})),
+      action(
+        "similar",
+        "similarOf",
+        title,
+        () => showSimilar(id, served.models.length > 1 ? { model: served.models[0].name } : {}),
+      ),
       " ",
-      action("addThis", "addOf", title, () => { addEvent(id); announce(t("addedNow", title)); toast(t("addedNow", title)); }),
+      action(
+        "addThis",
+        "addOf",
+        title,
+        () => { addEvent(id); announce(t("addedNow", title)); toast(t("addedNow", title)); },
+      ),
     ),
   );
 }

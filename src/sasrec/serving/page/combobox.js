@@ -12,13 +12,18 @@ let made = 0;
 export function itemField({ label, hint, choose, fail, id = `field-${++made}` }) {
   const listId = `${id}-list`;
   const input = h("input", {
-    id, type: "text", role: "combobox", autocomplete: "off", spellcheck: "false", maxlength: "200", enterkeyhint: "search",
-    "aria-expanded": "false", "aria-controls": listId, "aria-autocomplete": "list",
+    id, type: "text", role: "combobox", autocomplete: "off", spellcheck: "false", maxlength: "200",
+    enterkeyhint: "search", "aria-expanded": "false", "aria-controls": listId, "aria-autocomplete": "list",
   });
   const list = h("ul", { id: listId, role: "listbox", class: "options", hidden: true });
   const note = h("p", { class: "options-note", hidden: true });
   const labelled = h("label", { for: id });
-  const box = h("div", { class: "combobox" }, labelled, h("div", { class: "combobox-field" }, input, h("div", { class: "popup" }, note, list)));
+  const box = h(
+    "div",
+    { class: "combobox" },
+    labelled,
+    h("div", { class: "combobox-field" }, input, h("div", { class: "popup" }, note, list)),
+  );
   let found = [];
   let at = -1;
   let asked = null;
@@ -68,7 +73,11 @@ export function itemField({ label, hint, choose, fail, id = `field-${++made}` })
             onclick: () => take(place),
           },
           h("span", { class: "option-title" }, item.title || String(item.item)),
-          h("span", { class: "option-meta" }, [item.group, item.title && String(item.item)].filter(Boolean).join(" · ")),
+          h(
+            "span",
+            { class: "option-meta" },
+            [item.group, item.title && String(item.item)].filter(Boolean).join(" · "),
+          ),
           item.events != null && h("span", { class: "option-count" }, t("events", item.events)),
         ),
       ),
@@ -116,7 +125,10 @@ export function itemField({ label, hint, choose, fail, id = `field-${++made}` })
       event.preventDefault();
       if (!found.length) return search();
       const next = at + steps[event.key];
-      const inside = Math.abs(steps[event.key]) > 1 ? Math.max(0, Math.min(found.length - 1, next)) : (next + found.length) % found.length;
+      const inside = Math.abs(steps[event.key]) > 1 ? Math.max(
+        0,
+        Math.min(found.length - 1, next),
+      ) : (next + found.length) % found.length;
       mark(at < 0 && steps[event.key] < 0 ? found.length - 1 : inside);
     } else if (event.key === "Enter") {
       event.preventDefault();

@@ -14,14 +14,17 @@ let items = {};
 export function startConditions(names) {
   rules = names;
   build();
-  if (active() && matchMedia("(min-width: 901px)").matches) byId("conditions").open = true; // on a phone it would hide the list
+  const wide = matchMedia("(min-width: 901px)").matches; // on a phone the list would be far below
+  if (active() && wide) byId("conditions").open = true;
 }
 
 export function translateConditions() {
-  if (byId("conditions-body").childNodes.length) build();
+  if (fields.k) build();
 }
 
-onChange((names) => names.some((name) => FIELDS.includes(name)) && byId("conditions-body").childNodes.length && update());
+onChange((names) => {
+  if (fields.k && names.some((name) => FIELDS.includes(name))) update();
+});
 
 /** How many conditions differ from those at the start. */
 function active() {
@@ -31,7 +34,17 @@ function active() {
 
 function build() {
   const whole = (name, most) => {
-    const input = h("input", { id: `condition-${name}`, type: "number", min: name === "k" ? "1" : "0", max: String(most), inputmode: "numeric", placeholder: name === "perGroup" ? t("noLimit") : null });
+    const input = h(
+      "input",
+      {
+        id: `condition-${name}`,
+        type: "number",
+        min: name === "k" ? "1" : "0",
+        max: String(most),
+        inputmode: "numeric",
+        placeholder: name === "perGroup" ? t("noLimit") : null,
+      },
+    );
     input.addEventListener("change", () => {
       const value = Math.trunc(Number(input.value)) || 0;
       change({ [name]: Math.max(name === "k" ? 1 : 0, Math.min(most, value || (name === "k" ? 10 : 0))) });
@@ -40,17 +53,45 @@ function build() {
     return input;
   };
   const select = (name, options) =>
-    h("select", { id: `condition-${name}`, onchange: (event) => change({ [name]: event.target.value }) }, options.map(([value, text]) => h("option", { value }, text)));
+    h(
+      "select",
+      { id: `condition-${name}`, onchange: (event) => change({ [name]: event.target.value }) },
+      options.map(([value, text]) => h("option", { value }, text)),
+    );
   fields = {
     k: whole("k", 1000),
     seen: select("seen", [["", t("seenDefault")], ["hide", t("seenHide")], ["show", t("seenShow")]]),
     perGroup: whole("perGroup", 1000),
     rules: select("rules", [["", t("noRules")], ...rules.map((name) => [name, name])]),
-    now: h("input", { id: "condition-now", type: "datetime-local", "aria-describedby": "now-hint", onchange: (event) => change({ now: event.target.value }) }),
-    reasons: h("input", { id: "condition-reasons", type: "checkbox", onchange: (event) => change({ reasons: event.target.checked }) }),
+    now: h(
+      "input",
+      {
+        id: "condition-now",
+        type: "datetime-local",
+        "aria-describedby": "now-hint",
+        onchange: (event) => change({ now: event.target.value }),
+      },
+    ),
+    reasons: h(
+      "input",
+      {
+        id: "condition-reasons",
+        type: "checkbox",
+        onchange: (event) => change({ reasons: event.target.checked }),
+      },
+    ),
   };
-  items = { deny: chips("deny", "banned", "banAdd", "unban"), allow: chips("allow", "only", "onlyAdd", "unallow") };
-  const row = (name, ...rest) => h("div", { class: "field" }, h("label", { for: fields[name].id }, t(name)), fields[name], rest);
+  items = {
+    deny: chips("deny", "banned", "banAdd", "unban"),
+    allow: chips("allow", "only", "onlyAdd", "unallow"),
+  };
+  const row = (name, ...rest) => h(
+    "div",
+    { class: "field" },
+    h("label", { for: fields[name].id }, t(name)),
+    fields[name],
+    rest,
+  );
   fill(
     byId("conditions-body"),
     row("k"),

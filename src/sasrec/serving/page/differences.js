@@ -11,7 +11,12 @@ export function mark(item, other) {
   const there = other.answer.items.find((each) => key(each) === key(item));
   if (!there) return h("span", { class: "mark only" }, t("onlyHere"));
   const up = there.rank - item.rank;
-  if (!up) return h("span", { class: "mark equal", title: t("equal") }, h("span", { "aria-hidden": "true" }, "="), h("span", { class: "unseen" }, t("equal")));
+  if (!up) return h(
+    "span",
+    { class: "mark equal", title: t("equal") },
+    h("span", { "aria-hidden": "true" }, "="),
+    h("span", { class: "unseen" }, t("equal")),
+  );
   const text = up > 0 ? t("higher", up, other.label) : t("lower", -up, other.label);
   return h(
     "span",

@@ -10,7 +10,7 @@ const ICONS = {
   grip: "M6 4h.01M6 8h.01M6 12h.01M10 4h.01M10 8h.01M10 12h.01",
 };
 
-/** Return an element. `properties`: attributes; `on…` are listeners, and false, null and undefined are omitted. */
+/** Return an element. `properties`: attributes; `on…` are listeners; false, null and undefined are omitted. */
 export function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties ?? {})) {
@@ -47,10 +47,14 @@ export function button(label, onclick, properties = {}) {
 
 /** Return a button with a short text, and a long one for its tooltip and for screen readers. */
 export function action(text, label, title, onclick, key = null) {
-  return button(t(text), onclick, { class: "link", title: t(label, title), "aria-label": t(label, title), "data-key": key });
+  return button(
+    t(text),
+    onclick,
+    { class: "link", title: t(label, title), "aria-label": t(label, title), "data-key": key },
+  );
 }
 
-/** Draw the content of an element again. The focus returns to the control with the same key, else in the same place. */
+/** Draw the content of an element again. The focus returns to the control of the same key, else of the same place. */
 export function keepingFocus(element, draw) {
   const controls = () => [...element.querySelectorAll("button, input, select")];
   const active = document.activeElement;
@@ -59,11 +63,18 @@ export function keepingFocus(element, draw) {
   draw();
   if (at < 0) return;
   const now = controls();
-  (now.find((each) => key && each.dataset.key === key) ?? now[Math.min(at, now.length - 1)])?.focus({ preventScroll: true });
+  (now.find((each) => key && each.dataset.key === key) ?? now[Math.min(
+    at,
+    now.length - 1,
+  )])?.focus({ preventScroll: true });
 }
 
 export function iconButton(name, label, onclick, properties = {}) {
-  return h("button", { type: "button", class: "icon-button", title: label, "aria-label": label, onclick, ...properties }, icon(name));
+  return h(
+    "button",
+    { type: "button", class: "icon-button", title: label, "aria-label": label, onclick, ...properties },
+    icon(name),
+  );
 }
 
 export const byId = (id) => document.getElementById(id);

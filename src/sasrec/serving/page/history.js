@@ -3,7 +3,8 @@
 import { api } from "./api.js";
 import { itemField } from "./combobox.js";
 import { announce, button, byId, fill, h, icon, iconButton, toast } from "./dom.js";
-import { addEvent, change, changeHistory, DAY, moveEvent, onChange, remember, removeEvent, state, titleOf, titles } from "./state.js";
+import { addEvent, change, changeHistory, DAY, moveEvent, onChange, remember, removeEvent } from "./state.js";
+import { state, titleOf, titles } from "./state.js";
 import { gapOf, gapText, t } from "./texts.js";
 
 const SHOWN = 15; // rows at first; a user can have hundreds
@@ -54,7 +55,11 @@ function draw() {
   const rows = state.history.map((id, at) => (at < from ? null : row(id, at, timed, at < unread)));
   fill(
     byId("history"),
-    from > 0 && h("li", { class: "older" }, button(t("older", from), () => { whole = true; draw(); }, { class: "link" })),
+    from > 0 && h(
+      "li",
+      { class: "older" },
+      button(t("older", from), () => { whole = true; draw(); }, { class: "link" }),
+    ),
     rows,
   );
   byId("history").hidden = !state.history.length;
@@ -80,7 +85,11 @@ function drawUser() {
   place.hidden = !state.user;
   if (!state.user) return;
   const text = t(state.edited ? "userEdited" : "userOf", state.user);
-  fill(place, h("span", {}, text), iconButton("remove", t("dropUser", state.user), () => change({ user: "" }, { editing: true })));
+  fill(
+    place,
+    h("span", {}, text),
+    iconButton("remove", t("dropUser", state.user), () => change({ user: "" }, { editing: true })),
+  );
 }
 
 function row(id, at, timed, unread) {
@@ -92,7 +101,13 @@ function row(id, at, timed, unread) {
     { class: `event${unread ? " unread" : ""}`, "data-at": at },
     h(
       "button",
-      { type: "button", class: "grip", title: t("grip", title, at + 1, count), "aria-label": t("grip", title, at + 1, count), "aria-keyshortcuts": "Alt+ArrowUp Alt+ArrowDown Delete" },
+      {
+        type: "button",
+        class: "grip",
+        title: t("grip", title, at + 1, count),
+        "aria-label": t("grip", title, at + 1, count),
+        "aria-keyshortcuts": "Alt+ArrowUp Alt+ArrowDown Delete",
+      },
       h("span", { class: "place" }, String(at + 1)),
       icon("grip"),
     ),
@@ -100,7 +115,13 @@ function row(id, at, timed, unread) {
       "div",
       { class: "event-text" },
       h("span", { class: "title", title }, title),
-      h("span", { class: "meta" }, title !== id && h("code", {}, id), known?.group && h("span", {}, known.group), timed && at > 0 && gapField(id, at)),
+      h(
+        "span",
+        { class: "meta" },
+        title !== id && h("code", {}, id),
+        known?.group && h("span", {}, known.group),
+        timed && at > 0 && gapField(id, at),
+      ),
     ),
     h(
       "span",
@@ -116,7 +137,19 @@ function row(id, at, timed, unread) {
 function gapField(id, at) {
   const label = t("gapOf", titleOf(id));
   const text = gapText(state.gaps[at]);
-  const input = h("input", { class: "gap", type: "text", value: text, size: "7", maxlength: "20", autocomplete: "off", "aria-label": label, title: label });
+  const input = h(
+    "input",
+    {
+      class: "gap",
+      type: "text",
+      value: text,
+      size: "7",
+      maxlength: "20",
+      autocomplete: "off",
+      "aria-label": label,
+      title: label,
+    },
+  );
   function set(seconds) {
     const gaps = [...state.gaps];
     gaps[at] = seconds;
@@ -135,7 +168,8 @@ function gapField(id, at) {
     if (event.altKey || !["ArrowUp", "ArrowDown"].includes(event.key)) return;
     event.preventDefault();
     const now = gapOf(input.value) ?? state.gaps[at];
-    const next = event.key === "ArrowUp" ? LADDER.find((each) => each > now) : LADDER.findLast((each) => each < now);
+    const up = event.key === "ArrowUp";
+    const next = up ? LADDER.find((each) => each > now) : LADDER.findLast((each) => each < now);
     if (next !== undefined) set(next);
   });
   return h("label", { class: "gap-label" }, t("gap"), " ", input);
@@ -255,7 +289,10 @@ export async function loadUser(id, { quiet = false } = {}) {
     const events = answer.history;
     remember(events);
     const times = events.map((event) => event.time);
-    const gaps = events.map((event, at) => (at && event.time != null && times[at - 1] != null ? Math.max(0, event.time - times[at - 1]) : at ? DAY : 0));
+    const gaps = times.map((time, at) => {
+      if (at === 0) return 0;
+      return time == null || times[at - 1] == null ? DAY : Math.max(0, time - times[at - 1]);
+    });
     message.textContent = "";
     change({ user: String(id), history: events.map((event) => String(event.item)), gaps, edited: false });
     byId("user-id").value = "";

@@ -29,7 +29,9 @@ export function startLists(found) {
   refresh();
 }
 
-const DRAWN = ["history", "gaps", "user", "k", "models", "deny", "allow", "seen", "rules", "perGroup", "now", "reasons"];
+const DRAWN = [
+  "history", "gaps", "user", "k", "models", "deny", "allow", "seen", "rules", "perGroup", "now", "reasons",
+];
 const soon = later(() => refresh(), 150);
 onChange((names) => {
   if (names.includes("models")) drawChoice();
@@ -42,7 +44,7 @@ export function translateLists() {
 }
 
 /** Whether there is something to ask: a history, a user, or a fallback that answers without one. */
-const askable = () => state.history.length > 0 || state.user !== "" || Boolean(served.fallback && served.fallback !== "none");
+const askable = () => !cold() || Boolean(served.fallback);
 
 const cold = () => !state.history.length && !state.user;
 
@@ -70,7 +72,8 @@ export async function refresh() {
   columns = got;
   draw();
   const [first] = columns;
-  if (first.answer?.items.length) announce(`${t("items", first.answer.items.length)}. ${t("first", titleOf(first.answer.items[0].item))}`);
+  const [best] = first.answer?.items ?? [];
+  if (best) announce(`${t("items", first.answer.items.length)}. ${t("first", titleOf(best.item))}`);
   else announce(first.failure ? sentence(first.failure) : t("emptyList"));
 }
 
@@ -118,7 +121,11 @@ function drawActions(all) {
   const single = all.length && all[0].answer;
   fill(
     byId("list-actions"),
-    !kept && single && button(t("pin"), () => { kept = columns[0]; draw(); }, { class: "link", title: t("pinHint") }),
+    !kept && single && button(
+      t("pin"),
+      () => { kept = columns[0]; draw(); },
+      { class: "link", title: t("pinHint") },
+    ),
     kept && button(t("unpin"), () => { kept = null; draw(); }, { class: "link" }),
     button(t("curl"), () => copy(asCurl(bodyFor(chosen()[0]))), { class: "link" }),
     button(t("link"), () => copy(location.href), { class: "link" }),
@@ -165,16 +172,33 @@ function drawColumn(column, other, at) {
     h("h3", {}, column.label),
     h("span", { class: "meta" }, h("code", {}, answer?.model?.hash ?? model.hash ?? ""), model.kind),
   );
-  const part = (...content) => h("section", { class: `column${column.kept ? " kept" : ""}`, "aria-label": t("listOf", column.label), "data-model": column.name }, head, content);
+  const part = (...content) => h(
+    "section",
+    {
+      class: `column${column.kept ? " kept" : ""}`,
+      "aria-label": t("listOf", column.label),
+      "data-model": column.name,
+    },
+    head,
+    content,
+  );
   if (failure) return part(h("p", { class: "note" }, sentence(failure)));
   const facts = [t("items", answer.items.length), t("reads", answer.known), t("ms", column.ms)].join(" · ");
   const notes = notesOf(answer, model);
   const scores = answer.items.map((item) => item.score);
-  const range = { low: Math.min(...scores), high: Math.max(...scores), digits: scores.every(Number.isInteger) ? 0 : 3 };
+  const range = {
+    low: Math.min(...scores),
+    high: Math.max(...scores),
+    digits: scores.every(Number.isInteger) ? 0 : 3,
+  };
   return part(
     h("p", { class: "meta", title: t("request", answer.request_id ?? "") }, facts),
     notes.map((text) => h("p", { class: "note" }, text)),
-    h("ol", { class: "ranked", "aria-label": t("listOf", column.label) }, answer.items.map((item) => drawItem(item, column, other, at, range))),
+    h(
+      "ol",
+      { class: "ranked", "aria-label": t("listOf", column.label) },
+      answer.items.map((item) => drawItem(item, column, other, at, range)),
+    ),
   );
 }
 
@@ -195,41 +219,72 @@ function drawItem(item, column, other, at, { low, high, digits }) {
   const title = titleOf(id);
   const known = titles.get(id);
   const key = `${at}/${id}`;
-  const why = h("div", { class: "why", hidden: !open.has(key) });
-  const whyButton = button(t("why"), toggle, { class: "link", title: t("whyOf", title), "aria-label": t("whyOf", title), "aria-expanded": String(open.has(key)), "data-key": `${key}/why` });
-  function toggle() {
-    if (open.delete(key)) why.hidden = true;
-    else {
-      open.add(key);
-      why.hidden = false;
-      showWhy(why, () => api.explain({ ...subject(column.model.timed), item: id, ...named(column.model) }));
-    }
-    whyButton.setAttribute("aria-expanded", String(open.has(key)));
-  }
-  if (open.has(key)) showWhy(why, () => api.explain({ ...subject(column.model.timed), item: id, ...named(column.model) }));
   const explained = ["model", "blend"].includes(column.answer.source) && !column.kept;
+  const [whyButton, why] = explained ? reasonsOf(id, title, column.model, key) : [];
   return h(
     "li",
-    { class: "item", "data-item": id, onpointerenter: (event) => light(id, event.pointerType === "mouse"), onpointerleave: () => light(id, false) },
+    {
+      class: "item",
+      "data-item": id,
+      onpointerenter: (event) => light(id, event.pointerType === "mouse"),
+      onpointerleave: () => light(id, false),
+    },
     h("span", { class: "rank" }, h("span", { class: "unseen" }, `${t("rank")} `), String(item.rank)),
     h("span", { class: "title", title }, title),
-    h("span", { class: "score" }, bar(high > low ? 0.06 + (0.94 * (item.score - low)) / (high - low) : 1), h("span", { class: "unseen" }, `${t("score")} `), number(item.score, digits)),
+    h(
+      "span",
+      { class: "score" },
+      bar(high > low ? 0.06 + (0.94 * (item.score - low)) / (high - low) : 1),
+      h("span", { class: "unseen" }, `${t("score")} `),
+      h("span", { class: "value" }, number(item.score, digits)),
+    ),
     h(
       "div",
       { class: "second-line" },
-      h("span", { class: "meta" }, mark(item, other), title !== id && h("code", {}, id), known?.group && h("span", {}, known.group)),
+      h(
+        "span",
+        { class: "meta" },
+        mark(item, other),
+        title !== id && h("code", {}, id),
+        known?.group && h("span", {}, known.group),
+      ),
       h(
         "span",
         { class: "item-actions" },
-        explained && whyButton,
+        whyButton,
         action("similar", "similarOf", title, () => showSimilar(id, named(column.model)), `${key}/similar`),
-        action("addThis", "addOf", title, () => { addEvent(id); announce(t("addedNow", title)); }, `${key}/add`),
+        action("addThis", "addOf", title, () => add(id, title), `${key}/add`),
         action("ban", "banOf", title, () => ban(id, title), `${key}/ban`),
       ),
     ),
-    item.reasons?.length > 0 && h("p", { class: "because" }, `${t("because")} `, item.reasons.map((each) => each.title || titleOf(each.item)).join(" · ")),
+    item.reasons?.length > 0 && h("p", { class: "because" }, because(item.reasons)),
     why,
   );
+}
+
+const because = (reasons) =>
+  `${t("because")} ${reasons.map((each) => each.title || titleOf(each.item)).join(" · ")}`;
+
+/** Return a button, and the place under the item where it shows the reasons. They stay open when lists change. */
+function reasonsOf(id, title, model, key) {
+  const place = h("div", { class: "why" });
+  const whyButton = action("why", "whyOf", title, toggle, `${key}/why`);
+  function draw() {
+    place.hidden = !open.has(key);
+    whyButton.setAttribute("aria-expanded", String(open.has(key)));
+    if (!place.hidden) showWhy(place, () => api.explain({ ...subject(model.timed), item: id, ...named(model) }));
+  }
+  function toggle() {
+    if (!open.delete(key)) open.add(key);
+    draw();
+  }
+  draw();
+  return [whyButton, place];
+}
+
+function add(id, title) {
+  addEvent(id);
+  announce(t("addedNow", title));
 }
 
 const named = (model) => (served.models.length > 1 ? { model: model.name } : {});
@@ -242,7 +297,8 @@ function ban(id, title) {
 }
 
 function light(id, on) {
-  for (const row of byId("lists").querySelectorAll(`[data-item="${CSS.escape(id)}"]`)) row.classList.toggle("lit", on);
+  const rows = byId("lists").querySelectorAll(`[data-item="${CSS.escape(id)}"]`);
+  rows.forEach((row) => row.classList.toggle("lit", on));
 }
 
 /** Choices of the one or two models. With one model there is nothing to choose. */
@@ -251,7 +307,8 @@ function drawChoice() {
   place.hidden = served.models.length < 2;
   if (place.hidden) return;
   const [first, second] = chosen();
-  const options = (selected, rest) => rest.map((model) => h("option", { value: model.name, selected: model.name === selected }, model.name));
+  const options = (chosen, rest) =>
+    rest.map(({ name }) => h("option", { value: name, selected: name === chosen }, name));
   const one = h("select", { id: "model-one" }, options(first?.name, served.models));
   const two = h(
     "select",
@@ -259,8 +316,11 @@ function drawChoice() {
     h("option", { value: "", selected: !second }, t("nothing")),
     options(second?.name, served.models.filter((model) => model !== first)),
   );
-  const pick = () => change({ models: [one.value, two.value].filter((name, at) => name && (at === 0 || name !== one.value)) });
+  const pick = () => change({ models: [...new Set([one.value, two.value])].filter(Boolean) });
   one.addEventListener("change", pick);
   two.addEventListener("change", pick);
-  keepingFocus(place, () => fill(place, h("label", {}, t("model"), " ", one), h("label", {}, t("compareWith"), " ", two)));
+  keepingFocus(
+    place,
+    () => fill(place, h("label", {}, t("model"), " ", one), h("label", {}, t("compareWith"), " ", two)),
+  );
 }

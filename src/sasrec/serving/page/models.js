@@ -14,7 +14,7 @@ function card(model, fallback) {
     "section",
     { class: "panel model", "aria-label": model.name },
     h("div", { class: "panel-head" }, h("h2", {}, model.name), h("span", { class: "meta" }, model.kind)),
-    h("dl", { class: "facts" }, facts(model, fallback).map(([name, value]) => h("div", { class: name === t("period") ? "long" : "" }, h("dt", {}, name), h("dd", {}, value)))),
+    h("dl", { class: "facts" }, facts(model, fallback).map(fact)),
     h("h3", {}, t("quality")),
     quality(model),
     protocol(model),
@@ -41,8 +41,14 @@ function facts(model, fallback) {
   return all.filter(([, value]) => value);
 }
 
+const fact = ([name, value]) =>
+  h("div", { class: name === t("period") ? "long" : "" }, h("dt", {}, name), h("dd", {}, value));
+
 /** Times of the data are in UTC, and say so or not. */
-const day = (value) => moment(/Z$|[+-]\d\d:?\d\d$/.test(value) ? value : `${String(value).replace(" ", "T")}Z`, false);
+const day = (value) => {
+  const zoned = /Z$|[+-]\d\d:?\d\d$/.test(value);
+  return moment(zoned ? value : `${String(value).replace(" ", "T")}Z`, false);
+};
 
 /** Return {value, low, high} of a metric, which may be a number with its interval beside it. */
 function read(metrics, intervals, name) {
@@ -64,7 +70,7 @@ function quality(model) {
     })),
   ];
   const ordered = rows.sort((one, two) => (two.values[0]?.value ?? 0) - (one.values[0]?.value ?? 0));
-  const most = Math.max(...rows.flatMap(({ values }) => [values[0]?.value, values[0]?.high].filter((each) => each != null)));
+  const most = Math.max(...rows.flatMap(({ values: [first] }) => [first?.value ?? 0, first?.high ?? 0]));
   return [
     verdict(ordered, names[0]),
     h(
@@ -73,11 +79,26 @@ function quality(model) {
       h(
         "table",
         {},
-        h("thead", {}, h("tr", {}, h("th", { scope: "col" }, t("scorer")), names.map((name) => h("th", { scope: "col", class: "figure" }, name.toUpperCase())), h("td", {}))),
+        h(
+          "thead",
+          {},
+          h(
+            "tr",
+            {},
+            h("th", { scope: "col" }, t("scorer")),
+            names.map((name) => h("th", { scope: "col", class: "figure" }, name.toUpperCase())),
+            h("td", {}),
+          ),
+        ),
         h("tbody", {}, ordered.map((row) => line(row, most))),
       ),
     ),
-    h("p", { class: "hint" }, t("qualityHint", model.metrics.split), rows.some(({ values }) => values[0]?.low != null) ? ` ${t("intervalHint")}` : ""),
+    h(
+      "p",
+      { class: "hint" },
+      t("qualityHint", model.metrics.split),
+      rows.some(({ values }) => values[0]?.low != null) ? ` ${t("intervalHint")}` : "",
+    ),
   ];
 }
 
@@ -87,7 +108,14 @@ function line({ name, own, values }, most) {
     "tr",
     { class: own ? "own" : "" },
     h("th", { scope: "row" }, name, !own && h("span", { class: "hint" }, ` ${t("baseline")}`)),
-    values.map((each) => h("td", { class: "figure", title: each?.low != null ? t("interval", number(each.low, 4), number(each.high, 4)) : null }, each ? number(each.value, 4) : "")),
+    values.map((each) => h(
+      "td",
+      {
+        class: "figure",
+        title: each?.low != null ? t("interval", number(each.low, 4), number(each.high, 4)) : null,
+      },
+      each ? number(each.value, 4) : "",
+    )),
     h("td", { class: "chart" }, first && withInterval(bar(first.value / most, own ? "" : "other"), first, most)),
   );
 }
@@ -112,6 +140,13 @@ function verdict(rows, metric) {
 
 function protocol({ protocol: card }) {
   if (!card) return null;
-  const rows = [[t("split"), card.split], [t("candidates"), card.full], [t("seenRule"), card.seen]].filter(([, value]) => value);
-  return [h("h3", {}, t("protocol")), h("dl", { class: "facts wide", lang: "en" }, rows.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))))];
+  const rows = [
+    [t("split"), card.split],
+    [t("candidates"), card.full],
+    [t("seenRule"), card.seen],
+  ].filter(([, value]) => value);
+  return [
+    h("h3", {}, t("protocol")),
+    h("dl", { class: "facts wide", lang: "en" }, rows.map(fact)),
+  ];
 }

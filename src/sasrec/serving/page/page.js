@@ -21,7 +21,11 @@ function translateAll() {
   fill(
     byId("languages"),
     Object.entries(LANGUAGES).map(([name, text]) =>
-      button(text, () => { setLanguage(name); translateAll(); }, { lang: name, class: "link", "aria-pressed": String(name === language()) }),
+      button(
+        text,
+        () => { setLanguage(name); translateAll(); },
+        { lang: name, class: "link", "aria-pressed": String(name === language()) },
+      ),
     ),
   );
   translateHistory();
@@ -49,7 +53,8 @@ function drawView() {
 
 /** Ids from an address have no titles yet. */
 async function findTitles() {
-  const missing = [...new Set([...state.history.slice(-LOOKUPS), ...state.deny, ...state.allow])].filter((id) => !titles.has(id)).slice(0, LOOKUPS);
+  const shown = new Set([...state.history.slice(-LOOKUPS), ...state.deny, ...state.allow]);
+  const missing = [...shown].filter((id) => !titles.has(id)).slice(0, LOOKUPS);
   if (!missing.length) return;
   try {
     const keep = (items) => remember(items.filter((item) => missing.includes(String(item.item))));
@@ -79,7 +84,10 @@ async function start() {
     return trouble(error, start);
   }
   noTrouble();
-  fill(byId("serving"), served.models.map((model) => h("span", {}, model.name, " ", h("code", {}, String(model.hash).slice(0, 8)))));
+  fill(
+    byId("serving"),
+    served.models.map((model) => h("span", {}, model.name, " ", h("code", {}, String(model.hash).slice(0, 8)))),
+  );
   const read = fromHash(location.hash);
   const known = served.models.map((model) => model.name);
   Object.assign(state, { ...read, models: read.models.filter((name) => known.includes(name)) });

@@ -28,7 +28,10 @@ export const titles = new Map(); // id -> {title, group, events} of items that w
 export function remember(items) {
   for (const each of items ?? []) {
     const known = titles.get(String(each.item)) ?? {};
-    titles.set(String(each.item), { ...known, ...Object.fromEntries(Object.entries(each).filter(([, value]) => value != null)) });
+    titles.set(
+      String(each.item),
+      { ...known, ...Object.fromEntries(Object.entries(each).filter(([, value]) => value != null)) },
+    );
   }
 }
 
@@ -89,7 +92,11 @@ const FIELDS = {
   view: ["view", plain, (text) => (["models", "catalogue"].includes(text) ? text : "recommend")],
   user: ["user", encodeURIComponent, decodeURIComponent],
   history: ["history", list, unlist],
-  gaps: ["gaps", (gaps) => gaps.slice(1).join(","), (text) => [0, ...text.split(",").map((each) => Math.max(0, Number(each) || 0))]],
+  gaps: [
+    "gaps",
+    (gaps) => gaps.slice(1).join(","),
+    (text) => [0, ...text.split(",").map((each) => Math.max(0, Number(each) || 0))],
+  ],
   k: ["k", String, (text) => count(1000)(text) || 10],
   models: ["models", list, (text) => unlist(text).slice(0, 2)],
   deny: ["deny", list, unlist],

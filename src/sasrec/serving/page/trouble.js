@@ -10,7 +10,12 @@ let shown = null; // {failure, retry}
 
 /** Return the sentence for a failure. */
 export function sentence(failure) {
-  const own = { offline: t("offline"), scope: t("scope"), broken: t("broken"), busy: t("busy", failure.retryAfter || WAIT) }[failure.kind];
+  const own = {
+    offline: t("offline"),
+    scope: t("scope"),
+    broken: t("broken"),
+    busy: t("busy", failure.retryAfter || WAIT),
+  }[failure.kind];
   if (own) return own;
   return t("codes")[failure.code] || failure.message || t(failure.kind === "absent" ? "absent" : "refused");
 }
@@ -54,16 +59,21 @@ function draw() {
   if (!shown) return fill(place);
   const { failure } = shown;
   if (failure.kind === "token") return fill(place, tokenForm());
-  const known = failure.kind !== "refused" && failure.kind !== "absent" && failure.message && failure.kind !== "busy";
+  const besides = ["scope", "broken"].includes(failure.kind) && failure.message;
   fill(
     place,
     h(
       "div",
       { class: "trouble" },
       h("p", {}, sentence(failure)),
-      known && h("p", { class: "hint", lang: "en" }, failure.message),
+      besides && h("p", { class: "hint", lang: "en" }, failure.message),
       failure.requestId && h("p", { class: "hint" }, h("code", {}, t("request", failure.requestId))),
-      h("p", { class: "actions" }, button(t("retry"), again), failure.kind === "scope" && button(t("tokenForget"), forget)),
+      h(
+        "p",
+        { class: "actions" },
+        button(t("retry"), again),
+        failure.kind === "scope" && button(t("tokenForget"), forget),
+      ),
     ),
   );
 }
@@ -74,7 +84,10 @@ function forget() {
 }
 
 function tokenForm() {
-  const field = h("input", { id: "token", type: "password", autocomplete: "off", required: true, "aria-describedby": "token-hint" });
+  const field = h(
+    "input",
+    { id: "token", type: "password", autocomplete: "off", required: true, "aria-describedby": "token-hint" },
+  );
   const wrong = token.get() !== "";
   const form = h(
     "form",
@@ -89,7 +102,13 @@ function tokenForm() {
     h("p", {}, h("strong", {}, t("token"))),
     wrong && h("p", {}, t("tokenWrong")),
     h("p", { id: "token-hint", class: "hint" }, t("tokenHint")),
-    h("p", { class: "pair" }, h("label", { for: "token", class: "unseen" }, t("tokenField")), field, h("button", { class: "primary" }, t("tokenUse"))),
+    h(
+      "p",
+      { class: "pair" },
+      h("label", { for: "token", class: "unseen" }, t("tokenField")),
+      field,
+      h("button", { class: "primary" }, t("tokenUse")),
+    ),
   );
   queueMicrotask(() => field.focus());
   return form;

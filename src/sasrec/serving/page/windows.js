@@ -30,7 +30,7 @@ function drawWhy(place, events, most) {
     h("p", { class: "hint" }, events.every((event) => event.effect <= 0) ? t("noReasons") : t("effects")),
     h(
       "ul",
-      { class: "effects" },
+      { class: gaps ? "effects gaps" : "effects" },
       events.slice(0, most).map((event) =>
         h(
           "li",
@@ -38,12 +38,16 @@ function drawWhy(place, events, most) {
           h("span", { class: "title" }, event.title || titleOf(event.item)),
           bar(Math.abs(event.effect) / largest, event.effect < 0 ? "against" : ""),
           h("span", { class: "effect", title: event.effect < 0 ? t("against") : null }, signed(event.effect, 2)),
-          gaps && h("span", { class: "effect hint", title: t("intervalsHint") }, Math.abs(event.interval_effect ?? 0) < 0.005 ? "" : `${t("intervals")} ${signed(event.interval_effect, 2)}`),
+          gaps && h("span", { class: "effect hint", title: t("intervalsHint") }, gapEffect(event)),
         ),
       ),
     ),
     rest > 0 && button(t("moreEvents", rest), () => drawWhy(place, events, events.length), { class: "link" }),
   );
+}
+
+function gapEffect({ interval_effect: effect }) {
+  return Math.abs(effect ?? 0) < 0.005 ? "" : `${t("intervals")} ${signed(effect, 2)}`;
 }
 
 function show(title, ...content) {
@@ -60,7 +64,11 @@ export async function showSimilar(id, named = {}) {
   try {
     const { items } = await api.similar({ item: id, k: 10, ...named });
     remember(items);
-    show(title, h("p", { class: "hint" }, t("cosine")), h("ol", { class: "ranked" }, items.map((item, at) => similarRow(item, at, named))));
+    show(
+      title,
+      h("p", { class: "hint" }, t("cosine")),
+      h("ol", { class: "ranked" }, items.map((item, at) => similarRow(item, at, named))),
+    );
   } catch (error) {
     show(title, h("p", { class: "note" }, sentence(error)));
   }
@@ -74,7 +82,7 @@ function similarRow(item, at, named) {
     { class: "item" },
     h("span", { class: "rank" }, String(at + 1)),
     h("span", { class: "title", title }, title),
-    h("span", { class: "score" }, bar(item.score), number(item.score, 3)),
+    h("span", { class: "score" }, bar(item.score), h("span", { class: "value" }, number(item.score, 3))),
     h(
       "div",
       { class: "second-line" },
@@ -83,7 +91,12 @@ function similarRow(item, at, named) {
         "span",
         { class: "item-actions" },
         action("similar", "similarOf", title, () => showSimilar(id, named)),
-        action("addThis", "addOf", title, () => { addEvent(id); announce(t("addedNow", title)); toast(t("addedNow", title)); }),
+        action(
+          "addThis",
+          "addOf",
+          title,
+          () => { addEvent(id); announce(t("addedNow", title)); toast(t("addedNow", title)); },
+        ),
       ),
     ),
   );
@@ -96,4 +109,7 @@ export function showText(title, text) {
 }
 
 byId("dialog-close").addEventListener("click", () => byId("dialog").close());
-byId("dialog").addEventListener("click", (event) => event.target === event.currentTarget && event.currentTarget.close());
+byId("dialog").addEventListener(
+  "click",
+  (event) => event.target === event.currentTarget && event.currentTarget.close(),
+);
