@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -44,13 +47,16 @@ def clients(
                 return  # the server has stopped
             try:
                 status, _, headers = served.ask("/v1/recommend", BODY, connection)
-            except (OSError, ValueError, Exception) as error:
+            except Exception as error:
                 failed.append(repr(error))
+                connection.close()
                 return
             statuses.append(status)
             if headers.get("connection") == "close":
                 connection.close()
                 connection = None
+        if connection is not None:
+            connection.close()
 
     threads = [threading.Thread(target=work) for _ in range(count)]
     for each in threads:
@@ -61,21 +67,92 @@ def clients(
 @pytest.mark.parametrize("rounds", [1, pytest.param(50, marks=pytest.mark.slow)])
 def test_no_accepted_request_is_lost_when_the_server_stops(run: Path, tmp_path: Path, rounds: int) -> None:
     for number in range(rounds):
-        with serving(run, "--events", tmp_path / "events", "--drain", "0.5", "--wait", "5") as served:
+        with serving(run, "--events", tmp_path / "events", "--drain", "1.5", "--wait", "5") as served:
             stop, statuses, failed = threading.Event(), [], []
             threads = clients(served, 6, stop, statuses, failed)
             time.sleep(0.5 + 0.1 * (number % 7))
             before = len(statuses)
             served.process.send_signal(signal.SIGTERM)
-            time.sleep(0.2)
-            status, body, _ = served.ask("/readyz")
-            assert (status, body["draining"]) == (503, True)
+            if number == 0:
+                status, body, _ = served.ask("/readyz")
+                assert (status, body["draining"]) == (503, True)
             assert served.process.wait(30) == 0
             for each in threads:
                 each.join(30)
             assert failed == [], f"round {number}"
             assert set(statuses) == {200}
             assert len(statuses) > before > 0
+
+
+@pytest.mark.parametrize("rounds", [2, pytest.param(100, marks=pytest.mark.slow)])
+def test_reloads_under_load_fail_no_request(run: Path, tmp_path: Path, rounds: int) -> None:
+    other, link = tmp_path / "other", tmp_path / "current"
+    sasrec.train(chain_frame(), other, **small(num_epochs=1, num_blocks=1, seed=1))
+    link.symlink_to(run)
+    with serving(link, "--events", tmp_path / "events", "--wait", "5") as served:
+        stop, statuses, failed = threading.Event(), [], []
+        threads = clients(served, 3, stop, statuses, failed)
+        hashes = []
+        for number in range(rounds):
+            link.unlink()
+            link.symlink_to(run if number % 2 else other)
+            status, body, _ = served.ask("/admin/reload", {})
+            assert status == 200, body
+            hashes.append(body["reloaded"][0]["new"])
+        stop.set()
+        for each in threads:
+            each.join(30)
+        assert failed == []
+        assert set(statuses) == {200}
+        assert len(set(hashes)) == 2
+        assert hashes[0] == hashes[0::2][-1]
+
+
+@pytest.mark.slow
+def test_the_server_gives_the_lists_of_the_batch_for_ten_thousand_histories_with_rules(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text('deny = ["item-07"]\n[bans]\nu00003 = ["item-01", "item-02"]\n')
+    frame = chain_frame(users=10_000, items=60)
+    recommender = sasrec.train(frame, tmp_path / "run", **small(num_epochs=1, num_blocks=1))
+    with serving(
+        tmp_path / "run", "--events", tmp_path / "events", "--rules", f"r={rules}", "--wait", "60"
+    ) as served:
+        for options, asked in (({}, {}), ({"rules": sasrec.Rules.load(rules)}, {"rules": "r"})):
+            lists = (
+                recommender.recommend_all(10, **options).group_by("user", maintain_order=True).agg("item", "score")
+            )
+            users, connection, differ = lists["user"].to_list(), served.connection(), 0
+            assert len(users) == 10_000
+            for start in range(0, len(users), 250):
+                requests = [{"user": user, "k": 10} | asked for user in users[start : start + 250]]
+                status, body, _ = served.ask("/v1/recommend", {"requests": requests}, connection)
+                assert status == 200, body
+                for answer, row in zip(body["answers"], lists[start : start + 250].iter_rows(), strict=True):
+                    scores = [each["score"] for each in answer["items"]]
+                    assert np.allclose(scores, row[2], atol=1e-5)
+                    differ += [each["item"] for each in answer["items"]] != row[1]
+            connection.close()
+            assert differ == 0
+
+
+@pytest.mark.slow
+def test_no_request_that_the_interface_describes_makes_a_fault(tmp_path: Path) -> None:
+    """At least 20,000 requests, made by schemathesis from /openapi.json."""
+    pytest.importorskip("schemathesis")
+    sasrec.train(chain_frame(), tmp_path / "run", **small(num_epochs=1, num_blocks=1))
+    with serving(tmp_path / "run", "--events", tmp_path / "events", "--wait", "10") as served:
+        words = ["run", f"http://127.0.0.1:{served.port}/openapi.json", "--max-examples", "4000"]
+        checks = "not_a_server_error,status_code_conformance,content_type_conformance"
+        words += ["--checks", checks, "--phases", "examples,coverage,fuzzing", "--suppress-health-check", "all"]
+        script = "import sys; from schemathesis.cli import schemathesis; sys.argv[0] = 'st'; schemathesis()"
+        done = subprocess.run(
+            [sys.executable, "-c", script, *words], capture_output=True, text=True, timeout=3_000
+        )
+        found = re.search(r"([\d,]+) generated, ([\d,]+) passed", done.stdout)
+        assert found is not None, done.stdout[-3_000:] + done.stderr[-1_000:]
+        assert done.returncode == 0, done.stdout[-3_000:]
+        assert int(found[1].replace(",", "")) >= 20_000, done.stdout[-3_000:]
+        assert served.ask("/readyz")[0] == 200
 
 
 def test_overload_is_refused_with_a_time_and_passes(run: Path, tmp_path: Path) -> None:
@@ -111,7 +188,7 @@ def test_slow_clients_are_dropped_and_disturb_nobody(run: Path, tmp_path: Path, 
         b"GET /healthz HT",
         head + b"Content-Length: 10\r\n\r\n",
     ]
-    with serving(run, "--events", tmp_path / "events") as served:
+    with serving(run, "--events", tmp_path / "events", impatient=count == 20) as served:
         slow = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(count)]
         for number, each in enumerate(slow):
             each.sendall(beginnings[number % len(beginnings)])
@@ -130,7 +207,7 @@ def test_slow_clients_are_dropped_and_disturb_nobody(run: Path, tmp_path: Path, 
 
 
 def test_wrong_http_and_large_headers_end_with_a_4xx_or_a_closed_connection(run: Path, tmp_path: Path) -> None:
-    with serving(run, "--events", tmp_path / "events") as served:
+    with serving(run, "--events", tmp_path / "events", impatient=True) as served:
         for content in (
             b"\x00\x01\x02\r\n\r\n",
             b"GET / HTTP/9.9\r\n\r\n",

@@ -37,11 +37,24 @@ class Served:
         return answer.status, json.loads(text), answer.headers
 
 
+IMPATIENT = """
+import sys
+from sasrec.cli.main import main
+from sasrec.serving import limits, server
+limits._BODY_SECONDS = server._HEADER_SECONDS = 1.0
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @contextmanager
-def serving(*arguments: str | Path, seconds: float = 60.0) -> Iterator[Served]:
-    """Run `sasrec serve` on a free port until the block ends; wait until it listens."""
+def serving(*arguments: str | Path, seconds: float = 60.0, impatient: bool = False) -> Iterator[Served]:
+    """Run `sasrec serve` on a free port until the block ends; wait until it listens.
+
+    `impatient`: it waits one second for headers and for bodies.
+    """
+    command = ["-c", IMPATIENT] if impatient else ["-m", "sasrec"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "sasrec", "serve", *map(str, arguments), "--port", "0"],
+        [sys.executable, *command, "serve", *map(str, arguments), "--port", "0"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

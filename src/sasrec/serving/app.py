@@ -15,17 +15,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from sasrec import __version__
-from sasrec.errors import ConfigError, DataError, SasrecError, StoreError
-from sasrec.ranking.fallback import Fallback
+from sasrec.errors import SasrecError
+from sasrec.serving.answers import answer_of, name_and_hash, named_items, refusal
 from sasrec.serving.batcher import Batcher, OverloadedError
-from sasrec.serving.engine import Engine, Listed, NothingKnownError
+from sasrec.serving.engine import Engine, Listed
 from sasrec.serving.figures import Figures
 from sasrec.serving.history_store import Event
 from sasrec.serving.limits import FAULT, Refused, body_of_error
 from sasrec.serving.schemas import (
     Events,
     Explain,
-    Recommend,
     RecommendBody,
     Reload,
     Similar,
@@ -115,26 +114,6 @@ async def _decoded(request: Request, kind: Any) -> Any:
         raise Refused(422, "not_json", "The body cannot be read as JSON in UTF-8. Correct it.") from None
 
 
-def _refused(error: SasrecError) -> Refused:
-    """Return the answer to an error. Only messages that repeat nothing of the request are passed on."""
-    if isinstance(error, UnknownError):
-        return Refused(404, "unknown", str(error).capitalize())
-    if isinstance(error, StoreError):
-        return Refused(503, "store", "The store of events cannot be used now. Send the request again later.")
-    if isinstance(error, ConfigError):
-        message = (
-            "A filter, a limit of groups or the time does not fit this catalogue. GET /v1/models describes it."
-        )
-        return Refused(422, "unfit_rules", message)
-    if isinstance(error, NothingKnownError):
-        message = "No item of the history is known, and there is no fallback. Send known items."
-        return Refused(422, "nothing_known", message)
-    if isinstance(error, DataError):
-        message = "A model with time needs `times`: one per item, in seconds, ascending. Send them."
-        return Refused(422, "unfit_times", message)
-    return Refused(503, "model", "The model cannot answer now. GET /readyz tells more.")
-
-
 class _Routes:
     def __init__(self, service: Service, figures: Figures) -> None:
         self._service, self._figures = service, figures
@@ -159,7 +138,7 @@ class _Routes:
                 places.setdefault(model.engine.name, []).append(place)
                 prepared.append(self._service.to_ask(each))
         except SasrecError as error:
-            raise _refused(error) from None
+            raise refusal(error) from None
         state = request.scope["state"]
         state["model"], state["k"] = next(iter(models)), asked[0].k
         answers: list[Any] = [None] * len(asked)
@@ -168,8 +147,8 @@ class _Routes:
             found = await self._asked(batcher, [prepared[row] for row in rows])
             for row, listed in zip(rows, found, strict=True):
                 if isinstance(listed, SasrecError):
-                    raise _refused(listed)
-                answers[row] = _answer(engine, asked[row], listed, state["request_id"])
+                    raise refusal(listed)
+                answers[row] = answer_of(engine, asked[row], listed, state["request_id"])
             self._figures.lists(name, len(rows))
         if body.requests is not None:
             return _json({"answers": answers, "request_id": state["request_id"]})
@@ -187,7 +166,7 @@ class _Routes:
         except OverloadedError as error:
             raise self._overloaded(error) from None
         except SasrecError as error:
-            raise _refused(error) from None
+            raise refusal(error) from None
 
     def _overloaded(self, error: OverloadedError) -> Refused:
         self._figures.refused()
@@ -205,10 +184,10 @@ class _Routes:
 
         found = await self._run(model.batcher, work)
         numbers = np.array([number for number, _ in found], np.int64)
-        items = _named_items(model.engine, numbers, titles=True)
+        items = named_items(model.engine, numbers, titles=True)
         for each, (_, cosine) in zip(items, found, strict=True):
             each["score"] = cosine
-        return _json({"request_id": _id(request), "model": _of(model.engine), "items": items})
+        return _json({"request_id": _id(request), "model": name_and_hash(model.engine), "items": items})
 
     async def explain(self, request: Request) -> Response:
         body: Explain = await _decoded(request, Explain)
@@ -225,12 +204,14 @@ class _Routes:
             return engine.explain(known, body.item)
 
         numbers, effects, intervals = await self._run(model.batcher, work)
-        events = _named_items(model.engine, numbers, titles=True)
+        events = named_items(model.engine, numbers, titles=True)
         for place, each in enumerate(events):
             each["effect"] = float(effects[place])
             if intervals is not None and np.isfinite(intervals[place]):
                 each["interval_effect"] = float(intervals[place])
-        return _json({"request_id": _id(request), "model": _of(model.engine), "item": body.item, "events": events})
+        return _json(
+            {"request_id": _id(request), "model": name_and_hash(model.engine), "item": body.item, "events": events}
+        )
 
     async def events(self, request: Request) -> Response:
         body: Events = await _decoded(request, Events)
@@ -241,7 +222,7 @@ class _Routes:
         try:
             stored = await asyncio.to_thread(store.append, rows)
         except SasrecError as error:
-            raise _refused(error) from None
+            raise refusal(error) from None
         self._figures.events(stored.stored)
         return _json({"request_id": _id(request), "stored": stored.stored, "repeated": stored.repeated})
 
@@ -256,7 +237,7 @@ class _Routes:
                 raise UnknownError("the user has no events here.")
             data = engine.recommender.data
             dated = data is None or data.times is not None
-            history = _named_items(engine, numbers[-1_000:], titles=True)
+            history = named_items(engine, numbers[-1_000:], titles=True)
             for each, moment in zip(history, times[-1_000:], strict=True):
                 if dated:
                     each["time"] = float(moment) / 1e6
@@ -273,7 +254,7 @@ class _Routes:
         try:
             await asyncio.to_thread(store.forget, request.path_params["id"])
         except SasrecError as error:
-            raise _refused(error) from None
+            raise refusal(error) from None
         return _json({"request_id": _id(request), "forgotten": True})
 
     async def items(self, request: Request) -> Response:
@@ -283,7 +264,7 @@ class _Routes:
             raise Refused(422, "invalid", "A query may have at most 200 characters.")
         model = self._model(request.query_params.get("model"), None)
         numbers, total = await asyncio.to_thread(model.search.find, query, limit, offset)
-        items = _named_items(model.engine, numbers, titles=True, groups=True)
+        items = named_items(model.engine, numbers, titles=True, groups=True)
         return _json({"request_id": _id(request), "items": items, "total": total})
 
     async def models(self, request: Request) -> Response:
@@ -350,7 +331,7 @@ class _Routes:
         try:
             return self._service.named(name, user) if name or user else next(iter(self._service.models.values()))
         except SasrecError as error:
-            raise _refused(error) from None
+            raise refusal(error) from None
 
 
 def _id(request: Request) -> str:
@@ -362,47 +343,3 @@ def _whole(request: Request, name: str, default: int, least: int, most: int) -> 
     if not text.isascii() or not text.isdecimal() or len(text) > 9 or not least <= int(text) <= most:
         raise Refused(422, "invalid", f"{name} must be a whole number from {least} to {most}.")
     return int(text)
-
-
-def _of(engine: Engine) -> dict[str, str]:
-    return {"name": engine.name, "hash": engine.digest}
-
-
-def _named_items(engine: Engine, numbers: Any, *, titles: bool, groups: bool = False) -> list[dict[str, Any]]:
-    """Return {"item": id, "title": …} of item numbers."""
-    items, at = engine.recommender.items, np.asarray(numbers, np.int64) - 1
-    columns: dict[str, Any] = {"item": items.ids.gather(at).to_list()}
-    if titles and items.titles is not None:
-        columns["title"] = items.titles.gather(at).to_list()
-    if groups and items.groups is not None:
-        columns["group"] = items.groups.gather(at).to_list()
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _answer(engine: Engine, asked: Recommend, listed: Listed, request_id: str) -> dict[str, Any]:
-    """Return the answer to one request of /v1/recommend."""
-    items = _named_items(engine, listed.items, titles=asked.titles)
-    for place, each in enumerate(items):
-        each["score"], each["rank"] = float(listed.scores[place]), place + 1
-        if listed.reasons is not None:
-            numbers = [number for number, _ in listed.reasons[place]]
-            reasons = _named_items(engine, numbers, titles=asked.titles)
-            for reason, (_, effect) in zip(reasons, listed.reasons[place], strict=True):
-                reason["effect"] = effect
-            each["reasons"] = reasons
-    notes = []
-    fallback: Fallback | None = engine.recommender.fallback
-    if fallback is not None and listed.source == fallback.name:
-        notes.append(f"No item of the history is known, so the fallback {fallback.name} gives the list.")
-    if len(items) < asked.k:
-        notes.append(f"Only {len(items)} of {asked.k} items are left by the history, the lists and the rules.")
-    answer = {
-        "request_id": request_id,
-        "model": _of(engine),
-        "source": listed.source,
-        "items": items,
-        "known": listed.known,
-        "unknown": listed.unknown,
-        "notes": notes,
-    }
-    return answer if asked.user is None else {"user": asked.user} | answer

@@ -33,7 +33,7 @@ _UNKNOWN, _REASONS = 10, 3  # the most ids and reasons of an answer
 
 
 class NothingKnownError(DataError):
-    """No item of a history is known, and there is no fallback. Remedy: send known items."""
+    """No item of a history is known, and the server has no fallback. Remedy: send known items."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +158,7 @@ class Engine:
         return self.recommender.training_part.ends(times, whole)
 
     def answer(self, asks: Sequence[Ask]) -> list[Listed | SasrecError]:
-        """Return a list for each request, or why there is none, from one pass through the model."""
+        """Return a list for each request, or why it has none, from one pass through the model."""
         answers: list[Listed | SasrecError] = [NothingKnownError() for _ in asks]
         fallback = self.recommender.fallback
         with warnings.catch_warnings():

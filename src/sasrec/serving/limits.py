@@ -111,7 +111,7 @@ class Limited:
             self._end(scope, request_id, status, time.monotonic() - began)
 
     async def _passed(self, scope: Scope, headers: Mapping[str, str], receive: Receive) -> bytes:
-        """Return the body of a request that may go on. Raises: Refused."""
+        """Return the body of a request that is let through. Raises: Refused."""
         if self._tokens is None:
             host = re.sub(r":\d*$", "", headers.get("host", "localhost").lower())
             if host not in _OWN_HOSTS:

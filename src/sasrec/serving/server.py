@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,6 +23,7 @@ from sasrec.serving.service import Service
 
 _HEADER_SECONDS = 10.0
 _HEADER_BYTES = 2**16
+_LINGER = 0.5  # seconds for the first request of a connection that was made at the last moment
 _LAST_SECONDS = 20.0  # for requests that are under way when the server stops
 
 
@@ -85,10 +86,12 @@ class DrainingServer(uvicorn.Server):
         super().__init__(config)
         self._service, self._drain = service, drain
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._sockets: list[socket.socket] = []
+        self._taken: set[asyncio.Task[None]] = set()
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until a signal, and then to the end of what is under way."""
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._sockets = asyncio.get_running_loop(), sockets or []
         await super().serve(sockets)
 
     @contextmanager
@@ -107,7 +110,33 @@ class DrainingServer(uvicorn.Server):
             super().handle_exit(signal.SIGINT if self._service.draining else sig, frame)
             return
         self._service.draining = True
-        self._loop.call_soon_threadsafe(self._loop.call_later, self._drain, super().handle_exit, sig, frame)
+        self._loop.call_soon_threadsafe(self._loop.call_later, self._drain, self._stop_listening, sig, frame)
+
+    def _stop_listening(self, sig: int, frame: FrameType | None) -> None:
+        """Take the connections that the system has made already, accept no others, and stop when they are served.
+
+        Closing a listening socket resets the connections that wait in its queue, so the queue is emptied first.
+        """
+        assert self._loop is not None
+        for each in self._sockets:
+            with suppress(BlockingIOError, OSError):
+                each.listen(0)  # the system drops further attempts, which then find the port closed
+                while True:
+                    connection, _ = each.accept()
+                    connection.setblocking(False)
+                    self._taken.add(task := self._loop.create_task(self._serve_connection(connection)))
+                    task.add_done_callback(self._taken.discard)
+        for server in self.servers:
+            server.close()
+        self._loop.call_later(_LINGER, super().handle_exit, sig, frame)
+
+    async def _serve_connection(self, connection: socket.socket) -> None:
+        assert self._loop is not None
+        kind: Any = self.config.http_protocol_class
+        state = self.lifespan.state
+        await self._loop.connect_accepted_socket(
+            lambda: kind(config=self.config, server_state=self.server_state, app_state=state), connection
+        )
 
 
 def listening(host: str, port: int) -> socket.socket:

@@ -98,7 +98,7 @@ class Service:
         """
         if name is not None:
             if name not in self.models:
-                raise UnknownError("there is no model of this name. GET /v1/models lists them.")
+                raise UnknownError("no model has this name. GET /v1/models lists them.")
             return self.models[name]
         if len(self.models) == 1:
             return next(iter(self.models.values()))
@@ -148,7 +148,9 @@ class Service:
         newer, own = self.newer(user)
         data = engine.recommender.data
         if not newer and not (own and data is not None and data.has_user(user)) and self.fallback is None:
-            raise UnknownError("the user is unknown, and there is no fallback. Send a history, or events first.")
+            raise UnknownError(
+                "the user is unknown, and the server has no fallback. Send a history, or events first."
+            )
         return engine.read_user(user, newer, own=own)
 
     def newer(self, user: object) -> tuple[list[tuple[str, float]], bool]:
@@ -169,7 +171,7 @@ class Service:
 
     def _named_rules(self, name: str) -> Rules:
         if name not in self.rules:
-            raise UnknownError("there are no rules of this name. GET /v1/models lists them.")
+            raise UnknownError("no rules have this name. GET /v1/models lists them.")
         return self.rules[name]
 
 

@@ -1,0 +1,79 @@
+"""What the server sends: lists with ids, titles and reasons, and errors in words that repeat nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sasrec.errors import ConfigError, DataError, SasrecError, StoreError
+from sasrec.ranking.fallback import Fallback
+from sasrec.serving.engine import Engine, Listed, NothingKnownError
+from sasrec.serving.limits import Refused
+from sasrec.serving.schemas import Recommend
+from sasrec.serving.service import UnknownError
+
+
+def refusal(error: SasrecError) -> Refused:
+    """Return the answer to an error. Only messages that repeat nothing of the request are passed on."""
+    if isinstance(error, UnknownError):
+        return Refused(404, "unknown", str(error).capitalize())
+    if isinstance(error, StoreError):
+        return Refused(503, "store", "The store of events cannot be used now. Send the request again later.")
+    if isinstance(error, ConfigError):
+        message = (
+            "A filter, a limit of groups or the time does not fit this catalogue. GET /v1/models describes it."
+        )
+        return Refused(422, "unfit_rules", message)
+    if isinstance(error, NothingKnownError):
+        message = "No item of the history is known, and the server has no fallback. Send known items."
+        return Refused(422, "nothing_known", message)
+    if isinstance(error, DataError):
+        message = "A model with time needs `times`: one per item, in seconds, ascending. Send them."
+        return Refused(422, "unfit_times", message)
+    return Refused(503, "model", "The model cannot answer now. GET /readyz tells more.")
+
+
+def name_and_hash(engine: Engine) -> dict[str, str]:
+    """Return which model answered."""
+    return {"name": engine.name, "hash": engine.digest}
+
+
+def named_items(engine: Engine, numbers: Any, *, titles: bool, groups: bool = False) -> list[dict[str, Any]]:
+    """Return {"item": id, "title": …} of item numbers."""
+    items, at = engine.recommender.items, np.asarray(numbers, np.int64) - 1
+    columns: dict[str, Any] = {"item": items.ids.gather(at).to_list()}
+    if titles and items.titles is not None:
+        columns["title"] = items.titles.gather(at).to_list()
+    if groups and items.groups is not None:
+        columns["group"] = items.groups.gather(at).to_list()
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def answer_of(engine: Engine, asked: Recommend, listed: Listed, request_id: str) -> dict[str, Any]:
+    """Return the answer to one request of /v1/recommend."""
+    items = named_items(engine, listed.items, titles=asked.titles)
+    for place, each in enumerate(items):
+        each["score"], each["rank"] = float(listed.scores[place]), place + 1
+        if listed.reasons is not None:
+            numbers = [number for number, _ in listed.reasons[place]]
+            reasons = named_items(engine, numbers, titles=asked.titles)
+            for reason, (_, effect) in zip(reasons, listed.reasons[place], strict=True):
+                reason["effect"] = effect
+            each["reasons"] = reasons
+    notes = []
+    fallback: Fallback | None = engine.recommender.fallback
+    if fallback is not None and listed.source == fallback.name:
+        notes.append(f"No item of the history is known, so the fallback {fallback.name} gives the list.")
+    if len(items) < asked.k:
+        notes.append(f"Only {len(items)} of {asked.k} items are left by the history, the lists and the rules.")
+    answer = {
+        "request_id": request_id,
+        "model": name_and_hash(engine),
+        "source": listed.source,
+        "items": items,
+        "known": listed.known,
+        "unknown": listed.unknown,
+        "notes": notes,
+    }
+    return answer if asked.user is None else {"user": asked.user} | answer
