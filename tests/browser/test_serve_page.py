@@ -427,6 +427,38 @@ def test_a_token_is_asked_for_and_stays_out_of_the_command(
         assert "0123456789abcdef0123" not in command + shown.page.url
 
 
+def test_rules_and_the_fallback_show_in_the_list(opened: Open, runs: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "shop.toml").write_text('allow = ["item-07", "item-08"]\n')
+    options = ("--rules", f"shop={tmp_path / 'shop.toml'}", "--events", tmp_path / "events")
+    with serving(runs["plain"], *options) as server:
+        shown = opened("#history=item-01&rules=shop", port=server.port)
+        rows = next(iter(shown.settled(1).values()))
+        assert {item for item, _ in rows} == {"item-07", "item-08"}
+        shown.page.get_by_label("Rules").select_option("")
+        assert len(next(iter(shown.settled(1).values()))) == 10
+        cold = opened("#history=nothing", port=server.port)
+        assert len(next(iter(cold.settled(1).values()))) == 10
+        notes = " ".join(cold.page.locator(".column .note").all_inner_texts())
+        assert "the fallback: popular" in notes
+        assert "nothing" in notes
+        assert cold.page.get_by_role("button", name="Why").count() == 0
+
+
+def test_a_busy_server_is_asked_again_when_it_says_so(opened: Open) -> None:
+    shown = opened(HISTORY, allowed="429")
+    before = shown.settled()
+    refusal = {"error": {"code": "overloaded", "message": "Later."}, "request_id": "r1"}
+    shown.page.route(
+        "**/v1/recommend", lambda route: route.fulfill(status=429, headers={"Retry-After": "1"}, json=refusal)
+    )
+    shown.page.get_by_role("button", name="Move Café number 3 earlier").click()
+    shown.page.wait_for_selector("#trouble:has-text('in 1 second')")
+    assert shown.lists() == before
+    shown.page.unroute("**/v1/recommend")
+    shown.page.wait_for_selector("#trouble p", state="detached", timeout=10_000)
+    assert shown.settled() != before
+
+
 def test_without_a_history_the_page_explains_itself(opened: Open) -> None:
     shown = opened()
     shown.page.get_by_role("button", name="Try an example").click()

@@ -37,6 +37,7 @@ function use(name) {
 }
 
 export const language = () => current;
+const locale = () => document.documentElement.lang;
 
 export function t(name, ...given) {
   const text = TABLES[current][name];
@@ -46,16 +47,20 @@ export function t(name, ...given) {
 /** Fill the elements of index.html that name their text. */
 export function translate(root) {
   for (const element of root.querySelectorAll("[data-text]")) element.textContent = t(element.dataset.text);
-  for (const element of root.querySelectorAll("[data-label]")) element.setAttribute("aria-label", t(element.dataset.label));
-  for (const element of root.querySelectorAll("[data-hint]")) element.setAttribute("placeholder", t(element.dataset.hint));
+  for (const [name, attribute] of [["label", "aria-label"], ["hint", "placeholder"]]) {
+    for (const element of root.querySelectorAll(`[data-${name}]`)) {
+      element.setAttribute(attribute, t(element.dataset[name]));
+    }
+  }
 }
 
 export function number(value, digits = 0) {
-  return new Intl.NumberFormat(document.documentElement.lang, { minimumFractionDigits: digits, maximumFractionDigits: digits }).format(value);
+  const options = { minimumFractionDigits: digits, maximumFractionDigits: digits };
+  return new Intl.NumberFormat(locale(), options).format(value);
 }
 
 export function percent(share) {
-  return new Intl.NumberFormat(document.documentElement.lang, { style: "percent", maximumFractionDigits: 0 }).format(share);
+  return new Intl.NumberFormat(locale(), { style: "percent", maximumFractionDigits: 0 }).format(share);
 }
 
 export function signed(value, digits) {
@@ -65,7 +70,8 @@ export function signed(value, digits) {
 export function moment(iso, time = true) {
   const date = new Date(iso);
   if (Number.isNaN(date.getTime())) return String(iso);
-  return new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium", ...(time ? { timeStyle: "short" } : {}) }).format(date);
+  const options = time ? { dateStyle: "medium", timeStyle: "short" } : { dateStyle: "medium", timeZone: "UTC" };
+  return new Intl.DateTimeFormat(locale(), options).format(date);
 }
 
 // Longest first. The first name of each language is shown; all are read in both.
@@ -80,9 +86,10 @@ const UNITS = [
 
 /** Write seconds as a number and a unit; weeks and years only if they come out even. */
 export function gapText(seconds) {
-  const [size, names] = UNITS.find(([size], at) => seconds >= size && (at > 1 || seconds % size === 0)) ?? UNITS.at(-1);
-  const amount = seconds / size;
-  const shown = new Intl.NumberFormat("en", { maximumFractionDigits: size === 1 ? 0 : 1, useGrouping: false }).format(amount);
+  const fits = ([size], at) => seconds >= size && (at > 1 || seconds % size === 0);
+  const [size, names] = UNITS.find(fits) ?? UNITS.at(-1);
+  const options = { maximumFractionDigits: size === 1 ? 0 : 1, useGrouping: false };
+  const shown = new Intl.NumberFormat("en", options).format(seconds / size);
   return `${shown} ${names[current]}`;
 }
 
