@@ -25,7 +25,7 @@ from sasrec.errors import ConfigError, DataError, SasrecError, StoreError
 from sasrec.serving import history_store, sqlite_tables
 from sasrec.serving.event_tables import Row
 from sasrec.serving.history_store import Event, HistoryStore, Stored, open_store
-from tests.postgres import needs_postgres, restart, server
+from tests.postgres import frozen, needs_postgres, restart, server
 
 ODD = ["", "\0", "a\0b", "\x1b", "\x1b0000", "\ud800", "é", "日本語", "🙂", "x" * 10_000, "NULL", "{}", '"', "'; --", "\\", "\\x00", "a,b", "%s", "?"]  # fmt: skip
 
@@ -161,8 +161,10 @@ def test_ids_that_are_numbers_are_the_text_of_the_data(store: HistoryStore) -> N
     [math.nan, math.inf, -math.inf, 1.6e12, -1e11, 1e300, pytest.param(10**5000, id="huge"), "soon", [1]],
 )
 def test_a_time_that_is_not_seconds_is_refused_with_the_whole_call(store: HistoryStore, moment: Any) -> None:
-    with pytest.raises(DataError, match=r"must be seconds since 1970.*Correct it"):
+    with pytest.raises(DataError, match=r"must be seconds since 1970.*event 2 is .*Correct it") as raised:
         store.append([Event("u", "a", 1), Event("u", "b", moment)])
+    assert "soon" not in str(raised.value)  # what callers send does not reach logs
+    assert ("milliseconds" in str(raised.value)) == (moment in (1.6e12, -1e11))
     assert store.history("u") == []
 
 
@@ -210,6 +212,40 @@ def test_threads_that_append_read_and_forget_at_once_agree(store: HistoryStore) 
         list(pool.map(work, range(8)))
     assert len(store.history("all")) == 80
     assert [items(store, f"u{number}") for number in range(8)] == [["last"]] * 8
+
+
+def test_two_servers_that_get_the_same_events_in_other_orders_store_each_once(where: str) -> None:
+    with closing(open_store(where)) as one, closing(open_store(where)) as two, ThreadPoolExecutor(2) as pool:
+        for step in range(4):
+            events = [Event(f"u{n % 7}", "i", n, f"{step}-{n}") for n in range(200)]
+            calls = [pool.submit(one.append, events), pool.submit(two.append, events[::-1])]
+            assert sum(call.result().stored for call in calls) == 200
+        assert sum(len(two.history(f"u{n}")) for n in range(7)) == 800
+
+
+def test_any_calls_in_any_order_give_the_histories_of_a_plain_dictionary(store: HistoryStore) -> None:
+    chance, users = random.Random(1), ["a", "b", "", "é\0"]
+    expected: dict[str, list[tuple[float, int, str]]] = {user: [] for user in users}
+    ids: set[tuple[str, str]] = set()
+    forgotten: set[str] = set()
+    for step in range(200):
+        user = chance.choice(users)
+        if chance.random() < 0.1:
+            assert store.forget(user) == (user not in forgotten or bool(expected[user]))
+            forgotten.add(user)
+            expected[user], ids = [], {each for each in ids if each[0] != user}
+        events, new = [], 0
+        for place in range(chance.randrange(4)):
+            user, key = chance.choice(users), chance.choice([None, *"0123456789"])
+            events.append(Event(user, f"{step}-{place}", float(chance.randrange(5)), key))
+            if key is None or (user, key) not in ids:
+                new += 1
+                ids |= set() if key is None else {(user, key)}
+                expected[user].append((events[-1].time or 0.0, 4 * step + place, events[-1].item))
+        assert store.append(events) == Stored(new, len(events) - new)
+        user = chance.choice(users)
+        assert items(store, user) == [item for _, _, item in sorted(expected[user])]
+        assert store.is_forgotten(user) == (user in forgotten)
 
 
 def test_a_closed_store_says_so_and_keeps_what_was_sent_before(where: str) -> None:
@@ -536,6 +572,27 @@ def test_a_server_that_goes_away_is_an_error_and_after_its_return_all_works(post
         cable.join()
         time.sleep(1.1)
         assert store.append([Event("u", "a", 1, "1"), Event("u", "b", 2, "2")]).repeated >= 1
+        assert items(store, "u") == ["a", "b"]
+
+
+@needs_postgres
+def test_a_server_that_is_frozen_holds_no_call_for_ever(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sasrec.serving import postgres_tables
+
+    monkeypatch.setattr(postgres_tables, "_PATIENCE", 0.6)
+    where = f"{new_schema(postgres)}&connect_timeout=2"
+    with closing(open_store(where)) as store:
+        store.append([Event("u", "a", 1, "1")])
+        with frozen(postgres), ThreadPoolExecutor(12) as pool:
+            begun = time.monotonic()
+            calls = [pool.submit(store.history, "u") for _ in range(11)]
+            calls.append(pool.submit(store.append, [Event("u", "b", 2, "2")]))  # type: ignore[arg-type]
+            for call in calls:
+                with pytest.raises(StoreError, match="cannot be read or written"):
+                    call.result()
+            assert time.monotonic() - begun < 20
+        time.sleep(1.1)
+        store.append([Event("u", "b", 2, "2")])
         assert items(store, "u") == ["a", "b"]
 
 

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from sasrec.data.items import id_text, shown
+from sasrec.data.items import id_text
 from sasrec.errors import ConfigError, DataError, StoreError
 from sasrec.serving.event_tables import Row, Tables
 
@@ -85,14 +85,14 @@ class HistoryStore:
     def append(self, events: Sequence[Event]) -> Stored:
         """Store events, all or none; return after the commit.
 
-        If the call fails, send the events again with the same ids: those that are stored
-        already count as repeated.
+        If the call fails, send the events again with the same ids: those that are stored already
+        count as repeated.
 
         Raises: DataError if a time is not a number of seconds. Remedy: correct it. StoreError if the store cannot
         be written now. Remedy: see the message; then send the events again.
         """
         now = time.time()
-        rows = [_row(event, now) for event in events]
+        rows = [_row(place, event, now) for place, event in enumerate(events, start=1)]
         if not rows:
             return Stored(0, 0)
         done: Future[int] = Future()
@@ -148,8 +148,8 @@ class HistoryStore:
         try:
             return done.result(_PATIENCE)
         except TimeoutError:
-            if done.done():
-                raise
+            if done.done():  # at the last moment
+                return done.result()
             done.cancel()  # if it has not begun, it never will
             raise StoreError(
                 f"the store of events {self.where} has not answered for {_PATIENCE:.0f} seconds. Check its disk "
@@ -222,16 +222,21 @@ def _fulfil(done: Sequence[Future[T]], work: Callable[[], Sequence[T]]) -> None:
         each.set_result(result)
 
 
-def _row(event: Event, now: float) -> Row:
-    """Return an event as the tables have it. Raises: DataError for its time."""
+def _row(place: int, event: Event, now: float) -> Row:
+    """Return an event, the `place`-th of its call, as the tables have it. Raises: DataError for its time."""
     user, item = id_text(event.user), id_text(event.item)
     # An event without an id gets a key of its own, so the store can repeat a write whose answer was lost.
     key = os.urandom(16) if event.id is None else _key(str(event.id))
-    return _encoded(user), _encoded(item), now if event.time is None else _seconds(event), _key(user), key
+    return (
+        _encoded(user),
+        _encoded(item),
+        now if event.time is None else _seconds(place, event.time),
+        _key(user),
+        key,
+    )
 
 
-def _seconds(event: Event) -> float:
-    given = event.time
+def _seconds(place: int, given: object) -> float:
     try:
         seconds = float(given)  # type: ignore[arg-type]
     except OverflowError:
@@ -239,11 +244,12 @@ def _seconds(event: Event) -> float:
     except (TypeError, ValueError):
         seconds = math.nan
     if not abs(seconds) < _LARGEST_TIME:  # also NaN
-        text = f"{seconds:g}" if isinstance(given, int | float) else repr(given)[:40]
-        verb = "looks like milliseconds" if _LARGEST_TIME <= abs(seconds) < 1e14 else "is not"
+        # Texts of the caller are not repeated: messages reach logs.
+        shown = f"{seconds:g}" if isinstance(given, int | float) else f"a {type(given).__name__}"
+        verb = "looks like milliseconds" if _LARGEST_TIME <= abs(seconds) < 1e14 else "is not such a number"
         raise DataError(
-            f"the time of an event must be seconds since 1970, below 100,000,000,000; {text} {verb} (user "
-            f"{shown(event.user)[:40]}). Correct it, or omit it for the present moment."
+            f"times of events must be seconds since 1970, below 1e11; that of event {place} is {shown}, "
+            f"which {verb}. Correct it, or omit it for the present moment."
         )
     return seconds
 

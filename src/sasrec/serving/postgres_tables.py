@@ -7,6 +7,8 @@ the rows make a write safe to repeat if its answer was lost.
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 import threading
 import time
 from collections import deque
@@ -72,7 +74,9 @@ class PostgresTables:
         self.where = f"postgresql://{host}{port and ':'}{port}/{name}"  # no user, no password
         self._idle: deque[psycopg.Connection[Any]] = deque()
         self._free = threading.BoundedSemaphore(_MOST_CONNECTIONS)
-        self._is_open = self._is_closed = False
+        self._is_open, self._closed = False, threading.Event()
+        self._deadlines: dict[psycopg.Connection[Any], float] = {}
+        threading.Thread(target=self._watch, name="sasrec connections", daemon=True).start()
         self._failed: tuple[float, psycopg.Error] | None = None
         try:
             self._run(self._prepare)
@@ -112,7 +116,7 @@ class PostgresTables:
 
     def close(self) -> None:
         """Close the connections."""
-        self._is_closed = True
+        self._closed.set()
         self._close_idle()
 
     def _run(self, statement: Callable[[psycopg.Connection[Any]], T]) -> T:
@@ -128,9 +132,11 @@ class PostgresTables:
     def _repeated(self, statement: Callable[[psycopg.Connection[Any]], T]) -> T:
         for attempt in range(1, _ATTEMPTS + 1):
             connection, is_new = self._connection()
+            self._deadlines[connection] = time.monotonic() + 1.5 * _PATIENCE
             try:
                 result = statement(connection)
             except psycopg.Error as error:
+                del self._deadlines[connection]
                 # After a failover, the server that was left cannot be written.
                 is_lost = connection.closed or isinstance(error, errors.ReadOnlySqlTransaction)
                 if is_lost:
@@ -142,19 +148,33 @@ class PostgresTables:
                 if not repeats or attempt == _ATTEMPTS:
                     raise
             except BaseException:
+                del self._deadlines[connection]
                 connection.close()
                 raise
             else:
+                del self._deadlines[connection]
                 self._give_back(connection)
                 return result
         raise AssertionError
+
+    def _watch(self) -> None:
+        """Cut the connections to a server that is frozen: it does not even end a statement after its time."""
+        while not self._closed.wait(_PATIENCE / 10):
+            for connection, deadline in self._deadlines.copy().items():
+                if time.monotonic() > deadline:
+                    # The waiting thread owns the connection; it sees an error as soon as the socket is shut down.
+                    with (
+                        contextlib.suppress(OSError, psycopg.Error),
+                        socket.socket(fileno=os.dup(connection.fileno())) as shared,
+                    ):
+                        shared.shutdown(socket.SHUT_RDWR)
 
     def _connection(self) -> tuple[psycopg.Connection[Any], bool]:
         """Return a connection, and whether it is new."""
         with contextlib.suppress(IndexError):
             return self._idle.pop(), False
         if self._failed is not None and time.monotonic() < self._failed[0] + _PAUSE:
-            raise self._failed[1]
+            raise self._failed[1].with_traceback(None)  # which would grow with each call
         try:
             # Poolers between here and the server cannot keep prepared statements.
             connection = psycopg.connect(**self._options, autocommit=True, prepare_threshold=None)
@@ -172,7 +192,7 @@ class PostgresTables:
 
     def _give_back(self, connection: psycopg.Connection[Any]) -> None:
         self._idle.append(connection)
-        if self._is_closed:
+        if self._closed.is_set():
             self._close_idle()
 
     def _close_idle(self) -> None:
@@ -189,11 +209,11 @@ class PostgresTables:
                 "created with ENCODING 'UTF8'."
             )
         with connection.transaction():
-            if not _has_tables(connection):
-                connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-                if not _has_tables(connection):  # else another server was first
-                    for statement in _CREATE:
-                        connection.execute(statement)
+            # The lock comes before the first look: a transaction remembers that a table was missing.
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+            if connection.execute("SELECT to_regclass('sasrec_store')").fetchone() == (None,):
+                for statement in _CREATE:
+                    connection.execute(statement)
             found = connection.execute("SELECT max(version) FROM sasrec_store").fetchone()
         if found != (VERSION,):
             raise ConfigError(
@@ -231,7 +251,3 @@ def _options(url: str) -> dict[str, Any]:
         "the URL of the data base for events is malformed. Write postgresql://USER@HOST:PORT/DATABASE, with %40 "
         "for @ and %2F for / in a password."
     )
-
-
-def _has_tables(connection: psycopg.Connection[Any]) -> bool:
-    return connection.execute("SELECT to_regclass('sasrec_store')").fetchone() != (None,)

@@ -155,8 +155,8 @@ class SqliteTables:
         # What was committed into a deleted file is lost with the process, so it must not be acknowledged.
         if _inode_of(self._path) != self._inode:
             raise StoreError(
-                f"{self.where} was deleted, moved or replaced while the store of events was open, so nothing is "
-                "stored. Put the file back, or start again."
+                f"{self.where} was deleted, moved or replaced while the store of events was open. Put the file "
+                f"back, or start again, {_AGAIN}."
             )
 
     @contextlib.contextmanager
