@@ -220,7 +220,12 @@ def test_similar_items_search_and_facts(client: Any, plain: sasrec.Recommender) 
     found = client.get("/v1/items", params={"query": "the N° 1", "limit": 3}).json()
     assert (len(found["items"]), found["total"]) == (3, 13), "the numbers 1, 10 to 19, 21 and 31"
     assert found["items"][0]["group"].startswith("g")
+    assert found["items"][0]["events"] >= found["items"][1]["events"] > 0
+    exact = client.get("/v1/items", params={"id": [IDS[1], "?", IDS[9]]}).json()["items"]
+    assert [(each["item"], each["title"]) for each in exact] == [(IDS[1], "Thé n° 1"), (IDS[9], "Thé n° 9")]
     facts = client.get("/v1/models").json()
+    low, high = facts["models"][0]["intervals"]["ndcg@10"]
+    assert low < facts["models"][0]["metrics"]["ndcg@10"] < high
     assert [each["name"] for each in facts["models"]] == ["plain", "timed"]
     assert facts["models"][0]["metrics"]["ndcg@10"] > 0
     assert "popularity" in facts["models"][0]["baselines"]
@@ -276,6 +281,19 @@ def test_what_is_wrong_is_refused_in_words_that_repeat_nothing(
     assert SAID not in answer.text
     assert answer.json()["error"]["message"].endswith(".")
     assert answer.json()["request_id"] == answer.headers["x-request-id"]
+
+
+def test_a_baseline_is_served_but_has_no_reasons(runs: Path, tmp_path: Path) -> None:
+    found, figures = served(tmp_path, {"m": Path(f"{runs / 'plain'}:markov")}, events=None)
+    with client_of(found, figures) as client:
+        answer = client.post("/v1/recommend", json={"user": "u003", "reasons": True}).json()
+        expected = sasrec.load(f"{runs / 'plain'}:markov").recommend_user("u003")
+        assert (answer["source"], pairs(answer)) == ("markov", [(item, score) for item, score in expected])
+        for path in ("similar", "explain"):
+            refused = client.post(
+                f"/v1/{path}", json={"item": IDS[1]} | ({"user": "u003"} if path == "explain" else {})
+            )
+            assert (refused.status_code, refused.json()["error"]["code"]) == (422, "baseline")
 
 
 def test_an_unknown_user_without_a_fallback_is_refused(runs: Path, tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ class _Routes:
 
         found = await self._run(model.batcher, work)
         numbers = np.array([number for number, _ in found], np.int64)
-        items = named_items(model.engine, numbers, titles=True)
+        items = named_items(model.engine, numbers)
         for each, (_, cosine) in zip(items, found, strict=True):
             each["score"] = cosine
         return _json({"request_id": _id(request), "model": name_and_hash(model.engine), "items": items})
@@ -204,7 +204,7 @@ class _Routes:
             return engine.explain(known, body.item)
 
         numbers, effects, intervals = await self._run(model.batcher, work)
-        events = named_items(model.engine, numbers, titles=True)
+        events = named_items(model.engine, numbers)
         for place, each in enumerate(events):
             each["effect"] = float(effects[place])
             if intervals is not None and np.isfinite(intervals[place]):
@@ -237,7 +237,7 @@ class _Routes:
                 raise UnknownError("the user has no events here.")
             data = engine.recommender.data
             dated = data is None or data.times is not None
-            history = named_items(engine, numbers[-1_000:], titles=True)
+            history = named_items(engine, numbers[-1_000:])
             for each, moment in zip(history, times[-1_000:], strict=True):
                 if dated:
                     each["time"] = float(moment) / 1e6
@@ -258,13 +258,19 @@ class _Routes:
         return _json({"request_id": _id(request), "forgotten": True})
 
     async def items(self, request: Request) -> Response:
-        query = request.query_params.get("query", "")
+        query, ids = request.query_params.get("query", ""), request.query_params.getlist("id")
         limit, offset = _whole(request, "limit", 20, 1, 100), _whole(request, "offset", 0, 0, 10**6)
-        if len(query) > 200:
-            raise Refused(422, "invalid", "A query may have at most 200 characters.")
+        if len(query) > 200 or len(ids) > 100:
+            raise Refused(422, "invalid", "A query may have at most 200 characters, and 100 ids.")
         model = self._model(request.query_params.get("model"), None)
-        numbers, total = await asyncio.to_thread(model.search.find, query, limit, offset)
-        items = named_items(model.engine, numbers, titles=True, groups=True)
+        if ids:
+            numbers, _ = model.engine.recommender.items.numbers(ids)
+            total = len(numbers)
+        else:
+            numbers, total = await asyncio.to_thread(model.search.find, query, limit, offset)
+        items = named_items(model.engine, numbers)
+        for each, count in zip(items, model.search.popular_V[numbers].tolist(), strict=True):
+            each["events"] = count
         return _json({"request_id": _id(request), "items": items, "total": total})
 
     async def models(self, request: Request) -> Response:

@@ -36,6 +36,10 @@ class NothingKnownError(DataError):
     """No item of a history is known, and the server has no fallback. Remedy: send known items."""
 
 
+class BaselineError(ConfigError):
+    """A baseline has neither reasons nor similar items. Remedy: name another model."""
+
+
 @dataclass(frozen=True, eq=False)
 class Read:
     """A history as the model reads it."""
@@ -260,7 +264,7 @@ class Engine:
     def _learned(self) -> Learned:
         scorer = getattr(self.recommender.scorer, "first", self.recommender.scorer)
         if not isinstance(scorer, Learned):
-            raise DataError("this model is a baseline, which has neither reasons nor similar items")
+            raise BaselineError
         return scorer
 
     def number(self, item: object) -> int:

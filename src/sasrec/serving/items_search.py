@@ -14,6 +14,7 @@ class ItemSearch:
 
     def __init__(self, items: Items, popular_V: npt.NDArray[np.int64]) -> None:
         """`popular_V`: (V,) events of each item."""
+        self.popular_V = popular_V
         self._order = 1 + np.argsort(-popular_V[1:], kind="stable")
         titles = (
             pl.Series([""]).new_from_index(0, len(items)) if items.titles is None else items.titles.fill_null("")

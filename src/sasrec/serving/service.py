@@ -18,6 +18,7 @@ from sasrec.ranking.item_table import moment
 from sasrec.ranking.recommender import Recommender
 from sasrec.ranking.rules import Rules
 from sasrec.runs.folder import RunFolder, named_run
+from sasrec.runs.model_card import intervals
 from sasrec.serving.batcher import Batcher
 from sasrec.serving.engine import Ask, Engine, Read
 from sasrec.serving.history_store import HistoryStore
@@ -25,6 +26,7 @@ from sasrec.serving.items_search import ItemSearch
 from sasrec.serving.load import COUNTS, FACTS, facts_of, load
 from sasrec.serving.schemas import Filter, Of, Recommend
 
+_QUICK = 20_000  # targets whose intervals take less than a second
 _COMBINATIONS = 200  # of filters and limits of groups whose masks are kept
 
 
@@ -233,6 +235,9 @@ def _facts(path: Path, recommender: Recommender) -> dict[str, Any]:
         split = "test" if "test" in metrics else "valid" if "valid" in metrics else None
         if split is not None:
             facts["metrics"] = {"split": split} | metrics[split]["full"]
+            if metrics["protocol"][split]["targets"] <= _QUICK:
+                around = intervals(run, split, recommender.source)
+                facts["intervals"] = {metric: [each.low, each.high] for metric, each in around.items()}
             facts["baselines"] = {name: each[split]["full"] for name, each in metrics["baselines"].items()}
             facts["protocol"] = {name: metrics["protocol"].get(name) for name in ("full", "seen", "split")}
     return facts
