@@ -222,7 +222,12 @@ def test_similar_items_search_and_facts(client: Any, plain: sasrec.Recommender) 
     found = client.get("/v1/items", params={"query": "the N° 1", "limit": 3}).json()
     assert (len(found["items"]), found["total"]) == (3, 13), "the numbers 1, 10 to 19, 21 and 31"
     assert found["items"][0]["group"].startswith("g")
+    assert found["items"][0]["events"] >= found["items"][1]["events"] > 0
+    exact = client.get("/v1/items", params={"id": [IDS[1], "?", IDS[9]]}).json()["items"]
+    assert [(each["item"], each["title"]) for each in exact] == [(IDS[1], "Thé n° 1"), (IDS[9], "Thé n° 9")]
     facts = client.get("/v1/models").json()
+    low, high = facts["models"][0]["intervals"]["ndcg@10"]
+    assert low < facts["models"][0]["metrics"]["ndcg@10"] < high
     assert [each["name"] for each in facts["models"]] == ["plain", "timed"]
     assert facts["models"][0]["metrics"]["ndcg@10"] > 0
     assert "popularity" in facts["models"][0]["baselines"]
@@ -278,6 +283,19 @@ def test_what_is_wrong_is_refused_in_words_that_repeat_nothing(
     assert SAID not in answer.text
     assert answer.json()["error"]["message"].endswith(".")
     assert answer.json()["request_id"] == answer.headers["x-request-id"]
+
+
+def test_a_baseline_is_served_but_has_no_reasons(runs: Path, tmp_path: Path) -> None:
+    found, figures = served(tmp_path, {"m": Path(f"{runs / 'plain'}:markov")}, events=None)
+    with client_of(found, figures) as client:
+        answer = client.post("/v1/recommend", json={"user": "u003", "reasons": True}).json()
+        expected = sasrec.load(f"{runs / 'plain'}:markov").recommend_user("u003")
+        assert (answer["source"], pairs(answer)) == ("markov", [(item, score) for item, score in expected])
+        for path in ("similar", "explain"):
+            refused = client.post(
+                f"/v1/{path}", json={"item": IDS[1]} | ({"user": "u003"} if path == "explain" else {})
+            )
+            assert (refused.status_code, refused.json()["error"]["code"]) == (422, "baseline")
 
 
 def test_an_unknown_user_without_a_fallback_is_refused(runs: Path, tmp_path: Path) -> None:
@@ -462,15 +480,6 @@ def test_a_replaced_model_names_its_own_items(runs: Path, tmp_path: Path) -> Non
         assert client.get("/v1/items", params={"query": "thing"}).json()["total"] == 40
 
 
-def test_a_baseline_says_that_it_has_no_reasons(runs: Path, tmp_path: Path) -> None:
-    found, figures = served(tmp_path, {"markov": Path(f"{runs / 'plain'}:markov")}, events=None)
-    with client_of(found, figures) as client:
-        assert client.post("/v1/recommend", json={"history": IDS[1:3]}).json()["source"] == "markov"
-        for path, body in (("/v1/similar", {"item": IDS[1]}), ("/v1/explain", {"item": IDS[1], "user": "u001"})):
-            answer = client.post(path, json=body)
-            assert (answer.status_code, answer.json()["error"]["code"]) == (422, "baseline")
-
-
 def test_paths_with_a_slash_too_many_are_not_found(client: Any) -> None:
     for path in ("/v1/models/", "/healthz/", "/v1/users"):
         assert client.get(path, follow_redirects=False).status_code == 404
@@ -485,13 +494,6 @@ def test_the_history_of_a_user_says_where_events_come_from(client: Any, plain: s
     assert [each["from"] for each in answer["history"]] == ["run"] * len(before) + ["events"]
     assert answer["history"][-1]["time"] == 1_900_000_000
     assert answer["model"] == "plain"
-
-
-def test_items_have_their_numbers_of_events(client: Any, plain: sasrec.Recommender) -> None:
-    assert plain.data is not None
-    counts = np.bincount(plain.data.items, minlength=41)
-    items = client.get("/v1/items", params={"limit": 40}).json()["items"]
-    assert [each["events"] for each in items] == sorted(counts[1:].tolist(), reverse=True)
 
 
 def test_a_store_that_does_not_answer_keeps_no_model_waiting(runs: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import polars as pl
 from sasrec.config.settings import ModelConfig, RunConfig
 from sasrec.errors import SasrecError
 from sasrec.evaluation.metrics import BLEND, MODEL, of_targets
-from sasrec.evaluation.significance import paired_bootstrap
+from sasrec.evaluation.significance import Difference, paired_bootstrap
 from sasrec.ranking.recommender import Recommender
 from sasrec.runs.folder import RunFolder, best_baseline
 from sasrec.runs.origin import CHOSEN_BY, REFRESHED_FROM
@@ -135,11 +135,13 @@ def _measured(run: RunFolder, state: dict[str, Any], serves: dict[str, Any] | No
     card = metrics["protocol"]
     best, _ = best_baseline(metrics, f"{split}.full.ndcg@10")
     own, other = (MODEL, best) if serves is None else (serves["name"], MODEL)
-    intervals, scorers = _intervals(run, split, own), {MODEL: metrics, **metrics["baselines"]}
+    found = intervals(run, split, own)
+    texts = {name: f"{max(each.low, 0.0):.4f} to {min(each.high, 1.0):.4f}" for name, each in found.items()}
+    scorers = {MODEL: metrics, **metrics["baselines"]}
     lines = [f"| | {own} | 95 % interval | {other} |", "|---|---:|---:|---:|"]
     for metric in _SHOWN:
         values = [scorers[name][split]["full"][metric] for name in (own, other)]
-        lines.append(f"| {metric.upper()} | {values[0]:.4f} | {intervals.get(metric, '')} | {values[1]:.4f} |")
+        lines.append(f"| {metric.upper()} | {values[0]:.4f} | {texts.get(metric, '')} | {values[1]:.4f} |")
     yield "\n".join(lines)
     yield (
         f"On {'test' if split == 'test' else 'validation'}: {card[split]['targets']:,} targets of "
@@ -148,16 +150,15 @@ def _measured(run: RunFolder, state: dict[str, Any], serves: dict[str, Any] | No
     )
 
 
-def _intervals(run: RunFolder, split: str, scorer: str) -> dict[str, str]:
-    """The 95 % interval of each metric, as text; {} if the ranks are missing or there are too few users."""
+def intervals(run: RunFolder, split: str, scorer: str) -> dict[str, Difference]:
+    """Return some metrics with their 95 % intervals; {} if the ranks are missing or there are too few users."""
     try:
         rows = parquet_of(run.ranks_file).filter(pl.col("scorer") == scorer, pl.col("split") == split)
         users = rows["user"].rank("dense").to_numpy().astype(np.int64)
         ranks = rows["full"].cast(pl.Float64).to_numpy()
-        found = {name: paired_bootstrap(of_targets(ranks, name), users, _RESAMPLES) for name in _SHOWN}
+        return {name: paired_bootstrap(of_targets(ranks, name), users, _RESAMPLES) for name in _SHOWN}
     except (SasrecError, OSError, ValueError, pl.exceptions.PolarsError):
         return {}
-    return {name: f"{max(each.low, 0.0):.4f} to {min(each.high, 1.0):.4f}" for name, each in found.items()}
 
 
 def _usage(timed: bool) -> str:

@@ -16,12 +16,12 @@ from sasrec.serving.schemas import Recommend
 def refusal(error: SasrecError) -> Refused:
     """Return the answer to an error. Only messages that repeat nothing of the request are passed on."""
     if isinstance(error, UnknownError):
-        message = str(error)
-        return Refused(404, "unknown", message[:1].upper() + message[1:])
-    if isinstance(error, BaselineError):
-        return Refused(422, "baseline", "A baseline has neither reasons nor similar items. Name another model.")
+        return Refused(404, "unknown", str(error)[:1].upper() + str(error)[1:])
     if isinstance(error, StoreError):
         return Refused(503, "store", "The store of events cannot be used now. Send the request again later.")
+    if isinstance(error, BaselineError):
+        message = "This model is a baseline, which has neither reasons nor similar items. Name another model."
+        return Refused(422, "baseline", message)
     if isinstance(error, ConfigError):
         message = (
             "A filter, a limit of groups or the time does not fit this catalogue. GET /v1/models describes it."
@@ -41,13 +41,13 @@ def name_and_hash(engine: Engine) -> dict[str, str]:
     return {"name": engine.name, "hash": engine.digest}
 
 
-def named_items(engine: Engine, numbers: Any, *, titles: bool, groups: bool = False) -> list[dict[str, Any]]:
-    """Return {"item": id, "title": …} of item numbers."""
+def named_items(engine: Engine, numbers: Any, *, titles: bool = True) -> list[dict[str, Any]]:
+    """Return {"item": id} of item numbers; with `titles`, title and group too, where the catalogue has them."""
     items, at = engine.recommender.items, np.asarray(numbers, np.int64) - 1
     columns: dict[str, Any] = {"item": items.ids.gather(at).to_list()}
     if titles and items.titles is not None:
         columns["title"] = items.titles.gather(at).to_list()
-    if groups and items.groups is not None:
+    if titles and items.groups is not None:
         columns["group"] = items.groups.gather(at).to_list()
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 

@@ -170,7 +170,7 @@ class _Routes:
 
         def work(engine: Engine) -> dict[str, Any]:
             found = engine.similar(body.item, body.k)
-            items = named_items(engine, [number for number, _ in found], titles=True)
+            items = named_items(engine, [number for number, _ in found])
             scored = [item | {"score": cosine} for item, (_, cosine) in zip(items, found, strict=True)]
             return {"model": name_and_hash(engine), "items": scored}
 
@@ -188,7 +188,7 @@ class _Routes:
             if not len(known[0]):
                 raise UnknownError("no item of the history is known, so nothing explains the item.")
             numbers, effects, intervals = engine.explain(known, body.item)
-            events = named_items(engine, numbers, titles=True)
+            events = named_items(engine, numbers)
             for place, each in enumerate(events):
                 each["effect"] = float(effects[place])
                 if intervals is not None and np.isfinite(intervals[place]):
@@ -215,7 +215,7 @@ class _Routes:
                 raise UnknownError("the user has no events here.")
             data = engine.recommender.data
             dated = data is None or data.times is not None
-            history = named_items(engine, past.items[-_MOST_EVENTS:], titles=True)
+            history = named_items(engine, past.items[-_MOST_EVENTS:])
             for each, time, stored in zip(
                 history, past.times[-_MOST_EVENTS:], past.stored[-_MOST_EVENTS:], strict=True
             ):
@@ -233,15 +233,20 @@ class _Routes:
         return _json({"request_id": _id(request), "forgotten": True})
 
     async def items(self, request: Request) -> Response:
-        query = request.query_params.get("query", "")
+        query, ids = request.query_params.get("query", ""), request.query_params.getlist("id")
         limit, offset = _whole(request, "limit", 20, 1, 100), _whole(request, "offset", 0, 0, 10**6)
-        if len(query) > 200:
-            raise Refused(422, "invalid", "A query may have at most 200 characters.")
+        if len(query) > 200 or len(ids) > 100:
+            raise Refused(422, "invalid", "A query may have at most 200 characters, and 100 ids.")
         engine = self._service.named(request.query_params.get("model"), None).engine
-        found = await self._service.found(engine, query, limit, offset)
-        items = named_items(engine, found.items, titles=True, groups=True)
-        counted = [item | {"events": events} for item, events in zip(items, found.events.tolist(), strict=True)]
-        return _json({"request_id": _id(request), "items": counted, "total": found.total})
+        if ids:
+            numbers, _ = engine.recommender.items.numbers(ids)
+            total = len(numbers)
+        else:
+            numbers, total = await self._service.found(engine, query, limit, offset)
+        items = named_items(engine, numbers)
+        for each, count in zip(items, engine.search.popular_V[numbers].tolist(), strict=True):
+            each["events"] = count
+        return _json({"request_id": _id(request), "items": items, "total": total})
 
     async def models(self, request: Request) -> Response:
         models = [

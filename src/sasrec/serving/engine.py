@@ -41,8 +41,8 @@ class UnknownError(SasrecError):
     """A user, an item, a model or rules of this name do not exist. The message does not repeat the name."""
 
 
-class BaselineError(SasrecError):
-    """A baseline was asked for what only a model has. Remedy: name another model."""
+class BaselineError(ConfigError):
+    """A baseline has neither reasons nor similar items. Remedy: name another model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,7 +286,7 @@ class Engine:
     def _learned(self) -> Learned:
         scorer = getattr(self.recommender.scorer, "first", self.recommender.scorer)
         if not isinstance(scorer, Learned):
-            raise BaselineError("this is a baseline, which has neither reasons nor similar items")
+            raise BaselineError
         return scorer
 
     def number(self, item: object) -> int:

@@ -99,7 +99,7 @@ ROUTES: dict[tuple[str, str], tuple[str, Any, str]] = {
     ("POST", "/v1/events"): (_WRITE, Events, "Store events; the answer comes after they are durable."),
     ("GET", "/v1/users/{id}"): (_READ, None, "The history of a user."),
     ("DELETE", "/v1/users/{id}"): (_WRITE, None, "Forget a user."),
-    ("GET", "/v1/items"): (_READ, None, "Search items by words of their titles and ids."),
+    ("GET", "/v1/items"): (_READ, None, "Search items by words of their titles and ids, or look up ids."),
     ("GET", "/v1/models"): (_READ, None, "The models, how they were measured, and the names of rules."),
     ("POST", "/admin/reload"): (_ADMIN, Reload, "Load a model again from its path."),
     ("GET", "/healthz"): ("", None, "Whether the process answers."),
@@ -148,6 +148,7 @@ def openapi(version: str) -> dict[str, Any]:
         if path == "/v1/items":
             operation["parameters"] = [
                 _parameter("query", "query", {"type": "string", "maxLength": 200}),
+                _parameter("id", "query", {"type": "array", "items": {"type": "string"}, "maxItems": 100}),
                 _parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 100}),
                 _parameter("offset", "query", {"type": "integer", "minimum": 0, "maximum": 10**6}),
             ]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from sasrec.errors import ConfigError, SasrecError, StoreError
 from sasrec.files import file_digest
@@ -22,14 +23,16 @@ from sasrec.ranking.item_table import moment
 from sasrec.ranking.recommender import Recommender
 from sasrec.ranking.rules import Rules
 from sasrec.runs.folder import RunFolder, named_run
+from sasrec.runs.model_card import intervals
 from sasrec.serving.batcher import Batcher
 from sasrec.serving.engine import Ask, Engine, Read, UnknownError
 from sasrec.serving.history_store import HistoryStore
-from sasrec.serving.items_search import Found, ItemSearch
+from sasrec.serving.items_search import ItemSearch
 from sasrec.serving.load import COUNTS, FACTS, facts_of, load
 from sasrec.serving.schemas import Filter, Of, Recommend
 from sasrec.serving.threads import Threads
 
+_QUICK = 20_000  # targets whose intervals take less than a second
 _COMBINATIONS = 200  # of filters and limits of groups whose masks are kept
 _CANARY_SECONDS, _CANARY_LASTS = 2.0, 0.5
 T = TypeVar("T")
@@ -218,8 +221,10 @@ class Service:
             raise StoreError("this server keeps no events")
         return await self._of_store.run(partial(work, self.store))
 
-    async def found(self, engine: Engine, query: str, limit: int, offset: int) -> Found:
-        """Search items. Raises: OverloadedError. Remedy: ask again later."""
+    async def found(
+        self, engine: Engine, query: str, limit: int, offset: int
+    ) -> tuple[npt.NDArray[np.int64], int]:
+        """See `ItemSearch.find`. Raises: OverloadedError. Remedy: ask again later."""
         return await self._of_search.run(partial(engine.search.find, query, limit, offset))
 
     def _combined(self, rules: str | None, where: str, per_group: int | None) -> Rules:
@@ -296,6 +301,9 @@ def _facts(path: Path, recommender: Recommender) -> dict[str, Any]:
         split = "test" if "test" in metrics else "valid" if "valid" in metrics else None
         if split is not None:
             facts["metrics"] = {"split": split} | metrics[split]["full"]
+            if metrics["protocol"][split]["targets"] <= _QUICK:
+                around = intervals(run, split, recommender.source)
+                facts["intervals"] = {metric: [each.low, each.high] for metric, each in around.items()}
             facts["baselines"] = {name: each[split]["full"] for name, each in metrics["baselines"].items()}
             facts["protocol"] = {name: metrics["protocol"].get(name) for name in ("full", "seen", "split")}
     return facts

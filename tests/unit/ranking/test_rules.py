@@ -135,19 +135,23 @@ def shops(draw: st.DrawFn) -> Shop:
     long = each(near)
     history = st.lists(st.integers(1, items), min_size=1, max_size=6)
     histories = draw(st.lists(history, min_size=1, max_size=5))
+    listed = each(st.sampled_from([True, True, True, False]))
+    limit = draw(st.one_of(st.none(), st.integers(0, 9)))
+    if limit is not None and not any(listed):  # a condition on an empty table is refused
+        listed[0] = True
     return Shop(
         items=items,
         groups=each(st.sampled_from([None, "a", "b", "c"])),
         price=each(st.one_of(st.none(), st.integers(0, 9))),
         start=start,
         end=[None if more is None else (begin or 0) + more for begin, more in zip(start, long, strict=True)],
-        listed=each(st.sampled_from([True, True, True, False])),
+        listed=listed,
         allow=draw(st.one_of(st.none(), some)),
         deny=draw(some),
         also_deny=draw(st.lists(st.integers(1, items).map("i{}".format), max_size=2)),
         bans=draw(st.dictionaries(st.integers(0, 5).map(str), some, max_size=3)),
         per_group=draw(st.sampled_from([None, 1, 1, 2, 3, 4])),
-        limit=draw(st.one_of(st.none(), st.integers(0, 9))),
+        limit=limit,
         now=draw(st.integers(0, 7)),
         histories=histories,
         exclude_seen=draw(st.booleans()),
