@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -373,6 +374,18 @@ def test_without_tokens_only_names_of_loopback_are_served(client: Any) -> None:
     assert headers["x-request-id"] == "of-the-client.1"
     assert client.get("/healthz", headers={"x-request-id": "a b\tc"}).headers["x-request-id"] != "a b\tc"
     assert "default-src 'self'" in headers["content-security-policy"]
+
+
+def test_loopback_is_told_by_the_address_and_not_by_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_loopback = pytest.importorskip("sasrec.serving.server").is_loopback
+    for host in ("127.0.0.1", "127.1.2.3", "::1"):
+        assert is_loopback(host)
+    for host in ("0.0.0.0", "::", "192.0.2.1", "", "no such name", "x" * 300):
+        assert not is_loopback(host)
+    family = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+    for address, expected in (("192.0.2.1", False), ("127.0.0.1", True)):
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, address=address: [(*family, (address, 0))])
+        assert is_loopback("127.example.org") is expected
 
 
 def test_a_new_model_is_taken_over_only_if_it_is_sound(runs: Path, tmp_path: Path) -> None:
