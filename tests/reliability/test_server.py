@@ -245,6 +245,19 @@ def test_the_log_has_no_user_and_no_history(run: Path, tmp_path: Path) -> None:
     assert "item-03" not in (tmp_path / "log").read_text()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_log_on_a_full_disk_disturbs_neither_requests_nor_the_end(run: Path, tmp_path: Path) -> None:
+    with serving(run, "--events", tmp_path / "events", "--drain", "0", "--log", "/dev/full") as served:
+        for _ in range(3):
+            assert served.ask("/v1/recommend", BODY)[0] == 200
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait(30) == 0
+        assert served.process.stderr is not None
+        said = served.process.stderr.read()
+        assert said.count("the request log cannot be written") == 1
+        assert "Traceback" not in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -244,4 +244,5 @@ def run(
     finally:
         service.close()
         if stream is not None and stream is not sys.stdout:
-            stream.close()
+            with suppress(OSError):  # of a full disk, which `Limited` has reported
+                stream.close()
