@@ -23,15 +23,14 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
 from sasrec.errors import ConfigError, TrainingError
 from sasrec.runtime.connection import SILENT, find_others
 from sasrec.runtime.heartbeat import FAILED, alive
 from sasrec.runtime.signals import SIGTERM, pending, raise_for
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 

@@ -88,13 +88,13 @@ def load(
     fallback is given. Remedy: name the right checkpoint or data set. ConfigError if the model is of another class,
     or for options that an ONNX export does not have. Remedy: as the message says.
     """
-    folder = Path(run)
-    if not (folder / FACTS).is_file():
+    if not (isinstance(run, str | Path) and (Path(run) / FACTS).is_file()):
         from sasrec.runs.evaluate import load as load_run
 
         return load_run(
             run, device=device, dataset=dataset, checkpoint=checkpoint, encoder=encoder, fallback=fallback
         )
+    folder = Path(run)
     given = {"dataset": dataset, "checkpoint": checkpoint, "encoder": encoder}
     refused = [name for name, value in given.items() if value is not None]
     if device not in ("auto", "cpu"):
