@@ -35,7 +35,9 @@ const DRAWN = [
 const soon = later(() => refresh(), 150);
 onChange((names) => {
   if (names.includes("models")) drawChoice();
-  if (names.some((name) => DRAWN.includes(name))) soon();
+  if (!names.some((name) => DRAWN.includes(name))) return;
+  byId("lists").setAttribute("aria-busy", "true"); // from the change on, not only from the request
+  soon();
 });
 
 export function translateLists() {
@@ -55,6 +57,7 @@ export async function refresh() {
   running?.abort();
   soon.cancel();
   if (!askable()) {
+    byId("lists").setAttribute("aria-busy", "false");
     columns = [];
     return draw();
   }
