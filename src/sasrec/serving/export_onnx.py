@@ -38,7 +38,7 @@ from sasrec.serving.write_graph import write_graph
 _CARD = "README.md"
 _OWN = OWN_FILES | FILES | {_CARD}  # what an interrupted export has
 _ROWS, _K, _DRAWN, _CLOCKED = 1_000, 50, 200, 100
-_NEAR = 1e-4  # scores that differ by less are equal but for rounding
+_NEAR = 1e-4  # scores that differ by less are equal up to rounding
 
 
 def export_onnx(run_dir: str | Path, output: str | Path, *, encoder: Encoder | None = None) -> Path:

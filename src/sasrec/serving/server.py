@@ -38,7 +38,7 @@ class PatientProtocol(HttpToolsProtocol):
     _taking: asyncio.TimerHandle | None = None
     """Ends the connection unless the client takes what waits to be sent."""
     _in_message = _in_headers = False
-    _received = 0  # bytes of the present headers, but for their last part
+    _received = 0  # bytes of the present headers, without their last part
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for the first request."""

@@ -127,7 +127,7 @@ class Service:
         engine = Engine(name, recommender, _digest(path, recommender), search, _facts(path, recommender))
         engine.canary()
         for rules in self.rules.values():
-            rules.on(recommender.items)  # its tables are read now, and faults are told now
+            rules.on(recommender.items)  # its tables are read now, and faults are reported now
         return engine
 
     def close(self) -> None:

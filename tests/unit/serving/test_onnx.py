@@ -51,7 +51,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[sasrec.Recommender, 
 
 
 def assert_same(run: pl.DataFrame, graph: pl.DataFrame) -> None:
-    """Equal items, but for the order of equal scores; scores within 1e-4."""
+    """Equal items, up to the order of equal scores; scores within 1e-4."""
     assert run.height
     assert run.drop("item", "score").equals(graph.drop("item", "score"))
     assert np.allclose(run["score"], graph["score"], atol=NEAR, rtol=0)

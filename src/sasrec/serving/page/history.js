@@ -225,7 +225,7 @@ function onKey(event) {
 
 const gripAt = (at) => byId("history").querySelector(`[data-at="${at}"] .grip`);
 
-// A change draws the rows anew, so the focus returns to the control of the same kind in the same place.
+// A change draws the rows again, so the focus returns to the control of the same kind in the same place.
 function describeFocus() {
   const active = document.activeElement;
   const item = active?.closest?.("#history .event");
