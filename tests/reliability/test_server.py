@@ -84,6 +84,20 @@ def test_no_accepted_request_is_lost_when_the_server_stops(run: Path, tmp_path: 
             assert len(statuses) > before > 0
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a system without socket filters resets late connections")
+def test_a_connection_that_was_made_before_the_end_gets_its_answer(run: Path, tmp_path: Path) -> None:
+    with serving(run, "--events", tmp_path / "events", "--drain", "0") as served:
+        served.ask("/healthz")
+        early = served.connection()
+        early.connect()
+        served.process.send_signal(signal.SIGTERM)
+        with pytest.raises(ConnectionRefusedError):
+            while True:
+                socket.create_connection(("127.0.0.1", served.port), timeout=5).close()
+        assert served.ask("/v1/recommend", BODY, early)[0] == 200
+        assert served.process.wait(30) == 0
+
+
 @pytest.mark.parametrize("rounds", [2, pytest.param(100, marks=pytest.mark.slow)])
 def test_reloads_under_load_fail_no_request(run: Path, tmp_path: Path, rounds: int) -> None:
     other, link = tmp_path / "other", tmp_path / "current"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import ipaddress
 import signal
 import socket
+import struct
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -26,7 +28,10 @@ _HEADER_SECONDS = 10.0
 _HEADER_BYTES = 2**16
 _BODY_SECONDS = 15.0  # more than limits.py waits for a body, so that its answer 408 comes first
 _TAKE_SECONDS = 30.0  # for a client to take a part of its answer
-_LINGER = 0.5  # seconds for the first request of a connection that was made at the last moment
+_HANDSHAKE = 0.5  # seconds for a connection that begins as the server stops
+_SO_ATTACH_FILTER = 26  # of Linux
+_LINGER = 5.0  # seconds, at most, for the first request of a connection that was made at the last moment
+_LOOK = 0.05  # seconds between two looks whether such a request has come
 _LAST_SECONDS = 20.0  # for requests that are under way when the server stops
 
 
@@ -37,6 +42,8 @@ class PatientProtocol(HttpToolsProtocol):
     """Ends the connection unless the client sends what is due: headers, or the rest of a body."""
     _taking: asyncio.TimerHandle | None = None
     """Ends the connection unless the client takes what waits to be sent."""
+    has_asked = False
+    """Whether a request has begun on this connection."""
     _in_message = _in_headers = False
     _received = 0  # bytes of the present headers, without their last part
 
@@ -59,7 +66,7 @@ class PatientProtocol(HttpToolsProtocol):
         """Begin to wait for the headers of a request."""
         super().on_message_begin()
         self.scope["state"]["is_gone"] = self.transport.is_closing
-        self._in_message = True
+        self._in_message = self.has_asked = True
         if self._sending is None:  # the request before came with the same data
             self._expect_headers()
 
@@ -125,7 +132,6 @@ class DrainingServer(uvicorn.Server):
         self._service, self._drain = service, drain
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sockets: list[socket.socket] = []
-        self._taken: set[asyncio.Task[None]] = set()
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until a signal, and then to the end of what is under way."""
@@ -151,30 +157,48 @@ class DrainingServer(uvicorn.Server):
         self._loop.call_soon_threadsafe(self._loop.call_later, self._drain, self._stop_listening, sig, frame)
 
     def _stop_listening(self, sig: int, frame: FrameType | None) -> None:
-        """Take the connections that the system has made already, accept no others, and stop when they are served.
+        """Let no connection begin, serve those that have begun, and stop.
 
-        Closing a listening socket resets the connections that wait in its queue, so the queue is emptied first.
+        Closing a listening socket resets the connections that wait in its queue. So attempts are dropped for a
+        moment, while the queue empties; an attempt that the client repeats finds the port closed.
         """
         assert self._loop is not None
         for each in self._sockets:
-            with suppress(BlockingIOError, OSError):
-                each.listen(0)  # the system drops further attempts, which then find the port closed
-                while True:
-                    connection, _ = each.accept()
-                    connection.setblocking(False)
-                    self._taken.add(task := self._loop.create_task(self._serve_connection(connection)))
-                    task.add_done_callback(self._taken.discard)
+            drop_attempts(each)
+        self._loop.call_later(_HANDSHAKE, self._close, sig, frame)
+
+    def _close(self, sig: int, frame: FrameType | None) -> None:
+        assert self._loop is not None
         for server in self.servers:
             server.close()
-        self._loop.call_later(_LINGER, super().handle_exit, sig, frame)
+        self._end(self._loop.time() + _LINGER, sig, frame)
 
-    async def _serve_connection(self, connection: socket.socket) -> None:
+    def _end(self, latest: float, sig: int, frame: FrameType | None) -> None:
+        """Stop, which closes the idle connections, as soon as each has had a request."""
         assert self._loop is not None
-        kind: Any = self.config.http_protocol_class
-        state = self.lifespan.state
-        await self._loop.connect_accepted_socket(
-            lambda: kind(config=self.config, server_state=self.server_state, app_state=state), connection
-        )
+        connections: Any = self.server_state.connections
+        if self._loop.time() < latest and not all(each.has_asked for each in connections):
+            self._loop.call_later(_LOOK, self._end, latest, sig, frame)
+        else:
+            super().handle_exit(sig, frame)
+
+
+def drop_attempts(listener: socket.socket) -> None:
+    """Drop packets that begin a connection; on Linux only, elsewhere nothing is done.
+
+    A client repeats such a packet after a second. The filter is a classic BPF program (Linux's
+    Documentation/networking/filter.rst) that reads the flags of the TCP header.
+    """
+    program = struct.pack(
+        "=HBBI HBBI HBBI HBBI",
+        *(0x30, 0, 0, 13),  # load the byte of flags
+        *(0x45, 0, 1, 0x02),  # unless it has SYN, skip the next line
+        *(0x06, 0, 0, 0),  # take nothing of the packet
+        *(0x06, 0, 0, 2**32 - 1),  # take the packet
+    )
+    content = ctypes.create_string_buffer(program, len(program))
+    with suppress(OSError):  # of a system without such filters
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", 4, ctypes.addressof(content)))
 
 
 def listening(host: str, port: int) -> socket.socket:
