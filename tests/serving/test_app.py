@@ -267,6 +267,8 @@ WRONG: list[tuple[str, Any, int, str]] = [
     ("/v1/explain", {"item": IDS[1], "history": [SAID]}, 404, "unknown"),
     ("/v1/events", {"events": [{"user": SAID}]}, 422, "invalid"),
     ("/v1/events", {"events": [{"user": "a", "item": "b", "time": 1e300}]}, 422, "invalid"),
+    ("/v1/events", {"events": [{"user": "", "item": "b"}]}, 422, "invalid"),
+    ("/v1/events", {"events": [{"user": "a", "item": ""}]}, 422, "invalid"),
     ("/v1/nothing", {}, 404, "not_found"),
     ("/healthz", {}, 405, "wrong_method"),
     ("/admin/reload", {"model": SAID}, 404, "unknown"),
@@ -284,6 +286,26 @@ def test_what_is_wrong_is_refused_in_words_that_repeat_nothing(
     assert SAID not in answer.text
     assert answer.json()["error"]["message"].endswith(".")
     assert answer.json()["request_id"] == answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status", "code"),
+    [
+        ({}, 422, "nobody"),
+        ({"history": IDS[:1], "model": SAID}, 404, "unknown"),
+        ({"history": IDS[:1], "rules": SAID}, 404, "unknown"),
+        ({"history": IDS[:2], "times": [1], "model": "timed"}, 422, "unfit_times"),
+        ({"history": IDS[:1], "filters": [{"column": SAID, "op": "=", "value": 1}]}, 422, "unfit_rules"),
+    ],
+)
+def test_an_error_says_which_of_several_requests_is_wrong(
+    client: Any, wrong: dict[str, Any], status: int, code: str
+) -> None:
+    right = {"history": IDS[:2], "model": "plain"}
+    answer = client.post("/v1/recommend", json={"requests": [right, right, wrong, right]})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert answer.json()["error"]["message"].startswith("`requests[2]`: ")
+    assert SAID not in answer.text
 
 
 def test_a_baseline_is_served_but_has_no_reasons(runs: Path, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from sasrec.cli.help import print_description, print_overview
 from sasrec.cli.recommend import Export, Recommend, Similar
 from sasrec.cli.refresh import Refresh
 from sasrec.cli.report_commands import Plot, Report
-from sasrec.cli.serve import Serve
+from sasrec.cli.serve import Mcp, Serve
 from sasrec.cli.study import Study
 from sasrec.cli.study_commands import Compare, Reproduce, Runs
 from sasrec.config.settings import RunConfig
@@ -61,6 +61,7 @@ _COMMANDS = {
     "blend": Blend,
     "export": Export,
     "serve": Serve,
+    "mcp": Mcp,
     "reproduce": Reproduce,
 }
 

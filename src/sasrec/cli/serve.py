@@ -112,6 +112,30 @@ class Serve:
         return service
 
 
+@dataclass(frozen=True)
+class Mcp:
+    """Give a model to an agent, as tools of the Model Context Protocol over stdin and stdout.
+
+    The tools are find_items, recommend, similar and explain. They answer as `sasrec serve` does.
+
+    Example, as the command of a server in the settings of the agent: sasrec mcp runs/final
+    """
+
+    run_dir: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+    """Run or export; also RUN:BASELINE."""
+    fallback: Literal["popular", "recent", "groups", "none"] = "popular"
+    """What users without a known item get; none refuses them."""
+
+    def run(self) -> None:
+        """Load the model and answer until stdin ends."""
+        try:
+            from sasrec.serving.agent_tools import agent_tools
+        except ImportError as error:
+            raise ConfigError(f'the tools need {error.name}: pip install "sasrec[mcp]".') from None
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        agent_tools(Path(self.run_dir), None if self.fallback == "none" else self.fallback).run()
+
+
 def _named(runs: tuple[str, ...]) -> dict[str, Path]:
     """Return name -> path. A single run needs no name."""
     named: dict[str, Path] = {}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any
 
@@ -145,21 +146,26 @@ class _Routes:
         asked: Sequence[Recommend] = [body] if body.requests is None else body.requests
         places: dict[str, list[int]] = {}
         for place, each in enumerate(asked):
-            model = self._model_of(each)
+            with _which(body, place):
+                model = self._model_of(each)
             places.setdefault(model.engine.name, []).append(place)
         state = request.scope["state"]
         state["model"], state["k"] = next(iter(places)), asked[0].k
         newer = await self._service.newer(asked)
-        prepared = [self._service.to_ask(each, of_user) for each, of_user in zip(asked, newer, strict=True)]
+        prepared = []
+        for row, (each, of_user) in enumerate(zip(asked, newer, strict=True)):
+            with _which(body, row):
+                prepared.append(self._service.to_ask(each, of_user))
         answers: list[Any] = [None] * len(asked)
         for name, rows in places.items():
             weights = [HEAVY if asked[row].reasons else 1 for row in rows]
             batcher = self._service.models[name].batcher
             found = await batcher.ask([prepared[row] for row in rows], weights, _is_gone(request))
             for row, listed in zip(rows, found, strict=True):
-                if isinstance(listed, SasrecError):
-                    raise listed
-                answers[row] = answer_of(asked[row], listed, state["request_id"])
+                with _which(body, row):
+                    if isinstance(listed, SasrecError):
+                        raise listed
+                    answers[row] = answer_of(asked[row], listed, state["request_id"])
             self._figures.lists(name, len(rows))
         if body.requests is not None:
             return _json({"answers": answers, "request_id": state["request_id"]})
@@ -304,6 +310,19 @@ class _Routes:
         if asked.user is None and asked.history is None:
             raise Refused(422, "nobody", "Name a user, or give a history.")
         return self._service.named(asked.model, asked.user, asked.history)
+
+
+@contextmanager
+def _which(body: RecommendBody, row: int) -> Iterator[None]:
+    """Say in an error which of several requests is wrong."""
+    try:
+        yield
+    except (Refused, SasrecError) as error:
+        if body.requests is None:
+            raise
+        found = error if isinstance(error, Refused) else refusal(error)
+        message = f"`requests[{row}]`: {found.message}"
+        raise Refused(found.status, found.code, message, found.headers) from None
 
 
 def _is_gone(request: Request) -> Callable[[], bool]:

@@ -174,7 +174,7 @@ class DrainingServer(uvicorn.Server):
         self._end(self._loop.time() + _LINGER, sig, frame)
 
     def _end(self, latest: float, sig: int, frame: FrameType | None) -> None:
-        """Stop, which closes the idle connections, as soon as each has had a request."""
+        """Stop as soon as every connection has sent a request, because stopping closes those that wait."""
         assert self._loop is not None
         connections: Any = self.server_state.connections
         if self._loop.time() < latest and not all(each.has_asked for each in connections):
