@@ -450,6 +450,27 @@ def test_readiness_tells_the_truth(runs: Path, tmp_path: Path) -> None:
         assert client.get("/healthz").status_code == 200
 
 
+def test_a_model_that_hangs_is_not_ready_within_two_seconds_and_ready_again_after(
+    runs: Path, tmp_path: Path
+) -> None:
+    found, figures = served(tmp_path, {"plain": runs / "plain", "b": runs / "plain"}, events=None)
+    go_on = threading.Event()
+    model = found.models["plain"].engine.recommender.model
+    model.register_forward_pre_hook(lambda *_: go_on.wait(30) and None)
+    with client_of(found, figures) as client:
+        began = time.monotonic()
+        answer = client.get("/readyz")
+        assert time.monotonic() - began < 3
+        assert answer.status_code == 503
+        assert answer.json()["models"]["plain"]["reason"] == "it has not answered for 2 seconds"
+        assert answer.json()["models"]["b"]["ready"] is True
+        assert client.get("/healthz").status_code == 200
+        go_on.set()
+        deadline = time.monotonic() + 10
+        while client.get("/readyz").status_code != 200:
+            assert time.monotonic() < deadline
+
+
 def test_users_are_shared_between_models_always_alike(runs: Path, tmp_path: Path) -> None:
     paths = {"a": runs / "plain", "b": runs / "plain"}
     found, figures = served(tmp_path, paths, events=None, shares={"b": 0.25})
