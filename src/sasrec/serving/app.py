@@ -156,7 +156,7 @@ class _Routes:
         for row, (each, of_user) in enumerate(zip(asked, newer, strict=True)):
             with _which(body, row):
                 prepared.append(self._service.to_ask(each, of_user))
-        answers: list[Any] = [None] * len(asked)
+        lists: list[Any] = [None] * len(asked)
         for name, rows in places.items():
             weights = [HEAVY if asked[row].reasons else 1 for row in rows]
             batcher = self._service.models[name].batcher
@@ -165,11 +165,20 @@ class _Routes:
                 with _which(body, row):
                     if isinstance(listed, SasrecError):
                         raise listed
-                    answers[row] = answer_of(asked[row], listed, state["request_id"])
+                lists[row] = listed
             self._figures.lists(name, len(rows))
-        if body.requests is not None:
-            return _json({"answers": answers, "request_id": state["request_id"]})
-        return _json(answers[0])
+        if body.requests is None:
+            return _json(answer_of(body, lists[0], state["request_id"]))
+
+        def encoded() -> bytes:  # one by one, because an encoder stops all other threads
+            answers = [
+                msgspec.Raw(msgspec.json.encode(answer_of(each, listed, state["request_id"])))
+                for each, listed in zip(asked, lists, strict=True)
+            ]
+            return msgspec.json.encode({"answers": answers, "request_id": state["request_id"]})
+
+        # Many long lists take a second, in which other requests must be answered.
+        return Response(await asyncio.to_thread(encoded), media_type="application/json")
 
     async def similar(self, request: Request) -> Response:
         body: Similar = await _decoded(request, Similar)
