@@ -256,6 +256,8 @@ def test_the_log_has_no_user_and_no_history(run: Path, tmp_path: Path) -> None:
         served.ask("/v1/recommend", {"user": "someone-secret", "k": 3})
         served.ask("/v1/users/someone-secret")
         served.ask("/v1/recommend", BODY)
+        served.process.send_signal(signal.SIGTERM)  # its log is whole then
+        assert served.process.wait(30) == 0
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert [(each["route"], each["status"]) for each in lines] == [
         ("/v1/recommend", 200), ("/v1/users/{id}", 404), ("/v1/recommend", 200),

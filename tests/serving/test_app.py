@@ -16,64 +16,13 @@ import polars as pl
 import pytest
 
 import sasrec
-from sasrec.serving.app import build
 from sasrec.serving.auth import tokens_of
 from sasrec.serving.figures import Figures
-from sasrec.serving.history_store import open_store
-from sasrec.serving.limits import MOST_BYTES, Limited
+from sasrec.serving.limits import MOST_BYTES
 from sasrec.serving.schemas import ROUTES, STATUSES
-from sasrec.serving.service import Service, shares_of
+from sasrec.serving.service import Service
+from tests.serving.in_process import IDS, RULES, SECRET, TABLE, client_of, served
 from tests.synthetic import chain_frame, small
-
-TestClient = pytest.importorskip("starlette.testclient").TestClient
-
-IDS = [f"item-{n:02d}" for n in range(40)]
-CATALOGUE = pl.DataFrame(
-    {"item": IDS, "title": [f"Thé n° {n}" for n in range(40)], "kind": [f"g{n % 4}" for n in range(40)]}
-)
-TABLE = pl.DataFrame({"item": IDS, "price": list(range(40))})
-RULES = {"cheap": sasrec.Rules(where="price < 20", items=TABLE), "two": sasrec.Rules(per_group=2)}
-SECRET = "sesame-opens-the-mountain"
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two runs on the same catalogue: `plain`, and `timed`, whose model reads times."""
-    folder = tmp_path_factory.mktemp("runs")
-    CATALOGUE.write_csv(folder / "items.csv")
-    data = sasrec.prepare(
-        chain_frame(items=40),
-        items=folder / "items.csv",
-        items_id="item",
-        items_title="title",
-        items_group="kind",
-        output=folder / "data",
-    )
-    sasrec.train(data, folder / "plain", **small(num_epochs=2, num_blocks=1))
-    sasrec.train(data, folder / "timed", **small(num_epochs=1, num_blocks=1, time=True))
-    return folder
-
-
-def served(folder: Path, paths: dict[str, Path], **options: Any) -> tuple[Service, Figures]:
-    figures = Figures()
-    where = options.pop("events", folder / "events.sqlite")
-    service = Service(
-        None if where is None else open_store(where),
-        options.pop("rules", RULES),
-        options.pop("fallback", "popular"),
-        5.0,
-        figures.a_pass,
-    )
-    for name, share in shares_of(list(paths), options.pop("shares", {})).items():
-        service.add(name, paths[name], share)
-    return service, figures
-
-
-def client_of(service: Service, figures: Figures, **options: Any) -> Any:
-    limited = Limited(
-        build(service, figures), tokens=options.pop("tokens", None), finished=figures.request, **options
-    )
-    return TestClient(limited, "http://localhost", raise_server_exceptions=False)
 
 
 @pytest.fixture(scope="module")
@@ -168,11 +117,11 @@ def test_all_users_get_the_lists_of_recommend_all(client: Any, runs: Path) -> No
 
 
 def test_titles_reasons_notes_and_unknown_ids(client: Any, plain: sasrec.Recommender) -> None:
-    history = [IDS[3], "?", IDS[8]]
+    history = [IDS[3], "Star Wars", IDS[8]]
     answer = client.post(
         "/v1/recommend", json={"history": history, "k": 2, "titles": True, "reasons": True, "allow": IDS[9:10]}
     ).json()
-    assert (answer["known"], answer["unknown"]) == (2, ["?"])
+    assert (answer["known"], answer["unknown"]) == (2, ["Star Wars"])
     assert answer["notes"] == ["Only 1 of 2 items are left by the history, the lists and the rules."]
     (item,) = answer["items"]
     assert (item["item"], item["title"], item["rank"]) == (IDS[9], "Thé n° 9", 1)
@@ -200,6 +149,23 @@ def test_a_sent_event_is_served_at_once_and_a_forgotten_user_is_new(
     assert client.delete("/v1/users/u005").json()["forgotten"] is True
     assert client.post("/v1/recommend", json={"user": "u005"}).json()["source"] == "popular"
     assert client.get("/v1/users/u005").status_code == 404
+
+
+def test_a_sent_event_that_the_data_has_by_now_is_read_once(runs: Path, tmp_path: Path) -> None:
+    found, figures = served(tmp_path, {"m": runs / "plain"})
+    model = sasrec.load(runs / "plain", device="cpu")
+    assert model.data is not None
+    history = chain_frame(items=40).filter(pl.col("user") == "u005").select("item", "time").rows()
+    with client_of(found, figures) as client:
+        events = [{"user": "u005", "item": item, "time": time + 0.4} for item, time in history[-3:]]
+        later = {"user": "u005", "item": history[-1][0], "time": history[-1][1] + 1}
+        assert client.post("/v1/events", json={"events": [*events, later]}).json()["stored"] == 4
+        told = client.get("/v1/users/u005").json()["history"]
+        assert [each["from"] for each in told] == ["run"] * len(history) + ["events"]
+        answer = client.post("/v1/recommend", json={"user": "u005", "k": 5}).json()
+        assert answer["known"] == len(history) + 1
+        ids = [item for item, _ in history] + [history[-1][0]]
+        assert same(pairs(answer), model.recommend(ids, 5))
 
 
 def test_a_model_with_time_reads_the_times_of_events(client: Any, runs: Path) -> None:
@@ -286,6 +252,64 @@ def test_what_is_wrong_is_refused_in_words_that_repeat_nothing(
     assert SAID not in answer.text
     assert answer.json()["error"]["message"].endswith(".")
     assert answer.json()["request_id"] == answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("recommend", {"history": IDS[:1], "k": 5_000}, "`$.k`: expected `int` <= 1000."),
+        ("recommend", {"requests": [{"k": 1}] * 257}, "`$.requests`: expected `array` of length <= 256."),
+        (
+            "similar",
+            {"item": IDS[0], SAID: 1},
+            "The body has a field that is not known. It may have item, k, model.",
+        ),
+        ("events", {"events": [{"user": "a"}]}, "`$.events[0]` needs the field `item`."),
+        (
+            "events",
+            {"events": [{"user": "a", "item": "b", SAID: 1}]},
+            "`$.events[0]` has a field that is not known.",
+        ),
+        (
+            "events",
+            {"events": [{"user": "a", "item": "b", "id": 17}]},
+            "`$.events[0].id`: expected `str | null`, got",
+        ),
+        (
+            "events",
+            {"events": [{"user": "a", "item": "b", "time": 1_795_776_390_346}]},
+            "`$.events[0].time`: expected `float` <= 100000000000.0. Times are in seconds since 1970,",
+        ),
+        (
+            "recommend",
+            {"history": IDS[:1], "filters": [{"column": "id", "op": SAID, "value": 1}]},
+            "The value at `$.filters[0].op` is not one of those that are allowed.",
+        ),
+        (
+            "recommend",
+            {"history": IDS[:1], "filters": [{"column": SAID, "op": "=", "value": 1}]},
+            "`filters[0].column` is not a column here; these are: item, title, group.",
+        ),
+        (
+            "recommend",
+            {"history": IDS[:1], "rules": "cheap", "filters": [{"column": "price", "op": "<", "value": SAID}]},
+            "A filter compares a column with a value of another kind. The columns are item (text), title (text), "
+            "group (text), price (number).",
+        ),
+        (
+            "recommend",
+            {"history": IDS[:1], "now": SAID},
+            "`now` is not a time. Send seconds since 1970, or ISO 8601",
+        ),
+    ],
+)
+def test_a_refusal_says_what_is_wrong_and_repeats_nothing(
+    client: Any, path: str, body: dict[str, Any], said: str
+) -> None:
+    answer = client.post(f"/v1/{path}", json=body)
+    assert answer.status_code == 422
+    assert answer.json()["error"]["message"].startswith(said)
+    assert SAID not in answer.text
 
 
 @pytest.mark.parametrize(
@@ -424,7 +448,7 @@ def test_a_new_model_is_taken_over_only_if_it_is_sound(runs: Path, tmp_path: Pat
         link.symlink_to(damaged)
         refused = client.post("/admin/reload", json={})
         assert refused.status_code == 409
-        assert "The old model of current stays" in refused.json()["error"]["message"]
+        assert "current keeps its old model" in refused.json()["error"]["message"]
         body = {"history": IDS[1:3], "k": 3}
         assert client.post("/v1/recommend", json=body).json()["model"]["hash"] == old
         link.unlink()
@@ -483,7 +507,7 @@ def test_users_are_shared_between_models_always_alike(runs: Path, tmp_path: Path
         again = client.post("/v1/recommend", json={"requests": requests}).json()["answers"]
         assert [each["model"]["name"] for each in again] == first
         text = client.get("/metrics").text
-        assert 'sasrec_lists_total{model="b"}' in text
+        assert 'sasrec_lists_total{model="b",source="popular"}' in text
         assert 'sasrec_requests_total{route="/v1/recommend",status="200"} 3.0' in text
 
 
@@ -544,11 +568,11 @@ def test_paths_with_a_slash_too_many_are_not_found(client: Any) -> None:
 def test_the_history_of_a_user_says_where_events_come_from(client: Any, plain: sasrec.Recommender) -> None:
     assert plain.data is not None
     before = plain.data.history("u010")
-    client.post("/v1/events", json={"events": [{"user": "u010", "item": IDS[3], "time": 1_900_000_000}]})
+    client.post("/v1/events", json={"events": [{"user": "u010", "item": IDS[3], "time": 1_700_000_000}]})
     answer = client.get("/v1/users/u010").json()
     assert [each["item"] for each in answer["history"]] == [*before, IDS[3]]
     assert [each["from"] for each in answer["history"]] == ["run"] * len(before) + ["events"]
-    assert answer["history"][-1]["time"] == 1_900_000_000
+    assert answer["history"][-1]["time"] == 1_700_000_000
     assert answer["model"] == "plain"
 
 

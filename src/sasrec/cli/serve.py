@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from sasrec.cli.console import err, say
-from sasrec.errors import ConfigError
+from sasrec.errors import ConfigError, amount
 
 if TYPE_CHECKING:
     from sasrec.serving.service import Service
@@ -60,7 +60,7 @@ class Serve:
         try:
             from sasrec.serving.auth import tokens_of
             from sasrec.serving.figures import Figures
-            from sasrec.serving.server import is_loopback, listening, run
+            from sasrec.serving.server import is_loopback, listening, run, stream_of
         except ImportError as error:
             raise ConfigError(f'the server needs {error.name}: pip install "sasrec[serve]".') from None
         if not is_loopback(self.host) and self.tokens is None:
@@ -70,7 +70,9 @@ class Serve:
             )
         if not self.wait > 0 or not self.drain >= 0:
             raise ConfigError("--wait must be above 0 and --drain at least 0. Use such seconds.")
-        tokens = None if self.tokens is None else tokens_of(self.tokens)
+        if self.tokens is not None:
+            tokens_of(self.tokens)  # what is wrong is said before a model is loaded
+        stream_of(self.log)
         figures = Figures()
         with listening(self.host, self.port) as opened:
             service = self._service(figures)
@@ -82,8 +84,11 @@ class Serve:
                 say(err, f"events are kept in {service.store.where}")
             address = f"http://{shown}:{opened.getsockname()[1]}/"
             say(err, f"ready after {time.monotonic() - began:.1f} s: {address}")
-            run(service, opened, tokens=tokens, figures=figures, log=self.log, drain=self.drain)
-        say(err, "stopped; every request that was accepted has its answer")
+            lost = run(service, opened, tokens=self.tokens, figures=figures, log=self.log, drain=self.drain)
+        end = (
+            "every request that was accepted has its answer" if not lost else f"{amount(lost, 'request')} got 503"
+        )
+        say(err, f"stopped; {end}")
 
     def _service(self, figures: object) -> Service:
         """Return the models, the rules and the store."""
@@ -97,15 +102,16 @@ class Serve:
         shares = shares_of(list(paths), {name: _share(text) for name, text in _pairs("--share", self.share)})
         rules = {name: Rules.load(path) for name, path in _pairs("--rules", self.rules)}
         first = next(iter(paths.values()))
-        where = self.events or f"{str(first).rstrip('/')}.events.sqlite".replace(":", "-")
+        where = self.events or str(first.with_name(f"{first.name or 'sasrec'}.events.sqlite".replace(":", "-")))
         os.environ.setdefault(
             "OMP_NUM_THREADS", "1"
         )  # one pass has one thread, so that models do not wait in turns
         fallback = None if self.fallback == "none" else self.fallback
-        service = Service(open_store(where), rules, fallback, self.wait, figures.a_pass)
+        service = Service(None, rules, fallback, self.wait, figures.a_pass)
         try:
             for name, path in paths.items():
                 service.add(name, path, shares[name])
+            service.store = open_store(where)  # now, so that a wrong RUN leaves no file
         except BaseException:
             service.close()
             raise
@@ -143,6 +149,8 @@ def _named(runs: tuple[str, ...]) -> dict[str, Path]:
         name, equals, path = text.partition("=")
         if not equals or Path(text).exists():
             name, path = ("model" if len(runs) == 1 else Path(text).name), text
+        if not name or not path:
+            raise ConfigError(f"{text} names no run. Write NAME=RUN, or a run.")
         if name in named:
             raise ConfigError(f"two models are named {name}. Give them names: a=RUN b=RUN.")
         named[name] = Path(path)

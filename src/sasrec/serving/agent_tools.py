@@ -37,7 +37,7 @@ def agent_tools(run: Path, fallback: str | None = "popular") -> MCPServer:
             reply = await (client.post(path, json=sent) if sent else client.get(path, params=query))
         answer: dict[str, Any] = reply.json()
         if reply.status_code != httpx2.codes.OK:
-            raise ToolError(answer["error"]["message"])
+            raise ToolError(answer["error"]["message"].partition(" GET /")[0])  # agents know tools, not routes
         return {name: value for name, value in answer.items() if name not in ("request_id", "model")}
 
     @server.tool()
@@ -47,11 +47,11 @@ def agent_tools(run: Path, fallback: str | None = "popular") -> MCPServer:
 
     @server.tool()
     async def recommend(
-        history: list[str] | None = None,
-        user: str | None = None,
+        history: list[str | int] | None = None,
+        user: str | int | None = None,
         k: int = 10,
         times: list[float] | None = None,
-        deny: list[str] | None = None,
+        deny: list[str | int] | None = None,
         reasons: bool = False,
     ) -> dict[str, Any]:
         """Return the k best next items for a history of item ids, or for a user of the data.
@@ -63,13 +63,16 @@ def agent_tools(run: Path, fallback: str | None = "popular") -> MCPServer:
         return await ask("/v1/recommend", body | {"titles": True})
 
     @server.tool()
-    async def similar(item: str, k: int = 10) -> dict[str, Any]:
+    async def similar(item: str | int, k: int = 10) -> dict[str, Any]:
         """Return the k items that are most like an item, with the cosine of their vectors."""
         return await ask("/v1/similar", {"item": item, "k": k})
 
     @server.tool()
     async def explain(
-        item: str, history: list[str] | None = None, user: str | None = None, times: list[float] | None = None
+        item: str | int,
+        history: list[str | int] | None = None,
+        user: str | int | None = None,
+        times: list[float] | None = None,
     ) -> dict[str, Any]:
         """Return how much each event of a history, or of a user of the data, raises the score of an item."""
         return await ask("/v1/explain", {"item": item, "history": history, "user": user, "times": times})

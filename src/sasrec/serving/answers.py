@@ -8,7 +8,14 @@ import numpy as np
 
 from sasrec.errors import ConfigError, DataError, SasrecError, StoreError
 from sasrec.ranking.fallback import Fallback
-from sasrec.serving.engine import BaselineError, Engine, Listed, NothingKnownError, UnknownError
+from sasrec.serving.engine import (
+    BaselineError,
+    Engine,
+    Listed,
+    NothingKnownError,
+    UnfitError,
+    UnknownError,
+)
 from sasrec.serving.limits import Refused
 from sasrec.serving.schemas import Recommend
 
@@ -22,11 +29,10 @@ def refusal(error: SasrecError) -> Refused:
     if isinstance(error, BaselineError):
         message = "This model is a baseline, which has neither reasons nor similar items. Name another model."
         return Refused(422, "baseline", message)
+    if isinstance(error, UnfitError):
+        return Refused(422, "unfit_rules", str(error))
     if isinstance(error, ConfigError):
-        message = (
-            "A filter, a limit of groups or the time does not fit this catalogue. GET /v1/models describes it."
-        )
-        return Refused(422, "unfit_rules", message)
+        return Refused(422, "unfit_rules", "A list, a filter or a limit of groups does not fit this catalogue.")
     if isinstance(error, NothingKnownError):
         message = "No item of the history is known, and the server has no fallback. Send known items."
         return Refused(422, "nothing_known", message)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from importlib.resources import files
 from typing import Any
 
@@ -16,13 +18,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from sasrec import __version__
-from sasrec.errors import SasrecError
+from sasrec.errors import SasrecError, StoreError
 from sasrec.serving.answers import answer_of, name_and_hash, named_items, refusal
 from sasrec.serving.batcher import HEAVY, GoneError, OverloadedError
+from sasrec.serving.bodies import decoded, whole
 from sasrec.serving.engine import Engine, UnknownError
 from sasrec.serving.figures import Figures
 from sasrec.serving.history_store import Event
-from sasrec.serving.limits import FAULT, GONE, Refused, body_of_error
+from sasrec.serving.limits import FAULT, GONE, NO_SUCH, Refused, body_of_error, to_stderr
 from sasrec.serving.schemas import (
     Events,
     Explain,
@@ -36,8 +39,9 @@ from sasrec.serving.schemas import (
 from sasrec.serving.service import Model, Service
 
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-_NO_SUCH = Refused(404, "not_found", "There is nothing at this path. GET /openapi.json lists what there is.")
 _MOST_EVENTS = 1_000  # of an answer on a user
+_DAY = 86_400.0
+_OF_ITEMS = {"query", "id", "limit", "offset", "model"}
 
 
 def build(service: Service, figures: Figures) -> Starlette:
@@ -48,8 +52,8 @@ def build(service: Service, figures: Figures) -> Starlette:
         ("POST", "/v1/similar", routes.similar),
         ("POST", "/v1/explain", routes.explain),
         ("POST", "/v1/events", routes.events),
-        ("GET", "/v1/users/{id:path}", routes.user),
-        ("DELETE", "/v1/users/{id:path}", routes.forget),
+        ("GET", "/v1/users/{id:anything}", routes.user),
+        ("DELETE", "/v1/users/{id:anything}", routes.forget),
         ("GET", "/v1/items", routes.items),
         ("GET", "/v1/models", routes.models),
         ("POST", "/admin/reload", routes.reload),
@@ -67,13 +71,21 @@ def build(service: Service, figures: Figures) -> Starlette:
         message = f"The server has more requests than it can answer. Send this one again in {seconds} s."
         return await _answer_refused(request, Refused(429, "overloaded", message, {"retry-after": seconds}))
 
+    async def failed(request: Request, error: SasrecError) -> Response:
+        refused = refusal(error)
+        if refused.status == 503:
+            service.complain(str(error))
+        if isinstance(error, StoreError):
+            figures.store_error()
+        return _error(refused, request)
+
     handlers: dict[Any, Any] = {
         404: _not_found,
         405: _not_allowed,
         Refused: _answer_refused,
         GoneError: _answer_gone,
         OverloadedError: overloaded,
-        SasrecError: _answer_error,
+        SasrecError: failed,
         Exception: _fault,
     }
     app = Starlette(
@@ -92,16 +104,12 @@ async def _answer_gone(request: Request, _: GoneError) -> Response:
     return _error(GONE, request)
 
 
-async def _answer_error(request: Request, error: SasrecError) -> Response:
-    return _error(refusal(error), request)
-
-
 async def _fault(request: Request, _: Exception) -> Response:
     return _error(FAULT, request)
 
 
 async def _not_found(request: Request, _: Exception) -> Response:
-    return _error(_NO_SUCH, request)
+    return _error(NO_SUCH, request)
 
 
 async def _not_allowed(request: Request, error: Exception) -> Response:
@@ -111,25 +119,12 @@ async def _not_allowed(request: Request, error: Exception) -> Response:
 
 def _error(refused: Refused, request: Request, headers: Any = None) -> Response:
     body = body_of_error(refused, request.scope["state"]["request_id"])
+    request.scope["state"]["code"] = refused.code
     return Response(body, refused.status, dict(headers or {}), media_type="application/json")
 
 
 def _json(value: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, media_type="application/json")
-
-
-async def _decoded(request: Request, kind: Any) -> Any:
-    """Return the body as a type of schemas.py. Raises: Refused, with the place of the fault but not its value."""
-    try:
-        return msgspec.json.decode(await request.body(), type=kind)
-    except msgspec.ValidationError as error:
-        # The words before " - at" can name a field of the client's; the path after it has only ours.
-        _, _, at = str(error).rpartition(" - at ")
-        where = f" at {at}" if at.startswith("`$") and len(at) < 100 else ""
-        message = f"The body does not fit{where}. GET /openapi.json describes it."
-        raise Refused(422, "invalid", message) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Refused(422, "not_json", "The body cannot be read as JSON in UTF-8. Correct it.") from None
 
 
 class _Routes:
@@ -138,7 +133,7 @@ class _Routes:
         self._page = {each.name: each for each in files("sasrec.serving").joinpath("page").iterdir()}
 
     async def recommend(self, request: Request) -> Response:
-        body: RecommendBody = await _decoded(request, RecommendBody)
+        body: RecommendBody = await decoded(request, RecommendBody)
         if body.requests is not None and body != RecommendBody(requests=body.requests):
             raise Refused(
                 422, "invalid", "`requests` stands alone: put the other fields into each of its requests."
@@ -166,7 +161,7 @@ class _Routes:
                     if isinstance(listed, SasrecError):
                         raise listed
                 lists[row] = listed
-            self._figures.lists(name, len(rows))
+            self._figures.lists(name, [lists[row].source for row in rows])
         if body.requests is None:
             return _json(answer_of(body, lists[0], state["request_id"]))
 
@@ -181,7 +176,7 @@ class _Routes:
         return Response(await asyncio.to_thread(encoded), media_type="application/json")
 
     async def similar(self, request: Request) -> Response:
-        body: Similar = await _decoded(request, Similar)
+        body: Similar = await decoded(request, Similar)
 
         def work(engine: Engine) -> dict[str, Any]:
             found = engine.similar(body.item, body.k)
@@ -193,7 +188,7 @@ class _Routes:
         return _json({"request_id": _id(request)} | await model.batcher.run(work, is_gone=_is_gone(request)))
 
     async def explain(self, request: Request) -> Response:
-        body: Explain = await _decoded(request, Explain)
+        body: Explain = await decoded(request, Explain)
         model = self._model_of(body)
         (newer,) = await self._service.newer([body])
 
@@ -213,11 +208,16 @@ class _Routes:
         return _json({"request_id": _id(request)} | await model.batcher.run(work, is_gone=_is_gone(request)))
 
     async def events(self, request: Request) -> Response:
-        body: Events = await _decoded(request, Events)
+        body: Events = await decoded(request, Events)
+        latest = time.time() + _DAY
+        if ahead := [at for at, each in enumerate(body.events) if each.time is not None and each.time > latest]:
+            message = f"`$.events[{ahead[0]}].time` is more than a day ahead. Times are in seconds since 1970."
+            raise Refused(422, "invalid", message)
         rows = [Event(str(each.user), str(each.item), each.time, each.id) for each in body.events]
         stored = await self._service.stored(lambda store: store.append(rows))
         self._figures.events(stored.stored)
-        return _json({"request_id": _id(request), "stored": stored.stored, "repeated": stored.repeated})
+        answer = {"request_id": _id(request), "stored": stored.stored, "repeated": stored.repeated}
+        return _json(answer | {"unknown_items": sum(map(self._service.is_unknown, body.events))})
 
     async def user(self, request: Request) -> Response:
         user = request.path_params["id"]
@@ -231,12 +231,12 @@ class _Routes:
             data = engine.recommender.data
             dated = data is None or data.times is not None
             history = named_items(engine, past.items[-_MOST_EVENTS:])
-            for each, time, stored in zip(
+            for each, moment, stored in zip(
                 history, past.times[-_MOST_EVENTS:], past.stored[-_MOST_EVENTS:], strict=True
             ):
                 each["from"] = "events" if stored else "run"
                 if stored or dated:
-                    each["time"] = float(time) / 1e6
+                    each["time"] = float(moment) / 1e6
             return history
 
         history = await model.batcher.run(work, is_gone=_is_gone(request))
@@ -249,7 +249,10 @@ class _Routes:
 
     async def items(self, request: Request) -> Response:
         query, ids = request.query_params.get("query", ""), request.query_params.getlist("id")
-        limit, offset = _whole(request, "limit", 20, 1, 100), _whole(request, "offset", 0, 0, 10**6)
+        limit, offset = whole(request, "limit", 20, 1, 100), whole(request, "offset", 0, 0, 10**6)
+        if unknown := set(request.query_params) - _OF_ITEMS:
+            named = ", ".join(sorted(_OF_ITEMS))
+            raise Refused(422, "invalid", f"{len(unknown)} parameters are not known; these are: {named}.")
         if len(query) > 200 or len(ids) > 100:
             raise Refused(422, "invalid", "A query may have at most 200 characters, and 100 ids.")
         engine = self._service.named(request.query_params.get("model"), None).engine
@@ -272,7 +275,7 @@ class _Routes:
         return _json({"request_id": _id(request), "models": models} | facts)
 
     async def reload(self, request: Request) -> Response:
-        body: Reload = await _decoded(request, Reload)
+        body: Reload = await decoded(request, Reload)
         changed = []
         for name in self._service.models if body.model is None else [body.model]:
             self._service.named(name, None)
@@ -280,9 +283,12 @@ class _Routes:
                 old, new = await self._service.reload(name)
             except Exception as error:
                 reason = str(error) if isinstance(error, SasrecError) else f"it fails with {type(error).__name__}"
-                raise Refused(
-                    409, "unsound", f"The old model of {name} stays, because the new one: {reason}"
-                ) from None
+                message = f"{name} keeps its old model, because the new one cannot be used: {reason}"
+                self._figures.reload(name, "refused")
+                to_stderr(message)
+                raise Refused(409, "unsound", message) from None
+            self._figures.reload(name, "new")
+            to_stderr(f"{name} has a new model with the weights {new}, after {old}")
             changed.append({"name": name, "old": old, "new": new})
         return _json({"request_id": _id(request), "reloaded": changed})
 
@@ -298,11 +304,17 @@ class _Routes:
         }
         ready = not self._service.draining and not any(troubles)
         answer = {"request_id": _id(request), "ready": ready, "draining": self._service.draining, "models": found}
+        if self._service.store is not None:  # lists for histories need no store, so it does not decide
+            answer["store"] = {"ready": self._service.store_works}
         return _json(answer, 200 if ready else 503)
 
     async def metrics(self, request: Request) -> Response:
         waiting = {name: model.batcher.waiting for name, model in self._service.models.items()}
-        return Response(self._figures.text(waiting), media_type="text/plain; version=0.0.4")
+        loaded = {
+            (name, model.engine.digest): datetime.fromisoformat(model.engine.facts["loaded"]).timestamp()
+            for name, model in self._service.models.items()
+        }
+        return Response(self._figures.text(waiting, loaded), media_type="text/plain; version=0.0.4")
 
     async def openapi(self, request: Request) -> Response:
         return _json(openapi(__version__))
@@ -312,7 +324,7 @@ class _Routes:
         file = self._page.get(name)
         suffix = name[name.rfind(".") :]
         if file is None or suffix not in _TYPES:
-            return _error(_NO_SUCH, request)
+            return _error(NO_SUCH, request)
         return Response(file.read_bytes(), media_type=_TYPES[suffix])
 
     def _model_of(self, asked: Of) -> Model:
@@ -342,10 +354,3 @@ def _is_gone(request: Request) -> Callable[[], bool]:
 
 def _id(request: Request) -> str:
     return str(request.scope["state"]["request_id"])
-
-
-def _whole(request: Request, name: str, default: int, least: int, most: int) -> int:
-    text = request.query_params.get(name, str(default))
-    if not text.isascii() or not text.isdecimal() or len(text) > 9 or not least <= int(text) <= most:
-        raise Refused(422, "invalid", f"{name} must be a whole number from {least} to {most}.")
-    return int(text)

@@ -42,7 +42,8 @@ def tokens_of(path: Path) -> dict[bytes, frozenset[str]]:
             raise ConfigError(
                 f"{where}: a token needs at least {_SHORTEST} characters, all ASCII. Use such a one."
             )
-        tokens[_hash(words[1])] = scopes
+        known = _hash(words[1])
+        tokens[known] = tokens.get(known, frozenset()) | scopes
     if not tokens:
         raise ConfigError(f"{path} has no token. Add a line, such as read 6f1c09a4d27b85e3.")
     return tokens

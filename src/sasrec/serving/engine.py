@@ -6,6 +6,7 @@ of items that their row must not get. What ranks is the code that evaluation mea
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,10 @@ class NothingKnownError(DataError):
 
 class UnknownError(SasrecError):
     """A user, an item, a model or rules of this name do not exist. The message does not repeat the name."""
+
+
+class UnfitError(ConfigError):
+    """A request does not fit the catalogue. The message names the field, and repeats nothing of the request."""
 
 
 class BaselineError(ConfigError):
@@ -75,7 +80,7 @@ class Ask:
     """None: as the model was trained."""
     allow: Sequence[object] | None = None
     deny: Sequence[object] = ()
-    rules: Sequence[Rules] = ()
+    rules: Rules | None = None
     user: object = None
     """The user id, for bans."""
     now: int | None = None
@@ -126,15 +131,16 @@ class Engine:
 
         Raises: DataError if times are missing or wrong. Remedy: as the message says.
         """
-        numbers, unknown = self._catalogue.numbers(history)
-        if not self.recommender.timed:
-            return Read((numbers, None), unknown[:_UNKNOWN])
-        found = np.array([self.recommender.items.number_of(item) or 0 for item in history], np.int64)
+        items, known_V = self.recommender.items, self._catalogue.known_V
+        found = np.array([items.number_of(item) or 0 for item in history], np.int64)
         known = found > 0
-        if self._catalogue.known_V is not None:
-            known &= self._catalogue.known_V[found]
+        if known_V is not None:
+            known &= known_V[found]
+        unknown = [str(history[at]) for at in np.flatnonzero(~known)[:_UNKNOWN]]
+        if not self.recommender.timed:
+            return Read((found[known], None), unknown)
         clock = ticks_of(times, np.array([0, len(history)]), known, regular=False)
-        return Read((numbers, clock), unknown[:_UNKNOWN])
+        return Read((found[known], clock), unknown)
 
     def read_user(self, user: object, newer: Sequence[tuple[str, float]], *, own: bool = True) -> Read:
         """Read a user's events of the data, unless `own` is false, and `newer` ones: (item, seconds)."""
@@ -150,7 +156,8 @@ class Engine:
     def past(self, user: object, newer: Sequence[tuple[str, float]], *, own: bool = True) -> Past:
         """Return the events of a user: those of the data, unless `own` is false, and `newer` ones.
 
-        If the data has no times, its events come first. Events of the store with unknown items are left out.
+        If the data has no times, its events come first. Events of the store with unknown items are left out, and
+        those that the data has by now: the same item in the same second.
         """
         data, items = self.recommender.data, self.recommender.items
         numbers, times = np.zeros(0, np.int64), np.zeros(0, np.int64)
@@ -160,9 +167,15 @@ class Engine:
             times = np.zeros(len(numbers), np.int64)
             if data.times is not None:
                 times = np.asarray(data.times[data.offsets[number] : data.offsets[number + 1]])
-        found = [(items.number_of(item), second) for item, second in newer]
-        later = np.array([number for number, _ in found if number], np.int64)
-        moments = np.array([second * 1e6 for number, second in found if number]).astype(np.int64)
+        own_events = set(zip(numbers.tolist(), (times // 10**6).tolist(), strict=True))
+        found = [
+            (number, second)
+            for number, second in ((items.number_of(item), second) for item, second in newer)
+            # Sent to a server, logged, and by now a part of the data: one event. Logs have whole seconds.
+            if number and (number, math.floor(second)) not in own_events
+        ]
+        later = np.array([number for number, _ in found], np.int64)
+        moments = np.array([second * 1e6 for _, second in found]).astype(np.int64)
         stored = np.repeat([False, True], [len(numbers), len(later)])
         numbers, times = np.append(numbers, later), np.append(times, moments)
         if data is not None and data.times is None:
@@ -210,17 +223,13 @@ class Engine:
         grouped: RowRules | None = None
         now = None if ask.now is None else np.array([ask.now])
         users = None if ask.user is None else [ask.user]
-        if ask.allow is not None or ask.deny or ask.rules:
-            for rules in ask.rules or (None,):
-                found = self._catalogue.selection(ask.allow, ask.deny, rules, users, now)
-                if found.allowed_V is not None:
-                    hidden.append(np.flatnonzero(~found.allowed_V))
-                if found.by_row is not None:
-                    hidden += [item_E for _, item_E in found.by_row.forbidden(np.zeros(1, np.int64))]
-                    if found.by_row.groups_V is not None and (
-                        grouped is None or found.by_row.per_group < grouped.per_group
-                    ):
-                        grouped = found.by_row
+        if ask.allow is not None or ask.deny or ask.rules is not None:
+            found = self._catalogue.selection(ask.allow, ask.deny, ask.rules, users, now)
+            if found.allowed_V is not None:
+                hidden.append(np.flatnonzero(~found.allowed_V))
+            if found.by_row is not None:
+                hidden += [item_E for _, item_E in found.by_row.forbidden(np.zeros(1, np.int64))]
+                grouped = found.by_row if found.by_row.groups_V is not None else None
         return np.concatenate([np.zeros(0, np.int64), *hidden]), grouped
 
     def _lists(

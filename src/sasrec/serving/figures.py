@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -25,21 +25,26 @@ class Figures:
             buckets=_SECONDS,
             **of,
         )
-        self._lists = Counter("sasrec_lists", "Lists that each model gave", ["model"], **of)
+        self._lists = Counter("sasrec_lists", "Lists by model and by what made them", ["model", "source"], **of)
         self._sizes = Histogram("sasrec_pass_requests", "Requests of a pass", ["model"], buckets=_SIZES, **of)
         self._passes = Histogram("sasrec_pass_seconds", "Seconds of a pass", ["model"], buckets=_SECONDS, **of)
         self._waiting = Gauge("sasrec_waiting_requests", "Requests that wait for a model", ["model"], **of)
         self._refused = Counter("sasrec_overloaded", "Requests refused because too many waited", **of)
         self._events = Counter("sasrec_events_stored", "Events stored", **of)
+        self._store_errors = Counter("sasrec_store_errors", "Requests that the store of events failed", **of)
+        self._reloads = Counter("sasrec_reloads", "Reloads by result", ["model", "result"], **of)
+        self._loaded = Gauge("sasrec_model_loaded_seconds", "When a model was loaded", ["model", "hash"], **of)
+        ProcessCollector(registry=self._registry)
 
     def request(self, route: str, status: int, seconds: float, _model: str) -> None:
         """Count a finished request."""
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def lists(self, model: str, count: int) -> None:
-        """Count lists that a model gave."""
-        self._lists.labels(model).inc(count)
+    def lists(self, model: str, sources: Iterable[str]) -> None:
+        """Count lists of a model. `sources`: for each, "model", or the name of the baseline or fallback."""
+        for source in sources:
+            self._lists.labels(model, source).inc()
 
     def a_pass(self, model: str, requests: int, seconds: float) -> None:
         """Count a pass through a model."""
@@ -54,8 +59,22 @@ class Figures:
         """Count stored events."""
         self._events.inc(count)
 
-    def text(self, waiting: Mapping[str, int]) -> bytes:
-        """Return all figures in the format of Prometheus. `waiting`: requests that wait for each model."""
+    def store_error(self) -> None:
+        """Count a request that failed because of the store of events."""
+        self._store_errors.inc()
+
+    def reload(self, model: str, result: str) -> None:
+        """Count a reload. `result`: "new" or "refused"."""
+        self._reloads.labels(model, result).inc()
+
+    def text(self, waiting: Mapping[str, int], loaded: Mapping[tuple[str, str], float]) -> bytes:
+        """Return all figures in the format of Prometheus.
+
+        `waiting`: requests that wait for each model. `loaded`: (model, hash) -> seconds since 1970.
+        """
+        self._loaded.clear()
+        for names, moment in loaded.items():
+            self._loaded.labels(*names).set(moment)
         for model, count in waiting.items():
             self._waiting.labels(model).set(count)
         return generate_latest(self._registry)

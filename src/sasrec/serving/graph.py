@@ -45,7 +45,9 @@ class GraphScorer:
             raise DataError(
                 f"{path} cannot be read: {str(error).splitlines()[0]}. Export the run again."
             ) from None
-        self.num_items, self.maxlen, self.timed, self._vectors = num_items, maxlen, timed, vectors
+        self.num_items, self.maxlen, self.timed = num_items, maxlen, timed
+        # Opened now, because the export may be replaced while it is served.
+        self._vectors: npt.NDArray[np.float32] = np.load(vectors, mmap_mode="r", allow_pickle=False)
 
     def top(self, histories: Histories, k: int, *, exclude_seen: bool, selection: Selection) -> Iterator[Block]:
         """Yield the k best items of all rows, block by block. See `candidates.top_items`.
@@ -86,8 +88,7 @@ class GraphScorer:
 
     def vectors(self) -> npt.NDArray[np.float32]:
         """Return the item embeddings at length 1, (V, D)."""
-        found: npt.NDArray[np.float32] = np.load(self._vectors, mmap_mode="r", allow_pickle=False)
-        return found
+        return self._vectors
 
     def _run(self, inputs: dict[str, Any], k: int) -> Best:
         scores_BK, items_BK = self._session.run(None, inputs | {"k": np.array(k)})

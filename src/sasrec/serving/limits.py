@@ -10,6 +10,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -21,7 +22,8 @@ MOST_BYTES = 2**20  # of a body
 _BODY_SECONDS = 10.0
 _OWN_HOST = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d*)?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_LOGGED = ("time", "request_id", "route", "status", "milliseconds", "model", "k")
+_USERS = "/v1/users/"
+_LOGGED = ("time", "request_id", "route", "status", "code", "milliseconds", "model", "k")
 # The page loads only files of this server, and nothing may frame it.
 _HEADERS = [
     (
@@ -46,9 +48,17 @@ class Refused(Exception):  # noqa: N818 - it is an answer
         self.status, self.code, self.message, self.headers = status, code, message, headers or {}
 
 
+NO_SUCH = Refused(404, "not_found", "There is nothing at this path. GET /openapi.json lists what there is.")
 GONE = Refused(499, "gone", "The client has gone.")
 """Nobody gets this answer, but the log and the figures show it."""
+_ENDING = Refused(503, "ending", "The server ends. Send the request to another one, or again later.")
 FAULT = Refused(500, "fault", "The server has a fault, and its log tells more. Please report it.")
+
+
+def to_stderr(sentence: str) -> None:
+    """Tell those who run the server; a closed stderr is no reason to fail."""
+    with suppress(OSError, ValueError):
+        print(sentence, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def body_of_error(refused: Refused, request_id: str) -> bytes:
@@ -76,6 +86,19 @@ class Limited:
         """
         self._app, self._tokens, self._finished, self._log = app, tokens, finished, log
         self._draining = draining
+        self.unanswered = 0
+        """How many requests were given up at the end of the server."""
+
+    def renew(self, tokens: Mapping[bytes, frozenset[str]] | None, log: Any) -> None:
+        """Use other tokens, and another stream for the log, from the next request on."""
+        self.close()
+        self._tokens, self._log = tokens, log
+
+    def close(self) -> None:
+        """Close the log."""
+        if self._log is not None and self._log is not sys.stdout:
+            with suppress(OSError):  # of a full disk, which was reported
+                self._log.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -105,8 +128,15 @@ class Limited:
             content = await self._passed(scope, headers, needed, receive)
             await self._app(scope, _of(content, receive), answer)
         except Refused as refused:
+            state["code"] = refused.code
             await _refuse(answer, refused, request_id)
+        except asyncio.CancelledError:  # the server ends and has waited long enough
+            state["code"] = _ENDING.code
+            self.unanswered += 1
+            if not started:
+                await _refuse(answer, _ENDING, request_id)
         except Exception:
+            state["code"] = FAULT.code
             traceback.print_exc(file=sys.stderr)
             if not started:
                 await _refuse(answer, FAULT, request_id)
@@ -115,6 +145,9 @@ class Limited:
 
     async def _passed(self, scope: Scope, headers: Mapping[str, str], needed: str, receive: Receive) -> bytes:
         """Return the body of a request that is let through. `needed`: the scope of its token. Raises: Refused."""
+        # The router takes /admin/reload with a line feed at its end for /admin/reload, whose scope is another.
+        if not scope["path"].isprintable() and not scope["path"].startswith(_USERS):
+            raise NO_SUCH
         if self._tokens is None:
             # Other names may be those of a page elsewhere that had its name point to this machine.
             if not _OWN_HOST.fullmatch(headers.get("host", "localhost").lower()):
@@ -152,6 +185,7 @@ class Limited:
                 state["request_id"],
                 route,
                 status,
+                state.get("code"),
                 round(1e3 * seconds, 2),
                 model,
                 state.get("k"),
@@ -159,8 +193,9 @@ class Limited:
             try:
                 self._log.write(json.dumps(dict(zip(_LOGGED, values, strict=True))) + "\n")
             except OSError as error:
-                say = f"the request log cannot be written: {error.strerror}. Requests are answered without it."
-                print(say, file=sys.stderr)  # noqa: T201
+                to_stderr(
+                    f"the request log cannot be written: {error.strerror}. Requests are answered without it."
+                )
                 self._log = None
 
 
@@ -168,7 +203,7 @@ def _route(method: str, path: str) -> tuple[str, str]:
     """Return the name of a route, for figures and the log, and the scope that a token needs for it."""
     if path == "/" or path.startswith("/page/"):
         return "/page", ""
-    name = "/v1/users/{id}" if path.startswith("/v1/users/") else path
+    name = "/v1/users/{id}" if path.startswith(_USERS) else path
     found = ROUTES.get(("GET" if method == "HEAD" else method, name))
     return ("other", "read") if found is None else (name, found[0])
 

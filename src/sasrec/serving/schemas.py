@@ -11,7 +11,7 @@ _Number = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 _Text = Annotated[str, Meta(max_length=10_000)]
 Id = _Text | _Number
 """An id of the caller's own, as text or as an integer."""
-_NotEmpty = Annotated[str, Meta(min_length=1, max_length=10_000)] | _Number
+_NotEmpty = Annotated[str, Meta(min_length=1, max_length=1_000, pattern=r"\S")] | _Number
 _Ids = Annotated[list[Id], Meta(max_length=100_000)]
 _K = Annotated[int, Meta(ge=1, le=1_000)]
 _Name = Annotated[str, Meta(max_length=100)]
@@ -77,7 +77,7 @@ class NewEvent(Struct, forbid_unknown_fields=True, kw_only=True):
     user: _NotEmpty
     item: _NotEmpty
     time: _Seconds | None = None
-    id: Annotated[str, Meta(max_length=200)] | None = None
+    id: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
 
 
 class Events(Struct, forbid_unknown_fields=True):

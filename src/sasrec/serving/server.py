@@ -9,7 +9,8 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -20,8 +21,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from sasrec.errors import ConfigError
 from sasrec.serving.app import build
+from sasrec.serving.auth import tokens_of
 from sasrec.serving.figures import Figures
-from sasrec.serving.limits import Limited
+from sasrec.serving.limits import Limited, Refused, body_of_error, to_stderr
 from sasrec.serving.service import Service
 
 _HEADER_SECONDS = 10.0
@@ -82,6 +84,15 @@ class PatientProtocol(HttpToolsProtocol):
         self._end_sending()
         super().on_message_complete()
 
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP as everything else is answered, in JSON."""
+        refused = Refused(400, "not_http", "The request is not HTTP that the server reads.")
+        body = body_of_error(refused, uuid.uuid4().hex)
+        lines = ["HTTP/1.1 400 Bad Request", "content-type: application/json", "connection: close"]
+        head = "\r\n".join([*lines, f"content-length: {len(body)}", "", ""])
+        self.transport.write(head.encode("ascii") + body)
+        self.transport.close()
+
     def pause_writing(self) -> None:
         """Begin to wait until the client takes what was sent."""
         super().pause_writing()
@@ -126,9 +137,13 @@ class PatientProtocol(HttpToolsProtocol):
 class DrainingServer(uvicorn.Server):
     """On a signal, say for a while that it is not ready and end each connection after its answer; then stop."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, drain: float) -> None:
-        """`drain`: seconds between the signal and the moment from which no connection is accepted."""
+    def __init__(self, config: uvicorn.Config, service: Service, drain: float, renew: Callable[[], None]) -> None:
+        """`drain`: seconds between the signal and the moment from which no connection is accepted.
+
+        `renew`: called on SIGHUP.
+        """
         super().__init__(config)
+        self._renew = renew
         self._service, self._drain = service, drain
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sockets: list[socket.socket] = []
@@ -141,7 +156,10 @@ class DrainingServer(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Handle SIGTERM and SIGINT. Unlike uvicorn, do not raise them again: the store must still be closed."""
-        before = {each: signal.signal(each, self.handle_exit) for each in (signal.SIGTERM, signal.SIGINT)}
+        handlers: dict[signal.Signals, Any] = dict.fromkeys((signal.SIGTERM, signal.SIGINT), self.handle_exit)
+        if hasattr(signal, "SIGHUP"):
+            handlers[signal.SIGHUP] = lambda *_: self._loop and self._loop.call_soon_threadsafe(self._renew)
+        before = {each: signal.signal(each, handler) for each, handler in handlers.items()}
         try:
             yield
         finally:
@@ -151,7 +169,7 @@ class DrainingServer(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin the end; a second signal ends at once."""
         if self._service.draining or self._loop is None:
-            super().handle_exit(signal.SIGINT if self._service.draining else sig, frame)
+            self.should_exit, self.force_exit = True, self._service.draining
             return
         self._service.draining = True
         self._loop.call_soon_threadsafe(self._loop.call_later, self._drain, self._stop_listening, sig, frame)
@@ -233,40 +251,58 @@ def run(
     service: Service,
     opened: socket.socket,
     *,
-    tokens: Mapping[bytes, frozenset[str]] | None,
+    tokens: Path | None,
     figures: Figures,
     log: Path | None,
     drain: float,
-) -> None:
-    """Serve on a socket until SIGTERM or SIGINT. See `Limited` for `tokens`, and `DrainingServer` for `drain`.
+) -> int:
+    """Serve on a socket until SIGTERM or SIGINT; return how many requests were given up. See `DrainingServer`.
 
-    `log`: a file that gets a line of JSON for each request; `-` is stdout.
+    `tokens`: a file, see `tokens_of`; without one, see `Limited`. `log`: a file that gets a line of JSON for each
+    request; `-` is stdout. On SIGHUP both are opened again. The service is closed in the end, also if it fails.
+
+    Raises: ConfigError if the file of tokens is wrong, or the log cannot be written. Remedy: as the message says.
     """
-    stream: Any = None
-    if log is not None:
-        stream = sys.stdout if str(log) == "-" else log.open("a", buffering=1, encoding="utf-8")
-    app = Limited(
-        build(service, figures),
-        tokens=tokens,
-        finished=figures.request,
-        log=stream,
-        draining=lambda: service.draining,
-    )
-    config = uvicorn.Config(
-        app,
-        http=PatientProtocol,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=int(_LAST_SECONDS),
-        backlog=2_048,
-    )
+    app: Limited | None = None
     try:
-        DrainingServer(config, service, drain).run(sockets=[opened])
+        app = Limited(
+            build(service, figures),
+            tokens=None if tokens is None else tokens_of(tokens),
+            finished=figures.request,
+            log=stream_of(log),
+            draining=lambda: service.draining,
+        )
+
+        def renew() -> None:
+            try:
+                app.renew(None if tokens is None else tokens_of(tokens), stream_of(log))
+            except ConfigError as error:
+                to_stderr(f"{error} Until then, tokens and log stay as they are.")
+
+        config = uvicorn.Config(
+            app,
+            http=PatientProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=int(_LAST_SECONDS),
+            backlog=2_048,
+        )
+        DrainingServer(config, service, drain, renew).run(sockets=[opened])
+        return app.unanswered
     finally:
         service.close()
-        if stream is not None and stream is not sys.stdout:
-            with suppress(OSError):  # of a full disk, which `Limited` has reported
-                stream.close()
+        if app is not None:
+            app.close()
+
+
+def stream_of(log: Path | None) -> Any:
+    """Return the stream of the request log. Raises: ConfigError if it cannot be written. Remedy: name another."""
+    if log is None or str(log) == "-":
+        return None if log is None else sys.stdout
+    try:
+        return log.open("a", buffering=1, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"the log {log} cannot be written: {error.strerror}. Use another --log.") from None

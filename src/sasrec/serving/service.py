@@ -7,8 +7,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,25 +15,23 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from sasrec.data.items import Items
 from sasrec.errors import ConfigError, SasrecError, StoreError
-from sasrec.files import file_digest
-from sasrec.ranking.fallback import Counts
 from sasrec.ranking.item_table import moment
-from sasrec.ranking.recommender import Recommender
 from sasrec.ranking.rules import Rules
-from sasrec.runs.folder import RunFolder, named_run
-from sasrec.runs.model_card import intervals
+from sasrec.runs.folder import named_run
 from sasrec.serving.batcher import Batcher
-from sasrec.serving.engine import Ask, Engine, Read, UnknownError
+from sasrec.serving.engine import Ask, Engine, Read, UnfitError, UnknownError
 from sasrec.serving.history_store import HistoryStore
 from sasrec.serving.items_search import ItemSearch
-from sasrec.serving.load import COUNTS, FACTS, facts_of, load
-from sasrec.serving.schemas import Filter, Of, Recommend
+from sasrec.serving.limits import to_stderr
+from sasrec.serving.load import load
+from sasrec.serving.model_facts import columns_of, digest_of, popularity, told_of
+from sasrec.serving.schemas import Filter, NewEvent, Of, Recommend
 from sasrec.serving.threads import Threads
 
-_QUICK = 20_000  # targets whose intervals take less than a second
-_COMBINATIONS = 200  # of filters and limits of groups whose masks are kept
-_CANARY_SECONDS, _CANARY_LASTS = 2.0, 0.5
+_KEPT_BYTES = 2**26  # of filters and limits of groups, about
+_CANARY_SECONDS, _CANARY_LASTS, _MINUTE = 2.0, 0.5, 60.0
 T = TypeVar("T")
 
 
@@ -92,7 +89,11 @@ class Service:
     models: dict[str, Model] = field(default_factory=dict)
     draining: bool = False
     """Whether the server is about to stop."""
+    store_works: bool = True
+    """Whether the last use of the store was without an error."""
+    _said: dict[str, float] = field(default_factory=dict)
     _kept: dict[tuple[str | None, str, int | None], Rules] = field(default_factory=dict)
+    _size: int = 0
     # A store that does not answer must not keep a model waiting, which has one thread.
     _of_store: Threads = field(default_factory=lambda: Threads("sasrec store", 32, 1_024))
     _of_search: Threads = field(default_factory=lambda: Threads("sasrec search", 2, 64))
@@ -123,8 +124,8 @@ class Service:
         exact = run.path.resolve()  # a link could be moved while its files are read
         path = Path(f"{exact}:{simple}") if simple else exact
         recommender = load(path, device="cpu", fallback=self.fallback)
-        search = ItemSearch(recommender.items, _popularity(path, recommender))
-        engine = Engine(name, recommender, _digest(path, recommender), search, _facts(path, recommender))
+        search = ItemSearch(recommender.items, popularity(path, recommender))
+        engine = Engine(name, recommender, digest_of(path, recommender), search, told_of(path, recommender))
         engine.canary()
         for rules in self.rules.values():
             rules.on(recommender.items)  # its tables are read now, and faults are reported now
@@ -161,16 +162,20 @@ class Service:
     def to_ask(self, request: Recommend, newer: Newer) -> Callable[[Engine], Ask]:
         """Return what prepares a request in the worker thread. `newer`: of its user.
 
-        Raises: UnknownError for unknown rules; ConfigError for filters that fit no column, or a wrong time.
+        Raises: UnknownError for unknown rules; UnfitError for a wrong time. What it returns raises UnfitError for
+        filters that fit no column.
         """
-        now = None if request.now is None else moment(request.now)
-        rules = [] if request.rules is None else [self._named_rules(request.rules)]
-        if request.filters or request.per_group is not None:
-            rules.append(
-                self._combined(request.rules, " AND ".join(map(_sql, request.filters)), request.per_group)
-            )
+        try:
+            now = None if request.now is None else moment(request.now)
+        except ConfigError:
+            raise UnfitError(
+                "`now` is not a time. Send seconds since 1970, or ISO 8601: 2030-12-31T18:00:00Z."
+            ) from None
+        rules = self._rules_of(request)
 
         def prepare(engine: Engine) -> Ask:
+            if rules is not None:
+                _refuse_unfit(rules, engine.recommender.items, request)
             return Ask(
                 self.read(engine, request, newer),
                 request.k,
@@ -200,26 +205,50 @@ class Service:
             )
         return engine.read_user(user, newer.events, own=newer.own)
 
+    def is_unknown(self, event: NewEvent) -> bool:
+        """Whether no model knows the item of an event. It is stored, because a later model may know it."""
+        return all(each.engine.recommender.items.number_of(event.item) is None for each in self.models.values())
+
     async def newer(self, requests: Sequence[Of]) -> list[Newer]:
         """Return what the store knows of the user of each request without a history.
 
         Raises: OverloadedError, StoreError. Remedy: ask again later.
         """
         users = [str(each.user) if each.history is None else None for each in requests]
-        store = self.store
-        if store is None or not any(user is not None for user in users):
+        if self.store is None or not any(user is not None for user in users):
             return [Newer() for _ in users]
 
-        def read(user: str | None) -> Newer:
-            return Newer() if user is None else Newer(store.history(user), not store.is_forgotten(user))
+        def read(store: HistoryStore) -> dict[str | None, Newer]:
+            found: dict[str | None, Newer] = {None: Newer()}
+            for user in users:
+                if user is not None and user not in found:
+                    found[user] = Newer(store.history(user), not store.is_forgotten(user))
+            return found
 
-        return await self._of_store.run(lambda: list(map(read, users)))
+        found = await self._with_store(read)
+        return [found[user] for user in users]
 
     async def stored(self, work: Callable[[HistoryStore], T]) -> T:
         """Change the store. Raises: OverloadedError, StoreError. Remedy: ask again later."""
         if self.store is None:
             raise StoreError("this server keeps no events")
-        return await self._of_store.run(partial(work, self.store))
+        return await self._with_store(work)
+
+    async def _with_store(self, work: Callable[[Any], T]) -> T:
+        try:
+            result = await self._of_store.run(partial(work, self.store))
+        except StoreError:
+            self.store_works = False
+            raise
+        self.store_works = True
+        return result
+
+    def complain(self, reason: str) -> None:
+        """Write to stderr why requests fail, each reason once a minute: clients do not get to know it."""
+        now = time.monotonic()
+        if now - self._said.get(reason, -math.inf) >= _MINUTE:
+            self._said = {reason: now} if len(self._said) > 100 else self._said | {reason: now}
+            to_stderr(f"requests fail: {reason}")
 
     async def found(
         self, engine: Engine, query: str, limit: int, offset: int
@@ -227,20 +256,51 @@ class Service:
         """See `ItemSearch.find`. Raises: OverloadedError. Remedy: ask again later."""
         return await self._of_search.run(partial(engine.search.find, query, limit, offset))
 
-    def _combined(self, rules: str | None, where: str, per_group: int | None) -> Rules:
-        """Return the rules of a request with filters, on the item table of the named rules; they are kept."""
-        key = (rules, where, per_group)
+    def _rules_of(self, request: Recommend) -> Rules | None:
+        """Return the rules that a request names, with its own filters and limit of groups on top."""
+        named = None if request.rules is None else self._named_rules(request.rules)
+        if not request.filters and request.per_group is None:
+            return named
+        own = " AND ".join(map(_sql, request.filters))
+        key = (request.rules, own, request.per_group)
         if key not in self._kept:
-            if len(self._kept) >= _COMBINATIONS:
+            most = max((len(each.engine.recommender.items) for each in self.models.values()), default=0)
+            size = 10 * len(own) + 9 * most * len(self.models)  # the parsed text, and masks of items
+            if self._size + size > _KEPT_BYTES:
                 self._kept.clear()
-            table = self.rules[rules].items if rules is not None and where else None
-            self._kept[key] = Rules(where=where, per_group=per_group, items=table, name="the request")
+                self._size = 0
+            self._size += size
+            self._kept[key] = _on_top(named or Rules(name="the request"), own, request.per_group)
         return self._kept[key]
 
     def _named_rules(self, name: str) -> Rules:
         if name not in self.rules:
             raise UnknownError("no rules have this name. GET /v1/models lists them.")
         return self.rules[name]
+
+
+def _on_top(rules: Rules, where: str, per_group: int | None) -> Rules:
+    """Return rules with a further condition and limit of groups, for the same table and time."""
+    both = f"({rules.where}) AND {where}" if rules.where and where else rules.where or where
+    limits = [each for each in (rules.per_group, per_group) if each is not None]
+    return replace(rules, where=both, per_group=min(limits, default=None))
+
+
+def _refuse_unfit(rules: Rules, items: Items, request: Recommend) -> None:
+    """Raise UnfitError if the filters or the limit of groups of a request do not fit a catalogue."""
+    try:
+        rules.on(items)
+        return
+    except SasrecError:
+        columns = columns_of(items, rules)
+    for at, each in enumerate(request.filters):
+        if each.column not in columns:
+            message = f"`filters[{at}].column` is not a column here; these are: {', '.join(columns)}."
+            raise UnfitError(message)
+    if request.per_group is not None and "group" not in columns:
+        raise UnfitError("`per_group` needs groups, which the catalogue does not have.")
+    kinds = ", ".join(f"{name} ({kind})" for name, kind in columns.items())
+    raise UnfitError(f"A filter compares a column with a value of another kind. The columns are {kinds}.")
 
 
 def _sql(each: Filter) -> str:
@@ -250,74 +310,12 @@ def _sql(each: Filter) -> str:
         values = each.value if isinstance(each.value, list) else [each.value]
         return f"{column} IN ({', '.join(map(_literal, values))})"
     if isinstance(each.value, list):
-        raise ConfigError('a filter compares with one value. Use the op "in" for a list.')
+        raise UnfitError('A filter compares with one value. Use the op "in" for a list.')
     return f"{column} {each.op} {_literal(each.value)}"
 
 
 def _literal(value: str | float) -> str:
     return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else repr(value)
-
-
-def _digest(path: Path, recommender: Recommender) -> str:
-    """Return what identifies the weights, or the data of a baseline, in 12 hexadecimal digits."""
-    if (path / FACTS).is_file():
-        return facts_of(path).weights[:12]
-    from sasrec.checkpoint import store
-    from sasrec.checkpoint.restore import CHECKPOINTS
-
-    run, simple = named_run(path)
-    weights = file_digest(store.best(run.path / CHECKPOINTS) / store.WEIGHTS)[:12]
-    return f"{weights}-{simple}" if simple else weights
-
-
-def _facts(path: Path, recommender: Recommender) -> dict[str, Any]:
-    """Return what /v1/models tells of a model."""
-    model = getattr(getattr(recommender.scorer, "first", recommender.scorer), "model", None)
-    data, run = recommender.data, named_run(path)[0]
-    facts: dict[str, Any] = {
-        "kind": type(recommender.scorer if model is None else model).__name__,
-        "source": recommender.source,
-        "timed": recommender.timed,
-        "maxlen": getattr(getattr(recommender.scorer, "first", recommender.scorer), "maxlen", None),
-        "repeats": recommender.repeats,
-        "items": len(recommender.items),
-        "users": 0 if data is None else data.num_users,
-        "parameters": None if model is None else sum(each.numel() for each in model.parameters()),
-        "loaded": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    if (path / FACTS).is_file():
-        found = facts_of(path)
-        return facts | {"kind": found.model, "check": found.check}
-    if data is not None:
-        report = data.report
-        facts["data"] = {
-            "name": data.name,
-            "events": data.num_events,
-            "first_event": report.get("first_event"),
-            "last_event": report.get("last_event"),
-        }
-    if run.metrics_file.exists():
-        metrics = run.metrics()
-        split = "test" if "test" in metrics else "valid" if "valid" in metrics else None
-        if split is not None:
-            facts["metrics"] = {"split": split} | metrics[split]["full"]
-            if metrics["protocol"][split]["targets"] <= _QUICK:
-                around = intervals(run, split, recommender.source)
-                facts["intervals"] = {metric: [each.low, each.high] for metric, each in around.items()}
-            facts["baselines"] = {name: each[split]["full"] for name, each in metrics["baselines"].items()}
-            facts["protocol"] = {name: metrics["protocol"].get(name) for name in ("full", "seen", "split")}
-    return facts
-
-
-def _popularity(path: Path, recommender: Recommender) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return the events of each item, (V,); zeros if an export has no counts."""
-    count = len(recommender.items)
-    if recommender.data is not None:
-        return np.bincount(recommender.data.items, minlength=count + 1)
-    for file in (path / COUNTS, RunFolder(path).counts_file):
-        if file.is_file():
-            return Counts.read(file, count).popular_V
-    return np.zeros(count + 1, np.int64)
 
 
 def shares_of(names: Sequence[str], given: Mapping[str, float]) -> dict[str, float]:
@@ -329,6 +327,7 @@ def shares_of(names: Sequence[str], given: Mapping[str, float]) -> dict[str, flo
         raise ConfigError(f"--share names {unknown[0]}, which is not served. Use one of {', '.join(names)}.")
     rest = [name for name in names if name not in given]
     left = 1 - sum(given.values())
-    if min(given.values(), default=0) < 0 or left < -1e-9 or (not rest and abs(left) > 1e-9):
-        raise ConfigError("the shares of users must be from 0 to 1 and add up to 1. Correct --share.")
+    if not all(0 <= share <= 1 for share in given.values()) or left < -1e-9 or (not rest and abs(left) > 1e-9):
+        shown = ", ".join(f"{name}={share:g}" for name, share in given.items())
+        raise ConfigError(f"shares of users must be from 0 to 1 and add up to 1, not {shown}. Correct --share.")
     return {name: given[name] if name in given else left / len(rest) for name in names}
