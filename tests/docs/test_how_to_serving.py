@@ -62,3 +62,22 @@ def test_the_requests_of_the_page_are_answered(run: Path, tmp_path: Path) -> Non
         for name in re.findall(r"`(?:GET|POST|DELETE) (/[^`]*)`", text)
     }
     assert set(described) - named == {"/readyz", "/openapi.json"}
+
+
+def test_the_events_of_a_store_are_added_to_the_log_as_shown(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [("196", "50", 1_600_000_000), ("197", "172", 1_600_000_001)]
+    pl.DataFrame(rows, schema=["user", "item", "time"], orient="row").write_csv("log.csv")
+    sent = [
+        {"user": "196", "item": "181", "time": 1_700_000_000},
+        {"user": "196", "item": "50", "time": 1_600_000_000},
+    ]
+    with serving(run, "--events", "events.sqlite") as served:
+        assert served.ask("/v1/events", {"events": sent})[0] == 200
+        (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "how-to-serve.md").read_text(), re.DOTALL)
+        exec(compile(code, "how-to-serve.md", "exec"), {})
+    found = sasrec.prepare("all.parquet")
+    assert found.num_events == 3
+    assert found.history("196") == ["50", "181"]

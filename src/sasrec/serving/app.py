@@ -224,7 +224,7 @@ class _Routes:
         model = self._service.named(None, user)
         (newer,) = await self._service.newer([Of(user=user)])
 
-        def work(engine: Engine) -> list[dict[str, Any]]:
+        def work(engine: Engine) -> tuple[list[dict[str, Any]], int]:
             past = engine.past(user, newer.events, own=newer.own)
             if not len(past.items):
                 raise UnknownError("the user has no events here.")
@@ -237,10 +237,11 @@ class _Routes:
                 each["from"] = "events" if stored else "run"
                 if stored or dated:
                     each["time"] = float(moment) / 1e6
-            return history
+            return history, len(past.items)
 
-        history = await model.batcher.run(work, is_gone=_is_gone(request))
-        return _json({"request_id": _id(request), "user": user, "model": model.engine.name, "history": history})
+        history, total = await model.batcher.run(work, is_gone=_is_gone(request))
+        answer = {"request_id": _id(request), "user": user, "model": model.engine.name}
+        return _json(answer | {"history": history, "total": total})
 
     async def forget(self, request: Request) -> Response:
         user = request.path_params["id"]

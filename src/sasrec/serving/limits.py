@@ -56,7 +56,7 @@ FAULT = Refused(500, "fault", "The server has a fault, and its log tells more. P
 
 
 def to_stderr(sentence: str) -> None:
-    """Tell those who run the server; a closed stderr is no reason to fail."""
+    """Write to stderr, for those who run the server; nothing happens if it is closed."""
     with suppress(OSError, ValueError):
         print(sentence, file=sys.stderr, flush=True)  # noqa: T201
 

@@ -1,4 +1,4 @@
-"""What is told of a served model: its hash, how it was measured, its columns, how popular its items are."""
+"""Facts about a served model: its hash, how it was measured, its columns, how popular its items are."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def digest_of(path: Path, recommender: Recommender) -> str:
     return f"{weights}-{simple}" if simple else weights
 
 
-def told_of(path: Path, recommender: Recommender) -> dict[str, Any]:
-    """Return what /v1/models tells of a model."""
+def facts_about(path: Path, recommender: Recommender) -> dict[str, Any]:
+    """Return what /v1/models says of a model."""
     model = getattr(getattr(recommender.scorer, "first", recommender.scorer), "model", None)
     data, run = recommender.data, named_run(path)[0]
     facts: dict[str, Any] = {

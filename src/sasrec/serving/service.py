@@ -26,7 +26,7 @@ from sasrec.serving.history_store import HistoryStore
 from sasrec.serving.items_search import ItemSearch
 from sasrec.serving.limits import to_stderr
 from sasrec.serving.load import load
-from sasrec.serving.model_facts import columns_of, digest_of, popularity, told_of
+from sasrec.serving.model_facts import columns_of, digest_of, facts_about, popularity
 from sasrec.serving.schemas import Filter, NewEvent, Of, Recommend
 from sasrec.serving.threads import Threads
 
@@ -125,7 +125,7 @@ class Service:
         path = Path(f"{exact}:{simple}") if simple else exact
         recommender = load(path, device="cpu", fallback=self.fallback)
         search = ItemSearch(recommender.items, popularity(path, recommender))
-        engine = Engine(name, recommender, digest_of(path, recommender), search, told_of(path, recommender))
+        engine = Engine(name, recommender, digest_of(path, recommender), search, facts_about(path, recommender))
         engine.canary()
         for rules in self.rules.values():
             rules.on(recommender.items)  # its tables are read now, and faults are reported now
