@@ -6,13 +6,18 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
+import numpy as np
 import polars as pl
 import pytest
 
 import sasrec
+from sasrec.data.splits import split_events
+from sasrec.evaluation.card import card
 from tests.serving.process import Served, serving
 from tests.synthetic import chain_frame, small
 
@@ -43,7 +48,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def served(runs: dict[str, Path]) -> Iterator[Served]:
-    with serving(*(f"{name}={run}" for name, run in runs.items()), "--fallback", "none") as server:
+    with serving(*(f"{name}={run}" for name, run in runs.items()), "--fallback", "none", "--wait", "10") as server:
         yield server
 
 
@@ -83,6 +88,11 @@ class Shown:
         assert self.page.locator(".column").count() == models
         return self.lists()
 
+    def bars(self, column: int = 0) -> list[float]:
+        """Return the length of each bar of a list, in percent of its track."""
+        fills = self.page.locator(".column").nth(column).locator(".item .bar-fill").all()
+        return [float(fill.evaluate("bar => parseFloat(bar.style.width)")) for fill in fills]
+
     def fits(self) -> bool:
         return bool(
             self.page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
@@ -94,11 +104,27 @@ Open = Callable[..., Shown]
 
 @pytest.fixture
 def opened(browser: Any, served: Served) -> Iterator[Open]:
-    """Opens the page; at the end, there was no error, and no request to anywhere else."""
+    """Opens the page; at the end, there was no error, and no request to anywhere else.
+
+    `models`: changes for models of /v1/models, by name.
+    """
     contexts, wrong = [], []
     quiet = {"allowed": ""}
 
-    def open_page(address: str = "", *, port: int = served.port, allowed: str = "", **options: Any) -> Shown:
+    def open_page(
+        address: str = "",
+        *,
+        port: int = served.port,
+        allowed: str = "",
+        models: dict[str, dict[str, Any]] | None = None,
+        **options: Any,
+    ) -> Shown:
+        def changed(route: Any) -> None:
+            answer = route.fetch()
+            facts = answer.json()
+            facts["models"] = [each | (models or {}).get(each["name"], {}) for each in facts["models"]]
+            route.fulfill(response=answer, json=facts)
+
         context = browser.new_context(**{"viewport": DESK, "locale": "en-GB"} | options)
         contexts.append(context)
         quiet["allowed"] = allowed
@@ -107,6 +133,8 @@ def opened(browser: Any, served: Served) -> Iterator[Open]:
         page.on("console", lambda said: wrong.append(f"{said.type}: {said.text}"))
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("request", lambda request: request.url.startswith(own) or wrong.append(request.url))
+        if models:
+            page.route("**/v1/models", changed)
         page.goto(own + address)
         page.wait_for_selector("#serving code" if not allowed else "header", state="attached")
         return Shown(page)
@@ -237,6 +265,7 @@ def test_reasons_and_similar_items_open_on_demand(opened: Open) -> None:
     why = shown.page.locator("[data-item]").first.get_by_role("button", name="Why")
     why.click()
     shown.page.wait_for_selector(".effects li")
+    assert "What each event adds to the score" in shown.page.locator(".why:not([hidden])").inner_text()
     assert shown.page.locator(".effects li").count() == 3
     assert why.get_attribute("aria-expanded") == "true"
     shown.page.locator("[data-item]").first.get_by_role("button", name="similar").click()
@@ -314,6 +343,173 @@ def test_the_catalogue_is_searched(opened: Open) -> None:
     shown.page.get_by_label("Search the catalogue").fill("number 24")
     shown.page.wait_for_selector("#catalogue-count:has-text('1 of 1')")
     assert shown.page.locator("#catalogue-rows tr").count() == 1
+
+
+@pytest.mark.parametrize("view", ["catalogue", "models"])
+def test_a_phone_shows_tables_without_their_own_scrolling(opened: Open, view: str) -> None:
+    shown = opened(f"#view={view}", viewport=PHONE, has_touch=True)
+    shown.page.wait_for_selector("tbody tr")
+    tables = shown.page.locator(".scroll").all()
+    assert all(table.evaluate("each => each.scrollWidth <= each.clientWidth") for table in tables)
+    if view == "catalogue":
+        row = shown.page.locator("tbody tr").first
+        assert row.locator("code").bounding_box()["height"] < 20  # the id is one line
+        assert all(row.get_by_text(text, exact=True).is_visible() for text in ("Similar", "Add"))
+        assert "events" in row.inner_text()
+    else:
+        bars = [bar.bounding_box() for bar in shown.page.locator(".quality .bar").all()]
+        assert all(bar["width"] > 200 and bar["x"] + bar["width"] < PHONE["width"] for bar in bars)
+
+
+def test_the_id_of_an_item_is_one_line_on_a_desk(opened: Open) -> None:
+    shown = opened("#view=catalogue", viewport={"width": 700, "height": 900})
+    shown.page.wait_for_selector("tbody tr")
+    assert shown.page.locator("tbody code").first.bounding_box()["height"] < 20
+
+
+def test_a_phone_jumps_to_the_other_list(opened: Open) -> None:
+    shown = opened(HISTORY, viewport=PHONE, has_touch=True)
+    shown.settled()
+    other = shown.page.locator(".column[data-model=timed]")
+    assert other.bounding_box()["y"] > PHONE["height"]
+    shown.page.get_by_role("button", name="Go to the list of timed").click()
+    shown.page.wait_for_timeout(100)
+    assert other.bounding_box()["y"] < 100
+    shown.page.get_by_role("button", name="Go to the list of plain").click()
+    shown.page.set_viewport_size(DESK)
+    assert shown.page.locator(".jump").first.is_hidden()  # the lists are side by side
+
+
+def test_bars_of_a_model_span_its_scores_and_bars_of_counts_start_at_zero(
+    opened: Open, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    names = [f"{name}={run}" for name, run in runs.items()]
+    with serving(*names, "--events", tmp_path / "events", "--wait", "10") as server:
+        shown = opened(port=server.port)
+        counts = [float(score) for _, score in shown.settled(1)["plain"]]
+        assert shown.bars() == pytest.approx([100 * count / counts[0] for count in counts], abs=0.06)
+        assert "bars: from 0" in shown.page.locator(".column > .meta").inner_text()
+        assert shown.page.locator("#model-one").is_visible()
+        assert shown.page.get_by_label("Compare with").is_hidden()  # one list is shown
+        shown.page.get_by_role("button", name="Try an example").click()
+        shown.settled()
+        assert shown.page.get_by_label("Compare with").is_visible()
+        bars = shown.bars()
+        assert bars[0] == 100
+        assert 0 < bars[-1] < 10
+        assert "from the lowest to the highest score" in shown.page.locator(".column > .meta").first.inner_text()
+
+
+def test_the_page_says_which_model_reads_which_events(opened: Open) -> None:
+    address = "#history=" + ",".join(f"item-{number:02d}" for number in range(6))
+    shown = opened(address, models={"timed": {"maxlen": 3}})
+    shown.settled()
+    note = shown.page.locator("#history-note")
+    assert "timed reads the last 3 events; it does not read the grey ones" in note.inner_text()
+    assert shown.page.locator(".event.unread").count() == 3
+    facts = shown.page.locator(".column > .meta").all_inner_texts()
+    assert "from 6 events" in facts[0]
+    assert "from the last 3 of 6 events" in facts[1]
+    shown.page.locator("#model-one").select_option("plain")
+    shown.page.locator("#model-two").select_option("")
+    assert "grey" not in note.inner_text()
+    both = opened(address, models={"timed": {"maxlen": 3}, "plain": {"maxlen": 4}})
+    both.settled()
+    assert "timed reads the last 3 events, and plain the last 4" in both.page.locator("#history-note").inner_text()
+
+
+def test_an_unknown_item_of_the_history_is_marked(opened: Open) -> None:
+    shown = opened("#history=item-01,never-seen,item-03")
+    shown.settled()
+    marks = [mark.inner_text() for mark in shown.page.locator(".event .unknown-item").all()]
+    assert marks == ["", "unknown, ignored", ""]
+    shown.page.get_by_role("button", name="Move never-seen later").click()
+    shown.settled()
+    assert shown.page.locator(".event.unknown").get_attribute("data-at") == "2"
+
+
+COLUMNS = {name: {"columns": {"title": "text", "group": "text", "price": "number"}} for name in ("plain", "timed")}
+
+
+def test_filters_narrow_the_lists_and_stand_in_the_address(opened: Open) -> None:
+    shown = opened(HISTORY, models=COLUMNS)
+    before = shown.settled()
+    shown.page.locator("summary").click()
+    shown.page.get_by_label("Column").select_option("group")
+    shown.page.get_by_label("Value").fill("tea")
+    shown.page.get_by_label("Value").press("Enter")
+    tea = shown.settled()
+    assert tea != before
+    assert {int(item[-2:]) % 2 for rows in tea.values() for item, _ in rows} == {0}
+    shown.page.get_by_label("Column").select_option("title")
+    shown.page.get_by_label("Comparison").select_option("in")
+    shown.page.get_by_label("Value").fill("Café number 10, Café number 11")
+    shown.page.get_by_role("button", name="Add filter").click()
+    assert {item for rows in shown.settled().values() for item, _ in rows} == {"item-10"}
+    again = opened(shown.page.url.partition("/#")[2].join(("#", "")))  # its server names no columns
+    assert again.settled() == shown.lists()
+    assert not again.page.get_by_label("Column").is_visible()
+    for text in ("title", "group"):
+        again.page.get_by_role("button", name=f"Remove the filter {text}").click()
+    assert again.settled() == before
+    assert not again.page.locator("#filters").is_visible()
+
+
+def test_a_filter_on_a_column_of_numbers_takes_a_number(opened: Open) -> None:
+    shown = opened(HISTORY, models=COLUMNS, allowed="422")
+    shown.settled()
+    shown.page.locator("summary").click()
+    shown.page.get_by_label("Column").select_option("price")
+    shown.page.get_by_label("Comparison").select_option(">=")
+    for text in ("cheap", ""):
+        shown.page.get_by_label("Value").fill(text)
+        shown.page.get_by_role("button", name="Add filter").click()
+        assert shown.page.get_by_label("Value").get_attribute("aria-invalid") == "true"
+        assert "Write a number" in shown.page.locator("#toast").inner_text()
+    assert "filters" not in shown.page.url
+    shown.page.get_by_label("Value").fill("2.5")
+    shown.page.get_by_label("Value").press("Enter")
+    assert json.loads(unquote(shown.page.url.partition("filters=")[2])) == [
+        {"column": "price", "op": ">=", "value": 2.5}
+    ]
+    shown.settled()  # this catalogue has no prices, so the server refuses
+    assert "A filter" in shown.page.locator(".column .note").first.inner_text()
+
+
+def test_an_address_with_broken_filters_is_read_without_them(opened: Open) -> None:
+    shown = opened(f"{HISTORY}&filters=%5B%7B%22column%22%3A1%7D%5D&k=3")
+    assert all(len(rows) == 3 for rows in shown.settled().values())
+
+
+def protocols() -> list[str]:
+    """Return what cards say of splits, candidates and seen items: of every kind of split, and with baskets."""
+    data = sasrec.prepare(chain_frame())
+    last, temporal = split_events(data, "last-2"), split_events(data, "temporal:0.8,0.9", repeats=True)
+    splits = [split_events(data), last, temporal]
+    splits += [
+        replace(temporal, how="files", boundaries=None),
+        replace(last, other_file={"name": "new.csv", "data_hash": "0" * 64}),
+        replace(last, basket_starts=np.zeros(1, np.int64)),
+    ]
+    return [
+        str(text)
+        for cards in (card(data, each) for each in splits)
+        for text in map(cards.get, ("split", "full", "seen"))
+    ]
+
+
+def test_chinese_has_words_for_every_protocol_and_keeps_unknown_ones(opened: Open) -> None:
+    shown = opened("#view=models", locale="zh-CN", models={"timed": {"protocol": {"split": "by moonlight"}}})
+    shown.page.wait_for_selector(".model tbody tr")
+    words = shown.page.evaluate(
+        "async texts => { const { stored } = await import('/page/texts.js'); return texts.map(stored); }",
+        protocols(),
+    )
+    assert [text for text in words if not text or "items" in text or "event" in text] == []
+    first, second = (each.inner_text() for each in shown.page.locator(".facts.wide").all())
+    assert "留一法" in first
+    assert "by moonlight" in second
+    assert shown.page.locator(".facts.wide [lang=en]").all_inner_texts() == ["by moonlight"]
 
 
 def test_a_title_is_never_markup(opened: Open) -> None:
@@ -417,7 +613,8 @@ def test_a_token_is_asked_for_and_stays_out_of_the_command(
         shown.page.locator("#token").fill("wrong")
         shown.page.keyboard.press("Enter")
         shown.page.wait_for_selector("#trouble:has-text('does not accept')")
-        shown.page.locator("#token").fill("0123456789abcdef0123")
+        assert "the second word of a line" in shown.page.locator("#token-hint").inner_text()
+        shown.page.locator("#token").fill(" read 0123456789abcdef0123  # the whole line")
         shown.page.keyboard.press("Enter")
         shown.page.wait_for_selector(".item")
         shown.page.get_by_role("button", name="Copy as curl").click()
@@ -441,6 +638,7 @@ def test_rules_and_the_fallback_show_in_the_list(opened: Open, runs: dict[str, P
         notes = " ".join(cold.page.locator(".column .note").all_inner_texts())
         assert "the fallback: popular" in notes
         assert "nothing" in notes
+        assert cold.page.locator(".event .unknown-item").inner_text() == "unknown, ignored"
         assert cold.page.get_by_role("button", name="Why").count() == 0
 
 

@@ -92,9 +92,16 @@ function row(item) {
     "tr",
     {},
     h("th", { scope: "row" }, title),
-    h("td", {}, h("code", {}, id)),
-    h("td", {}, item.group ?? ""),
-    h("td", { class: "figure" }, item.events == null ? "" : number(item.events)),
+    h("td", { class: "id" }, h("code", {}, id)),
+    h("td", { class: "group" }, item.group ?? ""),
+    h(
+      "td",
+      { class: "figure" },
+      item.events != null && [
+        h("span", { class: "in-table" }, number(item.events)),
+        h("span", { class: "in-stack" }, t("events", item.events)),
+      ],
+    ),
     h(
       "td",
       { class: "row-actions" },

@@ -2,17 +2,20 @@
 
 import { itemField } from "./combobox.js";
 import { announce, button, byId, fill, h, iconButton } from "./dom.js";
+import { columnsOf, filterField } from "./filters.js";
 import { change, fresh, onChange, state, titleOf } from "./state.js";
 import { t } from "./texts.js";
 import { trouble } from "./trouble.js";
 
-const FIELDS = ["k", "seen", "rules", "perGroup", "now", "deny", "allow", "reasons"];
+const FIELDS = ["k", "seen", "rules", "perGroup", "now", "deny", "allow", "filters", "reasons"];
 let rules = [];
+let columns = {};
 let fields = {};
 let items = {};
 
-export function startConditions(names) {
-  rules = names;
+export function startConditions(served) {
+  rules = served.rules ?? [];
+  columns = columnsOf(served.models);
   build();
   const wide = matchMedia("(min-width: 901px)").matches; // on a phone the list would be far below
   if (active() && wide) byId("conditions").open = true;
@@ -84,6 +87,7 @@ function build() {
   items = {
     deny: chips("deny", "banned", "banAdd", "unban"),
     allow: chips("allow", "only", "onlyAdd", "unallow"),
+    filters: filterField(columns),
   };
   const row = (name, ...rest) => h(
     "div",
@@ -103,6 +107,7 @@ function build() {
     items.deny.box,
     items.allow.box,
     h("p", { class: "hint" }, t("onlyHint")),
+    items.filters.box,
     h("p", {}, button(t("reset"), reset, { class: "link", id: "reset" })),
   );
   update();
@@ -139,6 +144,7 @@ function update() {
   fields.reasons.checked = state.reasons;
   items.deny.draw();
   items.allow.draw();
+  items.filters.draw();
   const count = active();
   byId("active").textContent = count ? t("active", count) : "";
   byId("reset").hidden = !count;

@@ -35,7 +35,10 @@ export function startHistory({ chosen, failed }) {
   byId("clear").addEventListener("click", clear);
   byId("history").addEventListener("keydown", onKey);
   byId("history").addEventListener("pointerdown", onPointer);
-  onChange((names) => names.some((name) => ["history", "gaps", "user", "models"].includes(name)) && draw());
+  onChange((names) => {
+    if (names.some((name) => ["history", "gaps", "user", "models"].includes(name))) draw();
+    else if (names.includes("unknown")) markUnknown();
+  });
 }
 
 export function translateHistory() {
@@ -50,8 +53,7 @@ function draw() {
   const focused = describeFocus();
   const timed = models().some((model) => model.timed);
   const from = whole ? 0 : Math.max(0, state.history.length - SHOWN);
-  const most = Math.min(...models().map((model) => model.maxlen ?? Infinity));
-  const unread = state.history.length - most;
+  const unread = state.history.length - Math.min(...models().map(longest));
   const rows = state.history.map((id, at) => (at < from ? null : row(id, at, timed, at < unread)));
   fill(
     byId("history"),
@@ -65,19 +67,47 @@ function draw() {
   byId("history").hidden = !state.history.length;
   byId("history-ends").hidden = state.history.length < 2;
   byId("clear").hidden = !state.history.length && !state.user;
-  fill(byId("history-note"), notes(unread));
+  fill(byId("history-note"), notes());
+  markUnknown();
   drawUser();
   restoreFocus(focused);
 }
 
-function notes(unread) {
+const longest = (model) => model.maxlen ?? Infinity;
+
+/** Say which model reads how many events, and which rows are grey. */
+function lengthNotes() {
+  const count = state.history.length;
+  const short = models().filter((model) => longest(model) < count).sort((one, two) => one.maxlen - two.maxlen);
+  if (!short.length) return [];
+  const [first, second] = short; // the first is the one whose unread events are grey
+  if (models().length === 1) return [t("tooLong", first.maxlen)];
+  if (!second) return [t("tooLongOne", first.name, first.maxlen)];
+  if (first.maxlen === second.maxlen) return [t("tooLongBoth", first.maxlen)];
+  return [t("tooLongTwo", first.name, first.maxlen, second.name, second.maxlen)];
+}
+
+function notes() {
   const timed = models().filter((model) => model.timed);
   const texts = state.history.length ? [] : [t("historyHint")];
-  if (unread > 0) texts.push(t("tooLong", state.history.length - unread));
+  texts.push(...lengthNotes());
   if (state.history.length > 1 && timed.length) {
     texts.push(timed.length === models().length ? t("gapHint") : t("gapHintSome", timed[0].name));
   } else if (state.history.length > 1 && models().length) texts.push(t("order"));
   return texts.map((text) => h("p", {}, text));
+}
+
+/** Mark the rows whose item a model does not know. The rows are not drawn again, because a gap may be in edit. */
+function markUnknown() {
+  for (const item of byId("history").querySelectorAll(".event")) {
+    const names = state.unknown.get(state.history[item.dataset.at]) ?? [];
+    const mark = item.querySelector(".unknown-item");
+    item.classList.toggle("unknown", names.length > 0);
+    mark.hidden = !names.length;
+    if (!names.length) continue;
+    const all = names.length >= models().length;
+    mark.textContent = all ? t("unknownItem") : t("unknownTo", names.join(", "));
+  }
 }
 
 function drawUser() {
@@ -118,6 +148,7 @@ function row(id, at, timed, unread) {
       h(
         "span",
         { class: "meta" },
+        h("span", { class: "unknown-item", hidden: true }),
         title !== id && h("code", {}, id),
         known?.group && h("span", {}, known.group),
         timed && at > 0 && gapField(id, at),

@@ -14,6 +14,7 @@ let kept = null;
 let running = null;
 const open = new Set(); // "column/item" whose reasons are open
 
+const LEARNED = ["model", "blend"]; // sources of scores without a zero; the scores of the others are counts
 const GLOBAL = ["token", "offline", "busy", "scope", "broken"]; // not the fault of this one request
 
 /** Return the models of the lists. */
@@ -30,7 +31,8 @@ export function startLists(found) {
 }
 
 const DRAWN = [
-  "history", "gaps", "user", "k", "models", "deny", "allow", "seen", "rules", "perGroup", "now", "reasons",
+  "history", "gaps", "user", "k", "models", "deny", "allow", "filters", "seen", "rules", "perGroup", "now",
+  "reasons",
 ];
 const soon = later(() => refresh(), 150);
 onChange((names) => {
@@ -73,11 +75,22 @@ export async function refresh() {
   if (failure) return trouble(failure, refresh); // the old lists stay
   noTrouble();
   columns = got;
+  change({ unknown: unknownItems(got) });
   draw();
   const [first] = columns;
   const [best] = first.answer?.items ?? [];
   if (best) announce(`${t("items", first.answer.items.length)}. ${t("first", titleOf(best.item))}`);
   else announce(first.failure ? sentence(first.failure) : t("emptyList"));
+}
+
+/** Return id -> names of the models that do not know the item. */
+function unknownItems(found) {
+  const names = new Map();
+  for (const { name, answer, failure } of found) {
+    const ids = failure?.code === "nothing_known" ? state.history : (answer?.unknown ?? []);
+    for (const id of new Set(ids.map(String))) names.set(id, [...(names.get(id) ?? []), name]);
+  }
+  return names;
 }
 
 async function ask(model, signal) {
@@ -108,6 +121,7 @@ function draw() {
   byId("list-actions").hidden = !all.length;
   fill(byId("compare-note"), compareNote(all));
   place.classList.toggle("two", all.length > 1);
+  hideSecond();
   keepingFocus(byId("list-actions"), () => drawActions(all));
   if (!served.models.length) return fill(place, h("p", { class: "hint" }, t("loading")));
   if (!all.length) return fill(place, askable() ? h("p", { class: "hint" }, t("loading")) : welcome());
@@ -174,11 +188,13 @@ function drawColumn(column, other, at) {
     { class: "column-head" },
     h("h3", {}, column.label),
     h("span", { class: "meta" }, h("code", {}, answer?.model?.hash ?? model.hash ?? ""), model.kind),
+    other && jump(other, at),
   );
   const part = (...content) => h(
     "section",
     {
       class: `column${column.kept ? " kept" : ""}`,
+      tabindex: "-1",
       "aria-label": t("listOf", column.label),
       "data-model": column.name,
     },
@@ -186,14 +202,14 @@ function drawColumn(column, other, at) {
     content,
   );
   if (failure) return part(h("p", { class: "note" }, sentence(failure)));
-  const facts = [t("items", answer.items.length), t("reads", answer.known), t("ms", column.ms)].join(" · ");
+  const range = rangeOf(answer);
+  const facts = [
+    t("items", answer.items.length),
+    t("reads", Math.min(answer.known, readable(answer, model)), answer.known),
+    t("ms", column.ms),
+    answer.items.length > 1 && t(range.counts ? "barsCounts" : "barsScores"),
+  ].filter(Boolean).join(" · ");
   const notes = notesOf(answer, model);
-  const scores = answer.items.map((item) => item.score);
-  const range = {
-    low: Math.min(...scores),
-    high: Math.max(...scores),
-    digits: scores.every(Number.isInteger) ? 0 : 3,
-  };
   return part(
     h("p", { class: "meta", title: t("request", answer.request_id ?? "") }, facts),
     notes.map((text) => h("p", { class: "note" }, text)),
@@ -203,6 +219,39 @@ function drawColumn(column, other, at) {
       answer.items.map((item) => drawItem(item, column, other, at, range)),
     ),
   );
+}
+
+/** Return how many events the scorer of an answer reads at most. Baselines and blends count all of them. */
+const readable = (answer, model) => (answer.source === "model" ? (model.maxlen ?? Infinity) : Infinity);
+
+/** Return where the bars of a list start and end. Counts start at 0: a bar twice as long is twice the count. */
+function rangeOf(answer) {
+  const scores = answer.items.map((item) => item.score);
+  const counts = !LEARNED.includes(answer.source) && scores.every((score) => score >= 0);
+  return {
+    counts,
+    low: counts ? 0 : Math.min(...scores),
+    high: Math.max(...scores),
+    digits: scores.every(Number.isInteger) ? 0 : 3,
+  };
+}
+
+function share(score, { counts, low, high }) {
+  if (high <= low) return counts ? 0 : 1;
+  const part = (score - low) / (high - low);
+  return counts ? part : 0.06 + 0.94 * part; // the lowest of the list has a bar, too
+}
+
+/** Return a link to the other list, which is far below where lists stand one under the other. */
+function jump(other, at) {
+  const label = t("jump", other.label);
+  const go = () => {
+    const column = byId("lists").querySelectorAll(".column")[1 - at];
+    column.focus({ preventScroll: true });
+    column.scrollIntoView();
+  };
+  const properties = { class: "link jump", title: label, "aria-label": label };
+  return button(`${at ? "↑" : "↓"} ${other.label}`, go, properties);
 }
 
 /** Return what is special about an answer, in the language of the page; else what the server says of it. */
@@ -217,12 +266,12 @@ function notesOf(answer, model) {
   return own.length || !state.history.length ? own : (answer.notes ?? []);
 }
 
-function drawItem(item, column, other, at, { low, high, digits }) {
+function drawItem(item, column, other, at, range) {
   const id = String(item.item);
   const title = titleOf(id);
   const known = titles.get(id);
   const key = `${at}/${id}`;
-  const explained = ["model", "blend"].includes(column.answer.source) && !column.kept;
+  const explained = LEARNED.includes(column.answer.source) && !column.kept;
   const [whyButton, why] = explained ? reasonsOf(id, title, column.model, key) : [];
   return h(
     "li",
@@ -237,9 +286,9 @@ function drawItem(item, column, other, at, { low, high, digits }) {
     h(
       "span",
       { class: "score" },
-      bar(high > low ? 0.06 + (0.94 * (item.score - low)) / (high - low) : 1),
+      bar(share(item.score, range)),
       h("span", { class: "unseen" }, `${t("score")} `),
-      h("span", { class: "value" }, number(item.score, digits)),
+      h("span", { class: "value" }, number(item.score, range.digits)),
     ),
     h(
       "div",
@@ -326,4 +375,11 @@ function drawChoice() {
     place,
     () => fill(place, h("label", {}, t("model"), " ", one), h("label", {}, t("compareWith"), " ", two)),
   );
+  hideSecond();
+}
+
+/** Without a history one list is shown, so there is nothing to compare with. */
+function hideSecond() {
+  const label = byId("model-two")?.parentElement;
+  if (label) label.hidden = cold();
 }

@@ -1,7 +1,7 @@
 // Facts of the models: what each is, how it was measured, and how simple baselines do on the same targets.
 
 import { bar, byId, fill, h } from "./dom.js";
-import { moment, number, percent, t } from "./texts.js";
+import { moment, number, percent, stored, t } from "./texts.js";
 
 const COLUMNS = ["ndcg@10", "hr@10", "mrr@10"];
 
@@ -78,7 +78,7 @@ function quality(model) {
       { class: "scroll", tabindex: "0", role: "group", "aria-label": t("quality") },
       h(
         "table",
-        {},
+        { class: "quality" },
         h(
           "thead",
           {},
@@ -97,6 +97,7 @@ function quality(model) {
       "p",
       { class: "hint" },
       t("qualityHint", model.metrics.split),
+      ` ${t("qualityBars", names[0].toUpperCase())}`,
       rows.some(({ values }) => values[0]?.low != null) ? ` ${t("intervalHint")}` : "",
     ),
   ];
@@ -145,8 +146,9 @@ function protocol({ protocol: card }) {
     [t("candidates"), card.full],
     [t("seenRule"), card.seen],
   ].filter(([, value]) => value);
+  const words = (text) => stored(text) ?? h("span", { lang: "en" }, text);
   return [
     h("h3", {}, t("protocol")),
-    h("dl", { class: "facts wide", lang: "en" }, rows.map(fact)),
+    h("dl", { class: "facts wide" }, rows.map(([name, value]) => fact([name, words(value)]))),
   ];
 }

@@ -91,7 +91,7 @@ async function start() {
   const read = fromHash(location.hash);
   const known = served.models.map((model) => model.name);
   Object.assign(state, { ...read, models: read.models.filter((name) => known.includes(name)) });
-  startConditions(served.rules ?? []);
+  startConditions(served);
   await openAddress();
   startLists(served);
   translateHistory();

@@ -14,11 +14,13 @@ export function fresh() {
     models: [], // one or two names
     deny: [],
     allow: [], // empty: all items
+    filters: [], // {column, op, value}, as the server reads them
     seen: "", // "", "hide" or "show"
     rules: "",
     perGroup: 0, // 0: no limit
     now: "", // as in a field for a local time; empty: the present moment
     reasons: false,
+    unknown: new Map(), // id -> names of the shown models that do not know the item
   };
 }
 
@@ -87,6 +89,13 @@ const list = (values) => values.map(encodeURIComponent).join(",");
 const unlist = (text) => (text ? text.split(",").map(decodeURIComponent) : []);
 const plain = (text) => text;
 const count = (most) => (text) => Math.max(0, Math.min(most, Math.trunc(Number(text)) || 0));
+/** Return a filter as a request sends it; an address can contain anything. */
+function filterOf({ column, op, value }) {
+  const comparable = [value].flat().every((each) => typeof each === "string" || Number.isFinite(each));
+  if (typeof column !== "string" || typeof op !== "string" || !comparable) throw new TypeError("not a filter");
+  return { column, op, value };
+}
+
 // Name in the address -> [field, to text, from text].
 const FIELDS = {
   view: ["view", plain, (text) => (["models", "catalogue"].includes(text) ? text : "recommend")],
@@ -101,6 +110,11 @@ const FIELDS = {
   models: ["models", list, (text) => unlist(text).slice(0, 2)],
   deny: ["deny", list, unlist],
   allow: ["allow", list, unlist],
+  filters: [
+    "filters",
+    (filters) => encodeURIComponent(JSON.stringify(filters)),
+    (text) => JSON.parse(decodeURIComponent(text)).map(filterOf).slice(0, 20),
+  ],
   seen: ["seen", plain, (text) => (["hide", "show"].includes(text) ? text : "")],
   rules: ["rules", encodeURIComponent, decodeURIComponent],
   per_group: ["perGroup", String, count(1000)],
@@ -131,7 +145,7 @@ export function fromHash(hash) {
     try {
       read[field[0]] = field[2](part.slice(at + 1));
     } catch {
-      // A broken escape: the field keeps its initial value.
+      // A broken escape or broken JSON: the field keeps its initial value.
     }
   }
   read.gaps = read.history.map((_, at) => (at ? (read.gaps[at] ?? DAY) : 0));
@@ -144,6 +158,7 @@ export function requestBody(model, options) {
   const body = { ...subject(options.timed), k: state.k };
   if (state.allow.length) body.allow = state.allow;
   if (state.deny.length) body.deny = state.deny;
+  if (state.filters.length) body.filters = state.filters;
   if (state.seen) body.exclude_seen = state.seen === "hide";
   if (state.rules) body.rules = state.rules;
   if (state.perGroup) body.per_group = state.perGroup;

@@ -44,6 +44,15 @@ export function t(name, ...given) {
   return typeof text === "function" ? text(...given) : text;
 }
 
+/** Return what the server says of a protocol in the language of the page; null for words that are not known. */
+export function stored(text) {
+  for (const [pattern, write] of TABLES[current].stored) {
+    const match = pattern.exec(text);
+    if (match) return write(...match.slice(1).map((part) => (part === undefined ? part : stored(part) ?? part)));
+  }
+  return null;
+}
+
 /** Fill the elements of index.html that name their text. */
 export function translate(root) {
   for (const element of root.querySelectorAll("[data-text]")) element.textContent = t(element.dataset.text);

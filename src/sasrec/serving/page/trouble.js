@@ -83,6 +83,9 @@ function forget() {
   again();
 }
 
+/** Return the token of a text, which may be a whole line of the file of tokens: SCOPES TOKEN # comment. */
+const tokenIn = (text) => text.replace(/(^|\s)#.*/, "").trim().split(/\s+/).at(-1);
+
 function tokenForm() {
   const field = h(
     "input",
@@ -95,7 +98,7 @@ function tokenForm() {
       class: "trouble",
       onsubmit: (event) => {
         event.preventDefault();
-        token.set(field.value.trim());
+        token.set(tokenIn(field.value));
         again();
       },
     },
