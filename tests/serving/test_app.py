@@ -343,6 +343,10 @@ def test_a_baseline_is_served_but_has_no_reasons(runs: Path, tmp_path: Path) -> 
                 f"/v1/{path}", json={"item": IDS[1]} | ({"user": "u003"} if path == "explain" else {})
             )
             assert (refused.status_code, refused.json()["error"]["code"]) == (422, "baseline")
+        (facts,) = client.get("/v1/models").json()["models"]
+        assert facts["metrics"]["ndcg@10"] == facts["baselines"]["markov"]["ndcg@10"]
+        low, high = facts["intervals"]["ndcg@10"]
+        assert low < facts["metrics"]["ndcg@10"] < high
 
 
 def test_an_unknown_user_without_a_fallback_is_refused(runs: Path, tmp_path: Path) -> None:

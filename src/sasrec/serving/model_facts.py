@@ -74,8 +74,11 @@ def facts_about(path: Path, recommender: Recommender) -> dict[str, Any]:
         metrics = run.metrics()
         split = "test" if "test" in metrics else "valid" if "valid" in metrics else None
         if split is not None:
-            facts["metrics"] = {"split": split} | metrics[split]["full"]
-            if metrics["protocol"][split]["targets"] <= _QUICK:
+            simple = named_run(path)[1]
+            own = metrics["baselines"].get(simple) if simple else metrics  # a blend was not measured with the run
+            if own is not None:
+                facts["metrics"] = {"split": split} | own[split]["full"]
+            if own is not None and metrics["protocol"][split]["targets"] <= _QUICK:
                 around = intervals(run, split, recommender.source)
                 facts["intervals"] = {metric: [each.low, each.high] for metric, each in around.items()}
             facts["baselines"] = {name: each[split]["full"] for name, each in metrics["baselines"].items()}
