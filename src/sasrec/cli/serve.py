@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from sasrec.cli.arguments import OptionalPath, OptionalText
 from sasrec.cli.console import err, say
 from sasrec.errors import ConfigError, amount
 
@@ -29,29 +30,29 @@ class Serve:
     Two models, each for a share of the users: sasrec serve old=runs/last new=runs/next --share new=0.1
     """
 
-    runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[NAME=]RUN …")]
-    """Runs or exports, with names if there are several; also RUN:BASELINE. A path may be a link, and
-    POST /admin/reload loads what it leads to then."""
+    runs: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[NAME=]RUN ...", help_behavior_hint="")
+    ]
+    """Runs or exports, with names if there are several; also RUN:BASELINE. A link may be moved, and reloaded."""
     host: str = "127.0.0.1"
     """Address to listen on. Other machines reach it only with --tokens."""
     port: int = 8000
     """Port to listen on; 0 takes a free one."""
-    tokens: Path | None = None
-    """File of bearer tokens: lines SCOPES TOKEN, such as read,write 6f1c09a4d27b85e3. The scopes are read, write
-    and admin."""
-    events: str | None = None
-    """Where events of users are kept: a file for SQLite, or postgresql://…. The default is RUN.events.sqlite."""
+    tokens: OptionalPath = None
+    """File of tokens: lines SCOPES TOKEN; scopes are read, write, admin; a token has at least 16 characters."""
+    events: OptionalText = None
+    """Where events of users are kept: a file for SQLite, or postgresql://…. Default: RUN.events.sqlite."""
     fallback: Literal["popular", "recent", "groups", "none"] = "popular"
-    """What users without a known item get; none refuses them."""
+    """List for users without a known item; none refuses them."""
     rules: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """NAME=FILE of rules that requests may name (docs/production.md); may be given several times."""
+    """NAME=FILE: rules that requests may name, such as cheap=cheap.toml (docs/production.md)."""
     share: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """NAME=0.1: the share of users that this model serves. Models that are not named share the rest equally."""
     wait: float = 0.2
     """Seconds that a request may wait for its turn. One that would wait longer is refused with status 429."""
     drain: float = 1.0
     """Seconds between SIGTERM and the end of accepting connections, in which /readyz says 503."""
-    log: Path | None = None
+    log: OptionalPath = None
     """File that gets a line of JSON for each request, without histories and users; - is stdout."""
 
     def run(self) -> None:
@@ -130,7 +131,7 @@ class Mcp:
     run_dir: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """Run or export; also RUN:BASELINE."""
     fallback: Literal["popular", "recent", "groups", "none"] = "popular"
-    """What users without a known item get; none refuses them."""
+    """List for users without a known item; none refuses them."""
 
     def run(self) -> None:
         """Load the model and answer until stdin ends."""
