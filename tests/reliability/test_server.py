@@ -163,6 +163,7 @@ def test_no_request_that_the_interface_describes_makes_a_fault(tmp_path: Path) -
     with serving(tmp_path / "run", "--events", tmp_path / "events", "--wait", "10") as served:
         words = ["run", f"http://127.0.0.1:{served.port}/openapi.json", "--max-examples", "4000"]
         checks = "not_a_server_error,status_code_conformance,content_type_conformance"
+        checks += ",response_schema_conformance,response_headers_conformance"
         words += ["--checks", checks, "--phases", "examples,coverage,fuzzing", "--suppress-health-check", "all"]
         script = "import sys; from schemathesis.cli import schemathesis; sys.argv[0] = 'st'; schemathesis()"
         done = subprocess.run(

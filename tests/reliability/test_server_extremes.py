@@ -14,7 +14,7 @@ import pytest
 
 import sasrec
 from sasrec.serving.limits import MOST_BYTES
-from sasrec.serving.schemas import STATUSES
+from sasrec.serving.openapi import STATUSES
 from tests.serving.process import Served, serving
 from tests.synthetic import chain_frame, small
 

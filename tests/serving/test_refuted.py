@@ -199,13 +199,14 @@ def test_sighup_reads_the_tokens_again_and_opens_the_log_again(runs: Path, tmp_p
         server.process.send_signal(signal.SIGHUP)
         until(f"{SECRET}-2", 200)
         assert status(f"{SECRET}-1") == 401
-        assert '"code": "no_token"' in log.read_text()
         tokens.write_text("nonsense\n")
         server.process.send_signal(signal.SIGHUP)
         time.sleep(0.5)
         assert status(f"{SECRET}-2") == 200
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(30) == 0
+    assert '"code": "no_token"' in log.read_text()
+    assert "no_token" not in (tmp_path / "log.1").read_text().splitlines()[0]
 
 
 def test_a_wrong_start_leaves_no_file_and_names_the_fault(

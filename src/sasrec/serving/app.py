@@ -26,6 +26,7 @@ from sasrec.serving.engine import Engine, UnknownError
 from sasrec.serving.figures import Figures
 from sasrec.serving.history_store import Event
 from sasrec.serving.limits import FAULT, GONE, NO_SUCH, Refused, body_of_error, to_stderr
+from sasrec.serving.openapi import openapi
 from sasrec.serving.schemas import (
     Events,
     Explain,
@@ -34,7 +35,6 @@ from sasrec.serving.schemas import (
     RecommendBody,
     Reload,
     Similar,
-    openapi,
 )
 from sasrec.serving.service import Model, Service
 

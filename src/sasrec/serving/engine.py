@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from sasrec.batches.ticks import personal_times
 from sasrec.data.histories import Histories
-from sasrec.errors import ConfigError, DataError, SasrecError, SasrecWarning
+from sasrec.errors import ConfigError, DataError, EvaluationError, SasrecError, SasrecWarning
 from sasrec.ranking.explain import effects, nearest
 from sasrec.ranking.known import KnownItems
 from sasrec.ranking.lists import Known
@@ -278,7 +278,9 @@ class Engine:
 
     def similar(self, item: object, k: int) -> list[tuple[int, float]]:
         """Return (item number, cosine) of the items most like an item. Raises: UnknownError, BaselineError."""
-        return nearest(self._learned.vectors(), self.number(item), k, self._catalogue.allowed(None, ()))
+        vectors, number = self._learned.vectors(), self.number(item)
+        _refuse_nan(vectors[number])
+        return nearest(vectors, number, k, self._catalogue.allowed(None, ()))
 
     def explain(
         self, known: Known, item: object
@@ -288,6 +290,7 @@ class Engine:
         Raises: UnknownError, BaselineError.
         """
         of_events, of_intervals = effects(self._learned, *known, np.array([self.number(item)]))
+        _refuse_nan(of_events)
         events = known[0][-len(of_events) :]
         return events, of_events[:, 0], None if of_intervals is None else of_intervals[:, 0]
 
@@ -316,6 +319,11 @@ class Engine:
             raise found
         if len(found.items) != min(5, count):
             raise DataError(f"the canary got {len(found.items)} items instead of {min(5, count)}")
+
+
+def _refuse_nan(values: npt.NDArray[np.floating]) -> None:
+    if not np.isfinite(values).all():
+        raise EvaluationError("the model gives NaN, because its weights diverged. Load another checkpoint.")
 
 
 def _histories(rows: Sequence[Known]) -> Histories:

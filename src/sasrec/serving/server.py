@@ -87,8 +87,10 @@ class PatientProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP as everything else is answered, in JSON."""
         refused = Refused(400, "not_http", "The request is not HTTP that the server reads.")
-        body = body_of_error(refused, uuid.uuid4().hex)
+        request_id = uuid.uuid4().hex
+        body = body_of_error(refused, request_id)
         lines = ["HTTP/1.1 400 Bad Request", "content-type: application/json", "connection: close"]
+        lines.append(f"x-request-id: {request_id}")
         head = "\r\n".join([*lines, f"content-length: {len(body)}", "", ""])
         self.transport.write(head.encode("ascii") + body)
         self.transport.close()
