@@ -104,6 +104,18 @@ def test_a_connection_that_was_made_before_the_end_gets_its_answer(run: Path, tm
         assert served.process.wait(30) == 0
 
 
+def test_a_second_signal_ends_at_once(run: Path, tmp_path: Path) -> None:
+    with serving(run, "--events", tmp_path / "events", "--drain", "60") as served:
+        served.ask("/healthz")
+        served.process.send_signal(signal.SIGTERM)
+        while not served.ask("/readyz")[1]["draining"]:
+            time.sleep(0.02)
+        began = time.monotonic()
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait(30) == 0
+        assert time.monotonic() - began < 15
+
+
 @pytest.mark.parametrize("rounds", [2, pytest.param(100, marks=pytest.mark.slow)])
 def test_reloads_under_load_fail_no_request(run: Path, tmp_path: Path, rounds: int) -> None:
     other, link = tmp_path / "other", tmp_path / "current"

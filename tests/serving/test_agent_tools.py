@@ -64,18 +64,20 @@ def test_an_agent_gets_the_lists_reasons_and_neighbours_of_the_model(run: Path) 
 
 
 def test_a_wrong_call_gets_words_and_the_next_one_is_answered(run: Path) -> None:
-    _, (nobody, unknown, large, listed) = called(
+    _, (nobody, unknown, large, endless, listed) = called(
         run,
         [
             ("recommend", {}),
             ("similar", {"item": "no such item"}),
             ("recommend", {"history": ["item-03"], "k": 10**9}),
+            ("recommend", {"history": ["item-03"], "times": ["NaN"]}),
             ("recommend", {"history": ["item-03"]}),
         ],
     )
     assert "Name a user, or give a history." in nobody
     assert "The item is unknown." in unknown
     assert "`$.k`" in large
+    assert "A number is not finite" in endless
     assert len(listed["items"]) == 10
 
 

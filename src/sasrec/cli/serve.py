@@ -73,7 +73,8 @@ class Serve:
             raise ConfigError("--wait must be above 0 and --drain at least 0. Use such seconds.")
         if self.tokens is not None:
             tokens_of(self.tokens)  # what is wrong is said before a model is loaded
-        stream_of(self.log)
+        if self.log is not None and str(self.log) != "-":
+            stream_of(self.log).close()
         figures = Figures()
         with listening(self.host, self.port) as opened:
             service = self._service(figures)

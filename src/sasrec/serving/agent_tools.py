@@ -34,7 +34,10 @@ def agent_tools(run: Path, fallback: str | None = "popular") -> MCPServer:
         transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
         sent = {name: value for name, value in (body or {}).items() if value is not None}
         async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            reply = await (client.post(path, json=sent) if sent else client.get(path, params=query))
+            try:
+                reply = await (client.post(path, json=sent) if sent else client.get(path, params=query))
+            except ValueError:
+                raise ToolError("A number is not finite, or a text is not valid Unicode.") from None
         answer: dict[str, Any] = reply.json()
         if reply.status_code != httpx2.codes.OK:
             raise ToolError(answer["error"]["message"].partition(" GET /")[0])  # agents know tools, not routes

@@ -167,7 +167,8 @@ class Engine:
             times = np.zeros(len(numbers), np.int64)
             if data.times is not None:
                 times = np.asarray(data.times[data.offsets[number] : data.offsets[number + 1]])
-        own_events = set(zip(numbers.tolist(), (times // 10**6).tolist(), strict=True))
+        dated = data is not None and data.times is not None
+        own_events = set(zip(numbers.tolist(), (times // 10**6).tolist(), strict=True)) if dated else set()
         found = [
             (number, second)
             for number, second in ((items.number_of(item), second) for item, second in newer)

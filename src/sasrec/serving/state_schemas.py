@@ -54,9 +54,8 @@ class ModelFacts(Struct, forbid_unknown_fields=True, kw_only=True):
     parameters: Annotated[int | None, Meta(description="How many weights. null: a baseline or an ONNX export.")]
     loaded: Annotated[str, Meta(description="When it was loaded: ISO 8601, UTC.")]
     columns: Annotated[
-        dict[str, str] | UnsetType,
-        Meta(description='The columns for `filters`, each with "number" or "text". Absent for ONNX exports.'),
-    ] = UNSET
+        dict[str, str], Meta(description='The columns for `filters`, each with "number" or "text".')
+    ]
     check: Annotated[
         dict[str, Any] | UnsetType,
         Meta(description="How an ONNX export was compared with its run. Absent for other models."),
