@@ -1,0 +1,47 @@
+"""The site: `make docs` builds it from the pages of this folder into build/docs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+import sasrec
+
+project = "sasrec"
+author = "the sasrec maintainers"
+release = version = sasrec.__version__
+extensions = ["myst_parser"]
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["tools"]
+root_doc = "index"
+myst_heading_anchors = 4
+myst_enable_extensions = ["dollarmath"]
+html_theme = "furo"
+html_title = f"sasrec {release}"
+html_static_path: list[str] = []
+html_show_sourcelink = False
+html_copy_source = False
+# Shown commands have a prompt, and outputs beside them; no lexer is strict about both.
+suppress_warnings = ["misc.highlighting_failure"]
+
+
+def _add_contents(app: Sphinx, page: str, source: list[str]) -> None:
+    """Add the tree of pages to the index: a part for each of its headings, with the pages that it links to.
+
+    So the index stays plain Markdown, which a code host shows as well.
+    """
+    if page != root_doc:
+        return
+    for heading, body in re.findall(r"^## (.+)\n(.*?)(?=^## |\Z)", source[0], re.DOTALL | re.MULTILINE):
+        links = re.findall(r"\]\(([^):#]+)\.md\)", body)
+        inside = [link for link in dict.fromkeys(links) if Path(app.srcdir, f"{link}.md").exists()]
+        if inside:
+            lines = "\n".join(inside)
+            source[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {heading}\n\n{lines}\n```\n"
+
+
+def setup(app: Sphinx) -> None:
+    """Register what this site adds to Sphinx."""
+    app.connect("source-read", _add_contents)

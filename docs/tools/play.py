@@ -1,0 +1,258 @@
+"""Run what the pages of the documentation show, and compare or renew the output that they show.
+
+    python docs/tools/play.py docs/how-to/rules.md         # run the page and write its outputs anew
+    python docs/tools/play.py --check [--slow] [PAGE…]     # run the pages (default: all) and report what differs
+
+Each page runs in a new folder. Its fenced blocks are run in order:
+
+- console: each line that begins with "$ " is a command, and the lines below it are its output. A command that ends
+  with " &" (a server) stays alive until the page ends.
+- bash: a script; its output is not compared.
+- python: all blocks of a page share one namespace. A text block directly below has the output.
+- any other language: not run; after `<!-- file: NAME -->` the block is written to the file NAME.
+
+A comment before a block says how it is run: `<!-- play: skip REASON -->`, `<!-- play: needs MODULE -->` (skipped
+without the module). At the top of a page: `<!-- play: slow -->` (only with --slow) and `<!-- play: after PAGE -->`
+(that page's blocks run first, in the same folder).
+
+Outputs are compared line by line with numbers masked, because digits depend on the processor and on versions of
+libraries; a page passes if 95 % of its lines are alike. Exit status 1 if a page fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import importlib.util
+import io
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+_BLOCK = re.compile(
+    r"(?:<!-- (?P<how>(?:play|file): [^\n]*?) -->\n+)?^```(?P<language>\w+)[^\n]*\n(?P<body>.*?)^```$"
+    r"(?P<gap>\n+)?(?:(?<=\n)```text\n(?P<output>.*?)^```$)?",
+    re.DOTALL | re.MULTILINE,
+)
+_NUMBER = re.compile(r"[-+−]?\.?\d[\d,.:]*")
+_MOST = 64  # lines of one command's output that are shown
+_WIDTH = 100
+_ALIKE = 0.95
+
+
+class PageError(Exception):
+    """A command or a snippet of a page failed."""
+
+
+@dataclass
+class Stage:
+    """The folder of a page, with its Python namespace and its servers."""
+
+    folder: Path
+    names: dict[str, Any] = field(default_factory=lambda: {"__name__": "page"})
+    servers: list[subprocess.Popen[str]] = field(default_factory=list)
+    port: int = 0
+
+    def command(self, line: str) -> str:
+        """Run a command in bash and return what it prints, stdout and stderr together."""
+        if line.endswith(" &"):
+            return self._start(line.removesuffix(" &"))
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", self._adapted(line)],
+            cwd=self.folder,
+            env=_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if done.returncode and not line.endswith("|| true"):
+            raise PageError(f"status {done.returncode} of: {line}\n{done.stdout}")
+        return done.stdout.replace(f":{self.port}", ":8000") if self.port else done.stdout
+
+    def _adapted(self, line: str) -> str:
+        line = re.sub(r"(?<![\w/])(benchmarks|recipes)/", rf"{ROOT}/\1/", line)
+        return line.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}") if self.port else line
+
+    def _start(self, line: str) -> str:
+        """Start a server on a free port, and wait until it is ready."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        log = self.folder / "server.log"
+        with log.open("w") as output:
+            server = subprocess.Popen(
+                ["bash", "-c", f"exec {self._adapted(line)} --port {self.port}"],
+                cwd=self.folder,
+                env=_environment(),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        self.servers.append(server)
+        for _ in range(300):
+            if server.poll() is not None:
+                break
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=5).close()
+                return ""
+            time.sleep(0.1)
+        raise PageError(f"no server: {line}\n{log.read_text()}")
+
+    def python(self, code: str, page: str) -> str:
+        """Run a snippet in the namespace of the page, and return what it prints."""
+        printed, here = io.StringIO(), Path.cwd()
+        os.chdir(self.folder)
+        try:
+            with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
+                exec(compile(code, page, "exec"), self.names)
+        except Exception as error:
+            raise PageError(f"{type(error).__name__}: {error} in:\n{code}") from error
+        finally:
+            os.chdir(here)
+        return printed.getvalue()
+
+    def close(self) -> None:
+        """End the servers."""
+        for server in self.servers:
+            server.send_signal(signal.SIGTERM)
+            try:
+                server.wait(40)
+            except subprocess.TimeoutExpired:
+                server.kill()
+
+
+def _environment() -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": str(_WIDTH), "PATH": path, "NO_COLOR": "1"}
+
+
+def directives(text: str) -> list[str]:
+    """Return what the comments at the top of a page say: "slow", "after PAGE"."""
+    return re.findall(r"^<!-- play: (slow|after \S+) -->$", text, re.MULTILINE)
+
+
+def played(page: Path, stage: Stage) -> str:
+    """Run the blocks of a page, and return its text with the outputs of this run.
+
+    Raises: PageError.
+    """
+    text = page.read_text(encoding="utf-8")
+    for directive in directives(text):
+        if directive.startswith("after "):
+            played((page.parent / directive.removeprefix("after ")).resolve(), stage)
+
+    def block(found: re.Match[str]) -> str:
+        how, language, body = found["how"] or "", found["language"], found["body"]
+        if how.startswith("file: "):
+            target = stage.folder / how.removeprefix("file: ")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(body, encoding="utf-8")
+            return found[0]
+        if how.startswith("play: skip ") or not _has(how):
+            return found[0]
+        if language == "bash":
+            stage.command(body.rstrip("\n"))
+        elif language == "console":
+            return found[0].replace(body, "".join(_with_output(line, stage) for line in _commands(body)))
+        elif language == "python":
+            printed = stage.python(body, page.name)
+            if found["output"] is not None:
+                return found[0][: found.start("output") - found.start()] + _shown(printed) + "```"
+        return found[0]
+
+    return _BLOCK.sub(block, text)
+
+
+def _has(how: str) -> bool:
+    """Whether the module of `play: needs MODULE` is installed."""
+    return not how.startswith("play: needs ") or importlib.util.find_spec(how.split()[2]) is not None
+
+
+def _commands(body: str) -> Iterator[str]:
+    """Each command of a console block; one that ends with a backslash has several lines."""
+    lines = iter(body.splitlines())
+    for line in lines:
+        if line.startswith("$ "):
+            while line.endswith("\\"):
+                line += "\n" + next(lines)
+            yield line[2:]
+
+
+def _with_output(command: str, stage: Stage) -> str:
+    return f"$ {command}\n{_shown(stage.command(command))}"
+
+
+def _shown(output: str) -> str:
+    """Return the output without most epochs, and without the middle of very long ones."""
+    lines = [line.rstrip() for line in output.splitlines()]
+    epochs = [number for number, line in enumerate(lines) if line.startswith("epoch ")]
+    for number in epochs[1:-1]:
+        lines[number] = "…"
+    between = set(epochs[2:-1])
+    kept = [line for number, line in enumerate(lines) if number not in between]
+    if len(kept) > _MOST:
+        kept = [*kept[: _MOST // 2], "…", *kept[-_MOST // 2 :]]
+    return "".join(f"{line}\n" for line in kept)
+
+
+def masked(text: str) -> list[str]:
+    """The lines of a text, with # for each number and without differences of blanks."""
+    return [" ".join(_NUMBER.sub("#", line).split()) for line in text.splitlines()]
+
+
+def differences(shown: str, found: str) -> list[str]:
+    """The lines that differ, numbers aside, as a unified diff; empty if enough are alike."""
+    one, other = masked(shown), masked(found)
+    alike = difflib.SequenceMatcher(None, one, other, autojunk=False).ratio()
+    return [] if alike >= _ALIKE else list(difflib.unified_diff(one, other, "shown", "found", lineterm="", n=0))
+
+
+def pages(names: list[Path]) -> list[Path]:
+    """The pages of the documentation, or those that were named."""
+    every = [ROOT / "README.md", ROOT / "README.zh.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return [page.resolve() for page in names] or [page for page in every if page.exists()]
+
+
+def main() -> int:
+    """Play the pages; return 1 if one fails."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pages", type=Path, nargs="*")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--slow", action="store_true", help="also the pages that say that they are slow")
+    asked = parser.parse_args()
+    if not asked.check and not asked.pages:
+        parser.error("name the pages to renew, or use --check")
+    failed = 0
+    for page in pages(asked.pages):
+        text = page.read_text(encoding="utf-8")
+        if "slow" in directives(text) and not (asked.slow or asked.pages):
+            continue
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder, contextlib.closing(Stage(Path(folder))) as stage:
+            try:
+                found = played(page, stage)
+                said = differences(text, found) if asked.check else []
+                if not asked.check:
+                    page.write_text(found, encoding="utf-8")
+            except PageError as error:
+                said = [str(error)]
+        failed += bool(said)
+        print(f"{'FAIL' if said else 'ok  '}  {page.relative_to(ROOT)}  {time.monotonic() - began:.0f} s", flush=True)
+        print("".join(f"      {line}\n" for line in said), end="")
+    return min(failed, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
