@@ -4,13 +4,18 @@
 
 RUN is a run or an export, best with 50 items of history (maxlen 50) and the catalogue of MovieLens 1M. Both
 servers run in turns, each as one process with one thread of computation; the load comes from wrk with one thread.
-The plain route is uvicorn and starlette too, and calls `Recommender.recommend` in the event loop. Then `sasrec
-serve` gets three times the load that it can bear. Needs wrk (Debian's package) and the extra `serve`.
+The plain route is uvicorn and starlette too, and calls `Recommender.recommend` in the event loop.
+
+Then `sasrec serve`, where a request may wait WAIT seconds, gets three times as many requests a second as it
+answered before: connections of wrk that pause between requests. Twenty connections more measure how long accepted
+requests take, because wrk does not tell them from refused ones; after the load, how long until ten requests in a
+row are accepted. Needs wrk (Debian's package) and the extra `serve`.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import re
@@ -19,15 +24,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import numpy as np
 
 import sasrec
 
-ROUNDS, SECONDS, CONNECTIONS, WAIT = 3, 10, 64, 0.2
+ROUNDS, SECONDS, CONNECTIONS, WAIT, PAUSE = 3, 10, 64, 0.2, 100
 
 PLAIN = """
 import sys, uvicorn, sasrec
@@ -57,14 +64,15 @@ def bodies(run: str) -> list[dict[str, Any]]:
     return found
 
 
-def script(path: Path, requests: list[dict[str, Any]]) -> Path:
-    """Write the script of wrk, which sends the requests in turns."""
+def script(path: Path, requests: list[dict[str, Any]], pause: int = 0) -> Path:
+    """Write the script of wrk, which sends the requests in turns, `pause` ms after each answer."""
     lines = ",\n".join("[==[" + json.dumps(each) + "]==]" for each in requests)
     path.write_text(
         f"local bodies = {{{lines}}}\nlocal n = 0\nlocal refused = 0\n"
         'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\n'
         "request = function() n = n + 1 "
         'return wrk.format(nil, "/v1/recommend", nil, bodies[n % #bodies + 1]) end\n'
+        + (f"delay = function() return {pause} end\n" if pause else "")
     )
     return path
 
@@ -89,6 +97,15 @@ def ask(port: int, body: dict[str, Any]) -> Any:
     headers = {"content-type": "application/json"}
     with urlopen(Request(f"http://127.0.0.1:{port}/v1/recommend", json.dumps(body).encode(), headers)) as answer:
         return json.loads(answer.read())
+
+
+def is_accepted(port: int, body: dict[str, Any]) -> bool:
+    """Whether a request is answered with a list."""
+    try:
+        ask(port, body)
+    except HTTPError:
+        return False
+    return True
 
 
 def load(port: int, lua: Path, connections: int, seconds: int = SECONDS) -> dict[str, float]:
@@ -116,6 +133,57 @@ def load(port: int, lua: Path, connections: int, seconds: int = SECONDS) -> dict
     return {"a second": rate, "p50": at("50"), "p99": at("99"), "refused": int(other[1]) / total if other else 0.0}
 
 
+async def probed(port: int, requests: list[dict[str, Any]], seconds: float) -> list[tuple[int, float]]:
+    """Send requests on twenty connections, five a second on each; return the status and milliseconds of each."""
+    found: list[tuple[int, float]] = []
+    end = time.monotonic() + seconds
+
+    async def one(row: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.sleep(row / 100)
+        while time.monotonic() < end:
+            body = json.dumps(requests[row]).encode()
+            head = f"POST /v1/recommend HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {len(body)}\r\n"
+            began = time.monotonic()
+            writer.write(head.encode() + b"content-type: application/json\r\n\r\n" + body)
+            answer = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            await reader.readexactly(int(re.search(r"content-length: (\d+)", answer)[1]))  # type: ignore[index]
+            found.append((int(answer.split()[1]), 1e3 * (time.monotonic() - began)))
+            await asyncio.sleep(0.2)
+        writer.close()
+
+    await asyncio.gather(*(one(row) for row in range(20)))
+    return found
+
+
+def overload(port: int, folder: Path, requests: list[dict[str, Any]], rate: float) -> dict[str, float]:
+    """Send three times `rate` requests a second; return what came of them."""
+    lua = script(folder / "overload.lua", requests, PAUSE)
+    # An answer takes something between nothing and WAIT, and then its connection pauses.
+    connections = round(3 * rate * (PAUSE / 1e3 + WAIT / 4))
+    with ThreadPoolExecutor(1) as pool:
+        loaded = pool.submit(load, port, lua, connections)
+        time.sleep(1)
+        found = asyncio.run(probed(port, requests, SECONDS - 2))
+        all_of_them = loaded.result()
+    accepted = [each for status, each in found if status == 200]
+    began = first = time.monotonic()
+    in_a_row = 0
+    while in_a_row < 10:
+        in_a_row = in_a_row + 1 if is_accepted(port, requests[0]) else 0
+        first = time.monotonic() if not in_a_row else first
+    return {
+        "connections": connections,
+        "a second": all_of_them["a second"],
+        "refused": all_of_them["refused"],
+        "accepted, p50": statistics.median(accepted),
+        "accepted, p99": float(np.quantile(accepted, 0.99)),
+        "accepted, number": len(accepted),
+        "other than 200 and 429": sum(status not in (200, 429) for status, _ in found),
+        "seconds until ten in a row are accepted": first - began,
+    }
+
+
 def main() -> None:
     """Measure, print and store."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -124,7 +192,8 @@ def main() -> None:
     asked = parser.parse_args()
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
-        lua = script(Path(folder) / "load.lua", bodies(asked.run))
+        requests = bodies(asked.run)
+        lua = script(Path(folder) / "load.lua", requests)
         (Path(folder) / "plain.py").write_text(PLAIN)
         ours = [sys.executable, "-m", "sasrec", "serve", asked.run, "--port", "8901", "--wait", str(WAIT)]
         ours += ["--events", f"{folder}/events"]
@@ -142,11 +211,8 @@ def main() -> None:
                 name: {key: statistics.median(each[key] for each in runs) for key in runs[0]}
                 for name, runs in rounds.items()
             }
-            bears = max(1, round(found["sasrec serve"]["a second"] * WAIT))
-            found["three times too much"] = load(8901, lua, CONNECTIONS + 3 * bears)
-            began = time.monotonic()
-            ask(8901, bodies(asked.run)[0])
-            found["first answer after overload, seconds"] = {"": time.monotonic() - began}
+            rate = found["sasrec serve"]["a second"]
+            found["three times too much"] = overload(8901, Path(folder), requests, rate)
         finally:
             for each in servers:
                 each.terminate()

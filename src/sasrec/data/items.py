@@ -7,7 +7,7 @@ so the rows of a trained embedding table stay valid.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -52,6 +52,11 @@ class Items:
     def number_of(self, item_id: object) -> int | None:
         """Return the item number of an id, or None if the item is unknown. A float such as 1.0 is the id 1 too."""
         return look_up(self._number_of, item_id)
+
+    def numbers_or_zero(self, ids: Sequence[object]) -> npt.NDArray[np.int64]:
+        """Return the item number of each id, and 0 for those that are unknown."""
+        numbers = self._number_of
+        return np.array([numbers.get(each) or look_up(numbers, each) or 0 for each in ids], np.int64)  # type: ignore[call-overload]
 
     def id_of(self, number: int) -> str | int:
         """Return the id of an item number (1 or more)."""

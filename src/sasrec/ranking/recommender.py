@@ -104,7 +104,7 @@ class Recommender:
         """Whether the model reads the times of a history."""
         return self._learned is not None and self._learned.timed
 
-    @property
+    @cached_property
     def _learned(self) -> Learned | None:
         """The scorer of the model, also in a blend; None for a baseline."""
         scorer = getattr(self.scorer, "first", self.scorer)

@@ -49,13 +49,10 @@ def name_and_hash(engine: Engine) -> dict[str, str]:
 
 def named_items(engine: Engine, numbers: Any, *, titles: bool = True) -> list[dict[str, Any]]:
     """Return {"item": id} of item numbers; with `titles`, title and group too, where the catalogue has them."""
-    items, at = engine.recommender.items, np.asarray(numbers, np.int64) - 1
-    columns: dict[str, Any] = {"item": items.ids.gather(at).to_list()}
-    if titles and items.titles is not None:
-        columns["title"] = items.titles.gather(at).to_list()
-    if titles and items.groups is not None:
-        columns["group"] = items.groups.gather(at).to_list()
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    columns = [(name, column) for name, column in engine.names.items() if titles or name == "item"]
+    return [
+        {name: column[number - 1] for name, column in columns} for number in np.asarray(numbers, np.int64).tolist()
+    ]
 
 
 def answer_of(asked: Recommend, listed: Listed, request_id: str) -> dict[str, Any]:

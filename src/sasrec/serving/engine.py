@@ -126,13 +126,24 @@ class Engine:
     def _plain(self) -> Selection:
         return Selection(self._catalogue.allowed(None, ()))
 
+    @cached_property
+    def names(self) -> dict[str, list[Any]]:
+        """The ids of the items, and titles and groups where the catalogue has them, by item number - 1.
+
+        They are lists, because reading ten values of a Polars series takes as long as all else that the event
+        loop does for a request.
+        """
+        items = self.recommender.items
+        columns = {"item": items.ids, "title": items.titles, "group": items.groups}
+        return {name: column.to_list() for name, column in columns.items() if column is not None}
+
     def read(self, history: Sequence[object], times: Sequence[float] | None) -> Read:
         """Read a history in ids and, for models with time, seconds.
 
         Raises: DataError if times are missing or wrong. Remedy: as the message says.
         """
-        items, known_V = self.recommender.items, self._catalogue.known_V
-        found = np.array([items.number_of(item) or 0 for item in history], np.int64)
+        known_V = self._catalogue.known_V
+        found = self.recommender.items.numbers_or_zero(history)
         known = found > 0
         if known_V is not None:
             known &= known_V[found]

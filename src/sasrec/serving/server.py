@@ -24,7 +24,7 @@ from sasrec.serving.app import build
 from sasrec.serving.auth import tokens_of
 from sasrec.serving.figures import Figures
 from sasrec.serving.limits import Limited, Refused, body_of_error, to_stderr
-from sasrec.serving.service import Service
+from sasrec.serving.service import Service, spare_collections
 
 _HEADER_SECONDS = 10.0
 _HEADER_BYTES = 2**16
@@ -292,6 +292,7 @@ def run(
             timeout_graceful_shutdown=int(_LAST_SECONDS),
             backlog=2_048,
         )
+        spare_collections()
         DrainingServer(config, service, drain, renew).run(sockets=[opened])
         return app.unanswered
     finally:

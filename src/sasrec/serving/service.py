@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import math
 import time
@@ -33,6 +34,17 @@ from sasrec.serving.threads import Threads
 _KEPT_BYTES = 2**26  # of filters and limits of groups, about
 _CANARY_SECONDS, _CANARY_LASTS, _MINUTE = 2.0, 0.5, 60.0
 T = TypeVar("T")
+
+
+def spare_collections() -> None:
+    """Collect garbage, and leave what lives then out of later collections.
+
+    A model and its libraries have hundreds of thousands of objects, and each full collection visits all of them,
+    while every request waits.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 @dataclass(frozen=True)
@@ -117,6 +129,7 @@ class Service:
         async with self._reloading:  # one at a time, for memory
             engine = await asyncio.to_thread(self._loaded, name, model.path)
             old, model.batcher.engine = model.engine.digest, engine
+            await asyncio.to_thread(spare_collections)
         return old, engine.digest
 
     def _loaded(self, name: str, path: Path) -> Engine:
