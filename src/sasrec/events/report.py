@@ -11,6 +11,7 @@ import polars as pl
 
 from sasrec.config.settings import DataConfig
 from sasrec.config.split_rule import EPOCH
+from sasrec.errors import amount
 from sasrec.events.events import Events
 
 _MANY_USERS, _MUCH = 20, 0.03
@@ -219,9 +220,9 @@ def _suspicions(report: dict[str, Any]) -> list[str]:
             f"{report['repeated']:.0%} of events repeat an item of the same user, and such items are neither "
             f"measured nor recommended; if lists may contain them, train with {REPEATS}"
         )
-    if report["users_below_3_events"]:
+    if few := report["users_below_3_events"]:
         suspicions.append(
-            f"{report['users_below_3_events']} users have fewer than 3 events; "
+            f"{amount(few, 'user')} {'has' if few == 1 else 'have'} fewer than 3 events; "
             "leave-one-out trains on these users but cannot evaluate them"
         )
     return suspicions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 import warnings
 from collections.abc import Callable
@@ -70,7 +71,10 @@ def resolve(
         raise ConfigError(
             f"`local_copy` is only for public data sets, and {path} is a local path. Remove `local_copy`."
         )
+    published = Path("data", f"{name}.txt") if re.fullmatch(r"[\w-]+", name) else None
     if public_name:
+        if local_copy is None and published is not None and published.exists():
+            _note(f"{name} is the public data set; for the file, name {published}")
         _refuse_own_files(f"{name} is a public data set", own_files)
         return _public(name, config, local_copy, say), None
     if (prepared := prepared_folder(path)) is not None:
@@ -81,10 +85,32 @@ def resolve(
     if is_database(name):
         return from_source(name, config, **own_files, rejects_path=rejects_path), None
     if not path.exists() and name != STDIN and not any(sign in name for sign in "*?["):
-        raise DataError(
-            f"{path} {missing(path)}. Name a file, a folder or a public data set ({', '.join(CATALOG)})."
-        )
+        if published is None or not published.exists():
+            reason = missing(path)
+            if published is not None and reason == "does not exist":
+                reason += f", and neither does {published}"
+            raise DataError(f"{path} {reason}. Name a file, a folder or a public data set ({', '.join(CATALOG)}).")
+        path, config = published, _of_published(published, config)
     return from_source(path, config, **own_files, rejects_path=rejects_path), None
+
+
+def _of_published(path: Path, config: DataConfig) -> DataConfig:
+    """Return how a file is read that lies where published code looks for `--dataset NAME`, and note it.
+
+    Such files mostly have lines of a user and an item, without a header, in order of time (Kang & McAuley, 2018).
+    """
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        fields = lines.readline().split()
+    unnamed = not (config.columns or config.user_column or config.item_column)
+    if unnamed and len(fields) == 2 and all(field.isdecimal() for field in fields):
+        _note(f"{path} is read as lines of a user and an item, in order of time, as published code has them")
+        return replace(config, columns="user,item")
+    _note(f"{path} is read")
+    return config
+
+
+def _note(sentence: str) -> None:
+    warnings.warn(sentence, SasrecWarning, stacklevel=3)
 
 
 def prepared_folder(source: str | Path) -> Path | None:
@@ -251,7 +277,7 @@ def prepare(
             data = finished(from_source(source, config, **own, rejects_path=Path(output) / "rejects.csv"))
             data.save(output)
     for note in data.report["warnings"]:
-        warnings.warn(note, SasrecWarning, stacklevel=2)
+        _note(note)
     return data
 
 

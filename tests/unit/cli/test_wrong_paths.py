@@ -39,7 +39,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("train --train_dir nix --resume", "the run nix does not exist. Check the path."),
         ("train --train_dir nix --inference_only", "the run nix does not exist. Check the path."),
         ("reproduce nix.toml --train_dir new", "the file of settings nix.toml does not exist. Name a TOML file."),
-        ("recommend run --user u001 --dataset nix", "nix does not exist. Name a file, a folder or a public data set"),
+        ("recommend run --user u001 --dataset nix", "nix does not exist, and neither does data/nix.txt. Name a file, a folder or a public data set"),
         ("evaluate events.csv", "events.csv is a file. Name a folder that `train` made."),
         ("evaluate data", "data is a data set, not a run. Name the folder of a run"),
         ("export data --output new", "data is a data set, not a run. Name the folder of a run"),

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 import sasrec
-from sasrec.errors import ConfigError, DataError
+from sasrec.errors import ConfigError, DataError, SasrecWarning
 from sasrec.runtime.log import RunLog
 from sasrec.sources import public as catalog
 from sasrec.sources.convert import Located
@@ -138,3 +138,47 @@ def test_a_local_copy_beside_data_is_an_error(events: Path, tmp_path: Path) -> N
         ):
             sasrec.train(data, tmp_path / "run", local_copy=events, **SMALL)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_name_is_looked_up_in_the_folder_data_as_published_code_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "Video.txt").write_text(
+        "".join(f"{user} {10 * user + at}\n" for user in range(9) for at in (5, 3, 4, 6))
+    )
+    with pytest.warns(
+        SasrecWarning, match=r"data/Video\.txt is read as lines of a user and an item, in order of time"
+    ):
+        recommender = sasrec.train("Video", tmp_path / "run", **SMALL)
+    assert recommender.data.history("2") == ["25", "23", "24", "26"]
+    with pytest.raises(DataError, match=r"Vide does not exist, and neither does data/Vide\.txt\. Name a file"):
+        sasrec.train("Vide", tmp_path / "other", **SMALL)
+    with pytest.raises(DataError, match=r"a/Vide does not exist\. Name a file"):
+        sasrec.train("a/Vide", tmp_path / "other", **SMALL)
+
+
+def test_a_file_in_data_that_is_no_list_of_pairs_is_read_by_its_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    chain_frame().write_csv(tmp_path / "data" / "mine.txt")
+    with pytest.warns(SasrecWarning, match=r"^data/mine\.txt is read$"):
+        recommender = sasrec.train("mine", tmp_path / "run", **SMALL)
+    assert recommender.data.num_users == 60
+
+
+def test_a_public_name_stays_public_beside_a_file_of_that_name(
+    events: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "ml-100k.txt").write_text("1 2\n")
+    monkeypatch.setattr(catalog, "locate", lambda name, **_: Located(events, {}, None, None, None, "the test"))
+    with pytest.warns(
+        SasrecWarning, match=r"ml-100k is the public data set; for the file, name data/ml-100k\.txt"
+    ):
+        recommender = sasrec.train("ml-100k", tmp_path / "run", **SMALL)
+    assert recommender.data.num_users == 60
