@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check slow gpu matrix
+.PHONY: demo test check slow gpu matrix docs docs-check
 demo: .venv/installed ; rm -rf runs/demo && OMP_NUM_THREADS=1 $(BIN)/sasrec train --recipe recipes/ml-100k.toml --train_dir runs/demo && $(BIN)/sasrec recommend runs/demo --user 1
 # The profile ci draws the same inputs at every run; `pytest tests/property` draws new ones.
 test: .venv/installed ; OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --hypothesis-profile=ci
@@ -11,10 +11,18 @@ slow: .venv/installed ; OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --time
 gpu: .venv/installed ; $(BIN)/python benchmarks/gpu.py
 # The suite on each Python here (PYTHONS=…), with the pinned and with the newest releases (KINDS=…).
 matrix: ; .ci/matrix
+# The site, in build/docs: open build/docs/index.html.
+docs: .venv/docs ; $(BIN)/python docs/tools/reference.py && $(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+# Each command and snippet of the pages; SLOW=--slow adds those that take minutes.
+docs-check: .venv/docs ; $(BIN)/python docs/tools/play.py --check $(SLOW)
 check: .venv/installed ; $(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy && $(BIN)/lint-imports
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
+	touch $@
+
+.venv/docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
 	touch $@
