@@ -71,9 +71,8 @@ def resolve(
         raise ConfigError(
             f"`local_copy` is only for public data sets, and {path} is a local path. Remove `local_copy`."
         )
-    published = Path("data", f"{name}.txt") if re.fullmatch(r"[\w-]+", name) else None
     if public_name:
-        if local_copy is None and published is not None and published.exists():
+        if local_copy is None and (published := _published(name)):
             _note(f"{name} is the public data set; for the file, name {published}")
         _refuse_own_files(f"{name} is a public data set", own_files)
         return _public(name, config, local_copy, say), None
@@ -85,28 +84,36 @@ def resolve(
     if is_database(name):
         return from_source(name, config, **own_files, rejects_path=rejects_path), None
     if not path.exists() and name != STDIN and not any(sign in name for sign in "*?["):
-        if published is None or not published.exists():
-            reason = missing(path)
-            if published is not None and reason == "does not exist":
-                reason += f", and neither does {published}"
-            raise DataError(f"{path} {reason}. Name a file, a folder or a public data set ({', '.join(CATALOG)}).")
-        path, config = published, _of_published(published, config)
+        path, config = _looked_up(name, config)
     return from_source(path, config, **own_files, rejects_path=rejects_path), None
 
 
-def _of_published(path: Path, config: DataConfig) -> DataConfig:
-    """Return how a file is read that lies where published code looks for `--dataset NAME`, and note it.
+def _published(name: str) -> Path | None:
+    """Return data/NAME.txt, where published code looks for `--dataset NAME`, or None if it does not exist."""
+    path = Path("data", f"{name}.txt")
+    return path if re.fullmatch(r"[\w-]+", name) and path.exists() else None
+
+
+def _looked_up(name: str, config: DataConfig) -> tuple[Path, DataConfig]:
+    """Return data/NAME.txt and how it is read, and note both.
 
     Such files mostly have lines of a user and an item, without a header, in order of time (Kang & McAuley, 2018).
+    Raises: DataError if it does not exist. Remedy: name a file.
     """
+    path = _published(name)
+    if path is None:
+        reason = missing(Path(name))
+        if reason == "does not exist" and re.fullmatch(r"[\w-]+", name):
+            reason += f", and neither does data/{name}.txt"
+        raise DataError(f"{name} {reason}. Name a file, a folder or a public data set ({', '.join(CATALOG)}).")
     with path.open(encoding="utf-8", errors="replace") as lines:
         fields = lines.readline().split()
     unnamed = not (config.columns or config.user_column or config.item_column)
     if unnamed and len(fields) == 2 and all(field.isdecimal() for field in fields):
         _note(f"{path} is read as lines of a user and an item, in order of time, as published code has them")
-        return replace(config, columns="user,item")
+        return path, replace(config, columns="user,item")
     _note(f"{path} is read")
-    return config
+    return path, config
 
 
 def _note(sentence: str) -> None:
