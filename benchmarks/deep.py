@@ -1,6 +1,6 @@
 """Train twelve blocks on ML-100K with mHC (two projections) and with plain residuals, and plot diagnostics.
 
-    python benchmarks/deep.py FOLDER --data FILE --figure docs/mhc-depth.svg
+    python benchmarks/deep.py FOLDER --data FILE --figure docs/pictures/mhc-depth.svg
 
 The figure shows gradient norms, gain and stream diversity. Existing runs in FOLDER are reused. The script stops if
 a logged value is not finite.

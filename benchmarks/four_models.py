@@ -103,7 +103,8 @@ def margins(folder: Path) -> str:
         return ""
     first, counted = next(iter(found)), baselines(folder)
     best = max(counted, key=lambda name: counted[name]["test"]["full"]["ndcg@10"])
-    lines = ["| model | against | their NDCG@10 | difference | 95 % interval | p |", "|---|---|---|---|---|---|"]
+    head = ["model", "against", "NDCG@10 of the other", "difference", "95 % interval", "p"]
+    lines = [f"| {' | '.join(head)} |", "|---|---|---|---|---|---|"]
     pairs = [(model, best, [f"{found[first][0]}:{best}"]) for model in found]
     pairs += [(model, first, found[first]) for model in found if model != first]
     for model, name, others in pairs:

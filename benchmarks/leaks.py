@@ -1,6 +1,6 @@
 """Show how each split leaks later events into training: as a picture, and as a share of the training events.
 
-    python benchmarks/leaks.py --figure docs/leaks.svg
+    python benchmarks/leaks.py --figure docs/pictures/leaks.svg
     python benchmarks/leaks.py --data FILE
 
 The picture shows synthetic users, split by `split_events`. For FILE, which must have times, the script prints the

@@ -1,9 +1,9 @@
-"""The study of residuals over depth: collect its runs, time its steps, and write docs/mhc-study.md.
+"""The study of residuals over depth: collect its runs, time its steps, and write docs/measurements/mhc-study.md.
 
     sasrec study run benchmarks/mhc-ml-100k.toml              # hours; continues after an interruption
     python benchmarks/mhc.py collect runs/mhc-ml-100k         # runs -> benchmarks/results/mhc.json
     python benchmarks/mhc.py time --data FILE                 # milliseconds a step, the cells interleaved
-    python benchmarks/mhc.py write                            # -> docs/mhc-study.md and docs/mhc-study.svg
+    python benchmarks/mhc.py write                            # -> docs/measurements/mhc-study.md and its figure
 
 `collect` needs the run folders; `write` needs only the stored results.
 """
@@ -21,7 +21,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results/mhc.json"
-DOC, FIGURE = ROOT / "docs/mhc-study.md", ROOT / "docs/mhc-study.svg"
+DOC, FIGURE = ROOT / "docs/measurements/mhc-study.md", ROOT / "docs/pictures/mhc-study.svg"
 RESIDUALS: dict[str, dict[str, Any]] = {
     "plain": {},
     "gated": {"gated": True},

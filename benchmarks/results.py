@@ -1,6 +1,6 @@
-"""Generate docs/results.md from finished runs.
+"""Generate docs/measurements/results.md from finished runs.
 
-    python benchmarks/results.py [--folder runs/reproduce] [--models runs/models] > docs/results.md
+    python benchmarks/results.py [--folder runs/reproduce] [--models runs/models] > docs/measurements/results.md
 
 --folder contains runs of `sasrec reproduce`: the page has a row for each recipe and protocol, and names missing
 seeds. --models contains folders of four_models.py: the page has two tables for each. Runs that have not ended, and
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,17 +27,32 @@ from sasrec.studies.reproduce import result_of
 
 HEAD = """# Results
 
-Made by `python benchmarks/results.py` from runs of recipes (`sasrec reproduce NAME`) that ended, {dates}. Means
-over seeds ± standard deviation; the checkpoint is chosen on validation, figures are of test. "Best baseline" is
-the best of popularity, recent-7-days, item-to-item and Markov under the same protocol, by NDCG@10. Published
-values are of the same data and protocol, by their sources. Seconds are of training with its validations, on one
-thread of a shared CPU with other work beside it. Rows are in order of NDCG@10 within a data set; those that fall
-short stay; what was tried is in [lab.md](lab.md).
+The tables show what the recipes reach on public data. `sasrec reproduce NAME` trains a recipe with each of its
+seeds, and checks the figures:
+
+```text
+sasrec reproduce ml-100k
+```
+
+How to read a row:
+
+- **NDCG@10**, **HR@10**: on test, the mean over seeds ± standard deviation. Validation chose the checkpoint.
+- **best baseline**: by NDCG@10, of popularity, recent-7-days, item-to-item and Markov, under the same protocol.
+- **published**: NDCG@10 / HR@10 on the same data and protocol, with the source.
+- **seconds a seed**: training with its validations, on one thread of a shared CPU with other work beside it.
+
+Rows are in order of NDCG@10 within a data set, and recipes that fall short stay. [The lab log](lab.md) has what
+was tried. `python benchmarks/results.py` wrote this page from runs of recipes that ended {dates}.
 """
 
 TITLES = {
-    "full": "Full catalogue, without the items a user has had",
-    "sampled": "The papers' protocol: the target among 100 sampled negatives; not comparable with the above",
+    "full": "Full catalogue, without seen items",
+    "sampled": "The papers' protocol: the target among 100 sampled items",
+}
+
+NOTES = {
+    "full": "",
+    "sampled": "[Do not compare](../explanation/sampled-and-full.md) these figures with those above.\n\n",
 }
 
 COLUMNS = (
@@ -53,13 +69,19 @@ COLUMNS = (
 
 MODELS_HEAD = """## SASRec and TiSASRec, leave-one-out and temporal
 
-Made by `python benchmarks/four_models.py`, added here by results.py. Full catalogue, without the items a user has
-had; both models with the same settings, chosen for SASRec; those not shown are the defaults. A best epoch near the
-last means that training had not converged. Seconds include validation and other work on the machine, not alike for
-both models: no measure of speed. ml-1m-first2999 is the raw ratings of users 1 to 2,999 of MovieLens 1M, not to be
-compared with ml-1m. The second table of each is `sasrec compare` on test
-NDCG@10: differences of means over seeds, intervals over users and seeds, p of each line by itself;
-[evaluation.md](evaluation.md#comparing-runs) says how to read them.
+Each part below has two tables. The first has both models with the same settings, which were chosen for SASRec.
+Settings that are not shown are the defaults. Figures are on the full catalogue, without seen items.
+
+The second table is `sasrec compare` on test NDCG@10: differences of means over seeds, with intervals over users
+and seeds. Each p belongs to its line alone. [Intervals and ties](../explanation/intervals-and-ties.md) explains
+both.
+
+- A **best epoch** near the last epoch means that training had not converged.
+- **s / epoch** includes validation and other work on the machine, which differed between the models. So it does
+  not measure speed.
+- **ml-1m-first2999** is the ratings of users 1 to 2,999 of MovieLens 1M. Do not compare it with ml-1m.
+
+`python benchmarks/four_models.py` made these runs.
 """
 
 
@@ -123,7 +145,7 @@ def row(of: Made, candidates: str) -> str:
     missing = len(recipe.expected.seeds) - len(of.metrics)
     cells = [
         f"{protocol['data']} {protocol['data_hash'][:8]}",
-        f"[{recipe.name}](../recipes/{recipe.name}.toml)",
+        f"[{recipe.name}](../../recipes/{recipe.name}.toml)",
         model_and_loss(recipe.config),
         f"{len(of.metrics)}" + (f" ({missing} to come)" if missing else ""),
         *(both(of.values(name)) for name in names),
@@ -155,16 +177,24 @@ def of_models(folder: Path) -> str:
         return ""
     first = next(iter(runs.values()))[0]
     protocol, config = RunFolder(first).metrics()["protocol"], RunConfig.load(first / "config.toml")
-    settings = " ".join(
+    settings = [
         f"--{name}" if value is True else f"--{name} {value}"
         for name, (_, value) in RunConfig().differences(config).items()
         if name not in ("dataset", "seed", "time", "device")
-    )
+    ]
     return (
         f"### {protocol['data']}, {config.evaluation.split}\n\n"
-        f"{protocol['test']['targets']:,} test targets; `{settings}`\n\n"
+        f"{protocol['test']['targets']:,} test targets, with these settings:\n\n"
+        f"```text\n{lines(settings)}\n```\n\n"
         f"{four_models.table(folder)}\n\n{four_models.margins(folder)}\n"
     )
+
+
+def lines(settings: list[str]) -> str:
+    """The settings in lines of at most 100 characters, with names and values together."""
+    # textwrap breaks lines only at blanks, so a stand-in for them keeps a value beside its name.
+    joined = textwrap.fill(" ".join(each.replace(" ", "\0") for each in settings), 100, break_on_hyphens=False)
+    return joined.replace("\0", " ")
 
 
 def main() -> None:
@@ -176,7 +206,7 @@ def main() -> None:
     found = [of for name in recipe_names() if (of := made(read_recipe(name), options.folder))]
     dates = sorted({each.time[:10] for of in found for each in of.endings})
     page = [HEAD.format(dates=" to ".join(dates[:1] + dates[1:][-1:]) or "no runs")]
-    page += [f"## {title}\n\n{table(found, candidates)}\n" for candidates, title in TITLES.items()]
+    page += [f"## {title}\n\n{NOTES[key]}{table(found, key)}\n" for key, title in TITLES.items()]
     folders = sorted(each for each in options.models.glob("*") if each.is_dir())
     if models := list(filter(None, map(of_models, folders))):
         page += [MODELS_HEAD, *models]

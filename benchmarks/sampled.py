@@ -1,6 +1,6 @@
 """Explain why metrics on 100 sampled negatives are several times higher than on the full catalogue.
 
-    python benchmarks/sampled.py --figure docs/sampled-against-full.svg
+    python benchmarks/sampled.py --figure docs/pictures/sampled-against-full.svg
     python benchmarks/sampled.py --run RUN
 
 Suppose that a target has rank r among itself and M other items. A random negative ranks above the target with

@@ -95,7 +95,7 @@ def rows_by_recipe(text: str) -> dict[str, list[str]]:
 
 def test_figures_in_readme_and_recipes_are_those_of_the_results() -> None:
     root = README.parent
-    results = rows_by_recipe((root / "docs/results.md").read_text(encoding="utf-8"))
+    results = rows_by_recipe((root / "docs/measurements/results.md").read_text(encoding="utf-8"))
     shown = rows_by_recipe(README.read_text(encoding="utf-8"))
     assert shown
     for name, made in results.items():

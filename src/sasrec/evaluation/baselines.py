@@ -161,7 +161,7 @@ class ItemToItem(Stored):
         score(j)  = sum over the history's events e of decay^(number of events after e) * cos(item of e, j)
 
     n_i is the number of users with item i; co(i, j) is the number of users with both items. Repeats do not count.
-    All neighbours of an item are stored: NDCG@10 was lower with only the 200 nearest (docs/lab.md).
+    All neighbours of an item are stored: NDCG@10 was lower with only the 200 nearest (docs/measurements/lab.md).
     Memory: 12 bytes for each ordered pair of items that share a user.
     """
 
@@ -175,7 +175,7 @@ class ItemToItem(Stored):
     def __init__(self, training: Histories, num_items: int, decay: float = 0.6) -> None:
         """`decay`: the weight of a history's event relative to the next newer event; above 0 and below 1.
 
-        0.6 gave the best validation NDCG@10 on MovieLens 100K (docs/lab.md).
+        0.6 gave the best validation NDCG@10 on MovieLens 100K (docs/measurements/lab.md).
         """
         self.num_items = num_items
         self._decay = np.array([decay])
