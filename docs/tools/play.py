@@ -249,7 +249,8 @@ def main() -> int:
             except PageError as error:
                 said = [str(error)]
         failed += bool(said)
-        print(f"{'FAIL' if said else 'ok  '}  {page.relative_to(ROOT)}  {time.monotonic() - began:.0f} s", flush=True)
+        seconds = time.monotonic() - began
+        print(f"{'FAIL' if said else 'ok  '}  {page.relative_to(ROOT)}  {seconds:.0f} s", flush=True)
         print("".join(f"      {line}\n" for line in said), end="")
     return min(failed, 1)
 
