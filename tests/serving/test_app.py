@@ -612,3 +612,27 @@ def test_a_request_log_that_cannot_be_written_disturbs_nobody(service: Service) 
     with client_of(service, Figures(), log=Full()) as client:
         for _ in range(3):
             assert client.get("/healthz").status_code == 200
+
+
+def test_under_overload_a_model_is_not_asked_and_the_body_is_not_read(service: Service) -> None:
+    with client_of(service, Figures(), overload=lambda: 3) as client:
+        for path in ("/v1/recommend", "/v1/similar", "/v1/explain"):
+            answer = client.post(path, content="not JSON", headers={"content-type": "application/json"})
+            assert (answer.status_code, answer.headers["retry-after"]) == (429, "3")
+            assert answer.json()["error"]["code"] == "overloaded"
+        event = {"user": "overloaded", "item": IDS[0], "time": 1_700_000_000}
+        assert client.post("/v1/events", json={"events": [event]}).status_code == 200
+        assert client.get("/v1/items").status_code == 200
+
+
+def test_the_service_is_overloaded_only_when_every_model_is(service: Service) -> None:
+    first, second = (model.batcher for model in service.models.values())
+    assert service.overload() is None
+    first._ahead, first._seconds = 10_000, 1.0
+    try:
+        assert service.overload() is None
+        second._ahead, second._seconds = 10_000, 0.1
+        assert service.overload() == 16
+    finally:
+        first._ahead = second._ahead = 0
+        first._seconds = second._seconds = 0.0

@@ -25,7 +25,7 @@ from sasrec.serving.bodies import decoded, whole
 from sasrec.serving.engine import Engine, UnknownError
 from sasrec.serving.figures import Figures
 from sasrec.serving.history_store import Event
-from sasrec.serving.limits import FAULT, GONE, NO_SUCH, Refused, body_of_error, to_stderr
+from sasrec.serving.limits import FAULT, GONE, NO_SUCH, Refused, body_of_error, to_stderr, too_many
 from sasrec.serving.openapi import openapi
 from sasrec.serving.schemas import (
     Events,
@@ -67,9 +67,7 @@ def build(service: Service, figures: Figures) -> Starlette:
 
     async def overloaded(request: Request, error: OverloadedError) -> Response:
         figures.refused()
-        seconds = str(error.retry_after)
-        message = f"The server has more requests than it can answer. Send this one again in {seconds} s."
-        return await _answer_refused(request, Refused(429, "overloaded", message, {"retry-after": seconds}))
+        return await _answer_refused(request, too_many(error.retry_after))
 
     async def failed(request: Request, error: SasrecError) -> Response:
         refused = refusal(error)
@@ -155,7 +153,9 @@ class _Routes:
         for name, rows in places.items():
             weights = [HEAVY if asked[row].reasons else 1 for row in rows]
             batcher = self._service.models[name].batcher
-            found = await batcher.ask([prepared[row] for row in rows], weights, _is_gone(request))
+            found = await batcher.ask(
+                [prepared[row] for row in rows], weights, _is_gone(request), state.get("began")
+            )
             for row, listed in zip(rows, found, strict=True):
                 with _which(body, row):
                     if isinstance(listed, SasrecError):

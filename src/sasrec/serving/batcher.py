@@ -11,8 +11,10 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from sasrec.errors import SasrecError
@@ -93,7 +95,7 @@ class Batcher:
         self._calls: deque[_Call] = deque()
         self._ahead = 0  # the turns of all calls that wait
         self._worker = ThreadPoolExecutor(1, f"sasrec {engine.name}")
-        self._task: asyncio.Task[None] | None = None
+        self._is_busy = False  # a pass runs or is about to begin
         self._seconds = 0.0  # that a pass took lately
         self._since: float | None = None  # when the present pass began
 
@@ -116,18 +118,25 @@ class Batcher:
         prepare: Sequence[Callable[[Engine], Ask]],
         weights: Sequence[int] | None = None,
         is_gone: Callable[[], bool] = _never,
+        arrived: float | None = None,
     ) -> list[Listed | SasrecError]:
         """Answer requests; `prepare` makes each in the worker thread, and may raise a SasrecError.
 
-        `weights`: 1 or `HEAVY`. `is_gone`: whether nobody waits for the answer any more.
+        `weights`: 1 or `HEAVY`. `is_gone`: whether nobody waits for the answer any more. `arrived`: when the wait
+        began, by the monotonic clock; None is now.
 
         Raises: OverloadedError if they would wait too long. Remedy: ask again later. GoneError.
         """
-        self._refuse_overload()
+        self.refuse_overload()
         loop = asyncio.get_running_loop()
         weighed = zip(prepare, weights or [1] * len(prepare), strict=True)
         jobs = [_Job(work, weight, loop.create_future()) for work, weight in weighed]
-        self._enqueue(_Call(deque(jobs), False, is_gone, time.monotonic()))
+        self._enqueue(_Call(deque(jobs), False, is_gone, arrived or time.monotonic()))
+        if len(jobs) == 1:  # without `gather`, which waits for one more turn of the loop
+            try:
+                return [await jobs[0].done]
+            except SasrecError as error:
+                return [error]
         found = await asyncio.gather(*(job.done for job in jobs), return_exceptions=True)
         answers: list[Listed | SasrecError] = []
         for each in found:
@@ -144,7 +153,7 @@ class Batcher:
         Raises: OverloadedError unless it is urgent; GoneError; what `work` raises.
         """
         if not urgent:
-            self._refuse_overload()
+            self.refuse_overload()
         job = _Job(work, 1, asyncio.get_running_loop().create_future())
         self._enqueue(_Call(deque([job]), True, is_gone, time.monotonic(), begun=urgent), first=urgent)
         result: T = await job.done
@@ -154,7 +163,8 @@ class Batcher:
         """End the worker thread after its present pass."""
         self._worker.shutdown(wait=False, cancel_futures=True)
 
-    def _refuse_overload(self) -> None:
+    def refuse_overload(self) -> None:
+        """Raise OverloadedError if a new request would wait too long. Remedy: ask again later."""
         if (expected := self.expected_wait()) > self._wait or len(self._calls) >= _MOST_CALLS:
             raise OverloadedError(expected)
 
@@ -164,8 +174,9 @@ class Batcher:
             self._calls.appendleft(call)
         else:
             self._calls.append(call)
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._work())
+        if not self._is_busy:
+            self._is_busy = True
+            asyncio.get_running_loop().call_soon(self._begin)  # after all requests that have arrived by now
 
     def _next(self) -> tuple[list[_Job], bool]:
         """Return the jobs of the next pass, and whether it is of one that runs alone."""
@@ -188,34 +199,51 @@ class Batcher:
                 return taken, True
         return taken, False
 
-    async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._calls:
+    def _begin(self) -> None:
+        """Begin a pass with what waits."""
+        jobs: list[_Job] = []
+        alone = False
+        while self._calls and not jobs:
             jobs, alone = self._next()
-            if not jobs:
+        self._is_busy = bool(jobs)
+        if not jobs:
+            return
+        began = self._since = time.monotonic()
+        work = partial(_alone if alone else _answers, self.engine, jobs)
+        loop = asyncio.get_running_loop()
+
+        def ended(done: Future[list[Any]]) -> None:
+            with suppress(RuntimeError):  # the loop was closed at the end of the server
+                loop.call_soon_threadsafe(self._end, jobs, done, time.monotonic() - began)
+
+        # A task that awaits the worker would need two more turns of the loop, which under load take long.
+        self._worker.submit(work).add_done_callback(ended)
+
+    def _end(self, jobs: Sequence[_Job], done: Future[list[Any]], took: float) -> None:
+        """Answer the requests of a pass, after the next one has begun."""
+        self._since = None
+        self._seconds = _MEMORY * self._seconds + (1 - _MEMORY) * took if self._seconds else took
+        self._seen(len(jobs), took)
+        self._begin()
+        try:
+            answers = done.result()
+        except Exception as error:
+            answers = [error] * len(jobs)
+        for job, answer in zip(jobs, answers, strict=True):
+            if job.done.done():
                 continue
-            self._since = began = time.monotonic()
-            try:
-                if alone:
-                    answers = [await loop.run_in_executor(self._worker, jobs[0].work, self.engine)]
-                else:
-                    answers = await loop.run_in_executor(self._worker, _answers, self.engine, jobs)
-            except Exception as error:
-                answers = [error] * len(jobs)
-            self._since, took = None, time.monotonic() - began
-            self._seconds = _MEMORY * self._seconds + (1 - _MEMORY) * took if self._seconds else took
-            self._seen(len(jobs), took)
-            for job, answer in zip(jobs, answers, strict=True):
-                if job.done.done():
-                    continue
-                if isinstance(answer, Exception):
-                    job.done.set_exception(answer)
-                else:
-                    job.done.set_result(answer)
+            if isinstance(answer, Exception):
+                job.done.set_exception(answer)
+            else:
+                job.done.set_result(answer)
 
 
 def _weight(jobs: Iterable[_Job]) -> int:
     return sum(job.weight for job in jobs)
+
+
+def _alone(engine: Engine, jobs: Sequence[_Job]) -> list[Any]:
+    return [jobs[0].work(engine)]
 
 
 def _answers(engine: Engine, jobs: Sequence[_Job]) -> list[Listed | Exception]:

@@ -23,6 +23,7 @@ _BODY_SECONDS = 10.0
 _OWN_HOST = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d*)?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _USERS = "/v1/users/"
+_OF_MODELS = {"/v1/recommend", "/v1/similar", "/v1/explain"}
 _LOGGED = ("time", "request_id", "route", "status", "code", "milliseconds", "model", "k")
 # The page loads only files of this server, and nothing may frame it.
 _HEADERS = [
@@ -55,6 +56,12 @@ _ENDING = Refused(503, "ending", "The server ends. Send the request to another o
 FAULT = Refused(500, "fault", "The server has a fault, and its log tells more. Please report it.")
 
 
+def too_many(seconds: int) -> Refused:
+    """Return the answer to a request that would wait too long."""
+    message = f"The server has more requests than it can answer. Send this one again in {seconds} s."
+    return Refused(429, "overloaded", message, {"retry-after": str(seconds)})
+
+
 def to_stderr(sentence: str) -> None:
     """Write to stderr, for those who run the server; nothing happens if it is closed."""
     with suppress(OSError, ValueError):
@@ -78,14 +85,16 @@ class Limited:
         finished: Callable[[str, int, float, str], None],
         log: Any = None,
         draining: Callable[[], bool] = lambda: False,
+        overload: Callable[[], int | None] = lambda: None,
     ) -> None:
         """`tokens`: see `tokens_of`; None asks for none, and then only names of loopback are served.
 
         `finished`: called after each request with its route, status, seconds and model. `log`: a text stream that
         gets a line of JSON for each request. `draining`: whether connections should end.
+        `overload`: in how many seconds to ask a model again, if each has too much to do; else None.
         """
         self._app, self._tokens, self._finished, self._log = app, tokens, finished, log
-        self._draining = draining
+        self._draining, self._overload = draining, overload
         self.unanswered = 0
         """How many requests were given up at the end of the server."""
 
@@ -111,7 +120,7 @@ class Limited:
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         state = scope.setdefault("state", {})
         route, needed = _route(scope["method"], scope["path"])
-        state["request_id"] = request_id
+        state["request_id"], state["began"] = request_id, began
         started = False
 
         async def answer(message: MutableMapping[str, Any]) -> None:
@@ -125,7 +134,7 @@ class Limited:
             await send(message)
 
         try:
-            content = await self._passed(scope, headers, needed, receive)
+            content = await self._passed(scope, headers, route, needed, receive)
             await self._app(scope, _of(content, receive), answer)
         except Refused as refused:
             state["code"] = refused.code
@@ -143,7 +152,9 @@ class Limited:
         finally:
             self._end(route, state, status, time.monotonic() - began)
 
-    async def _passed(self, scope: Scope, headers: Mapping[str, str], needed: str, receive: Receive) -> bytes:
+    async def _passed(
+        self, scope: Scope, headers: Mapping[str, str], route: str, needed: str, receive: Receive
+    ) -> bytes:
         """Return the body of a request that is let through. `needed`: the scope of its token. Raises: Refused."""
         # The router takes /admin/reload with a line feed at its end for /admin/reload, whose scope is another.
         if not scope["path"].isprintable() and not scope["path"].startswith(_USERS):
@@ -162,6 +173,8 @@ class Limited:
                 raise Refused(403, "wrong_scope", f"This needs a token with the scope {needed}.")
         if scope["method"] not in ("POST", "PUT", "PATCH"):
             return b""
+        if route in _OF_MODELS and (seconds := self._overload()) is not None:
+            raise too_many(seconds)  # before its body is read, because under overload most requests end here
         if headers.get("content-encoding", "identity").lower() != "identity":
             raise Refused(415, "encoded", "Send the body without compression.")
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import ipaddress
+import selectors
 import signal
 import socket
 import struct
@@ -185,10 +186,15 @@ class DrainingServer(uvicorn.Server):
         assert self._loop is not None
         for each in self._sockets:
             drop_attempts(each)
-        self._loop.call_later(_HANDSHAKE, self._close, sig, frame)
+        latest = self._loop.time() + _LINGER
+        self._loop.call_later(_HANDSHAKE, self._close, latest, sig, frame)
 
-    def _close(self, sig: int, frame: FrameType | None) -> None:
+    def _close(self, latest: float, sig: int, frame: FrameType | None) -> None:
+        """Close the listening sockets as soon as no connection waits in their queues."""
         assert self._loop is not None
+        if self._loop.time() < latest and have_connections(self._sockets):
+            self._loop.call_later(_LOOK, self._close, latest, sig, frame)
+            return
         for server in self.servers:
             server.close()
         self._end(self._loop.time() + _LINGER, sig, frame)
@@ -201,6 +207,14 @@ class DrainingServer(uvicorn.Server):
             self._loop.call_later(_LOOK, self._end, latest, sig, frame)
         else:
             super().handle_exit(sig, frame)
+
+
+def have_connections(listeners: list[socket.socket]) -> bool:
+    """Whether a connection waits to be accepted."""
+    with selectors.DefaultSelector() as selector:
+        for each in listeners:
+            selector.register(each, selectors.EVENT_READ)
+        return bool(selector.select(0))
 
 
 def drop_attempts(listener: socket.socket) -> None:
@@ -265,6 +279,13 @@ def run(
 
     Raises: ConfigError if the file of tokens is wrong, or the log cannot be written. Remedy: as the message says.
     """
+
+    def overload() -> int | None:
+        seconds = service.overload()
+        if seconds is not None:
+            figures.refused()
+        return seconds
+
     app: Limited | None = None
     try:
         app = Limited(
@@ -273,6 +294,7 @@ def run(
             finished=figures.request,
             log=stream_of(log),
             draining=lambda: service.draining,
+            overload=overload,
         )
 
         def renew() -> None:

@@ -21,7 +21,7 @@ from sasrec.errors import ConfigError, SasrecError, StoreError
 from sasrec.ranking.item_table import moment
 from sasrec.ranking.rules import Rules
 from sasrec.runs.folder import named_run
-from sasrec.serving.batcher import Batcher
+from sasrec.serving.batcher import Batcher, OverloadedError
 from sasrec.serving.engine import Ask, Engine, Read, UnfitError, UnknownError
 from sasrec.serving.history_store import HistoryStore
 from sasrec.serving.items_search import ItemSearch
@@ -143,6 +143,18 @@ class Service:
         for rules in self.rules.values():
             rules.on(recommender.items)  # its tables are read now, and faults are reported now
         return engine
+
+    def overload(self) -> int | None:
+        """Return in how many seconds to ask again, if every model has more requests than it can answer in time."""
+        seconds = []
+        for model in self.models.values():
+            try:
+                model.batcher.refuse_overload()
+            except OverloadedError as error:
+                seconds.append(error.retry_after)
+            else:
+                return None
+        return min(seconds, default=None)
 
     def close(self) -> None:
         """End the threads, and close the store."""
