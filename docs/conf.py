@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def _add_contents(app: Sphinx, page: str, source: list[str]) -> None:
     """
     if page != root_doc:
         return
-    for heading, body in re.findall(r"^## (.+)\n(.*?)(?=^## |\Z)", source[0], re.DOTALL | re.MULTILINE):
+    for heading, body in re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", source[0], re.DOTALL | re.MULTILINE):
         links = re.findall(r"\]\(([^):#]+)\.md\)", body)
         inside = [link for link in dict.fromkeys(links) if Path(app.srcdir, f"{link}.md").exists()]
         if inside:
@@ -42,6 +43,21 @@ def _add_contents(app: Sphinx, page: str, source: list[str]) -> None:
             source[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {heading}\n\n{lines}\n```\n"
 
 
+def _name_code(app: Sphinx, page: str, source: list[str]) -> None:
+    """Name the files outside this folder, which the site does not have, instead of linking to them."""
+    here = Path(app.srcdir, page).parent
+
+    def named(link: re.Match[str]) -> str:
+        path = Path(os.path.normpath(here / link[2].partition("#")[0]))
+        if path.is_relative_to(app.srcdir) or not path.exists():
+            return link[0]
+        name = f"`{path.relative_to(Path(app.srcdir).parent)}`"
+        return name if link[1].strip("`") in name else f"{link[1]} ({name})"
+
+    source[0] = re.sub(r"(?<!!)\[([^\]]+)\]\((\.\.?/[^)\s]+)\)", named, source[0])
+
+
 def setup(app: Sphinx) -> None:
     """Register what this site adds to Sphinx."""
     app.connect("source-read", _add_contents)
+    app.connect("source-read", _name_code)
