@@ -91,6 +91,7 @@ def test_a_rank_with_other_settings_or_code_is_named(
     assert not (tmp_path / "run/checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_a_rank_without_the_data_says_so_through_rank_0(tmp_path: Path) -> None:
     sasrec.prepare(chain_frame()).save(tmp_path / "data")
     status, said = trained(tmp_path, **SMALL, of_rank_1={"place": str(tmp_path / "nowhere")})

@@ -111,6 +111,7 @@ def kills_end_the_same(
     return kills, times
 
 
+@pytest.mark.slow
 def test_killed_in_a_save_and_while_starting_the_run_goes_on(tmp_path: Path) -> None:
     kills, times = kills_end_the_same(tmp_path, [[(0, "save", 9), (1, "init", 0.5)]], until=2, epochs=3)
     assert kills == 2

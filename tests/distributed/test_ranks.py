@@ -260,6 +260,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_all_before_the_update(
     assert all(bool(tensor.isfinite().all()) for tensor in kept.weights.values())
 
 
+@pytest.mark.slow
 def test_what_one_rank_finds_wrong_ends_all_and_a_restart_takes_no_other_run_for_its_own(
     tmp_path: Path, events: Path
 ) -> None:

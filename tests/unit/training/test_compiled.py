@@ -30,16 +30,17 @@ def losses(folder: Path, **settings: Any) -> list[float]:
     return [event["loss"] for event in events if event["event"] == "diagnostics"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "which",
     [
+        {},
+        {"time": True},
+        {"mhc": True},
         {"time": True, "mhc": True},
-        pytest.param({}, marks=pytest.mark.slow),
-        pytest.param({"time": True}, marks=pytest.mark.slow),
-        pytest.param({"mhc": True}, marks=pytest.mark.slow),
-        pytest.param({"mhc": True, "mhc_projection": "birkhoff"}, marks=pytest.mark.slow),
-        pytest.param({"mhc": True, "mhc_projection": "orthogonal"}, marks=pytest.mark.slow),
-        pytest.param({"gated": True, "feed_forward": "swiglu", "feed_forward_width": 24}, marks=pytest.mark.slow),
+        {"mhc": True, "mhc_projection": "birkhoff"},
+        {"mhc": True, "mhc_projection": "orthogonal"},
+        {"gated": True, "feed_forward": "swiglu", "feed_forward_width": 24},
     ],
 )
 def test_compiled_training_gives_the_losses_of_eager_training(
@@ -53,6 +54,7 @@ def test_compiled_training_gives_the_losses_of_eager_training(
     assert compiled == pytest.approx(eager, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_without_a_compiler_training_goes_on_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
