@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 import sasrec
+from sasrec.errors import ConfigError
 from sasrec.serving.graph import GraphScorer
 from sasrec.serving.load import FACTS, GRAPH, VECTORS, WEIGHTS
 
@@ -48,7 +49,7 @@ def parity(data: Any, folder: Path) -> list[dict[str, Any]]:
             run, graph = folder / "run", folder / "graph"
             try:
                 sasrec.train(data, run, num_epochs=1, norm=norm, **of_model, **SETTINGS)
-            except sasrec.ConfigError as error:
+            except ConfigError as error:
                 rows.append({"model": name, "norm": norm, "refused": str(error)})
                 continue
             sasrec.export_onnx(run, graph)

@@ -104,6 +104,12 @@ def test_a_connection_that_was_made_before_the_end_gets_its_answer(run: Path, tm
         assert served.process.wait(30) == 0
 
 
+def test_a_server_that_says_it_is_ready_ends_well_at_the_next_moment(run: Path, tmp_path: Path) -> None:
+    with serving(run, "--events", tmp_path / "events", "--drain", "0") as served:
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait(30) == 0
+
+
 def test_a_second_signal_ends_at_once(run: Path, tmp_path: Path) -> None:
     with serving(run, "--events", tmp_path / "events", "--drain", "60") as served:
         served.ask("/healthz")

@@ -85,8 +85,19 @@ class Serve:
             if service.store is not None:
                 say(err, f"events are kept in {service.store.where}")
             address = f"http://{shown}:{opened.getsockname()[1]}/"
-            say(err, f"ready after {time.monotonic() - began:.1f} s: {address}")
-            lost = run(service, opened, tokens=self.tokens, figures=figures, log=self.log, drain=self.drain)
+
+            def ready() -> None:
+                say(err, f"ready after {time.monotonic() - began:.1f} s: {address}")
+
+            lost = run(
+                service,
+                opened,
+                tokens=self.tokens,
+                figures=figures,
+                log=self.log,
+                drain=self.drain,
+                ready=ready,
+            )
         end = (
             "every request that was accepted has its answer" if not lost else f"{amount(lost, 'request')} got 503"
         )

@@ -140,13 +140,20 @@ class PatientProtocol(HttpToolsProtocol):
 class DrainingServer(uvicorn.Server):
     """On a signal, say for a while that it is not ready and end each connection after its answer; then stop."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, drain: float, renew: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        service: Service,
+        drain: float,
+        renew: Callable[[], None],
+        ready: Callable[[], None],
+    ) -> None:
         """`drain`: seconds between the signal and the moment from which no connection is accepted.
 
-        `renew`: called on SIGHUP.
+        `renew`: called on SIGHUP. `ready`: called when signals are handled and requests are answered.
         """
         super().__init__(config)
-        self._renew = renew
+        self._renew, self._ready = renew, ready
         self._service, self._drain = service, drain
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sockets: list[socket.socket] = []
@@ -155,6 +162,11 @@ class DrainingServer(uvicorn.Server):
         """Serve until a signal, and then to the end of what is under way."""
         self._loop, self._sockets = asyncio.get_running_loop(), sockets or []
         await super().serve(sockets)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept connections, and say so."""
+        await super().startup(sockets)
+        self._ready()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -271,11 +283,13 @@ def run(
     figures: Figures,
     log: Path | None,
     drain: float,
+    ready: Callable[[], None],
 ) -> int:
     """Serve on a socket until SIGTERM or SIGINT; return how many requests were given up. See `DrainingServer`.
 
     `tokens`: a file, see `tokens_of`; without one, see `Limited`. `log`: a file that gets a line of JSON for each
-    request; `-` is stdout. On SIGHUP both are opened again. The service is closed in the end, also if it fails.
+    request; `-` is stdout. On SIGHUP both are opened again. `ready`: see `DrainingServer`. The service is closed
+    in the end, also if it fails.
 
     Raises: ConfigError if the file of tokens is wrong, or the log cannot be written. Remedy: as the message says.
     """
@@ -315,7 +329,7 @@ def run(
             backlog=2_048,
         )
         spare_collections()
-        DrainingServer(config, service, drain, renew).run(sockets=[opened])
+        DrainingServer(config, service, drain, renew, ready).run(sockets=[opened])
         return app.unanswered
     finally:
         service.close()
