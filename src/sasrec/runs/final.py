@@ -13,7 +13,7 @@ from sasrec.config.split_rule import ALL
 from sasrec.data.dataset import Dataset
 from sasrec.errors import ConfigError
 from sasrec.events.inputs import without_password
-from sasrec.models.own import Encoder, LossFunction, OwnCode
+from sasrec.models.own import Encoder, LossFunction, OwnCode, refuse_other
 from sasrec.ranking.recommender import Recommender
 from sasrec.runs.blend import hand_on
 from sasrec.runs.folder import RunFolder
@@ -56,6 +56,7 @@ def final_fit(
             f"{folder.path} had no validation, so it chose no epoch. Train with split=all, and give `num_epochs`."
         )
     best = checkpoint_at(folder.path, encoder)
+    refuse_other("loss_function", best.state.get("loss_function"), loss_function, best.path)
     chosen = config_of(best)
     cosine = chosen.training.schedule == "cosine"  # its learning rate depends on the number of epochs
     config = chosen.replace(

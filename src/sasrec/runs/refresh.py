@@ -24,7 +24,7 @@ from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationErr
 from sasrec.events.inputs import without_password
 from sasrec.files import file_digest, write_whole
 from sasrec.models import SequenceModel
-from sasrec.models.own import Encoder, LossFunction, OwnCode
+from sasrec.models.own import Encoder, LossFunction, OwnCode, refuse_other
 from sasrec.ranking.recommender import Recommender
 from sasrec.runs.blend import hand_on
 from sasrec.runs.folder import RunFolder
@@ -76,6 +76,7 @@ def refresh(
     own, folder, following = OwnCode(encoder, loss_function), RunFolder(run), RunFolder(train_dir)
     _refuse(folder, following, epochs, worse)
     found = checkpoint_at(folder.path, encoder)
+    refuse_other("loss_function", found.state.get("loss_function"), loss_function, found.path)
     config = _settings(config_of(found), data, epochs, device)
     refuse_to_train(config, own, new=False)
     with following.writing("refreshing"):

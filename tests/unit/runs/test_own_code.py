@@ -264,3 +264,16 @@ def test_shapes_are_shown_of_layers_that_return_several_tensors(
 ) -> None:
     sasrec.train(chain_frame(), tmp_path / "run", **OWN, **SETTINGS | {"num_epochs": 1}, show_shapes=True)
     assert "GRU                  output (" in capsys.readouterr().err
+
+
+def test_a_final_fit_and_a_refresh_need_the_loss_of_their_run(run: Path, tmp_path: Path) -> None:
+    for new in (
+        lambda **code: sasrec.final_fit(run, tmp_path / "final", encoder=GRU, **code),
+        lambda **code: sasrec.refresh(run, chain_frame(users=80), tmp_path / "next", encoder=GRU, **code),
+    ):
+        with pytest.raises(ConfigError, match=r"was trained with your own code .*bpr.* pass it as `loss_function`"):
+            new()
+        with pytest.raises(ConfigError, match=r"own code .*bpr, not .*other_loss"):
+            new(loss_function=other_loss)
+    assert not (tmp_path / "final").exists()
+    assert not (tmp_path / "next").exists()
