@@ -22,12 +22,14 @@ libraries; a page passes if 95 % of its lines are alike. Exit status 1 if a page
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import difflib
 import importlib.util
 import io
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -37,6 +39,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +154,8 @@ def played(page: Path, stage: Stage) -> str:
     text = page.read_text(encoding="utf-8")
     for directive in directives(text):
         if directive.startswith("after "):
-            played((page.parent / directive.removeprefix("after ")).resolve(), stage)
+            before = (page.parent / directive.removeprefix("after ")).resolve()
+            shutil.copytree(_folder_after(before), stage.folder, symlinks=True, dirs_exist_ok=True)
 
     def block(found: re.Match[str]) -> str:
         how, language, body = found["how"] or "", found["language"], found["body"]
@@ -173,6 +177,19 @@ def played(page: Path, stage: Stage) -> str:
         return found[0]
 
     return _BLOCK.sub(block, text)
+
+
+@cache
+def _folder_after(page: Path) -> Path:
+    """Play a page in a folder that stays to the end of this process, and return the folder.
+
+    Runs in copies of the folder still read their data there.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="played-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with contextlib.closing(Stage(folder)) as stage:
+        played(page, stage)
+    return folder
 
 
 def _has(how: str) -> bool:
