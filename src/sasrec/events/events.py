@@ -24,9 +24,8 @@ from sasrec.events.inputs import Input, inputs_of
 from sasrec.events.lines import NOT_UTF8
 from sasrec.events.pieces import REJECTS, ColumnFacts, Piece
 from sasrec.events.readers import read_input
-from sasrec.events.rejected import with_rows
+from sasrec.events.rejected import with_rows, write_rejects
 from sasrec.events.streams import is_empty
-from sasrec.files import whole_file
 
 _RAW_SHOWN = 200
 _NAMED = 6  # files that a note lists
@@ -324,18 +323,8 @@ def refuse_bad_rows(
     rejects_path: Path | None,
 ) -> None:
     """Write rejects to `rejects_path`; then raise DataError for too many of them, or if no row is `kept`."""
-    listed = ""
-    if rejects.height and rejects_path is not None:
-        try:
-            rejects_path.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(rejects_path) as stream:
-                rejects.write_csv(stream)
-        except OSError as error:
-            raise DataError(
-                f"the list of rejects cannot be written to {rejects_path}: {error}. Free disk space, fix the "
-                "permissions, or name another `train_dir` (train) or `output` (prepare)."
-            ) from None
-        listed = f" (all are listed in {rejects_path})"
+    write_rejects(rejects, rejects_path)
+    listed = f" (all are listed in {rejects_path})" if rejects.height and rejects_path else ""
     first = "".join(
         f"\n  {file}:{line}{' ' + column if column else ''}: {reason}"
         for file, line, column, reason, *_ in rejects.head(5).iter_rows()

@@ -265,6 +265,7 @@ def _prepared(
     """
     own: list[Dataset] = []
     source, valid, test = sources
+    rejects = folder.path / "rejects.csv"
 
     def write() -> str:
         data, prepared = resolve(
@@ -273,7 +274,7 @@ def _prepared(
             valid=valid,
             test=test,
             local_copy=local_copy,
-            rejects_path=folder.path / "rejects.csv",
+            rejects_path=rejects,
             say=log.say,
         )
         used = config if data.parts is None or config.evaluation.split == ALL else split_of_files(config)
@@ -286,6 +287,8 @@ def _prepared(
         folder.path.mkdir(parents=True, exist_ok=True)
         if prepared is None:
             data.save(folder.path / "dataset")
+        else:
+            rejects.unlink(missing_ok=True)  # of an earlier start, which read a file
         (used.replace(dataset=str(prepared)) if prepared else used).save(folder.config_file)
         own.append(data)
         return ""
