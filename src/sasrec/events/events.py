@@ -25,6 +25,7 @@ from sasrec.events.lines import NOT_UTF8
 from sasrec.events.pieces import REJECTS, ColumnFacts, Piece
 from sasrec.events.readers import read_input
 from sasrec.events.rejected import with_rows, write_rejects
+from sasrec.events.roles import pair_name
 from sasrec.events.streams import is_empty
 
 _RAW_SHOWN = 200
@@ -190,8 +191,11 @@ def _pieces(inputs: list[Input], config: DataConfig, first: FirstParts) -> Itera
                 yield each.name, piece
         except RolesError as error:
             if each.part_of and each.part_of in first:
+                name, _, roles = first[each.part_of]
                 columns = tuple(column.name for column in error.columns)
-                refuse_another_part(first[each.part_of], (each.name, columns, []), each.part_of)
+                refuse_another_part(first[each.part_of], (each.name, columns, roles), each.part_of)
+                shown = f"{each.part_of}: the values of {name} show {', '.join(roles)}, but "
+                raise RolesError(f"{shown}{error}", error.columns) from None
             raise
 
 
@@ -210,9 +214,11 @@ def refuse_another_part(first: FirstPart, other: FirstPart, folder: str) -> None
             f"{', '.join(columns)}. Name the files of the events."
         )
     if roles != found:
+        named = [role.rpartition(" = ")[::2] for role in max(roles, found, key=len)]
+        pairs = ",".join(f"{pair_name(column, columns)}:{role}" for column, role in named)
         raise DataError(
             f"{folder}: the values of {name} show {', '.join(roles)}, but those of {other_name} show "
-            f"{', '.join(found) or 'no roles'}. Name the roles, for example columns='user,item,time'."
+            f"{', '.join(found)}. Name the roles, for example columns={pairs!r}."
         )
 
 
