@@ -21,7 +21,7 @@ from sasrec.events.formats import has_year
 from sasrec.events.furniture import furniture
 from sasrec.events.ids import IdCodes
 from sasrec.events.inputs import Input, inputs_of
-from sasrec.events.lines import NOT_UTF8
+from sasrec.events.lines import BLANK, NOT_UTF8
 from sasrec.events.pieces import REJECTS, ColumnFacts, Piece
 from sasrec.events.readers import read_input
 from sasrec.events.rejected import with_rows, write_rejects
@@ -306,13 +306,18 @@ def _with_file_names(rejects: pl.DataFrame, names: list[str]) -> pl.DataFrame:
 
 
 def _remedy(rejects: pl.DataFrame, read: int) -> str:
-    """Return what to do about bad rows. If most are bad, the way of reading is wrong, so none is to be skipped."""
+    """Return what to do about bad rows.
+
+    If most are bad, apart from blank lines, the way of reading is wrong, so none is to be skipped.
+    """
     count = rejects.height
-    undecodable = int((rejects["reason"] == NOT_UTF8).sum())
-    if 2 * count > read:
+    undecodable, blank = (int((rejects["reason"] == reason).sum()) for reason in (NOT_UTF8, BLANK))
+    if 2 * (count - blank) > read - blank:
         if 2 * undecodable > count:
             return "Set the encoding, for example encoding='cp1252' for a file that Excel wrote on Windows."
         return "Correct the file, or how it is read: `columns`, `time_format`, `time_unit`, `encoding`."
+    if 2 * blank > count:
+        return f"Remove the blank lines, or skip them with max_rejects={count} (-1 skips any number of bad rows)."
     units = rejects.filter(pl.col("reason").str.starts_with(times.ANOTHER_UNIT)).height
     if 2 * units > count:
         return f"Convert these times to the unit of the others, or skip the rows with max_rejects={count}."
