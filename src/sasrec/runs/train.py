@@ -28,6 +28,7 @@ from sasrec.errors import CheckpointError, ConfigError, DataError
 from sasrec.evaluation.measure import Ranks, nobody
 from sasrec.events.inputs import without_password
 from sasrec.events.report import BASKETS, REPEATS, summary
+from sasrec.locks import refuse_busy
 from sasrec.models import SequenceModel, build_model
 from sasrec.models.own import Encoder, LossFunction, OwnCode
 from sasrec.ranking.recommender import Recommender
@@ -198,13 +199,15 @@ def resume(
     `encoder`, `loss_function`: those that `train` was given.
 
     Raises: CheckpointError if the run has no checkpoint, or the data changed. Remedy: start a new run, or
-    name the right data. ConfigError if another setting differs. Remedy: keep the value of the run.
+    name the right data. ConfigError if another setting differs. Remedy: keep the value of the run. FolderError if
+    another process trains the run. Remedy: wait until it ends.
     """
     folder = RunFolder(train_dir)
     recipe = RunConfig.load(recipe) if isinstance(recipe, str | Path) else recipe
     if not folder.path.exists():
         raise CheckpointError(f"the run {folder.path} does not exist. Check the path.")
     if not folder.can_resume():
+        refuse_busy(folder.path)  # a run that trains, and has saved nothing yet
         raise CheckpointError(f"{folder.path} holds no checkpoint. Check the path, or start a new run there.")
     if not folder.config_file.exists():
         raise CheckpointError(
