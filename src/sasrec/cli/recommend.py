@@ -81,7 +81,7 @@ class Recommend:
         """Recommend, and print or write the result."""
         asked = [self.history is not None, self.user is not None, self.all, self.histories is not None]
         if sum(asked) != 1:
-            raise ConfigError("give exactly one of --history, --user, --all and --histories")
+            raise ConfigError("give exactly one of --history, --user, --all and --histories.")
         to_file = self.all or self.histories is not None
         if self.include_seen and self.exclude_seen:
             raise ConfigError("--include_seen and --exclude_seen contradict each other. Remove one.")

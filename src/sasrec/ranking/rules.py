@@ -136,7 +136,7 @@ class Rules:
         Remedy: correct that line.
         """
         path = Path(path)
-        tables = tables_of(path)
+        tables = tables_of(path, "rules")
         try:
             file = _File.model_validate(tables)
         except ValidationError as error:
