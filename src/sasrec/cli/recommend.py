@@ -207,9 +207,9 @@ class Recommend:
             read, lists, short = write_lists(recommender, histories, output, log=log, **options, **regular)
             if rank() > 0:
                 return
-        say(err, f"lists for {lists:,} of {read:,} histories written to {output}")
+        say(err, f"lists for {lists:,} of {amount(read, 'history')} written to {output}")
         if without := read - lists:
-            say(err, f"note: {without:,} histories have no item that may be followed by another")
+            say(err, f"note: {amount(without, 'history', 'have')} no item that may be followed by another")
         self._say_short(short, lists, options)
 
     @staticmethod

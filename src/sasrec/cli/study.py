@@ -14,7 +14,7 @@ from rich.live import Live
 from sasrec.cli.arguments import OptionalPath
 from sasrec.cli.commands import with_options
 from sasrec.cli.console import err, out, say
-from sasrec.errors import ConfigError
+from sasrec.errors import ConfigError, amount
 
 Action = Literal["run", "work", "status", "stop", "retry", "add"]
 _AGAIN = "interrupted; run the same command again to continue"
@@ -127,6 +127,6 @@ class Study:
                 say(err, f"table written to {self.output}")
         if failed := [row.entry.run for row in rows if row.entry.state == "failed"]:
             raise ConfigError(
-                f"{len(failed)} runs failed, first {failed[0]}. The reasons are above. Correct them, or remove "
-                "the folders of these runs; then use `sasrec study retry`."
+                f"{amount(len(failed), 'run')} failed, first {failed[0]}. The reasons are above. Correct them, or "
+                "remove the folders of these runs; then use `sasrec study retry`."
             )

@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 
 from sasrec.config.settings import DataConfig
-from sasrec.errors import DataError
+from sasrec.errors import DataError, amount
 from sasrec.events import times
 from sasrec.events.explain import RolesError
 from sasrec.events.formats import has_year
@@ -158,7 +158,7 @@ def _untimed_note(names: list[str]) -> str:
 
 def where_note(left_out: int, kept: int) -> str:
     """Return the note on how many rows the condition `where` leaves out."""
-    return f"`where` leaves out {left_out:,} rows; {kept:,} are kept"
+    return f"`where` leaves out {amount(left_out, 'row')}; {kept:,} {'is' if kept == 1 else 'are'} kept"
 
 
 def explain(source: Any, config: DataConfig) -> tuple[str, tuple[ColumnFacts, ...], list[str], str]:

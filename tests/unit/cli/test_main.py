@@ -140,6 +140,18 @@ def test_the_list_of_rejects_of_a_failed_attempt_does_not_outlive_a_reading_with
     assert not (tmp_path / "RUN/rejects.csv").exists()
 
 
+def test_what_training_prints_counts_one_as_english_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_csv(tmp_path / "events.csv", longest=4)
+    path.write_text(path.read_text() + "short,item-01,2020-09-13T12:00:00Z\n")
+    _, out, err = run(
+        capsys, "train", "--dataset", path, "--train_dir", tmp_path / "run", *SMALL, "--num_epochs=1"
+    )
+    assert "test skips: 1 user (fewer than 3 events)" in out
+    assert "training stopped after 1 epoch: the only epoch done" in err
+
+
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_all_users_go_to_a_file(
     ending: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -45,7 +45,7 @@ def test_a_file_of_histories_gives_the_lists_of_single_calls(
         assert main(["recommend", str(run), f"--histories={histories}", f"--output={output}", "--k=3"]) == 0
         said = capsys.readouterr().err
         assert "lists for 2 of 3 histories written to" in said
-        assert "1 histories have no item" in said
+        assert "1 history has no item" in said
         found = pl.read_parquet(output) if ending == "parquet" else pl.read_csv(output)
         assert found.columns == ["user", "item", "score", "rank"]
         model = sasrec.load(run)
@@ -200,7 +200,7 @@ def test_wrong_times_of_a_file_name_the_row(
     sasrec.train(chain_frame(), run, **small(num_epochs=1, time=True))
     items = [["item-01", "item-02"]] * 4
     for times, words in (
-        ([1.0], "row 3 (user u2): it has 2 items, but 1 times. Give one time per item."),
+        ([1.0], "row 3 (user u2): it has 2 items, but 1 time. Give one time per item."),
         ([2.0, 1.0], "row 3 (user u2): times must be finite numbers in ascending order"),
         ([1.0, 1e18], "row 3 (user u2): times must be in seconds, but 1e+18 is too large"),
     ):
