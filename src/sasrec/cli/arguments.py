@@ -18,7 +18,7 @@ from typing import Annotated, TypeAlias
 import tyro
 
 from sasrec.config.settings import RunConfig
-from sasrec.config.spellings import PUBLISHED_FLAGS, PUBLISHED_SPELLINGS, ROLES
+from sasrec.config.spellings import OTHER_NAMES, PUBLISHED_FLAGS, PUBLISHED_SPELLINGS, ROLES
 from sasrec.errors import ConfigError
 from sasrec.runtime.ranks import launched
 
@@ -152,8 +152,11 @@ def misspelt(arguments: list[str], commands: dict[str, type]) -> str | None:
         option = _spelled(word.partition("=")[0])
         if word.startswith("--") and option not in known and option != "--":
             elsewhere = [name for name, other in commands.items() if option in _options(other)]
+            meant = OTHER_NAMES.get(option)
             remedy = (
-                f"it is an option of {elsewhere[0]}"
+                f"did you mean {meant}?"
+                if meant in known
+                else f"it is an option of {elsewhere[0]}"
                 if elsewhere and not any(each.startswith(f"{option}_") for each in known)
                 else _nearest(option, known) or f"sasrec {command} --help lists the options"
             )

@@ -55,6 +55,10 @@ def test_prepare_takes_the_names_of_the_settings_for_its_columns() -> None:
     [
         (["train", "--max-len", "5"], "unknown option --max-len of train; did you mean --maxlen?"),
         (["train", "--hiden_units=5"], "unknown option --hiden_units of train; did you mean --hidden_units?"),
+        (["train", "--lr_decay_step", "1000"], "unknown option --lr_decay_step of train; did you mean --step_size?"),
+        (["train", "--lr-decay-rate=0.5"], "unknown option --lr-decay-rate of train; did you mean --gamma?"),
+        (["train", "--learning_rate", "0.1"], "unknown option --learning_rate of train; did you mean --lr?"),
+        (["train", "--num_layers", "2"], "unknown option --num_layers of train; did you mean --num_blocks?"),
         (["recommend", "run", "--gbce_t", "5"], "unknown option --gbce_t of recommend; it is an option of train"),
         (["recommend", "--run_dir", "run"], "unknown option --run_dir of recommend; sasrec recommend --help lists the options"),
         (["train", "--items", "t.csv"], "unknown option --items of train; it is an option of prepare"),
