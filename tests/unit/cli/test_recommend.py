@@ -55,6 +55,26 @@ def test_a_file_of_histories_gives_the_lists_of_single_calls(
         assert found["user"].to_list() == [7, 7, 7, 9, 9, 9]
 
 
+def test_the_csv_for_a_file_is_that_for_all_users(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sasrec.runs.lists._AT_ONCE", 9)
+    comma = pl.when(pl.col("item") == "item-03").then(pl.lit('a "b", c')).otherwise("item")
+    frame = chain_frame(users=20).with_columns(item=comma)
+    sasrec.train(frame, tmp_path / "run", **small(num_epochs=1))
+    frame.group_by("user", maintain_order=True).agg(items="item").write_parquet(tmp_path / "histories.parquet")
+    for words in (["--all"], ["--histories", str(tmp_path / "histories.parquet")]):
+        output = f"--output={tmp_path / words[0][2:]}.csv"
+        assert main(["recommend", str(tmp_path / "run"), *words, output, "--device=cpu", "--k=30"]) == 0
+    lines = [(tmp_path / f"{name}.csv").read_text().splitlines() for name in ("all", "histories")]
+    assert lines[1][0] == "user,item,score,rank"
+    assert any('"a ""b"", c"' in line for line in lines[1])
+    texts = [[line.replace('"a ""b"", c"', "abc").split(",") for line in each] for each in lines]
+    # The last digits of scores can differ.
+    assert [(user, rank) for user, _, _, rank in texts[0]] == [(user, rank) for user, _, _, rank in texts[1]]
+    assert not [line for line in lines[1] if '"' in line.replace('"a ""b"", c"', "")]
+
+
 def test_what_cannot_be_read_leaves_no_file(
     run: Path, histories: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
