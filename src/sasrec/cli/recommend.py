@@ -69,7 +69,7 @@ class Recommend:
     deny: OptionalText = None
     """Never recommend these items: ids separated by commas, or @FILE with one id a line."""
     rules: OptionalPath = None
-    """TOML file of rules: availability, bans, groups and conditions on item columns (docs/production.md)."""
+    """TOML file of rules: availability, bans, groups and conditions on item columns (docs/how-to/rules.md)."""
     fallback: Annotated[Literal["popular", "recent", "groups"] | None, tyro.conf.arg(help_behavior_hint="")] = None
     """For unknown users and histories: all-time best sellers, those of the last 7 days, or the groups in turn."""
     dataset: OptionalPath = None

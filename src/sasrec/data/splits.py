@@ -4,7 +4,7 @@
 target; all earlier events are training events. `last-N` takes N test and N validation targets per user. `temporal`
 cuts the events of all users at the same two moments, so the model never learns from events later than a target.
 `files` takes the events of own validation and test files as targets. `all` holds out nothing.
-docs/evaluation.md compares them.
+docs/explanation/splits-and-leaks.md compares them.
 """
 
 from __future__ import annotations

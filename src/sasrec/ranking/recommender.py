@@ -255,7 +255,7 @@ class Recommender:
 
         Columns of `table`: user; items, a list of ids for each user, oldest first; and, for models with time,
         times, a list of seconds. `options`: those of `recommend_many`. This is the form in which Ray, Spark and
-        DuckDB pass batches (docs/how-to-engines.md).
+        DuckDB pass batches (docs/how-to/engines.md).
 
         Raises: DataError if a column is missing. Remedy: name the columns so. The errors of `recommend_many`.
         """

@@ -73,7 +73,7 @@ def train(
     `start_from`: a checkpoint, or a run, whose best weights become the initial weights (warm start). Its data,
     split and model settings (except dropout_rate, mhc_sinkhorn_iter, mhc_init_gate) must be those of this run.
     `local_copy`: a file or folder to read instead of downloading a public data set.
-    `encoder`, `loss_function`: a model and a loss of your own (docs/how-to-own-model.md). `encoder` is a subclass
+    `encoder`, `loss_function`: a model and a loss of your own (docs/how-to/own-model.md). `encoder` is a subclass
     of SequenceModel; `loss_function(model, batch)` returns a scalar. Checkpoints record their names, and `resume`
     and `load` need them again.
     If torchrun restarts the processes after a failure, they resume the run that the same launch started.
