@@ -17,7 +17,7 @@ from typing import Annotated, TypeAlias
 
 import tyro
 
-from sasrec.config.settings import RunConfig
+from sasrec.config.settings import DataConfig, RunConfig
 from sasrec.config.spellings import OTHER_NAMES, PUBLISHED_FLAGS, PUBLISHED_SPELLINGS, ROLES
 from sasrec.errors import ConfigError
 from sasrec.runtime.ranks import launched
@@ -25,6 +25,11 @@ from sasrec.runtime.ranks import launched
 # Options that may be absent. Without these, the help would show `{None}|STR` and `(default: None)`.
 OptionalText: TypeAlias = Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")]
 OptionalPath: TypeAlias = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
+# tyro breaks lines at commas, so a list of values begins a line.
+Values: TypeAlias = Annotated[str, tyro.conf.arg(help_behavior_hint=lambda default: f"\n(default: {default})")]
+# The settings of `train` know nothing of its help.
+_KINDS = dict.fromkeys(("user_column", "item_column", "time_column", "encoding"), OptionalText)
+DataConfig.__annotations__.update(_KINDS | {"missing": Values})
 
 _TEXT = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 _MENTION = re.compile(rf"""\b([a-z][a-z0-9_]*)=({_TEXT}|[\w./:@…-]*[\w/…])|`([a-z][a-z0-9_]*)`""")

@@ -38,16 +38,14 @@ class Train:
 
     Example: sasrec train --dataset ratings.csv --train_dir runs/mine --maxlen 50 --loss bce
 
-    --train is another name for --dataset.
-
     Example: sasrec train --dataset train.csv --valid valid.csv --test test.csv --train_dir runs/own
 
     Example: sasrec train --train_dir runs/mine --resume
 
     Example: sasrec train --final runs/mine --train_dir runs/mine-final
 
-    The options --norm_first, --no_norm_first, --use_amp and --multi_gpu of the published SASRec code for PyTorch
-    work, too.
+    --train is another name for --dataset. The options --norm_first, --no_norm_first, --use_amp and --multi_gpu of
+    the published SASRec code for PyTorch work, too.
     """
 
     train_dir: Path

@@ -50,8 +50,7 @@ class Study:
     study: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="STUDY", help_behavior_hint="")]
     """The TOML file, or the folder of a study that has begun."""
     workers: Annotated[int, tyro.conf.arg(help_behavior_hint="")] = 0
-    """Number of processes that train at the same time; they share the cores. Default: one for each GPU; without a
-    GPU, one."""
+    """Processes that train at the same time and share the cores. Default: one for each GPU; without a GPU, one."""
     per_device: int = 1
     """How many runs may share a GPU."""
     watch: bool = False
