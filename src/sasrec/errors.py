@@ -52,9 +52,14 @@ class TrainingError(SasrecError):
     """
 
 
-def amount(count: int, noun: str) -> str:
-    """Return a count with its noun, for messages: "1 user", "1,234 users"."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def amount(count: int, noun: str, verb: str = "") -> str:
+    """Return a count with its noun, and with a verb if one is given, for messages.
+
+    The noun is that of one, the verb that of many: "1 user", "1,234 users"; "1 row is", "2 rows are".
+    """
+    several = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}s"
+    one = {"are": "is", "have": "has", "": ""}.get(verb, f"{verb}s")
+    return f"{count:,} {noun if count == 1 else several} {one if count == 1 else verb}".rstrip()
 
 
 class SasrecWarning(UserWarning):

@@ -101,6 +101,12 @@ def alone(folder: Path, doing: str) -> Iterator[None]:
         yield
 
 
+def refuse_busy(folder: Path) -> None:
+    """Raise BusyError if somebody writes into a folder now. Remedy: wait, or name another folder."""
+    if writer_of(folder):
+        raise BusyError(_busy(folder))
+
+
 def refuse_lost(folder: Path) -> None:
     """Check before a write that a folder which this process holds is still the same one.
 

@@ -13,8 +13,8 @@ import pytest
 
 import sasrec
 from sasrec.config.settings import RunConfig
-from sasrec.errors import DataError
-from tests.synthetic import chain_frame
+from sasrec.errors import CheckpointError, DataError, FolderError
+from tests.synthetic import chain_frame, small
 
 WRITE = """
 import sys
@@ -121,3 +121,21 @@ def test_the_second_of_two_trainings_is_refused(rounds: int, tmp_path: Path) -> 
         assert any(words in said[2 - winner] for words in ("in use", "already holds a run")), said
         assert RunConfig.load(run / "config.toml").training.seed == winner
         assert sasrec.load(run).recommend(["item-01"])
+
+
+class StopError(Exception):
+    """Ends a training before its first checkpoint."""
+
+
+def test_resume_says_that_a_run_which_has_saved_nothing_yet_is_in_use(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+
+    def first_step(model: object, batch: object) -> None:
+        with pytest.raises(FolderError, match=r"run is in use: process \d+ .*\(training\)"):
+            sasrec.resume(run)
+        raise StopError
+
+    with pytest.raises(StopError):
+        sasrec.train(chain_frame(), run, loss_function=first_step, **small(num_epochs=1))
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        sasrec.resume(run)

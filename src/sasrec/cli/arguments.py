@@ -17,14 +17,19 @@ from typing import Annotated, TypeAlias
 
 import tyro
 
-from sasrec.config.settings import RunConfig
-from sasrec.config.spellings import PUBLISHED_FLAGS, PUBLISHED_SPELLINGS, ROLES
+from sasrec.config.settings import DataConfig, RunConfig
+from sasrec.config.spellings import OTHER_NAMES, PUBLISHED_FLAGS, PUBLISHED_SPELLINGS, ROLES
 from sasrec.errors import ConfigError
 from sasrec.runtime.ranks import launched
 
 # Options that may be absent. Without these, the help would show `{None}|STR` and `(default: None)`.
 OptionalText: TypeAlias = Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")]
 OptionalPath: TypeAlias = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
+# tyro breaks lines at commas, so a list of values begins a line.
+Values: TypeAlias = Annotated[str, tyro.conf.arg(help_behavior_hint=lambda default: f"\n(default: {default})")]
+# The settings of `train` know nothing of its help.
+_KINDS = dict.fromkeys(("user_column", "item_column", "time_column", "encoding"), OptionalText)
+DataConfig.__annotations__.update(_KINDS | {"missing": Values})
 
 _TEXT = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 _MENTION = re.compile(rf"""\b([a-z][a-z0-9_]*)=({_TEXT}|[\w./:@…-]*[\w/…])|`([a-z][a-z0-9_]*)`""")
@@ -152,8 +157,11 @@ def misspelt(arguments: list[str], commands: dict[str, type]) -> str | None:
         option = _spelled(word.partition("=")[0])
         if word.startswith("--") and option not in known and option != "--":
             elsewhere = [name for name, other in commands.items() if option in _options(other)]
+            meant = OTHER_NAMES.get(option)
             remedy = (
-                f"it is an option of {elsewhere[0]}"
+                f"did you mean {meant}?"
+                if meant in known
+                else f"it is an option of {elsewhere[0]}"
                 if elsewhere and not any(each.startswith(f"{option}_") for each in known)
                 else _nearest(option, known) or f"sasrec {command} --help lists the options"
             )

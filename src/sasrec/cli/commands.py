@@ -15,7 +15,7 @@ from sasrec.cli.console import err, say
 from sasrec.cli.outputs import read_with, refuse_input, refuse_output, write_frame
 from sasrec.config.settings import KEEP_WEIGHTS, RunConfig
 from sasrec.config.split_rule import ALL
-from sasrec.errors import ConfigError, DataError
+from sasrec.errors import ConfigError, DataError, amount
 
 if TYPE_CHECKING:
     from sasrec.ranking.recommender import Recommender
@@ -38,16 +38,14 @@ class Train:
 
     Example: sasrec train --dataset ratings.csv --train_dir runs/mine --maxlen 50 --loss bce
 
-    --train is another name for --dataset.
-
     Example: sasrec train --dataset train.csv --valid valid.csv --test test.csv --train_dir runs/own
 
     Example: sasrec train --train_dir runs/mine --resume
 
     Example: sasrec train --final runs/mine --train_dir runs/mine-final
 
-    The options --norm_first, --no_norm_first, --use_amp and --multi_gpu of the published SASRec code for PyTorch
-    work, too.
+    --train is another name for --dataset. The options --norm_first, --no_norm_first, --use_amp and --multi_gpu of
+    the published SASRec code for PyTorch work, too.
     """
 
     train_dir: Path
@@ -295,7 +293,7 @@ class Evaluate:
         if self.per_user is not None and rank() == 0:
             assert metrics.users is not None, "measured with --whole_period"
             write_frame(self.per_user, metrics.users)
-            say(err, f"{metrics.users.height:,} rows written to {self.per_user}")
+            say(err, f"{amount(metrics.users.height, 'row')} written to {self.per_user}")
         if self.test is None and self.rules is None and not named_run(self.run_dir)[1]:
             print_run(self.run_dir, metrics, sampled=self.sampled, k=self.k)
         else:

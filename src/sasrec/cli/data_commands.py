@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from sasrec.cli.arguments import OptionalPath, OptionalText, as_options
+from sasrec.cli.arguments import OptionalPath, OptionalText, Values, as_options
 from sasrec.cli.commands import with_options
 from sasrec.cli.console import err, out, say
 from sasrec.cli.outputs import saying_if_stopped
@@ -77,7 +77,7 @@ class Prepare:
     """Query in SQL, if FILE is the URL of a database (sqlite:///events.db, postgresql://…)."""
     where: str = ""
     """Keep only rows that fulfil this condition in SQL, such as "event = 'purchase' AND rating >= 4"."""
-    missing: str = DataConfig().missing
+    missing: Values = DataConfig().missing
     """Values that mean a missing user or item, in any case of letters."""
     time_unit: TimeUnit = "auto"
     """Unit of numeric times. auto chooses the unit by the size of the numbers and prints the choice."""

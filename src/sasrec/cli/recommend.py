@@ -69,7 +69,7 @@ class Recommend:
     deny: OptionalText = None
     """Never recommend these items: ids separated by commas, or @FILE with one id a line."""
     rules: OptionalPath = None
-    """TOML file of rules: availability, bans, groups and conditions on item columns (docs/production.md)."""
+    """TOML file of rules: availability, bans, groups and conditions on item columns (docs/how-to/rules.md)."""
     fallback: Annotated[Literal["popular", "recent", "groups"] | None, tyro.conf.arg(help_behavior_hint="")] = None
     """For unknown users and histories: all-time best sellers, those of the last 7 days, or the groups in turn."""
     dataset: OptionalPath = None
@@ -81,7 +81,7 @@ class Recommend:
         """Recommend, and print or write the result."""
         asked = [self.history is not None, self.user is not None, self.all, self.histories is not None]
         if sum(asked) != 1:
-            raise ConfigError("give exactly one of --history, --user, --all and --histories")
+            raise ConfigError("give exactly one of --history, --user, --all and --histories.")
         to_file = self.all or self.histories is not None
         if self.include_seen and self.exclude_seen:
             raise ConfigError("--include_seen and --exclude_seen contradict each other. Remove one.")
@@ -207,9 +207,9 @@ class Recommend:
             read, lists, short = write_lists(recommender, histories, output, log=log, **options, **regular)
             if rank() > 0:
                 return
-        say(err, f"lists for {lists:,} of {read:,} histories written to {output}")
+        say(err, f"lists for {lists:,} of {amount(read, 'history')} written to {output}")
         if without := read - lists:
-            say(err, f"note: {without:,} histories have no item that may be followed by another")
+            say(err, f"note: {amount(without, 'history', 'have')} no item that may be followed by another")
         self._say_short(short, lists, options)
 
     @staticmethod

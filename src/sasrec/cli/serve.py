@@ -45,7 +45,7 @@ class Serve:
     fallback: Literal["popular", "recent", "groups", "none"] = "popular"
     """List for users without a known item; none refuses them."""
     rules: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """NAME=FILE: rules that requests may name, such as cheap=cheap.toml (docs/production.md)."""
+    """NAME=FILE: rules that requests may name, such as cheap=cheap.toml (docs/how-to/rules.md)."""
     share: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """NAME=0.1: the share of users that this model serves. Models that are not named share the rest equally."""
     wait: float = 0.2

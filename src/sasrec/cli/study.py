@@ -14,7 +14,7 @@ from rich.live import Live
 from sasrec.cli.arguments import OptionalPath
 from sasrec.cli.commands import with_options
 from sasrec.cli.console import err, out, say
-from sasrec.errors import ConfigError
+from sasrec.errors import ConfigError, amount
 
 Action = Literal["run", "work", "status", "stop", "retry", "add"]
 _AGAIN = "interrupted; run the same command again to continue"
@@ -50,8 +50,7 @@ class Study:
     study: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="STUDY", help_behavior_hint="")]
     """The TOML file, or the folder of a study that has begun."""
     workers: Annotated[int, tyro.conf.arg(help_behavior_hint="")] = 0
-    """Number of processes that train at the same time; they share the cores. Default: one for each GPU; without a
-    GPU, one."""
+    """Processes that train at the same time and share the cores. Default: one for each GPU; without a GPU, one."""
     per_device: int = 1
     """How many runs may share a GPU."""
     watch: bool = False
@@ -127,6 +126,6 @@ class Study:
                 say(err, f"table written to {self.output}")
         if failed := [row.entry.run for row in rows if row.entry.state == "failed"]:
             raise ConfigError(
-                f"{len(failed)} runs failed, first {failed[0]}. The reasons are above. Correct them, or remove "
-                "the folders of these runs; then use `sasrec study retry`."
+                f"{amount(len(failed), 'run')} failed, first {failed[0]}. The reasons are above. Correct them, or "
+                "remove the folders of these runs; then use `sasrec study retry`."
             )

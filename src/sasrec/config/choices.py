@@ -5,6 +5,6 @@ from typing import Literal, TypeAlias
 Candidates: TypeAlias = Literal["full", "sampled"]
 SplitName: TypeAlias = Literal["valid", "test"]
 
-# The defaults of `refresh` (docs/production.md has the figures).
+# The defaults of `refresh` (docs/measurements/production.md has the figures).
 REFRESH_EPOCHS = 5
 REFRESH_WORSE = 0.05

@@ -96,7 +96,7 @@ class ModelConfig:
     dropout_rate: float = setting(0.2, Ge(0), Lt(1))
     """Dropout probability at the input, the attention weights and the feed-forward layers."""
     norm: Literal["pre", "post", "original"] = "pre"
-    """Placement of LayerNorm in a block; docs/models.md shows the three formulas."""
+    """Placement of LayerNorm in a block; docs/explanation/models.md shows the three formulas."""
     feed_forward: Literal["relu", "swiglu"] = "relu"
     """Feed-forward layer of a block: two matrices with ReLU between, or three in a gated unit (swiglu)."""
     feed_forward_width: int = setting(0, Ge(0), Le(_MOST_SIZE))
@@ -118,7 +118,7 @@ class ModelConfig:
     mhc_sinkhorn_iter: int = setting(20, Ge(1), Le(_MOST_SIZE), OnlyWith("mhc"), _SINKHORN)
     """How often Sinkhorn-Knopp scales the rows and columns (only with mhc, and mhc_projection sinkhorn)."""
     mhc_init_gate: float = setting(0.01, Ge(-1_000), Le(1_000), OnlyWith("mhc"))
-    """Initial weight of the input-dependent part of H_pre, H_post and H_res in docs/models.md (only with mhc)."""
+    """Initial weight of the input-dependent part of each H in docs/explanation/models.md (only with mhc)."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ class TrainingConfig:
     device: str = setting("auto", KeepsWeights(), MayChangeOnResume())
     """cpu, cuda, cuda:1 or mps; auto takes an accelerator if there is one."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Data type of the layers. Weights, mHC residuals and most of the loss (docs/training.md) stay in fp32."""
+    """Data type of the layers. Weights, mHC residuals and most of the loss stay in fp32."""
     compile: bool = False
     """Train through torch.compile, which speeds up mhc; needs a C++ compiler, and up to a minute at the start."""
     deterministic: bool = setting(False, KeepsWeights(), MayChangeOnResume())
@@ -221,7 +221,7 @@ class EvaluationConfig:
     """Which events are held out from training for evaluation."""
 
     split: str = "leave-one-out"
-    """leave-one-out, last-N (last-2), temporal:WHEN, temporal:T1,T2, files or all; see docs/evaluation.md."""
+    """leave-one-out, last-N (last-2), temporal:WHEN, temporal:T1,T2, files or all (docs/reference/settings.md)."""
     repeats: bool = False
     """Items come again: seen items are targets, candidates and negatives, and lists contain them."""
     baskets: bool = False

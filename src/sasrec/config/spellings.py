@@ -8,6 +8,18 @@ PUBLISHED_SPELLINGS: dict[str, tuple[str, ...]] = {
     "--train": ("--dataset",),
 }
 
+OTHER_NAMES = {
+    "--lr_decay_step": "--step_size",
+    "--lr_decay_rate": "--gamma",
+    "--lr_decay": "--gamma",
+    "--learning_rate": "--lr",
+    "--epochs": "--num_epochs",
+    "--num_layers": "--num_blocks",
+    "--n_layers": "--num_blocks",
+    "--embedding_dim": "--hidden_units",
+}
+"""Options of other code, and ours of the same meaning, which the message on an unknown option names."""
+
 ROLES = {"user": "user_column", "item": "item_column", "time": "time_column"}
 """The columns as `prepare` names them, and as the settings do; `prepare` takes both, so messages have one name."""
 

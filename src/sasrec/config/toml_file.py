@@ -31,18 +31,22 @@ def _recipe_for(path: Path) -> str:
     return f"Name a TOML file, such as one of {folder}: {', '.join(names)}."
 
 
-def tables_of(path: Path) -> dict[str, Any]:
-    """Return the tables of a TOML file. Raises: ConfigError if it is not one. Remedy: name one, or correct it."""
+def tables_of(path: Path, content: str = "settings") -> dict[str, Any]:
+    """Return the tables of a TOML file. `content`: what the file has, for messages.
+
+    Raises: ConfigError if it is not a TOML file. Remedy: name one, or correct it.
+    """
     try:
         tables = tomllib.loads(content_of(path, MOST_TEXT).decode().replace("\r\n", "\n"))
         refuse_deep(tables)
         return tables
     except FileNotFoundError:
-        raise ConfigError(f"the file of settings {path} {missing(path)}. {_recipe_for(path)}") from None
+        remedy = _recipe_for(path) if content == "settings" else "Name a TOML file."
+        raise ConfigError(f"the file of {content} {path} {missing(path)}. {remedy}") from None
     except OSError as error:
-        raise ConfigError(f"the settings {path} cannot be read: {error.strerror}. Name a TOML file.") from None
+        raise ConfigError(f"the {content} {path} cannot be read: {error.strerror}. Name a TOML file.") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"the settings {path} are not UTF-8 text: {error.reason}. Name a TOML file.") from None
+        raise ConfigError(f"the {content} {path} are not UTF-8 text: {error.reason}. Name a TOML file.") from None
     except (ValueError, RecursionError) as error:  # ValueError also for numbers with thousands of digits
         reason = "they are nested too deeply" if isinstance(error, RecursionError) else error
-        raise ConfigError(f"the settings {path} are not valid TOML: {reason}. Correct the file.") from None
+        raise ConfigError(f"the {content} {path} are not valid TOML: {reason}. Correct the file.") from None

@@ -37,7 +37,7 @@ from sasrec.data.manifest import (
     read_report,
 )
 from sasrec.data.parts import PART, described
-from sasrec.errors import DataError, FolderError, SasrecWarning
+from sasrec.errors import DataError, FolderError, SasrecWarning, amount
 from sasrec.events.events import Events
 from sasrec.events.report import describe, dominant, summary
 from sasrec.files import TEMPORARY, file_digest, sync_folder, whole_file, write_synced, write_whole
@@ -118,7 +118,7 @@ class Dataset:
         ]
 
     def __repr__(self) -> str:
-        size = f"{self.num_users:,} users, {self.num_items:,} items, {self.num_events:,} events"
+        size = ", ".join(map(amount, (self.num_users, self.num_items, self.num_events), ("user", "item", "event")))
         return f"Dataset({self.name}: {size}{'' if self.times is not None else ', no times'})"
 
     def _repr_html_(self) -> str:
@@ -241,12 +241,7 @@ def _buffer(array: npt.NDArray[Any], kind: Any) -> memoryview:
     return np.ascontiguousarray(array, kind).reshape(-1).view(np.uint8).data
 
 
-def build(
-    events: Events,
-    config: DataConfig,
-    *,
-    name: str = "events",
-) -> Dataset:
+def build(events: Events, config: DataConfig, *, name: str = "events") -> Dataset:
     """Filter and sort checked events, and number their users and items.
 
     The filters run in this order: duplicates; minimum events, counted once for users and items before either is

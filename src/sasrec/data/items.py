@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from sasrec.errors import DataError
+from sasrec.errors import DataError, amount
 from sasrec.files import whole_file
 from sasrec.untrusted import parquet_of
 
@@ -146,7 +146,7 @@ def _table(path: Path, count: int | None) -> pl.DataFrame:
     except ValueError as error:
         raise DataError(f"{path} cannot be read: {error}. {_AGAIN}") from None
     if count is not None and frame.height != count:
-        raise DataError(f"{path} has {frame.height:,} rows, but {count:,} are expected. {_AGAIN}")
+        raise DataError(f"{path} has {amount(frame.height, 'row')}, and not {count:,}. {_AGAIN}")
     return frame
 
 

@@ -15,7 +15,7 @@ from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
 from sasrec.events.events import Events
 from sasrec.events.ids import coded_frame
-from sasrec.files import whole_file
+from sasrec.events.rejected import write_rejects
 
 TRAIN, VALID, TEST = 0, 1, 2
 PART_NAMES = ("training", "validation", "test")
@@ -38,9 +38,7 @@ def joined(read: Mapping[int, Events], config: DataConfig, rejects_path: Path | 
             _check_users(PART_NAMES[part], first, events)
     rejects = pl.concat([events.rejects for events in read.values()])
     rows = sum(events.read for events in read.values())
-    if rejects.height and rejects_path is not None:
-        with whole_file(rejects_path) as stream:
-            rejects.write_csv(stream)
+    write_rejects(rejects, rejects_path)
     if rejects.height > config.max_rejects >= 0:
         raise DataError(
             f"{rejects.height} of {rows} rows of all files are bad. Fix these rows, or skip them with "

@@ -4,7 +4,7 @@
 target; all earlier events are training events. `last-N` takes N test and N validation targets per user. `temporal`
 cuts the events of all users at the same two moments, so the model never learns from events later than a target.
 `files` takes the events of own validation and test files as targets. `all` holds out nothing.
-docs/evaluation.md compares them.
+docs/explanation/splits-and-leaks.md compares them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sasrec.data.histories import Histories, exclusive_counts
 from sasrec.data.moments import boundaries_of
 from sasrec.data.parts import TEST, TRAIN, VALID
 from sasrec.data.split_by_file import targets_of_file
-from sasrec.errors import ConfigError, DataError
+from sasrec.errors import ConfigError, DataError, amount
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def split_events(data: Dataset, how: str = "leave-one-out", *, repeats: bool = F
         if rule.last > 1 and not long.any():
             raise DataError(
                 f"split {how} needs a user with at least {2 * rule.last + 1} events, but the longest history has "
-                f"{int((ends - starts).max(initial=0))} events. Use a smaller N in split=last-N."
+                f"{amount(int((ends - starts).max(initial=0)), 'event')}. Use a smaller N in split=last-N."
             )
         part = TrainingPart(held_out=2 * rule.last)
         known_V = np.arange(data.num_items + 1) > 0

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from sasrec.errors import ConfigError
+from sasrec.errors import ConfigError, amount
 
 CUTOFFS = (1, 5, 10, 20, 50)
 # The protocol card contains these texts.
@@ -98,7 +98,7 @@ class Metrics(dict[str, Any]):
         counts = card.get(split, {})
         told = [f"{split}, full catalogue"]
         if counts:
-            told.append(f"{counts['targets']:,} targets of {counts['users']:,} users")
+            told.append(f"{amount(counts['targets'], 'target')} of {amount(counts['users'], 'user')}")
         if "data" in card:
             told.append(f"{str(card['split']).partition(':')[0]}, data {card['data']}")
         return "; ".join(told)

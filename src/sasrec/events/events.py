@@ -14,19 +14,19 @@ from typing import Any
 import polars as pl
 
 from sasrec.config.settings import DataConfig
-from sasrec.errors import DataError
+from sasrec.errors import DataError, amount
 from sasrec.events import times
 from sasrec.events.explain import RolesError
 from sasrec.events.formats import has_year
 from sasrec.events.furniture import furniture
 from sasrec.events.ids import IdCodes
 from sasrec.events.inputs import Input, inputs_of
-from sasrec.events.lines import NOT_UTF8
+from sasrec.events.lines import BLANK, NOT_UTF8
 from sasrec.events.pieces import REJECTS, ColumnFacts, Piece
 from sasrec.events.readers import read_input
-from sasrec.events.rejected import with_rows
+from sasrec.events.rejected import with_rows, write_rejects
+from sasrec.events.roles import pair_name
 from sasrec.events.streams import is_empty
-from sasrec.files import whole_file
 
 _RAW_SHOWN = 200
 _NAMED = 6  # files that a note lists
@@ -158,7 +158,7 @@ def _untimed_note(names: list[str]) -> str:
 
 def where_note(left_out: int, kept: int) -> str:
     """Return the note on how many rows the condition `where` leaves out."""
-    return f"`where` leaves out {left_out:,} rows; {kept:,} are kept"
+    return f"`where` leaves out {amount(left_out, 'row')}; {kept:,} {'is' if kept == 1 else 'are'} kept"
 
 
 def explain(source: Any, config: DataConfig) -> tuple[str, tuple[ColumnFacts, ...], list[str], str]:
@@ -191,8 +191,11 @@ def _pieces(inputs: list[Input], config: DataConfig, first: FirstParts) -> Itera
                 yield each.name, piece
         except RolesError as error:
             if each.part_of and each.part_of in first:
+                name, _, roles = first[each.part_of]
                 columns = tuple(column.name for column in error.columns)
-                refuse_another_part(first[each.part_of], (each.name, columns, []), each.part_of)
+                refuse_another_part(first[each.part_of], (each.name, columns, roles), each.part_of)
+                shown = f"{each.part_of}: the values of {name} show {', '.join(roles)}, but "
+                raise RolesError(f"{shown}{error}", error.columns) from None
             raise
 
 
@@ -211,9 +214,11 @@ def refuse_another_part(first: FirstPart, other: FirstPart, folder: str) -> None
             f"{', '.join(columns)}. Name the files of the events."
         )
     if roles != found:
+        named = [role.rpartition(" = ")[::2] for role in max(roles, found, key=len)]
+        pairs = ",".join(f"{pair_name(column, columns)}:{role}" for column, role in named)
         raise DataError(
             f"{folder}: the values of {name} show {', '.join(roles)}, but those of {other_name} show "
-            f"{', '.join(found) or 'no roles'}. Name the roles, for example columns='user,item,time'."
+            f"{', '.join(found)}. Name the roles, for example columns={pairs!r}."
         )
 
 
@@ -301,13 +306,18 @@ def _with_file_names(rejects: pl.DataFrame, names: list[str]) -> pl.DataFrame:
 
 
 def _remedy(rejects: pl.DataFrame, read: int) -> str:
-    """Return what to do about bad rows. If most are bad, the way of reading is wrong, so none is to be skipped."""
+    """Return what to do about bad rows.
+
+    If most are bad, apart from blank lines, the way of reading is wrong, so none is to be skipped.
+    """
     count = rejects.height
-    undecodable = int((rejects["reason"] == NOT_UTF8).sum())
-    if 2 * count > read:
+    undecodable, blank = (int((rejects["reason"] == reason).sum()) for reason in (NOT_UTF8, BLANK))
+    if 2 * (count - blank) > read - blank:
         if 2 * undecodable > count:
             return "Set the encoding, for example encoding='cp1252' for a file that Excel wrote on Windows."
         return "Correct the file, or how it is read: `columns`, `time_format`, `time_unit`, `encoding`."
+    if 2 * blank > count:
+        return f"Remove the blank lines, or skip them with max_rejects={count} (-1 skips any number of bad rows)."
     units = rejects.filter(pl.col("reason").str.starts_with(times.ANOTHER_UNIT)).height
     if 2 * units > count:
         return f"Convert these times to the unit of the others, or skip the rows with max_rejects={count}."
@@ -324,18 +334,8 @@ def refuse_bad_rows(
     rejects_path: Path | None,
 ) -> None:
     """Write rejects to `rejects_path`; then raise DataError for too many of them, or if no row is `kept`."""
-    listed = ""
-    if rejects.height and rejects_path is not None:
-        try:
-            rejects_path.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(rejects_path) as stream:
-                rejects.write_csv(stream)
-        except OSError as error:
-            raise DataError(
-                f"the list of rejects cannot be written to {rejects_path}: {error}. Free disk space, fix the "
-                "permissions, or name another `train_dir` (train) or `output` (prepare)."
-            ) from None
-        listed = f" (all are listed in {rejects_path})"
+    write_rejects(rejects, rejects_path)
+    listed = f" (all are listed in {rejects_path})" if rejects.height and rejects_path else ""
     first = "".join(
         f"\n  {file}:{line}{' ' + column if column else ''}: {reason}"
         for file, line, column, reason, *_ in rejects.head(5).iter_rows()

@@ -15,7 +15,7 @@ from sasrec.config.settings import DataConfig
 from sasrec.errors import DataError
 from sasrec.events.explain import chosen
 from sasrec.events.inputs import Input, refuse_wide
-from sasrec.events.lines import Block, blocks_of, lines_of
+from sasrec.events.lines import BLANK, Block, blocks_of, lines_of
 from sasrec.events.pieces import LINE, REJECTS, ColumnFacts, Piece
 from sasrec.events.plan import Plan, histories_beside, plan_of
 from sasrec.events.roles import Columns, choose, has_item
@@ -276,7 +276,7 @@ def _text(value: Any) -> str | None:
 
 def _json_object(text: str) -> tuple[dict[str, Any] | None, str]:
     if not text.strip():
-        return None, "the line is blank"
+        return None, BLANK
     try:
         record = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:

@@ -14,7 +14,7 @@ from sasrec.errors import DataError
 from sasrec.events.pieces import REJECTS
 from sasrec.events.streams import opened
 
-NOT_UTF8 = "not valid UTF-8"
+NOT_UTF8, BLANK = "not valid UTF-8", "the line is blank"  # reasons of rejects
 _BLOCK = 2**25  # bytes of text at a time
 LONGEST_LINE = 2**23
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from sasrec.events.lines import Block
+from sasrec.events.lines import BLANK, Block
 from sasrec.events.pieces import LINE, REJECTS
 
 LONGEST_RECORD = 1000  # lines; an unclosed quote must not swallow a file
@@ -86,7 +86,7 @@ class Splitter:
         quoted = pl.col("text").str.contains('"', literal=True) & ~repeated if self.may_quote else pl.lit(False)
         lines = lines.with_columns(
             quoted=quoted,
-            reason=pl.when(blank).then(pl.lit("the line is blank"))
+            reason=pl.when(blank).then(pl.lit(BLANK))
             .when(repeated).then(pl.lit("the header is repeated")),
             fields=found,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Find the whole rows behind rejects, so that people can see what is wrong with them."""
+"""Write the list of rejects, and find the whole rows behind them, so that people can see what is wrong."""
 
 from __future__ import annotations
 
@@ -9,14 +9,36 @@ from pathlib import Path
 import polars as pl
 
 from sasrec.config.settings import DataConfig
+from sasrec.errors import DataError
 from sasrec.events import times
 from sasrec.events.frames import table_of
 from sasrec.events.inputs import Input
 from sasrec.events.lines import blocks_of, lines_of
 from sasrec.events.records import LONGEST_RECORD
 from sasrec.events.streams import sniffed
+from sasrec.files import whole_file
 
 _LONGEST = 2000  # characters of a row that are kept
+
+
+def write_rejects(rejects: pl.DataFrame, path: Path | None) -> None:
+    """Write rejects as CSV. Without rejects, remove the file of an earlier reading. None writes nothing.
+
+    Raises: DataError if the file cannot be written. Remedy: as the message says.
+    """
+    if path is None:
+        return
+    try:
+        if rejects.is_empty():
+            path.unlink(missing_ok=True)
+            return
+        with whole_file(path) as stream:
+            rejects.write_csv(stream)
+    except OSError as error:
+        raise DataError(
+            f"the list of rejects cannot be written to {path}: {error}. Free disk space, fix the permissions, or "
+            "name another `train_dir` (train) or `output` (prepare)."
+        ) from None
 
 
 def with_rows(rejects: pl.DataFrame, inputs: Sequence[Input], config: DataConfig) -> pl.DataFrame:

@@ -131,13 +131,14 @@ def far_times(time: pl.Series, now: datetime | None = None) -> list[str]:
         early = time < cast(float, time.quantile(0.25)) - _DECADES
         if count := int(early.sum()):
             notes.append(
-                f"{count:,} events are at least 20 years older than three quarters of all (the earliest is of "
-                f"{_date(first)}). Such times often stand for unknown ones; correct or remove these events"
+                f"{amount(count, 'event', 'are')} at least 20 years older than three quarters of all (the "
+                f"earliest is of {_date(first)}). Such times often stand for unknown ones; correct or remove such "
+                "events"
             )
-    if last > tomorrow:
+    if late := int((time > tomorrow).sum()):
         notes.append(
-            f"{int((time > tomorrow).sum()):,} events lie in the future (the latest is of {_date(last)}). Check "
-            "the times and their unit; splits go by time"
+            f"{amount(late, 'event', 'lie')} in the future (the latest is of {_date(last)}). Check the times and "
+            "their unit; splits go by time"
         )
     return notes
 
@@ -189,9 +190,9 @@ def summary(report: dict[str, Any]) -> list[str]:
     if not report:
         return []
     lines = [
-        f"{report['rows_read']:,} rows read from {', '.join(report['sources'])}: "
+        f"{amount(report['rows_read'], 'row')} read from {', '.join(report['sources'])}: "
         f"{report['rows_rejected']:,} rejected, {report['rows_filtered']:,} filtered out",
-        f"{report['users']:,} users, {report['items']:,} items, {report['events']:,} events "
+        f"{', '.join(amount(report[f'{noun}s'], noun) for noun in ('user', 'item', 'event'))} "
         f"(density {report['density']:.2%}); {report['repeated']:.1%} of events repeat an item of the same user",
         f"events per user: minimum {report['length_min']}, median {report['length_median']:g}, "
         f"mean {report['length_mean']:.1f}, maximum {report['length_max']}",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from sasrec.config.settings import DataConfig
-from sasrec.errors import DataError
+from sasrec.errors import DataError, amount
 from sasrec.events.evidence import by_custom, evidence
 from sasrec.events.profile import Profile, profile
 from sasrec.events.sequences import list_form, looks_like_lists
@@ -223,8 +223,8 @@ def given(sample: Mapping[str, pl.Series], config: DataConfig, file: str) -> tup
     else:
         if len(parts) != len(names):
             raise DataError(
-                f"{file} has {len(names)} columns ({', '.join(names)}), but columns={config.columns!r} names "
-                f"{len(parts)}. Write one role for each column, and - for a column to ignore."
+                f"{file} has {amount(len(names), 'column')} ({', '.join(names)}), but columns={config.columns!r} "
+                f"names {len(parts)}. Write one role for each column, and - for a column to ignore."
             )
         pairs = list(zip(names, parts, strict=True))
     roles: dict[str, str] = {}

@@ -86,9 +86,11 @@ def elements(text: str, *, fractions: bool = False) -> list[str] | None:
     `fractions`: an element may be a number with a fraction, as a time may.
     """
     try:
+        # PostgreSQL writes arrays between braces; only an empty one is JSON, too.
         found = json.loads(text, parse_float=str, parse_constant=lambda _: None)
     except (ValueError, RecursionError):
         found = _written(text.strip()[1:-1])
+    found = [] if found == {} else found
     if not isinstance(found, list) or any(isinstance(each, bool) for each in found):
         return None
     read = [str(each) if isinstance(each, int) else each for each in found]

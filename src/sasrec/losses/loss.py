@@ -1,7 +1,8 @@
-"""The training loss of a batch: full cross-entropy, or a loss against sampled negatives (docs/losses.md).
+"""The training loss of a batch: full cross-entropy, or a loss against sampled negatives.
 
 A loss is the mean over the real positions of a batch. A part of a batch gives its share of this mean: its sum
 divided by the positions of the whole batch. The losses of all parts therefore add up to the loss of the batch.
+docs/explanation/losses.md explains the losses.
 """
 
 from __future__ import annotations

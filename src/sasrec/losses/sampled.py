@@ -1,4 +1,7 @@
-"""Losses that compare the target with sampled negatives: BCE, gBCE, sampled softmax (docs/losses.md)."""
+"""Losses that compare the target with sampled negatives: BCE, gBCE and sampled softmax.
+
+docs/explanation/losses.md explains them.
+"""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class OwnCode:
         """Check the own code before training.
 
         Raises: ConfigError if the loss cannot be called, or if the encoder is not a SequenceModel or cannot be
-        built without values, as checkpoints need it. Remedy: docs/how-to-own-model.md.
+        built without values, as checkpoints need it. Remedy: docs/how-to/own-model.md.
         """
         if self.loss_function is not None and not callable(self.loss_function):
             raise ConfigError(

@@ -13,7 +13,7 @@ import polars as pl
 from sasrec.data.dataset import Dataset
 from sasrec.data.histories import Histories
 from sasrec.data.items import Items
-from sasrec.errors import ConfigError, DataError
+from sasrec.errors import ConfigError, DataError, amount
 from sasrec.files import whole_file
 from sasrec.ranking.selection import Best, Block, Selection, best_of_rows, seen_items
 from sasrec.untrusted import parquet_of
@@ -55,7 +55,8 @@ class Counts:
             raise DataError(f"{path} cannot be read: {error}. Export the run again.") from None
         named = {name for name, kind in frame.schema.items() if kind == pl.Int64}
         if frame.height != count or "popular" not in named or frame.null_count().sum_horizontal().sum():
-            raise DataError(f"{path} is damaged: it has no counts of {count:,} items. Export the run again.")
+            items = amount(count, "item")
+            raise DataError(f"{path} is damaged: it has no counts of {items}. Export the run again.")
         found = [np.append(0, frame[name].to_numpy()) if name in named else None for name in ("popular", "recent")]
         assert found[0] is not None
         return Counts(found[0], found[1])

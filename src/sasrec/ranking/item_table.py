@@ -15,7 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from sasrec.data.items import Items, shown
-from sasrec.errors import ConfigError, DataError, SasrecWarning
+from sasrec.errors import ConfigError, DataError, SasrecWarning, amount
 from sasrec.events.formats import plausible
 from sasrec.events.pieces import LINE
 from sasrec.events.roles import role_of
@@ -160,7 +160,8 @@ class ItemTable:
             reason = rejects["reason"][0].replace("the condition `where`", "the rule where")
             raw = shown(rejects["raw"][0])
             warnings.warn(
-                f"{self.name}: {rejects.height:,} items are not recommended, because {reason}, such as {raw}",
+                f"{self.name}: {amount(rejects.height, 'item', 'are')} not recommended, because {reason}, such as "
+                f"{raw}",
                 SasrecWarning,
                 stacklevel=6,
             )

@@ -114,7 +114,7 @@ class KnownItems:
             get = "can get no recommendations" if fallback is None else f"get the list of the fallback {fallback}"
             note = f". {amount(without, 'user')} with only such events {get}" if without else ""
             warnings.warn(
-                f"histories omit {removed:,} events with items that are not in training{note}",
+                f"histories omit {amount(removed, 'event')} with items that are not in training{note}",
                 SasrecWarning,
                 stacklevel=4,
             )

@@ -19,7 +19,7 @@ from sasrec.data.dataset import Dataset
 from sasrec.data.histories import Histories
 from sasrec.data.items import Items
 from sasrec.data.splits import TrainingPart
-from sasrec.errors import ConfigError, DataError, SasrecWarning
+from sasrec.errors import ConfigError, DataError, SasrecWarning, amount
 from sasrec.ranking.explain import effects, nearest
 from sasrec.ranking.fallback import Fallback
 from sasrec.ranking.known import KnownItems
@@ -33,6 +33,7 @@ from sasrec.ranking.requests import (
     ordered,
     refuse_options,
     ticks_of,
+    users_of,
     warn_unknown,
 )
 from sasrec.ranking.rules import Rules
@@ -82,9 +83,9 @@ class Recommender:
             self.data.user_number(self.data.user_ids[0])
 
     def __repr__(self) -> str:
-        users = f", {self.data.num_users:,} users" if self.data is not None else ""
+        users = f", {amount(self.data.num_users, 'user')}" if self.data is not None else ""
         named = getattr(self.scorer, "model", self.scorer)
-        return f"Recommender({type(named).__name__}, {len(self.items):,} items{users})"
+        return f"Recommender({type(named).__name__}, {amount(len(self.items), 'item')}{users})"
 
     def _repr_html_(self) -> str:
         """Return `repr` and the metrics as HTML, for notebooks."""
@@ -246,8 +247,7 @@ class Recommender:
                 SasrecWarning,
                 stacklevel=2,
             )
-        if users is not None and len(users := listed(users, "users")) != len(histories):
-            raise DataError(f"{len(users):,} users, but {len(histories):,} histories. Give a user for each.")
+        users = None if users is None else users_of(users, len(histories))
         return self._lists(known, Rows(rows, len(histories), users), asked, log)
 
     def __call__(self, table: Any, k: int = 10, **options: Any) -> Any:
@@ -255,7 +255,7 @@ class Recommender:
 
         Columns of `table`: user; items, a list of ids for each user, oldest first; and, for models with time,
         times, a list of seconds. `options`: those of `recommend_many`. This is the form in which Ray, Spark and
-        DuckDB pass batches (docs/how-to-engines.md).
+        DuckDB pass batches (docs/how-to/engines.md).
 
         Raises: DataError if a column is missing. Remedy: name the columns so. The errors of `recommend_many`.
         """

@@ -17,7 +17,7 @@ import polars as pl
 from sasrec.batches.ticks import personal_times
 from sasrec.data.histories import Histories, exclusive_counts
 from sasrec.data.items import Items, shown
-from sasrec.errors import ConfigError, DataError, SasrecWarning
+from sasrec.errors import ConfigError, DataError, SasrecWarning, amount
 
 # int64 microseconds overflow from this many seconds on.
 _MOST_SECONDS = 2**63 / 1e6
@@ -66,6 +66,15 @@ def ordered(values: object, where: str) -> list[object]:
     if isinstance(values, set | frozenset):
         raise DataError(f"{where}: this is a set, which has no order. Give a list, oldest first.")
     return listed(values, where)
+
+
+def users_of(users: object, histories: int) -> list[object]:
+    """Return the user of each history. Raises: DataError for more or fewer users. Remedy: give one for each."""
+    found = listed(users, "users")
+    if len(found) != histories:
+        given = f"{amount(len(found), 'user')}, but {amount(histories, 'history')}"
+        raise DataError(f"{given}. Give a user for each.")
+    return found
 
 
 def warn_unknown(unknown: Sequence[str], where: str, stacklevel: int = 5) -> None:
@@ -144,7 +153,7 @@ def many(
             raise DataError("`times` must have a list for each history. Correct the lists.")
         if len(other := np.flatnonzero(np.diff(offsets) != np.diff(of_times))):
             row = int(other[0])
-            sizes = f"{np.diff(offsets)[row]} items, but {np.diff(of_times)[row]} times"
+            sizes = f"{amount(np.diff(offsets)[row], 'item')}, but {amount(np.diff(of_times)[row], 'time')}"
             raise HistoryError.at(row, f"it has {sizes}. Give one time per item.")
         ticks = ticks_of(flat, offsets, known, regular=regular)
     ends = exclusive_counts(known)[offsets]

@@ -37,7 +37,7 @@ from sasrec.config.lines import wrong_entry
 from sasrec.config.toml_file import tables_of
 from sasrec.data.histories import Histories
 from sasrec.data.items import Items, id_text, look_up, shown
-from sasrec.errors import ConfigError, DataError, SasrecWarning
+from sasrec.errors import ConfigError, DataError, SasrecWarning, amount
 from sasrec.ranking.item_table import CATALOGUE, Availability, ItemTable, moment
 from sasrec.ranking.requests import listed
 from sasrec.ranking.selection import RowRules
@@ -136,7 +136,7 @@ class Rules:
         Remedy: correct that line.
         """
         path = Path(path)
-        tables = tables_of(path)
+        tables = tables_of(path, "rules")
         try:
             file = _File.model_validate(tables)
         except ValidationError as error:
@@ -253,11 +253,13 @@ class ItemRules:
         """Warn if bans name users, but none of those that `has_user` knows."""
         if self.bans and not any(map(has_user, self.bans)):
             warnings.warn(
-                f"{name}: bans name {len(self.bans):,} users, such as {shown(next(iter(self.bans)))}, but none of "
-                "them is in the data",
+                f"{name}: {self._banning()}, but none of them is in the data",
                 SasrecWarning,
                 stacklevel=3,
             )
+
+    def _banning(self) -> str:
+        return f"bans name {amount(len(self.bans), 'user')}, such as {shown(next(iter(self.bans)))}"
 
     def _banned(self, users: Sequence[object], name: str) -> Histories | None:
         place = dict(zip(self.bans, range(1, 1 + len(self.bans)), strict=True))
@@ -266,8 +268,7 @@ class ItemRules:
         if not any(found):
             if len(found) > 1:
                 warnings.warn(
-                    f"{name}: bans name {len(self.bans):,} users, such as {shown(next(iter(self.bans)))}, but "
-                    "none of these lists is for one of them",
+                    f"{name}: {self._banning()}, but none of these lists is for one of them",
                     SasrecWarning,
                     stacklevel=6,
                 )

@@ -47,8 +47,6 @@ def write_lists(
     """
     source, output = Path(histories), Path(output)
     try:
-        import pyarrow
-        import pyarrow.csv
         import pyarrow.parquet
     except ImportError:
         raise ConfigError('a file of histories needs pyarrow: pip install "sasrec[arrow]".') from None
@@ -63,7 +61,7 @@ def write_lists(
         refuse_no_file(source)
     except OSError as error:
         raise DataError(f"{source}: {error.strerror}. Name a Parquet file of histories.") from None
-    kind = pyarrow.parquet.ParquetWriter if output.suffix == ".parquet" else pyarrow.csv.CSVWriter
+    kind = pyarrow.parquet.ParquetWriter if output.suffix == ".parquet" else None  # None: CSV
     with ExitStack() as opened:
         with _reading(source):
             file = opened.enter_context(pyarrow.parquet.ParquetFile(source))
@@ -124,10 +122,14 @@ def _written(
                     raise DataError(f"{source}, {row}: {error.reason}") from None
                 except DataError as error:
                     raise DataError(f"{source}: {error}") from None
+            frame = pl.DataFrame(found)
             if stream is not None:
-                writer = writer or opened.enter_context(kind(stream, found.schema))
-                writer.write_table(found)
-            frame = pl.DataFrame(found).filter(pl.col("rank") == 1)
+                if kind is None:
+                    frame.write_csv(stream, include_header=not read)
+                else:
+                    writer = writer or opened.enter_context(kind(stream, found.schema))
+                    writer.write_table(found)
+            frame = frame.filter(pl.col("rank") == 1)
             read += batch.num_rows
             lists += frame.height
             full += int((found["rank"].to_numpy() == k).sum())

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from sasrec.config.settings import ModelConfig, RunConfig
-from sasrec.errors import SasrecError
+from sasrec.errors import SasrecError, amount
 from sasrec.evaluation.metrics import BLEND, MODEL, of_targets
 from sasrec.evaluation.significance import Difference, paired_bootstrap
 from sasrec.ranking.recommender import Recommender
@@ -54,7 +54,7 @@ def model_card(
 
 def _opening(recommender: Recommender, config: ModelConfig, serves: dict[str, Any] | None) -> Iterator[str]:
     """Yield the title, and what the folder serves."""
-    model, items = f"{type(recommender.model).__name__}{residual(config)}", f"{len(recommender.items):,} items"
+    model, items = f"{type(recommender.model).__name__}{residual(config)}", amount(len(recommender.items), "item")
     parameters = sum(each.numel() for each in recommender.model.parameters())
     reads = f"{parameters:,} parameters; it reads the last {config.maxlen} events of a history."
     by = f"Written by sasrec {version('sasrec')}."
@@ -89,8 +89,9 @@ def _data(recommender: Recommender) -> Iterator[str]:
     assert data is not None, "a run has data"
     report = data.report
     when = f", from {report['first_event']} to {report['last_event']} UTC" if report.get("first_event") else ""
+    users, items = amount(data.num_users, "user"), amount(data.num_items, "item")
     yield (
-        f"{data.num_events:,} events of {data.num_users:,} users with {data.num_items:,} items{when}. Name "
+        f"{amount(data.num_events, 'event')} of {users} with {items}{when}. Name "
         f"{data.name}, hash {data.data_hash[:12]}. This folder has the ids of the items, and no user and no event."
     )
 
@@ -144,8 +145,8 @@ def _measured(run: RunFolder, state: dict[str, Any], serves: dict[str, Any] | No
         lines.append(f"| {metric.upper()} | {values[0]:.4f} | {texts.get(metric, '')} | {values[1]:.4f} |")
     yield "\n".join(lines)
     yield (
-        f"On {'test' if split == 'test' else 'validation'}: {card[split]['targets']:,} targets of "
-        f"{card[split]['users']:,} users, ranked among {card['full']}; {card['seen']}. The split: "
+        f"On {'test' if split == 'test' else 'validation'}: {amount(card[split]['targets'], 'target')} of "
+        f"{amount(card[split]['users'], 'user')}, ranked among {card['full']}; {card['seen']}. The split: "
         f"{card['split']}. The interval is over users. {best} is the best of the simple baselines by NDCG@10."
     )
 
@@ -176,7 +177,8 @@ def _limits(recommender: Recommender, config: RunConfig, timed: bool) -> Iterato
     unknown = 0 if known is None else len(recommender.items) - int(known.sum())
     limits = ["Items that are newer than the data are unknown to it: they are neither read nor recommended."]
     if unknown:
-        limits.append(f"{unknown:,} items of the catalogue did not occur in training, and are never recommended.")
+        never = "Such items are never recommended."
+        limits.append(f"{amount(unknown, 'item')} of the catalogue did not occur in training. {never}")
     if not config.evaluation.repeats:
         limits.append("It was not trained to recommend an item again that is in the history.")
     if timed:

@@ -13,7 +13,7 @@ from sasrec.config.fields import default_of
 from sasrec.config.settings import DataConfig
 from sasrec.data.dataset import Dataset
 from sasrec.data.items import Items
-from sasrec.errors import DataError, SasrecWarning
+from sasrec.errors import DataError, SasrecWarning, amount
 from sasrec.sources.resolve import prepared_folder, resolve
 
 _FILTERS = ("where", "duplicates", "min_user_events", "min_item_events", "k_core")
@@ -40,9 +40,10 @@ def read_newer(source: Any, settings: DataConfig, run: Path) -> Dataset:
             raise DataError(f"{error} This filter is that of {run}: its data was read with it.") from None
         raise
     left_out = data.report.get("rows_left_out", 0) + data.report["rows_filtered"]
+    verb = "is" if left_out == 1 else "are"
     if left_out and (filters := filters_of(settings)):
         warnings.warn(
-            f"{run} was trained with {filters}, so {left_out:,} rows of {data.name!r} are left out",
+            f"{run} was trained with {filters}, so {amount(left_out, 'row')} of {data.name!r} {verb} left out",
             SasrecWarning,
             stacklevel=3,
         )

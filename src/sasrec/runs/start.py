@@ -11,7 +11,7 @@ from sasrec.config.settings import ModelConfig, RunConfig
 from sasrec.config.split_rule import ALL
 from sasrec.data.dataset import Dataset
 from sasrec.data.splits import EvaluationSplit, Split
-from sasrec.errors import CheckpointError, ConfigError
+from sasrec.errors import CheckpointError, ConfigError, amount
 from sasrec.evaluation.measure import Ranks, baseline_ranks
 from sasrec.evaluation.metrics import metrics_from_ranks
 from sasrec.evaluation.target_ranks import target_ranks
@@ -28,8 +28,8 @@ def announce(
     parameters = sum(p.numel() for p in model.parameters())
     log.event("model", parameters=parameters, device=str(model.device))
     log.say(f"training {parameters:,} parameters on {model.device}; results in {folder.path}")
-    targets = f"{len(split.valid.targets):,} validation and {len(split.test.targets):,} test targets"
-    log.say(f"split {split.how}: {split.training.lengths.sum():,} events to train on, {targets}")
+    targets = f"{len(split.valid.targets):,} validation and {amount(len(split.test.targets), 'test target')}"
+    log.say(f"split {split.how}: {amount(split.training.lengths.sum(), 'event')} to train on, {targets}")
     if split.how == ALL:
         log.say("note: nothing is held out, so the last weights are kept, and nothing is measured")
     elif not len(split.valid.targets):

@@ -28,6 +28,7 @@ from sasrec.errors import CheckpointError, ConfigError, DataError
 from sasrec.evaluation.measure import Ranks, nobody
 from sasrec.events.inputs import without_password
 from sasrec.events.report import BASKETS, REPEATS, summary
+from sasrec.locks import refuse_busy
 from sasrec.models import SequenceModel, build_model
 from sasrec.models.own import Encoder, LossFunction, OwnCode
 from sasrec.ranking.recommender import Recommender
@@ -72,7 +73,7 @@ def train(
     `start_from`: a checkpoint, or a run, whose best weights become the initial weights (warm start). Its data,
     split and model settings (except dropout_rate, mhc_sinkhorn_iter, mhc_init_gate) must be those of this run.
     `local_copy`: a file or folder to read instead of downloading a public data set.
-    `encoder`, `loss_function`: a model and a loss of your own (docs/how-to-own-model.md). `encoder` is a subclass
+    `encoder`, `loss_function`: a model and a loss of your own (docs/how-to/own-model.md). `encoder` is a subclass
     of SequenceModel; `loss_function(model, batch)` returns a scalar. Checkpoints record their names, and `resume`
     and `load` need them again.
     If torchrun restarts the processes after a failure, they resume the run that the same launch started.
@@ -198,13 +199,15 @@ def resume(
     `encoder`, `loss_function`: those that `train` was given.
 
     Raises: CheckpointError if the run has no checkpoint, or the data changed. Remedy: start a new run, or
-    name the right data. ConfigError if another setting differs. Remedy: keep the value of the run.
+    name the right data. ConfigError if another setting differs. Remedy: keep the value of the run. FolderError if
+    another process trains the run. Remedy: wait until it ends.
     """
     folder = RunFolder(train_dir)
     recipe = RunConfig.load(recipe) if isinstance(recipe, str | Path) else recipe
     if not folder.path.exists():
         raise CheckpointError(f"the run {folder.path} does not exist. Check the path.")
     if not folder.can_resume():
+        refuse_busy(folder.path)  # a run that trains, and has saved nothing yet
         raise CheckpointError(f"{folder.path} holds no checkpoint. Check the path, or start a new run there.")
     if not folder.config_file.exists():
         raise CheckpointError(
@@ -265,6 +268,7 @@ def _prepared(
     """
     own: list[Dataset] = []
     source, valid, test = sources
+    rejects = folder.path / "rejects.csv"
 
     def write() -> str:
         data, prepared = resolve(
@@ -273,7 +277,7 @@ def _prepared(
             valid=valid,
             test=test,
             local_copy=local_copy,
-            rejects_path=folder.path / "rejects.csv",
+            rejects_path=rejects,
             say=log.say,
         )
         used = config if data.parts is None or config.evaluation.split == ALL else split_of_files(config)
@@ -286,6 +290,8 @@ def _prepared(
         folder.path.mkdir(parents=True, exist_ok=True)
         if prepared is None:
             data.save(folder.path / "dataset")
+        else:
+            rejects.unlink(missing_ok=True)  # of an earlier start, which read a file
         (used.replace(dataset=str(prepared)) if prepared else used).save(folder.config_file)
         own.append(data)
         return ""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sasrec.errors import ConfigError
+from sasrec.errors import ConfigError, amount
 from sasrec.runtime.ranks import device_number, launched, world
 
 
@@ -38,7 +38,7 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError):
         if name.startswith("cuda:") and launched() and (count := torch.cuda.device_count()):
             raise ConfigError(
-                f"this machine has {count} GPUs, too few for its processes. Start at most {count} processes here."
+                f"this machine has {amount(count, 'GPU')}, too few for its processes. Start one process per GPU."
             ) from None
         raise ConfigError(
             f"device {name!r} is unknown or not available here. Use auto, which takes the best device, or cpu."

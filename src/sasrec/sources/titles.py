@@ -15,7 +15,7 @@ import polars as pl
 
 from sasrec.data.dataset import Dataset
 from sasrec.data.items import shown
-from sasrec.errors import DataError
+from sasrec.errors import DataError, amount
 from sasrec.events.roles import is_item_name
 from sasrec.sources.tables import SAMPLE, Reading, Record, TableFile
 
@@ -123,8 +123,9 @@ class _Texts:
         """Yield sentences on items with two texts, and on items without."""
         if self.others:
             item_id, other = next(iter(self.others.items()))
+            keep = "keeps" if len(self.others) == 1 else "keep"
             yield (
-                f"{len(self.others):,} items have two {self.kind}s in {file} and keep the first; "
+                f"{amount(len(self.others), 'item', 'have')} two {self.kind}s in {file} and {keep} the first; "
                 f"{shown(item_id)} has {self.by_id[item_id]!r} and {other!r}"
             )
         if self.place is not None and len(self.by_id) < len(ids):
@@ -223,10 +224,10 @@ def _read_as(
 
 
 def _ignored(file: str, layout: _Layout, unsplit: list[int]) -> str:
-    lines = f"{len(unsplit):,} lines of {file} are ignored" if len(unsplit) > 1 else f"1 line of {file} is ignored"
+    verb = "is" if len(unsplit) == 1 else "are"
     return (
-        f"{lines}, because the number of fields is not {len(layout.names)} or a quote is not closed; "
-        f"the first is line {unsplit[0]}"
+        f"{amount(len(unsplit), 'line')} of {file} {verb} ignored, because the number of fields is not "
+        f"{len(layout.names)} or a quote is not closed; the first is line {unsplit[0]}"
     )
 
 
@@ -235,8 +236,10 @@ def _nearly_matched(layout: _Layout, missing: set[str]) -> Iterator[str]:
     theirs = {_stripped(item_id): item_id for item_id in layout.ids()}
     near = sorted(item_id for item_id in missing if _stripped(item_id) in theirs)
     if near:
+        differ = "differs" if len(near) == 1 else "differ"
         pair = f"{shown(near[0])} and {shown(theirs[_stripped(near[0])])}"
-        yield f"{len(near):,} items without a row differ from an id of the file only in zeros, such as {pair}"
+        items = f"{amount(len(near), 'item')} without a row {differ}"
+        yield f"{items} from an id of the file only in zeros, such as {pair}"
 
 
 def _refuse_two_columns_of_ids(table: TableFile, layout: _Layout, known: set[str], matched: int) -> None:

@@ -49,7 +49,7 @@ def compare(
 
     Runs whose settings differ in nothing but the random seed are one model, and their mean is compared. The 95 %
     confidence interval and the p-value come from `paired_bootstrap` over users. If at least one model has several
-    runs, both also include the variation between random seeds. docs/evaluation.md explains how to read them.
+    runs, both also include the variation between random seeds. docs/how-to/compare.md explains how to read them.
 
     `runs`: run folders, or "RUN:BASELINE" for a baseline that was measured with the run, for example
     "runs/a:popularity". The baseline's name may be shortened to an unambiguous prefix.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from sasrec.errors import amount
 from sasrec.evaluation.card import IN_BASKETS
 from sasrec.evaluation.significance import Difference
 from sasrec.studies.scored import LEVEL, Against, Comparison, Figure, Scored, Side, grouped
@@ -97,24 +98,25 @@ def protocol(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
         part = card[split]
         if not part["targets"] and "test_file" not in card:
             yield split, "0 targets of 0 users"
-        skipped = [f"{users:,} users ({reason})" for reason, users in part["skipped"].items() if users]
+        skipped = [f"{amount(users, 'user')} ({reason})" for reason, users in part["skipped"].items() if users]
         if skipped:
             yield f"{split} skips", ", ".join(skipped)
         if part["history_events_left_out"]:
-            yield f"{split} omits", f"{part['history_events_left_out']:,} history events of unknown items"
+            yield f"{split} omits", f"{amount(part['history_events_left_out'], 'history event')} of unknown items"
         if part["repeats_left_out"] not in (0, *part["skipped"].values()):  # one a user is said above
-            yield f"{split} omits", f"{part['repeats_left_out']:,} targets that the user has seen"
+            yield f"{split} omits", f"{amount(part['repeats_left_out'], 'target')} that the user has seen"
         for reason, targets in part.get("targets_left_out", {}).items():
             if targets:
-                yield f"{split} omits", f"{targets:,} targets ({reason})"
+                yield f"{split} omits", f"{amount(targets, 'target')} ({reason})"
     if leak := card.get("test_file", {}).get("leak"):
         yield "test leaks", leak
     if rules := card.get("rules"):
         stated = [f"{name} {value}" for name, value in rules.items() if name not in ("name", "never_shown")]
         yield "rules", f"{rules['name']} ({'; '.join(stated)})"
     unknown = card["items_not_candidates"]
-    items = f"{card['items']:,} items{f' ({unknown:,} not candidates)' if unknown else ''}"
-    yield "data", f"{card['data']} {card['data_hash'][:12]}; {items}; {card['training_events']:,} training events"
+    items = f"{amount(card['items'], 'item')}{f' ({unknown:,} not candidates)' if unknown else ''}"
+    events = amount(card["training_events"], "training event")
+    yield "data", f"{card['data']} {card['data_hash'][:12]}; {items}; {events}"
     yield "code", f"sasrec {card['sasrec']}"
 
 
@@ -122,10 +124,11 @@ def measured_how(found: Comparison) -> str:
     """A line on how a comparison was measured: split, candidates, data, number of targets and of resamples."""
     card, part = found.protocol, found.protocol[found.split]
     rule = card["split"].partition(":")[0]
+    targets = f"{amount(part['targets'], 'target')} of {amount(part['users'], 'user')}"
     negatives = f"{card['sampled_negatives']} sampled negatives, seed {card['sampled_seed']}"
     return (
         f"{'validation' if found.split == 'valid' else 'test'} of {rule}, "
         f"{'full catalogue' if found.candidates == 'full' else negatives}, "
-        f"data {card['data']} {card['data_hash'][:12]}, {part['targets']:,} targets of {part['users']:,} users, "
-        f"{found.resamples:,} resamples"
+        f"data {card['data']} {card['data_hash'][:12]}, {targets}, "
+        f"{amount(found.resamples, 'resample')}"
     )

@@ -19,7 +19,7 @@ from typing import Any
 from sasrec.config.settings import KEEP_WEIGHTS, DataConfig, RunConfig
 from sasrec.data.dataset import open_dataset
 from sasrec.data.manifest import MANIFEST
-from sasrec.errors import ConfigError, DataError, FolderError, SasrecError, TrainingError
+from sasrec.errors import ConfigError, DataError, FolderError, SasrecError, TrainingError, amount
 from sasrec.locks import alone, is_claimed, writer_of
 from sasrec.runs.folder import RunFolder, metric_of
 from sasrec.runtime.log import RunLog, events_of
@@ -138,8 +138,8 @@ def run_study(
     if queue.lacks_runs():
         ended = [entry.state for entry in queue.entries() if entry.state not in ("queued", "running")]
         if queue.spent():
-            left = plan.runs - len(ended)
-            log.say(f"note: the {plan.hours:g} hours of the study are spent; {left} runs are not trained")
+            left = amount(plan.runs - len(ended), "run", "are")
+            log.say(f"note: the {plan.hours:g} hours of the study are spent; {left} not trained")
         elif not (plan.folder / _STOP).exists():
             raise TrainingError(
                 f"the workers ended before the study, after {len(ended)} of {plan.runs} runs. See "

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sasrec.config.settings import TrainingConfig
+from sasrec.errors import amount
 from sasrec.models import SequenceModel
 
 
@@ -56,12 +57,13 @@ def schedule_warning(config: TrainingConfig, steps_per_epoch: int) -> str:
     if config.schedule == "step" and first_fall >= steps:
         return (
             f"the learning rate never falls: step_size={config.step_size} ({config.step_unit}), but the run has "
-            f"at most {steps} steps (num_epochs={config.num_epochs}); lower `step_size`, or raise `num_epochs`"
+            f"at most {amount(steps, 'step')} (num_epochs={config.num_epochs}); lower `step_size`, or raise "
+            "`num_epochs`"
         )
     if config.warmup_steps >= steps:
         return (
             f"the learning rate never reaches `lr`: warmup_steps={config.warmup_steps}, "
-            f"and the run has at most {steps} steps; lower `warmup_steps`"
+            f"and the run has at most {amount(steps, 'step')}; lower `warmup_steps`"
         )
     return ""
 

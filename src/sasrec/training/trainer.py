@@ -366,7 +366,7 @@ class Trainer:
         if state.epoch > epochs:  # resumed with a lower limit
             return f"num_epochs is {epochs}, with {amount(state.epoch, 'epoch')} done"
         if state.epoch == epochs:
-            return f"all {amount(epochs, 'epoch')} done"
+            return f"all {epochs:,} epochs done" if epochs > 1 else "the only epoch done"
         if training.max_minutes and state.seconds >= training.max_minutes * 60:
             # studies/reproduce.py recognises this reason by its text, also in the logs of older runs.
             return f"{training.max_minutes:g} minutes are over"

@@ -7,11 +7,12 @@ import dataclasses
 import pytest
 
 from sasrec.cli.arguments import as_options, misspelt, published_spellings, recipe_named_in
-from sasrec.cli.commands import Evaluate, Train
+from sasrec.cli.commands import Train
 from sasrec.cli.data_commands import Prepare
-from sasrec.cli.recommend import Export, Recommend
+from sasrec.cli.main import _COMMANDS
+from sasrec.cli.recommend import Recommend
 from sasrec.cli.study_commands import Compare, Reproduce
-from sasrec.config.settings import RunConfig
+from sasrec.config.settings import PARTS, RunConfig
 from sasrec.errors import ConfigError
 
 COMMANDS = {"train": Train, "recommend": Recommend, "prepare": Prepare, "compare": Compare}
@@ -55,6 +56,10 @@ def test_prepare_takes_the_names_of_the_settings_for_its_columns() -> None:
     [
         (["train", "--max-len", "5"], "unknown option --max-len of train; did you mean --maxlen?"),
         (["train", "--hiden_units=5"], "unknown option --hiden_units of train; did you mean --hidden_units?"),
+        (["train", "--lr_decay_step", "1000"], "unknown option --lr_decay_step of train; did you mean --step_size?"),
+        (["train", "--lr-decay-rate=0.5"], "unknown option --lr-decay-rate of train; did you mean --gamma?"),
+        (["train", "--learning_rate", "0.1"], "unknown option --learning_rate of train; did you mean --lr?"),
+        (["train", "--num_layers", "2"], "unknown option --num_layers of train; did you mean --num_blocks?"),
         (["recommend", "run", "--gbce_t", "5"], "unknown option --gbce_t of recommend; it is an option of train"),
         (["recommend", "--run_dir", "run"], "unknown option --run_dir of recommend; sasrec recommend --help lists the options"),
         (["train", "--items", "t.csv"], "unknown option --items of train; it is an option of prepare"),
@@ -122,7 +127,7 @@ def test_no_words_name_no_recipe() -> None:
     assert recipe_named_in([]) == RunConfig()
 
 
-@pytest.mark.parametrize("command", [Train, Evaluate, Compare, Recommend, Export, Reproduce, Prepare])
+@pytest.mark.parametrize("command", [*_COMMANDS.values(), *PARTS])
 def test_the_help_of_an_option_is_one_line_which_tyro_wraps(command: type) -> None:
     """Of a docstring of several lines tyro keeps the breaks, wherever the terminal's are."""
     import ast
@@ -130,7 +135,8 @@ def test_the_help_of_an_option_is_one_line_which_tyro_wraps(command: type) -> No
 
     body = ast.parse(inspect.getsource(command)).body[0]
     assert isinstance(body, ast.ClassDef)
-    texts = [each.value.value for each in body.body[1:] if isinstance(each, ast.Expr)]
+    nodes = [each.value for each in body.body[1:] if isinstance(each, ast.Expr)]
+    texts = [each.value for each in nodes if isinstance(each, ast.Constant)]
     assert len(texts) >= len(dataclasses.fields(command)) - 1
     assert not [text for text in texts if "\n" in text]
 

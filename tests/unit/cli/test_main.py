@@ -118,6 +118,40 @@ def test_bad_rows_are_refused_with_their_lines_and_tolerated_when_asked(
     assert pl.read_csv(tmp_path / "data/rejects.csv")["line"].to_list() == [last]
 
 
+@pytest.mark.parametrize("kind", ["file", "two files", "prepared"])
+def test_the_list_of_rejects_of_a_failed_attempt_does_not_outlive_a_reading_without_any(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = write_csv(tmp_path / "good.csv")
+    bad = tmp_path / "bad.csv"
+    bad.write_text(good.read_text() + "u1,item-01\n")
+    ways = {
+        "train": ["--dataset", bad, "--train_dir", tmp_path / "RUN"],
+        "prepare": [bad, "--output", tmp_path / "D"],
+    }
+    for command, words in ways.items():
+        assert run(capsys, command, *words)[0] == 1
+    assert {path.parent.name for path in tmp_path.glob("*/rejects.csv")} == {"RUN", "D"}
+    own = ["--test", good] if kind == "two files" else []
+    assert run(capsys, "prepare", good, *own, "--output", tmp_path / "D")[0] == 0
+    assert not (tmp_path / "D/rejects.csv").exists()
+    source = [tmp_path / "D"] if kind == "prepared" else [good, *own]
+    assert run(capsys, "train", "--dataset", *source, "--train_dir", tmp_path / "RUN", *SMALL)[0] == 0
+    assert not (tmp_path / "RUN/rejects.csv").exists()
+
+
+def test_what_training_prints_counts_one_as_english_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_csv(tmp_path / "events.csv", longest=4)
+    path.write_text(path.read_text() + "short,item-01,2020-09-13T12:00:00Z\n")
+    _, out, err = run(
+        capsys, "train", "--dataset", path, "--train_dir", tmp_path / "run", *SMALL, "--num_epochs=1"
+    )
+    assert "test skips: 1 user (fewer than 3 events)" in out
+    assert "training stopped after 1 epoch: the only epoch done" in err
+
+
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_all_users_go_to_a_file(
     ending: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

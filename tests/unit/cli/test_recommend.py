@@ -45,7 +45,7 @@ def test_a_file_of_histories_gives_the_lists_of_single_calls(
         assert main(["recommend", str(run), f"--histories={histories}", f"--output={output}", "--k=3"]) == 0
         said = capsys.readouterr().err
         assert "lists for 2 of 3 histories written to" in said
-        assert "1 histories have no item" in said
+        assert "1 history has no item" in said
         found = pl.read_parquet(output) if ending == "parquet" else pl.read_csv(output)
         assert found.columns == ["user", "item", "score", "rank"]
         model = sasrec.load(run)
@@ -53,6 +53,26 @@ def test_a_file_of_histories_gives_the_lists_of_single_calls(
             item for item, _ in model.recommend(["item-20"], 3)
         ]
         assert found["user"].to_list() == [7, 7, 7, 9, 9, 9]
+
+
+def test_the_csv_for_a_file_is_that_for_all_users(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sasrec.runs.lists._AT_ONCE", 9)
+    comma = pl.when(pl.col("item") == "item-03").then(pl.lit('a "b", c')).otherwise("item")
+    frame = chain_frame(users=20).with_columns(item=comma)
+    sasrec.train(frame, tmp_path / "run", **small(num_epochs=1))
+    frame.group_by("user", maintain_order=True).agg(items="item").write_parquet(tmp_path / "histories.parquet")
+    for words in (["--all"], ["--histories", str(tmp_path / "histories.parquet")]):
+        output = f"--output={tmp_path / words[0][2:]}.csv"
+        assert main(["recommend", str(tmp_path / "run"), *words, output, "--device=cpu", "--k=30"]) == 0
+    lines = [(tmp_path / f"{name}.csv").read_text().splitlines() for name in ("all", "histories")]
+    assert lines[1][0] == "user,item,score,rank"
+    assert any('"a ""b"", c"' in line for line in lines[1])
+    texts = [[line.replace('"a ""b"", c"', "abc").split(",") for line in each] for each in lines]
+    # The last digits of scores can differ.
+    assert [(user, rank) for user, _, _, rank in texts[0]] == [(user, rank) for user, _, _, rank in texts[1]]
+    assert not [line for line in lines[1] if '"' in line.replace('"a ""b"", c"', "")]
 
 
 def test_what_cannot_be_read_leaves_no_file(
@@ -200,7 +220,7 @@ def test_wrong_times_of_a_file_name_the_row(
     sasrec.train(chain_frame(), run, **small(num_epochs=1, time=True))
     items = [["item-01", "item-02"]] * 4
     for times, words in (
-        ([1.0], "row 3 (user u2): it has 2 items, but 1 times. Give one time per item."),
+        ([1.0], "row 3 (user u2): it has 2 items, but 1 time. Give one time per item."),
         ([2.0, 1.0], "row 3 (user u2): times must be finite numbers in ascending order"),
         ([1.0, 1e18], "row 3 (user u2): times must be in seconds, but 1e+18 is too large"),
     ):

@@ -34,7 +34,7 @@ AT_ONCE = [
     (["train"], 2, "--train_dir"),
     (["train", "--train_dir", "x", "--num_heads", "3"], 1, "--num_heads (3) must divide --hidden_units (64)"),
     (["train", "--train_dir", "x"], 1, "no data set is named"),
-    (["recommend", "x"], 1, "give exactly one of --history, --user, --all and --histories"),
+    (["recommend", "x"], 1, "give exactly one of --history, --user, --all and --histories."),
 ]
 CHECKED = """
 import sys, time

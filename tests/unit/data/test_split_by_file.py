@@ -34,7 +34,7 @@ def with_parts(lists: list[list[int]], parts: list[list[int]], *, timed: bool = 
 
 
 def expected(lists: list[list[int]], parts: list[list[int]], part: int) -> list[tuple[int, list[int], int]]:
-    """The rows of a part, by the definition in docs/evaluation.md."""
+    """The rows of a part, by the definition in docs/reference/settings.md."""
     known = {
         item
         for row, of in zip(lists, parts, strict=True)

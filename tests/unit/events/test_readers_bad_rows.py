@@ -190,3 +190,19 @@ def test_a_file_cut_anywhere_is_noticed(ending: str, tmp_path: Path) -> None:
     # A text file that ends where a line ends is a whole file: nothing in it says otherwise.
     line_ends = [i + 1 for i, byte in enumerate(whole) if byte == ord("\n")]
     assert unnoticed == ([] if ending in {"csv.gz", "jsonl.gz", "parquet"} else line_ends[header_lines:-1])
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+@pytest.mark.parametrize("blank", [1, 9])
+def test_the_remedy_for_blank_lines_works(blank: int, ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{ending}"
+    FORMATS[ending][0]([GOOD[0], *[b" "] * blank, *GOOD[1:]], path)
+    with pytest.raises(DataError, match=rf"Remove the blank lines, or skip them with max_rejects={blank} "):
+        read_events(path, DataConfig())
+    assert read_events(path, DataConfig(max_rejects=blank)).coded.height == len(GOOD)
+
+
+def test_blank_lines_do_not_hide_that_most_other_rows_are_bad(tmp_path: Path) -> None:
+    path = FORMATS["csv"][0]([GOOD[0], *[b" "] * 9, *[(*row[:2], "soon") for row in GOOD[1:]]], tmp_path / "a.csv")
+    with pytest.raises(DataError, match="Correct the file, or how it is read"):
+        read_events(path, DataConfig())

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 import sasrec
+from sasrec.cli.main import main
 from tests.synthetic import chain_frame
 
 _DAY = 86_400
@@ -54,4 +55,18 @@ def test_the_note_reaches_the_file(tmp_path: Path) -> None:
     frame = chain_frame().with_columns(pl.from_epoch("time"))
     frame[0, "time"] = datetime(1970, 1, 1)
     data = sasrec.prepare(frame, time_unit="iso", output=tmp_path / "data")
-    assert [note for note in data.report["warnings"] if note.startswith("1 events are at least 20 years older")]
+    assert [note for note in data.report["warnings"] if note.startswith("1 event is at least 20 years older")]
+
+
+def test_the_report_counts_one_and_several_as_english_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "one.csv").write_text("user,item,kind\na,x,buy\na,y,view\n")
+    assert (
+        main(["prepare", str(tmp_path / "one.csv"), "--where", "kind = 'buy'", "--output", str(tmp_path / "d")])
+        == 0
+    )
+    said = capsys.readouterr().out
+    assert "1 row read from one.csv: 0 rejected" in said
+    assert "1 user, 1 item, 1 event (density" in said
+    assert "leaves out 1 row; 1 is kept" in said

@@ -236,3 +236,27 @@ def test_one_refusal_names_all_columns_that_are_not_recognised(tmp_path: Path) -
     assert found is not None
     assert found[1] == "shopper no:user,thing code:item,bought on:time"
     assert read(tmp_path / "a.csv", rows, header, columns=found[1]).frame["user"].to_list()[:2] == ["c0", "c1"]
+
+
+def test_a_part_whose_roles_are_not_clear_is_refused_with_the_reason_and_a_remedy_that_works(
+    tmp_path: Path,
+) -> None:
+    for day, rows in (("14", "a,x,2025-09-14T10:00\na,y,2025-09-14T11:00\n"), ("15", "a,x,2025-09-15T10:00\n")):
+        folder = tmp_path / "parts" / f"day=2025-09-{day}"
+        folder.mkdir(parents=True)
+        (folder / "part-0.csv").write_text(f"user,item,time\n{rows}")
+    with pytest.raises(
+        DataError, match=r"09-14/part-0\.csv show .*time = time, but .*09-15/part-0\.csv: .* time \(time, day\)"
+    ) as refused:
+        read_events(tmp_path / "parts", DataConfig())
+    assert "time_column='time'" in str(refused.value)
+    assert read_events(tmp_path / "parts", DataConfig(time_column="time")).coded.height == 3
+
+
+def test_the_remedy_for_parts_with_other_roles_names_each_column(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    for name, rows in {"a": "u1,i1\nu1,i2\nu2,i1\n", "b": "i3,u3\ni4,u3\ni3,u4\n"}.items():
+        (tmp_path / "parts" / f"{name}.csv").write_text(rows)
+    with pytest.raises(DataError, match=r"columns='0:user,1:item'"):
+        read_events(tmp_path / "parts", DataConfig())
+    assert read_events(tmp_path / "parts", DataConfig(columns="0:user,1:item")).coded.height == 6

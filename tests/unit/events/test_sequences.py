@@ -90,6 +90,12 @@ def test_lists_are_read_as_they_are_written_or_refused(text: str, read: list[str
         assert histories(frame)["b"] == read
 
 
+@pytest.mark.parametrize("empty", ["{}", "[]", "{ }"])
+def test_an_empty_list_gives_no_event_as_postgresql_and_as_json_write_it(empty: str, tmp_path: Path) -> None:
+    path = made(tmp_path, "a.tsv", f"user\titems\na\t{{1,2,3}}\nb\t{{2,3}}\nc\t{empty}\n")
+    assert histories(path) == {"a": ["1", "2", "3"], "b": ["2", "3"]}
+
+
 def test_lists_of_times_may_have_fractions(tmp_path: Path) -> None:
     text = 'user,items,time\na,"[5,6]","[1600000000.5,1600000000.25]"\nb,"[5,6]","[1600000000,1600000001]"\n'
     assert histories(made(tmp_path, "a.csv", text)) == {"a": ["6", "5"], "b": ["5", "6"]}

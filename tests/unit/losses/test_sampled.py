@@ -109,7 +109,7 @@ def owners(batch: DeviceTrainingBatch) -> list[set[int]]:
 
 
 def plain(model: SequenceModel, batch: DeviceTrainingBatch, config: LossConfig) -> Tensor:
-    """docs/losses.md, position by position."""
+    """docs/explanation/losses.md, position by position."""
     scores_PV, q = scores(model, batch, config.temperature), probabilities(config.negatives)
     histories = owners(batch) if config.skip_own_items else [set()] * len(batch.targets_P)
     terms = []

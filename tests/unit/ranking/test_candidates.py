@@ -58,7 +58,7 @@ def made_split(
 
 
 def ranks_by_loops(split: EvaluationSplit, table: np.ndarray) -> list[float]:
-    """As docs/evaluation.md has it."""
+    """As docs/reference/metrics.md has it."""
     found: list[float] = []
     for row, target in enumerate(split.targets.tolist()):
         seen = set(split.histories.items[split.histories.starts[row] : split.histories.ends[row]].tolist())

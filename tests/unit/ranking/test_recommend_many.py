@@ -116,7 +116,7 @@ def test_bad_calls_are_refused(model: sasrec.Recommender) -> None:
         ([[2.0, 1.0], [1.0]], "in ascending order"),
         ([[1.0, float("nan")], [1.0]], "finite numbers"),
         ([["x", "y"], ["z"]], "must be numbers"),
-        ([[1.0, 2.0], [1.0, 2.0]], r"history 1 \(from 0\): it has 1 items, but 2 times"),
+        ([[1.0, 2.0], [1.0, 2.0]], r"history 1 \(from 0\): it has 1 item, but 2 times"),
         ([[1.0, 2.0], [None]], r"history 1 \(from 0\): times must be finite"),
     ):
         with pytest.raises(DataError, match=words):

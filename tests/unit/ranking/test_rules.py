@@ -349,9 +349,9 @@ def test_bans_are_of_users_in_every_form(tmp_path: Path) -> None:
     found = pl.DataFrame(model(table, 6, rules=Rules(bans=frame), exclude_seen=False))
     for user, banned in ((2, {"c"}), (1, {"a", "b"}), (5, set())):
         assert set(found.filter(pl.col("user") == user)["item"]) == set("abcdef") - banned
-    with pytest.warns(SasrecWarning, match="bans name 1 users, such as x, but none of these lists is for"):
+    with pytest.warns(SasrecWarning, match="bans name 1 user, such as x, but none of these lists is for"):
         model.recommend_many([["d"], ["e"]], users=[1, 2], rules=Rules(bans={"x": ["a"]}))
-    with pytest.raises(DataError, match=r"1 users, but 2 histories\. Give a user"):
+    with pytest.raises(DataError, match=r"1 user, but 2 histories\. Give a user"):
         model.recommend_many([["d"], ["e"]], users=[1])
 
 
@@ -374,7 +374,7 @@ def test_unknown_ids_are_counted_in_one_warning_and_ignored() -> None:
 
 def test_a_value_of_another_type_than_the_condition_needs_is_counted() -> None:
     table = pl.DataFrame({"item": list("abc"), "price": ["5", "cheap", "7"]})
-    with pytest.warns(SasrecWarning, match=r"1 items are not recommended, because price is not a number.*cheap"):
+    with pytest.warns(SasrecWarning, match=r"1 item is not recommended, because price is not a number.*cheap"):
         assert ranked(Rules(where="price < 9", items=table)) == "ac"
 
 
@@ -505,7 +505,7 @@ def test_bans_of_nobody_are_said(tmp_path: Path) -> None:
     model = sasrec.train(chain_frame(), tmp_path / "run", **small(num_epochs=1))
     strange = Rules(bans={"nobody": ["item-01"]})
     for call in (lambda: model.recommend_user("u001", rules=strange), lambda: model.recommend_all(rules=strange)):
-        with pytest.warns(SasrecWarning, match="rules: bans name 1 users, such as nobody, but none of"):
+        with pytest.warns(SasrecWarning, match="rules: bans name 1 user, such as nobody, but none of"):
             call()
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -372,7 +372,7 @@ def test_the_command_line_refreshes_and_says_what_is_new(
     first, second = said.err.split("second training, for the new run: continues on all")
     assert "first training, to compare the two models: on all but the newest" in first
     assert "training stopped after 4 epochs: all 4 epochs done" in first
-    assert "training stopped after 1 epoch: all 1 epoch done" in second
+    assert "training stopped after 1 epoch: the only epoch done" in second
     assert "refreshed" in said.out
     assert "next: sasrec recommend" in said.err
     assert main(words) == 1

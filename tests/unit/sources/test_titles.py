@@ -120,7 +120,7 @@ def test_two_titles_of_an_item_are_said_and_the_first_is_kept(tmp_path: Path) ->
     data = prepared(written(tmp_path / "t.csv", text), items_group="genre")
     assert titles(data) == {i: f"T{i}" for i in IDS}
     assert "2 items have two titles in t.csv and keep the first; 4 has 'T4' and 'Other'" in data.report["warnings"]
-    assert "1 items have two groups in t.csv and keep the first; 4 has 'g' and 'h'" in data.report["warnings"]
+    assert "1 item has two groups in t.csv and keeps the first; 4 has 'g' and 'h'" in data.report["warnings"]
 
 
 @pytest.mark.parametrize(("have", "refused"), [(12, False), (11, False), (6, False), (5, True), (0, True)])

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sasrec.errors import ConfigError, SasrecError
+from sasrec.errors import ConfigError, SasrecError, amount
 from sasrec.files import write_whole
 from sasrec.runs.folder import RunFolder
 from sasrec.studies.report import repeat, tables
@@ -118,6 +118,7 @@ def _content(found: Found, results: Results, search: Searched | None, users: int
     lead, sentences = headline(results)
     count = sum(len(cell.runs) for cell in results.cells)
     where = "test" if results.split == "test" else "validation"
+    targets = f"{amount(part['targets'], 'target')} of {amount(part['users'], 'user')}"
     title = found.plan.folder.name if found.plan else ", ".join(cell.name for cell in results.cells[:3])
     return {
         "title": title,
@@ -125,7 +126,7 @@ def _content(found: Found, results: Results, search: Searched | None, users: int
         "runs": f"{count} run{'s' * (count > 1)}",
         "headline": lead,
         "sentences": sentences,
-        "where": f"{where}: {part['targets']:,} targets of {part['users']:,} users, full catalogue",
+        "where": f"{where}: {targets}, full catalogue",
         "table_note": tables.note_on(results),
         "notes": _notes(results),
         "card": list(protocol(card)),
@@ -197,11 +198,12 @@ def _search(search: Searched | None, found: Found) -> dict[str, Any] | None:
         f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}"
         for name, value in best.settings.items()
     )
+    drawn = f"{amount(len(states), 'point')} {'was' if len(states) == 1 else 'were'} drawn"
     figures = [_svg("best so far", draw_best_so_far, search.tried, metric)]
     if search.importance:
         figures.append(_svg("importance of settings", draw_importance, search.importance))
     return {
-        "sentence": f"{len(states)} points were drawn ({counts}). The best on validation is {best.run}: "
+        "sentence": f"{drawn} ({counts}). The best on validation is {best.run}: "
         f"{metric} {number(best.value or 0.0)} with {chosen}.",
         "importance": bool(search.importance),
         "figures": figures,
