@@ -293,7 +293,7 @@ class RunConfig:
 
     @staticmethod
     def load(path: str | Path) -> RunConfig:
-        """Read the settings of a recipe. Its tables [expected] and [[published]] (recipe.py) are ignored.
+        """Read the settings of a recipe. Its tables [expected] and [[published]] (config/recipe.py) are ignored.
 
         Raises: ConfigError for an unreadable file, an unknown key or a wrong type.
         """

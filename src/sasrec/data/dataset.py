@@ -68,6 +68,7 @@ class Dataset:
     catalogue: Items
     """The items, in order of item number."""
     name: str = "events"
+    """The name in reports and on the protocol card, such as that of the file."""
     report: dict[str, Any] = field(default_factory=dict)
     """Statistics of the data, such as the numbers of rows read and events; `sasrec prepare` prints this report."""
     parts: npt.NDArray[np.int8] | None = None

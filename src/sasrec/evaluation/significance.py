@@ -25,6 +25,7 @@ class Difference:
     """A mean difference with its confidence interval and p-value."""
 
     mean: float
+    """The mean over all targets; if a side has several runs, their mean counts for each target."""
     low: float
     """Lower end of the confidence interval."""
     high: float

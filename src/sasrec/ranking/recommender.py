@@ -50,17 +50,14 @@ _OF_LISTS = ("row", "item", "score", "rank")
 
 @dataclass(frozen=True, eq=False)
 class Recommender:
-    """A trained model, or a baseline, with its catalogue and a data set with the users' histories.
-
-    A recommender that was loaded from an export has no data set, unless `load` was given `dataset`.
-    """
+    """A trained model, or a baseline, with its catalogue and a data set with the users' histories."""
 
     scorer: Scorer
     """Scores the catalogue for histories: a `ModelScorer`, a baseline of a run, a blend of both, or a graph."""
     items: Items
     """The catalogue, in order of the model's item numbers."""
     data: Dataset | None = None
-    """The data set whose users `recommend_user` and `recommend_all` serve; None for an export (see above)."""
+    """The data set of `recommend_user` and `recommend_all`; None for an export loaded without `dataset`."""
     known_items: npt.NDArray[np.bool_] | None = None
     """(V,) true for known items, which occur in training; None means that all items are known. Other items are
     never recommended, and are removed from histories."""
@@ -133,13 +130,14 @@ class Recommender:
     ) -> list[tuple[str | int, float]]:
         """Return the k best items for a history of item ids (oldest first), as (item id, score), best first.
 
-        `history`, `allow` and `deny` are lists, arrays or Series of ids; 1.0 finds the id 1.
-        The list is shorter than k if fewer candidates remain; a warning says why it is empty. `exclude_seen`
-        removes the items of the history; by default it does so unless the model was trained with repeats. A model
-        that was trained with skip_own_items gives seen items high scores, so remove them.
-        `allow` restricts the candidates to these ids; `deny` removes ids. Unknown ids are ignored with a warning.
-        Under a temporal split, an item without a training event is unknown, too. `rules` restrict the candidates
-        further (ranking/rules.py); a list has k items whenever the rules allow k. `user`: the id for their bans.
+        `history`, `allow` and `deny` are lists, arrays or Series of ids; 1.0 finds the id 1. The list is shorter
+        than k if fewer candidates remain; a warning says why it is empty. `exclude_seen` removes the items of the
+        history; by default it does so unless the model was trained with repeats. A model that was trained with
+        skip_own_items gives seen items high scores, so remove them. `allow` restricts the candidates to these ids;
+        `deny` removes ids. Unknown ids are ignored with a warning. Under a temporal split, an item without a
+        training event is unknown, too. `rules` restrict the candidates further (ranking/rules.py); a list has k
+        items whenever the rules allow k.
+        `user`: the id of the user, for the bans of `rules`.
 
         A model with time needs `times` (seconds, one per item, ascending) or `assume_regular` (equal intervals).
         Its time unit is the smallest gap in `times`; `recommend_user` uses the smallest gap in the training part,
@@ -227,11 +225,14 @@ class Recommender:
     ) -> pl.DataFrame:
         """Return the k best items of many histories: a frame with columns row, item, score and rank (from 1).
 
-        `histories`: a list of histories, or a Polars Series or Arrow array of lists. `times`: alike, one list for
-        each history. `row` counts the histories from 0. A history without a known item gets no rows, and a warning
-        counts them; with a fallback it gets its items, and the column `source` tells them. `users`: the user id of
-        each history, for the bans of `rules`. All else is as for `recommend`, but many times as fast as a call for
-        each history. The last digits of scores can differ from those of single calls.
+        `histories`: a list of histories, or a Polars Series or Arrow array of lists. `times`: the times of each
+        history, as a list of lists. `users`: the user id of each history, for the bans of `rules`.
+
+        `row` counts the histories from 0. A history without a known item gets no rows, and a warning counts them;
+        with a fallback it gets its items, and the column `source` tells them.
+
+        All else is as for `recommend`, but many times as fast as a call for each history. The last digits of
+        scores can differ from those of single calls.
 
         Raises: the errors of `recommend`, except for a history without a known item.
         """
@@ -311,7 +312,6 @@ class Recommender:
     ) -> pl.DataFrame:
         if not len(numbers):
             raise DataError("a list of the fallback has no reasons in the history. Give a history of known items.")
-
         effect, interval_effect = effects(self._learned, numbers, clock, self._one(item_id))
         frame = pl.DataFrame({"item": self.items.ids.gather(numbers[-len(effect) :] - 1), "effect": effect[:, 0]})
         return frame if interval_effect is None else frame.with_columns(interval_effect=interval_effect[:, 0])

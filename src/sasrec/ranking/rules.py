@@ -130,7 +130,7 @@ class Rules:
 
     @staticmethod
     def load(path: str | Path) -> Rules:
-        """Read rules from a TOML file (see the top of this module).
+        """Read rules from a TOML file (docs/how-to/rules.md).
 
         Raises: ConfigError naming the line, if the file has an unknown entry or a wrong value, or has no rule.
         Remedy: correct that line.

@@ -225,13 +225,13 @@ def evaluate(
     """Measure a run's best checkpoint, or the one that `checkpoint` names, on validation and test.
 
     For the best checkpoint, also write RUN/metrics.json and RUN/ranks.parquet (for `compare`), and add the metrics
-    to RUN/log.jsonl.
+    to RUN/log.jsonl. With `test` or `rules`, or for RUN:NAME, nothing is written to RUN.
 
     RUN:NAME measures a baseline or the blend of the run, under its name; "scorer" of the result is this name.
 
     `test`: measure on the events of this file, frame or prepared folder instead. A target's history has the user's
     earlier events in the run's data and in the file. `rules`: also measure the lists with these rules, at the time
-    of each target, as "with_rules" (evaluation/with_rules.py). With one, or RUN:NAME, RUN is not written to.
+    of each target, as "with_rules" (evaluation/with_rules.py).
 
     `details`: on test, also measure coverage, novelty and diversity of the top-10 lists, and the metrics by slices
     of the targets. `whole_period`: also measure one list a user against all items that the user takes in the

@@ -76,6 +76,7 @@ def train(
     `encoder`, `loss_function`: a model and a loss of your own (docs/how-to/own-model.md). `encoder` is a subclass
     of SequenceModel; `loss_function(model, batch)` returns a scalar. Checkpoints record their names, and `resume`
     and `load` need them again.
+
     If torchrun restarts the processes after a failure, they resume the run that the same launch started.
 
     Raises: ConfigError if `train_dir` already contains a run, or a setting is wrong. CheckpointError or

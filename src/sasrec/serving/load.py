@@ -82,7 +82,7 @@ def load(
     instead of those of the run: a Dataset, a prepared folder, a file or a frame, read with the columns of the run.
     Users may be new; events of items that the run does not know are left out with a warning. It may also be the
     data of the run, if it has moved. `encoder`: the class that `train` was given, if the run has a model of your
-    own. `fallback`: "popular", "recent" or "groups" answers where no item of a history is known (`fallback_of`).
+    own. `fallback`: "popular", "recent" or "groups" answers where no item of a history is known.
 
     Raises: CheckpointError or DataError if a part is missing or damaged, or no item of `dataset` is known and no
     fallback is given. Remedy: name the right checkpoint or data set. ConfigError if the model is of another class,

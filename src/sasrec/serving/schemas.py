@@ -221,6 +221,6 @@ ROUTES: dict[tuple[str, str], tuple[str, Any, str]] = {
     ("GET", "/healthz"): ("", None, "Whether the process answers."),
     ("GET", "/readyz"): ("", None, "Whether every model answers its canary."),
     ("GET", "/metrics"): (_READ, None, "Figures for Prometheus."),
-    ("GET", "/openapi.json"): (_READ, None, "This document."),
+    ("GET", "/openapi.json"): (_READ, None, "The description of these routes, OpenAPI 3.1."),
 }
 """(method, path) -> the scope of a token that it needs, the type of its body, and what it does."""

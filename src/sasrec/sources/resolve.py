@@ -244,7 +244,8 @@ def prepare(
 ) -> Dataset:
     """Read and check events, and number their users and items; return the data set.
 
-    With `output`, also write the data set to this folder.
+    With `output`, also write the data set to this folder. Its `report["warnings"]` says what was assumed while
+    reading, and what looks odd. Each is also given as a warning of the category SasrecWarning.
 
     `source`: a file of events (text, JSON, Parquet or Arrow, also compressed), a folder or pattern of such files,
     a frame of Polars, pandas or pyarrow, or a list of these. `user`, `item` and `time` name its columns. `valid`
@@ -258,8 +259,7 @@ def prepare(
 
     Raises: DataError if rows are bad. Remedy: fix these rows (the message lists the first five), or skip them with
     max_rejects. ConfigError if an option is unknown or invalid. Remedy: use an option or value that the message
-    names. What was assumed while reading, and what looks odd, is in `report["warnings"]` of the data set, and is
-    given as warnings of the category SasrecWarning.
+    names.
     """
     if items is None and (items_id or items_title or items_group):
         raise ConfigError(

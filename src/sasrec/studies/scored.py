@@ -52,6 +52,7 @@ class Side:
     """One side of a comparison: a model with all its runs, a single run, or a baseline."""
 
     name: str
+    """The name in tables and sentences: RUN or RUN:BASELINE as given, a label, or one name for several seeds."""
     runs: tuple[str, ...]
     """The names of the runs, as the user gave them. If there are several, they differ only in the random seed."""
     metrics: dict[str, float]
@@ -80,15 +81,21 @@ class Comparison:
     """The result of `compare`. In a notebook it shows as its table and sentences."""
 
     metric: str
+    """The metric that is tested, such as ndcg@10."""
     candidates: Candidates
+    """The items among which each target was ranked: full (the catalogue) or sampled (negatives)."""
     split: SplitName
+    """The targets that were ranked: valid or test."""
     first: Side
+    """The side with which the others are compared."""
     others: tuple[Against, ...]
+    """The other sides, each with its difference from the first, in the order of the runs."""
     notes: tuple[str, ...]
     """Limits of this comparison, in English, for example that the intervals do not cover the random seed."""
     protocol: dict[str, Any]
     """The first run's protocol card. All cards agree in the fields of `MUST_AGREE` (evaluation/card.py)."""
     resamples: int
+    """How many resamples of users the bootstrap drew."""
 
     def __repr__(self) -> str:
         return f"<Comparison on {self.split}: {'; '.join(each.sentence for each in self.others)}>"

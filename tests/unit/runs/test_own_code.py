@@ -271,7 +271,9 @@ def test_a_final_fit_and_a_refresh_need_the_loss_of_their_run(run: Path, tmp_pat
         lambda **code: sasrec.final_fit(run, tmp_path / "final", encoder=GRU, **code),
         lambda **code: sasrec.refresh(run, chain_frame(users=80), tmp_path / "next", encoder=GRU, **code),
     ):
-        with pytest.raises(ConfigError, match=r"was trained with your own code .*bpr.* pass it as `loss_function`"):
+        with pytest.raises(
+            ConfigError, match=r"was trained with your own code .*bpr.* pass it as `loss_function`"
+        ):
             new()
         with pytest.raises(ConfigError, match=r"own code .*bpr, not .*other_loss"):
             new(loss_function=other_loss)
