@@ -56,7 +56,8 @@ def final_fit(
             f"{folder.path} had no validation, so it chose no epoch. Train with split=all, and give `num_epochs`."
         )
     best = checkpoint_at(folder.path, encoder)
-    refuse_other("loss_function", best.state.get("loss_function"), loss_function, best.path)
+    if (own_loss := best.state.get("loss_function")) is not None:
+        refuse_other("loss_function", own_loss, loss_function, best.path)
     chosen = config_of(best)
     cosine = chosen.training.schedule == "cosine"  # its learning rate depends on the number of epochs
     config = chosen.replace(

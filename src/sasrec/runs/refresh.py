@@ -76,7 +76,8 @@ def refresh(
     own, folder, following = OwnCode(encoder, loss_function), RunFolder(run), RunFolder(train_dir)
     _refuse(folder, following, epochs, worse)
     found = checkpoint_at(folder.path, encoder)
-    refuse_other("loss_function", found.state.get("loss_function"), loss_function, found.path)
+    if (own_loss := found.state.get("loss_function")) is not None:
+        refuse_other("loss_function", own_loss, loss_function, found.path)
     config = _settings(config_of(found), data, epochs, device)
     refuse_to_train(config, own, new=False)
     with following.writing("refreshing"):
