@@ -20,6 +20,7 @@ from tests.serving.process import Served, serving
 from tests.synthetic import chain_frame, small
 
 pytest.importorskip("uvicorn")
+have_connections = pytest.importorskip("sasrec.serving.server").have_connections
 
 BODY = {"history": ["item-03", "item-07", "item-01"] * 10, "k": 10}
 
@@ -102,6 +103,15 @@ def test_a_connection_that_was_made_before_the_end_gets_its_answer(run: Path, tm
             pass
         assert served.ask("/v1/recommend", BODY, early)[0] == 200
         assert served.process.wait(30) == 0
+
+
+def test_a_connection_that_waits_to_be_accepted_is_seen() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        assert not have_connections([listener])
+        with socket.create_connection(listener.getsockname()):
+            assert have_connections([listener])
+            listener.accept()[0].close()
+            assert not have_connections([listener])
 
 
 def test_a_server_that_says_it_is_ready_ends_well_at_the_next_moment(run: Path, tmp_path: Path) -> None:

@@ -139,11 +139,11 @@ def intervals(found: dict[str, Difference]) -> str:
 def sampled(metrics: dict[str, Any], split: str, *, shown: bool) -> str:
     """A line on the sampled protocol, which warns that its metrics are not comparable with the full ones."""
     values, card = metrics[split]["sampled"], metrics["protocol"]
-    told = f"sampled protocol ({card['sampled_negatives']} negatives)"
+    named = f"sampled protocol ({card['sampled_negatives']} negatives)"
     if shown:
-        return f"{told}, seed {card['sampled_seed']}; not comparable with the full catalogue"
+        return f"{named}, seed {card['sampled_seed']}; not comparable with the full catalogue"
     figures = f"NDCG@10 {number(values['ndcg@10'])}, HR@10 {number(values['hr@10'])}"
-    return f"{told}: {figures}; not comparable with the above; --sampled shows the table"
+    return f"{named}: {figures}; not comparable with the above; --sampled shows the table"
 
 
 def reproduced(outcome: Outcome, seconds: float) -> Iterator[str]:

@@ -96,12 +96,12 @@ class Metrics(dict[str, Any]):
     def _caption(self, split: str) -> str:
         card = self.get("protocol", {})
         counts = card.get(split, {})
-        told = [f"{split}, full catalogue"]
+        parts = [f"{split}, full catalogue"]
         if counts:
-            told.append(f"{amount(counts['targets'], 'target')} of {amount(counts['users'], 'user')}")
+            parts.append(f"{amount(counts['targets'], 'target')} of {amount(counts['users'], 'user')}")
         if "data" in card:
-            told.append(f"{str(card['split']).partition(':')[0]}, data {card['data']}")
-        return "; ".join(told)
+            parts.append(f"{str(card['split']).partition(':')[0]}, data {card['data']}")
+        return "; ".join(parts)
 
 
 def metric_named(text: str) -> str:
