@@ -14,7 +14,7 @@ gpu: .venv/installed ; $(BIN)/python benchmarks/gpu.py
 # The suite on each Python here (PYTHONS=…), with the pinned and with the newest releases (KINDS=…).
 matrix: ; .ci/matrix
 # The site, in build/docs: open build/docs/index.html.
-docs: .venv/docs ; $(BIN)/python docs/tools/reference.py && $(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+docs: .venv/docs ; $(BIN)/python docs/tools/reference.py && $(BIN)/python -m sphinx -E -a -W --keep-going -q -b html docs build/docs
 # Each command and snippet of the pages; SLOW=--slow adds those that take minutes.
 docs-check: .venv/docs ; $(BIN)/python docs/tools/play.py --check $(SLOW)
 check: .venv/installed ; $(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy && $(BIN)/lint-imports

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from docutils import nodes
 from sphinx.application import Sphinx
 
 import sasrec
@@ -21,7 +22,8 @@ myst_heading_anchors = 4
 myst_enable_extensions = ["dollarmath"]
 html_theme = "furo"
 html_title = f"sasrec {release}"
-html_static_path: list[str] = []
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
 # Shown commands have a prompt, and outputs beside them; no lexer is strict about both.
@@ -57,7 +59,22 @@ def _name_code(app: Sphinx, page: str, source: list[str]) -> None:
     source[0] = re.sub(r"(?<!!)\[([^\]]+)\]\((\.\.?/[^)\s]+)\)", named, source[0])
 
 
+def _join_lines(app: Sphinx, page: str, source: list[str]) -> None:
+    """Join the lines of Chinese paragraphs; a browser would show each line break as a blank."""
+    if page.endswith(".zh"):
+        source[0] = re.sub(r"(?<=[\u3000-\u9fff\uff00-\uffef])\n(?=[\u3000-\u9fff\uff00-\uffef])", "", source[0])
+
+
+def _mark_short(app: Sphinx, tree: nodes.document, page: str) -> None:
+    """Mark the options and names that site.css keeps on one line."""
+    for literal in tree.findall(nodes.literal):
+        if len(literal.astext()) <= 24:
+            literal["classes"].append("short")
+
+
 def setup(app: Sphinx) -> None:
     """Register what this site adds to Sphinx."""
     app.connect("source-read", _add_contents)
     app.connect("source-read", _name_code)
+    app.connect("source-read", _join_lines)
+    app.connect("doctree-resolved", _mark_short)
