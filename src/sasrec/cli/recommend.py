@@ -265,9 +265,10 @@ class Similar:
         from sasrec.serving.load import load
 
         recommender = load(self.run_dir, device="cpu")
+        items = recommender.similar(self.item, self.k)
         if title := recommender.title(self.item):
             say(err, f"like {title}:")
-        print_items(recommender, recommender.similar(self.item, self.k), figure="cosine")
+        print_items(recommender, items, figure="cosine")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from sasrec.config.settings import KEEP_WEIGHTS, RunConfig
+from sasrec.config.split_rule import ALL
 from sasrec.data.splits import SplitName
 from sasrec.errors import ConfigError, EvaluationError
 from sasrec.evaluation.card import Candidates, differences
@@ -180,6 +181,11 @@ def scored_run(name: str, candidates: Candidates, split: SplitName) -> Scored:
     if not folder.config_file.exists() and (inside := sorted(folder.path.rglob("metrics.json"))):
         raise ConfigError(f"{folder.path} is a folder of runs. Name the runs in it, such as {inside[0].parent}.")
     if not folder.metrics_file.exists():
+        if folder.config_file.exists() and folder.config().evaluation.split == ALL:
+            raise ConfigError(
+                f"{folder.path} was trained on all events, so no held-out events can measure it. Compare the run "
+                "that chose its settings."
+            )
         raise ConfigError(
             f"{folder.path} has no metrics.json. Measure this run with sasrec evaluate, or name another "
             "run. For a baseline of a run, write RUN:BASELINE (for example RUN:popularity)."

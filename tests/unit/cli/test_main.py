@@ -97,6 +97,8 @@ def test_prepare_writes_a_data_set_with_titles_and_prints_the_report(
     _, out, err = run(capsys, "recommend", tmp_path / "run", *asked, "--include_seen")
     assert "The 5th" in out
     assert "train it with --no_skip_own_items" in err
+    assert run(capsys, "similar", tmp_path / "run", "item-05")[2].startswith("like The 5th:")
+    assert run(capsys, "similar", f"{tmp_path / 'run'}:markov", "item-05")[2].startswith("error: Markov is")
     repeats = ["--train_dir", tmp_path / "repeats", "--no_skip_own_items"]
     assert run(capsys, "train", "--dataset", data, *repeats, *SMALL)[0] == 0
     _, _, err = run(capsys, "recommend", tmp_path / "repeats", *asked, "--include_seen")

@@ -242,6 +242,7 @@ def test_other_targets_and_files_of_two_measurements_are_refused(runs: Path, tmp
 def test_what_cannot_be_asked_is_told(runs: Path, tmp_path: Path) -> None:
     a, b = runs / "seed-0", runs / "short-0"
     (tmp_path / "empty").mkdir()
+    sasrec.final_fit(a, tmp_path / "final")
     for asked, options, message in (
         ([a], {}, "at least two different runs"),
         ([a, a], {}, "Name each run once"),
@@ -252,6 +253,7 @@ def test_what_cannot_be_asked_is_told(runs: Path, tmp_path: Path) -> None:
         ([a, b], {"resamples": 10}, "at least 100"),
         ([a, f"{a}:nothing"], {}, "no scorer 'nothing'. Choose one of: model, popularity, recent-7-days"),
         ([a, tmp_path / "empty"], {}, "has no metrics.json"),
+        ([a, tmp_path / "final"], {}, "can measure it. Compare the run that chose its settings"),
         ([a, runs], {}, f"{runs} is a folder of runs. Name the runs in it, such as {runs}/"),
         ([a, b, altered(a, tmp_path / "copy")], {}, "the same settings, seed and ranks"),
     ):
