@@ -174,22 +174,7 @@ def scored_run(name: str, candidates: Candidates, split: SplitName) -> Scored:
     if not folder.metrics_file.exists() and ":" in name:
         run, _, wanted = name.rpartition(":")
         folder = RunFolder(run)
-    if not folder.path.exists():
-        raise ConfigError(f"the run {name} {missing(folder.path)}. Check the path.")
-    if folder.items_file.exists():
-        raise ConfigError(f"{folder.path} is an export, which has no metrics. Name the run that it came from.")
-    if not folder.config_file.exists() and (inside := sorted(folder.path.rglob("metrics.json"))):
-        raise ConfigError(f"{folder.path} is a folder of runs. Name the runs in it, such as {inside[0].parent}.")
-    if not folder.metrics_file.exists():
-        if folder.config_file.exists() and folder.config().evaluation.split == ALL:
-            raise ConfigError(
-                f"{folder.path} was trained on all events, so no held-out events can measure it. Compare the run "
-                "that chose its settings."
-            )
-        raise ConfigError(
-            f"{folder.path} has no metrics.json. Measure this run with sasrec evaluate, or name another "
-            "run. For a baseline of a run, write RUN:BASELINE (for example RUN:popularity)."
-        )
+    _refuse_unmeasured(name, folder)
     again = f"Measure it again: sasrec evaluate {folder.path}"
     if not folder.ranks_file.exists():
         raise EvaluationError(f"{folder.path} has no ranks.parquet, the ranks of its targets. {again}")
@@ -222,6 +207,26 @@ def scored_run(name: str, candidates: Candidates, split: SplitName) -> Scored:
     settings = _settings(config, folder) + (str(folder.path.resolve()) if unended else "")
     cautions = tuple(_cautions(config, unended))
     return Scored(name, config.training.seed, settings, metrics["protocol"], rows, cautions)
+
+
+def _refuse_unmeasured(name: str, folder: RunFolder) -> None:
+    """Raise ConfigError, with the remedy, if the folder is not that of a measured run."""
+    if not folder.path.exists():
+        raise ConfigError(f"the run {name} {missing(folder.path)}. Check the path.")
+    if folder.items_file.exists():
+        raise ConfigError(f"{folder.path} is an export, which has no metrics. Name the run that it came from.")
+    if not folder.config_file.exists() and (inside := sorted(folder.path.rglob("metrics.json"))):
+        raise ConfigError(f"{folder.path} is a folder of runs. Name the runs in it, such as {inside[0].parent}.")
+    if not folder.metrics_file.exists():
+        if folder.config_file.exists() and folder.config().evaluation.split == ALL:
+            raise ConfigError(
+                f"{folder.path} was trained on all events, so no held-out events can measure it. Compare the run "
+                "that chose its settings."
+            )
+        raise ConfigError(
+            f"{folder.path} has no metrics.json. Measure this run with sasrec evaluate, or name another "
+            "run. For a baseline of a run, write RUN:BASELINE (for example RUN:popularity)."
+        )
 
 
 def _refuse_edited(folder: RunFolder) -> None:
