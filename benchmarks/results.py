@@ -27,22 +27,30 @@ from sasrec.studies.reproduce import result_of
 
 HEAD = """# Results
 
-The tables show what the recipes reach on public data. `sasrec reproduce NAME` trains a recipe with each of its
-seeds, and checks the figures:
+This page shows which test metrics the recipes of sasrec reach on public data. A recipe is a TOML file with
+settings and expected metrics, in the folder [recipes](../../recipes). `sasrec reproduce NAME` trains a recipe
+with each of its random seeds, and says whether the metrics are in the ranges that the recipe expects:
 
-```text
+<!-- play: skip it downloads MovieLens 100K -->
+```bash
 sasrec reproduce ml-100k
 ```
 
-How to read a row:
+The first two tables have a row for each recipe. Their columns are:
 
-- **NDCG@10**, **HR@10**: on test, the mean over seeds ± standard deviation. Validation chose the checkpoint.
-- **best baseline**: by NDCG@10, of popularity, recent-7-days, item-to-item and Markov, under the same protocol.
-- **published**: NDCG@10 / HR@10 on the same data and protocol, with the source.
-- **seconds a seed**: training with its validations, on one thread of a shared CPU with other work beside it.
+- **data**: the name of the data set, and the beginning of the hash of its events. `video-kang205` is Amazon Games.
+- **model and loss**: the loss, its negatives and the main settings. `maxlen` is how many events the model reads.
+- **NDCG@10**, **HR@10**: the test metrics, as mean over seeds ± standard deviation. Larger is better. The
+  checkpoint of each run was chosen on validation.
+- **best baseline**: the baseline with the best NDCG@10, and this NDCG@10. The baselines are popularity,
+  recent-7-days, item-to-item and Markov, measured in the same way as the model.
+- **published**: NDCG@10 / HR@10 that others published for the same data and protocol, with the source. An empty
+  cell means that no such value was found.
+- **seconds a seed**: the time of one training with its validations, on one thread of a shared CPU with other work.
 
-Rows are in order of NDCG@10 within a data set, and recipes that fall short stay. [The lab log](lab.md) has what
-was tried. `python benchmarks/results.py` wrote this page from runs of recipes that ended {dates}.
+Rows of one data set are in order of NDCG@10. Recipes below the published value or below the best baseline stay in
+the tables. [The lab log](lab.md) has the trials that led to the recipes. `python benchmarks/results.py` wrote this
+page. The trainings of the recipes ended {dates}.
 """
 
 TITLES = {
@@ -51,8 +59,11 @@ TITLES = {
 }
 
 NOTES = {
-    "full": "",
-    "sampled": "[Do not compare](../explanation/sampled-and-full.md) these figures with those above.\n\n",
+    "full": "In this table, each target is ranked among all items that the user has not seen.\n\n",
+    "sampled": (
+        "In this table, each target is ranked among itself and 100 items drawn at random, as in many papers.\n"
+        "[Do not compare](../explanation/sampled-and-full.md) these figures with the figures above.\n\n"
+    ),
 }
 
 COLUMNS = (
@@ -69,17 +80,28 @@ COLUMNS = (
 
 MODELS_HEAD = """## SASRec and TiSASRec, leave-one-out and temporal
 
-Each part below has two tables. The first has both models with the same settings, which were chosen for SASRec.
-Settings that are not shown are the defaults. Figures are on the full catalogue, without seen items.
+This section compares SASRec with TiSASRec, which also reads the time between events. Each part below has one data
+set and one [split](../explanation/splits-and-leaks.md): leave-one-out, or temporal, which holds out all events
+after a date. Figures are on the full catalogue, without seen items.
 
-The second table is `sasrec compare` on test NDCG@10: differences of means over seeds, with intervals over users
-and seeds. Each p belongs to its line alone. [Intervals and ties](../explanation/intervals-and-ties.md) explains
-both.
+Each part has two tables. The first table has the metrics of both models and of the baselines. Both models have
+the same settings, which were chosen for SASRec. Settings that are not shown have their default values.
 
-- A **best epoch** near the last epoch means that training had not converged.
-- **s / epoch** includes validation and other work on the machine, which differed between the models. So it does
-  not measure speed.
-- **ml-1m-first2999** is the ratings of users 1 to 2,999 of MovieLens 1M. Do not compare it with ml-1m.
+The second table compares test NDCG@10 with `sasrec compare`. Each line compares the **model** with the row named
+in **against**. The **difference** is the mean NDCG@10 of the model minus the NDCG@10 of the other row. A positive
+difference means that the model is better.
+
+An interval that contains 0 shows no difference. The intervals cover users and seeds. Each p belongs to its line
+alone, and is not corrected for the number of lines. [Intervals and ties](../explanation/intervals-and-ties.md)
+explains intervals and p.
+
+These notes help to read the tables:
+
+- **best epoch** is the best epoch of each seed. A best epoch near the last epoch means that training had not
+  converged.
+- **s / epoch** is seconds for each epoch. It includes validation and other work on the machine, which differed
+  between the models. So it does not measure speed.
+- **ml-1m-first2999** has the ratings of users 1 to 2,999 of MovieLens 1M. Do not compare it with ml-1m.
 
 `python benchmarks/four_models.py` made these runs.
 """
@@ -184,7 +206,7 @@ def of_models(folder: Path) -> str:
     ]
     return (
         f"### {protocol['data']}, {config.evaluation.split}\n\n"
-        f"{protocol['test']['targets']:,} test targets, with these settings:\n\n"
+        f"This split has {protocol['test']['targets']:,} test targets. Both models have these settings:\n\n"
         f"```text\n{lines(settings)}\n```\n\n"
         f"{four_models.table(folder)}\n\n{four_models.margins(folder)}\n"
     )
