@@ -268,8 +268,9 @@ def _left_out(cells: dict[Cell, list[dict[str, Any]]]) -> str:
         rows.append([f"{encoder}, {residual}, {width} units", trained, planned])
     table = _rows(["model on MovieLens 100K", "blocks, trained", "blocks, not trained"], rows)
     return (
-        "The file [mhc-ml-100k.toml](../../benchmarks/mhc-ml-100k.toml) also describes models that were not trained "
-        "with three seeds so far. This table has the numbers of blocks that were trained and that were not:\n\n"
+        "The file [mhc-ml-100k.toml](../../benchmarks/mhc-ml-100k.toml) also describes models that were not "
+        "trained with three seeds so far. This table has the numbers of blocks that were trained and that were "
+        "not:\n\n"
         f"{table}\n\n"
         "These things were not tried either:\n\n"
         "- data other than MovieLens; the largest data set here, MovieLens 1M, has about a million events;\n"
