@@ -35,7 +35,7 @@ ASKED = {
     "baskets": "how-to/repeats-and-baskets",
     "new items": "how-to/final-fit-and-refresh",
     "deny": "how-to/rules",
-    "nginx": "how-to/serve",
+    "nginx": "how-to/deploy",
     "Slurm": "how-to/several-gpus",
     "RecBole": "how-to/port",
 }
