@@ -101,13 +101,13 @@ class Train:
                     local_copy=self.from_,
                     start_from=self.state_dict_path,
                 )
-        folder = RunFolder(self.train_dir)
+        folder, better = RunFolder(self.train_dir), None
         if folder.metrics_file.exists():
-            print_run(self.train_dir, folder.metrics(), sampled=self.sampled)
+            better = print_run(self.train_dir, folder.metrics(), sampled=self.sampled)
         if self.then_final:
             self._final_fit(self.train_dir, Path(f"{self.train_dir}-final"))
         else:
-            self._say_next(self.train_dir, recommender)
+            self._say_next(Path(f"{self.train_dir}:{better}") if better else self.train_dir, recommender)
 
     def _refuse(self) -> None:
         """Raise ConfigError or DataError for options that contradict each other, before anything is read."""
@@ -186,11 +186,11 @@ class Train:
             say(err, interrupted(train_dir))
             raise
 
-    def _say_next(self, train_dir: Path, recommender: Recommender) -> None:
+    def _say_next(self, run: Path, recommender: Recommender) -> None:
         from sasrec.cli.sentences import next_step
 
         user_ids = recommender.data.user_ids if recommender.data is not None else ()
-        say(err, next_step(train_dir, next(iter(user_ids), None)))
+        say(err, next_step(run, next(iter(user_ids), None)))
 
     def _measure(self) -> None:
         from sasrec.cli.tables import print_metrics, print_run

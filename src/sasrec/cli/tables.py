@@ -58,10 +58,17 @@ def print_items(
     out.print(table)
 
 
-def print_run(run: Path, metrics: Metrics, *, sampled: bool = False, k: tuple[int, ...] = ()) -> None:
-    """Print the metrics of a run, and at the end the verdict on it. `k`: see `print_metrics`."""
-    if not out.quiet:  # only rank 0 prints, so the other ranks skip the verdict
-        print_metrics(metrics, sampled=sampled, found=verdict_on(run), k=k)
+def print_run(run: Path, metrics: Metrics, *, sampled: bool = False, k: tuple[int, ...] = ()) -> str | None:
+    """Print the metrics of a run and the verdict on it. Return the best baseline if the model is worse, else None.
+
+    `k`: see `print_metrics`.
+    """
+    if out.quiet:  # only rank 0 prints, so the other ranks skip the verdict
+        return None
+    found = verdict_on(run)
+    print_metrics(metrics, sampled=sampled, found=found, k=k)
+    worse = found.comparison is not None and found.comparison.others[0].verdict == "worse"
+    return found.baseline if worse else None
 
 
 def print_metrics(

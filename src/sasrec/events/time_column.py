@@ -82,7 +82,7 @@ def time_column(
 
 def time_remedy(names: Sequence[str]) -> str:
     """Return what to do if the column of the times is not clear."""
-    return f"Name it with time_column={names[0]!r}, or use time_column='none' for the order of the rows."
+    return f"Use time_column='none' for the order of the rows, or name the column with time_column={names[0]!r}."
 
 
 def _finest(

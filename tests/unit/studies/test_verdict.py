@@ -15,7 +15,7 @@ from sasrec.cli.sentences import verdict
 from sasrec.evaluation.metrics import Metrics
 from sasrec.runs.folder import RunFolder, best_baseline
 from sasrec.studies.verdict import verdict_on
-from tests.synthetic import chain_frame, small
+from tests.synthetic import chain_frame, small, write_csv
 
 SMALL = small(hidden_units=8, num_epochs=3)
 
@@ -52,6 +52,19 @@ def test_the_verdict_is_that_of_compare(run: Path, capsys: pytest.CaptureFixture
     interval = re.search(r"95 % interval (\S+ to [-.\d]+\d)", said)
     assert interval
     assert interval[0] in compared
+
+
+def test_after_a_worse_model_the_next_step_is_a_list_of_the_baseline(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_csv(tmp_path / "events.csv")
+    options = [f"--{name}={value}" for name, value in SMALL.items()]
+    assert (
+        main(["train", f"--dataset={tmp_path / 'events.csv'}", f"--train_dir={tmp_path / 'run'}", *options]) == 0
+    )
+    said = capsys.readouterr()
+    assert "The model is worse than the best baseline, markov" in said.out
+    assert f"next: sasrec recommend {tmp_path / 'run'}:markov --user u000" in said.err
 
 
 def test_intervals_hold_the_means_and_stay_in_the_range_of_a_metric(run: Path) -> None:
