@@ -14,6 +14,69 @@ from sasrec.config.settings import PARTS, RunConfig
 from sasrec.errors import ConfigError
 
 _MOST = 1_000_000_000  # the page says once that this is the most of a number without another limit
+# Sentences behind the help of a setting, which must fit on one line of the code. The page has room for more.
+_MORE = {
+    "dataset": "[File formats](file-formats.md#sources-of-events) lists all sources.",
+    "columns": "A pair is the name or number of a column, a colon and a role. The roles `items` and `times` are "
+    "for columns of lists.",
+    "time_unit": "`auto` treats a row with a time before 1990 or in the future as bad. A named unit accepts such "
+    "times. `iso` stands for dates.",
+    "missing": "An empty value is always missing. A row without a user or an item is a bad row.",
+    "max_rejects": "A bad row lacks a user or an item, or has a value that cannot be read. The file rejects.csv "
+    "in the run folder lists all bad rows.",
+    "duplicates": "`first` is the earliest event, and `last` the latest.",
+    "maxlen": "These events are the [window](glossary.md#window). A larger window needs more memory and time.",
+    "norm": "[SASRec](../explanation/models.md#sasrec) has the three formulas.",
+    "feed_forward": "To keep the number of parameters with `swiglu`, set feed_forward_width to two thirds of "
+    "hidden_units.",
+    "gated": "The gate is a number between 0 and 1 for each dimension, computed from the residual. [Gated "
+    "residuals](../explanation/models.md#gated-residuals) has the formula.",
+    "time": "[TiSASRec](../explanation/models.md#tisasrec) has the formulas.",
+    "time_span": "All longer times look the same to the model.",
+    "interval_unit": "A [tick](glossary.md#tick) is the unit of a user's times. `history` also reads held-out "
+    "events, as the authors of TiSASRec do; `training` does not.",
+    "mhc": "A plain transformer adds the output of each layer to one vector, the residual. mHC keeps several "
+    "copies of the residual, the [streams](glossary.md#mhc), and learns to read, write and mix them. A training "
+    "step takes about twice as long.",
+    "mhc_expansion_rate": "A stream is a copy of the residual. More streams need more memory and time.",
+    "mhc_projection": "With `sinkhorn` the sums are nearly 1, and with `birkhoff` exactly 1, for at most 4 "
+    "streams. With `orthogonal` weights can be negative, and mixing keeps the length of the streams.",
+    "mhc_sinkhorn_iter": "More repetitions bring the sums nearer to 1, and take longer.",
+    "mhc_init_gate": "The maps decide how a layer reads, writes and mixes the streams. With a larger value, the "
+    "maps depend on the input sooner in training.",
+    "loss": "A [negative](glossary.md#negative) is an item that the user did not take next. `bce` asks about the "
+    "target and each negative: is it the next item? `gbce` is `bce` with a smaller weight of the target. "
+    "`softmax` estimates `ce` from the negatives.",
+    "num_negatives": "A [position](glossary.md#position) is the place of an event in a history; at each "
+    "position, the model predicts the next item. More negatives teach more, and cost more time.",
+    "negatives": "`popularity` draws an item in proportion to its training events. All positions of a batch "
+    "share the negatives of `in_batch`.",
+    "share_negatives": "Then set num_negatives to hundreds or thousands.",
+    "gbce_t": "The bias: with few negatives, `bce` learns probabilities that are too high.",
+    "temperature": "Scores in lists are not divided.",
+    "skip_own_items": "Lists omit seen items, so the scores of these items need not fall. With `ce`, the sum "
+    "over the catalogue omits a user's own items.",
+    "logq": "Without the correction, the loss favours items that are rarely drawn.",
+    "windows": "`random` draws a part of maxlen events again in each epoch, so training reads older events too.",
+    "step_unit": "An optimizer step is one update of the weights.",
+    "accumulate": "The parts are computed one after the other, and their gradients are added. Then one update "
+    "follows, as for the whole batch.",
+    "l2_emb": "The authors of TiSASRec use 5e-5.",
+    "eval_every": "A validation measures the model on the validation targets, and then saves a checkpoint.",
+    "valid_users": "With fewer users, validation is faster, and the choice of the best epoch is less certain.",
+    "patience": "[NDCG@10](metrics.md#metrics-of-one-target) is the figure of validation; higher is better.",
+    "seed": "Runs that differ only in the seed show how much of a difference is chance.",
+    "precision": "`bf16` and `fp16` are half precision, which can be faster: [half "
+    "precision](../how-to/large-catalogues.md#half-precision).",
+    "compile": "Without a compiler, a warning says so, and training continues without torch.compile.",
+    "save_minutes": "`--resume` continues an interrupted run from its newest checkpoint.",
+    "diagnose_every": "[mHC residuals](../explanation/models.md#mhc-residuals) explains the figures of the "
+    "streams.",
+    "split": "The table below explains the values.",
+    "repeats": "Without this setting, an item that the user took before is not a target, and not in lists: "
+    "[repeats and baskets](../how-to/repeats-and-baskets.md).",
+    "baskets": "The model predicts all items of the next basket.",
+}
 # Settings that break a rule between two settings, one for each rule.
 _BREAKING: list[dict[str, Any]] = [
     {"columns": "user,item,time", "user_column": "customer"},
@@ -36,6 +99,8 @@ def regions() -> dict[str, str]:
     marked = {"resume": MayChangeOnResume, "weights": KeepsWeights}
     for name, kind in marked.items():
         found[f"settings {name}"] = wrapped(", ".join(map(code, sorted(settings_with(PARTS, kind)))) + ".")
+    known = {field.name for part in PARTS for field in dataclasses.fields(part)}
+    assert known >= _MORE.keys(), "_MORE names a setting that does not exist"
     return found | {"settings rules": _rules_between()}
 
 
@@ -47,7 +112,7 @@ def _table_of(part: type) -> str:
             _default(field.default),
             _values(kinds[field.name], field),
             _only_with(field),
-            linked(texts[field.name]),
+            linked(f"{texts[field.name]} {_MORE.get(field.name, '')}"),
         ]
         for field in dataclasses.fields(part)
     ]

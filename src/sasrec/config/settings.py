@@ -48,7 +48,7 @@ class DataConfig:
     """Which events to read, and how. If `dataset` is a prepared folder, keep the defaults of all other fields."""
 
     dataset: str = setting("", MayChangeOnResume())
-    """Name of a public data set (`sasrec datasets` lists them), a prepared folder, or a file of events."""
+    """Data to read: name of a public data set (see `sasrec datasets`), a prepared folder, or a file of events."""
     user_column: str | None = None
     """Column of the user ids. Default: recognised by its name (user, user_id, userId, …)."""
     item_column: str | None = None
@@ -56,29 +56,29 @@ class DataConfig:
     time_column: str | None = None
     """Column of the times. Default: recognised by its name. Without times, events keep the order of the file."""
     columns: str = ""
-    """Roles of the columns in order, such as user,item,-,time; or pairs such as session_id:user,0:item."""
+    """Role of each column in order, such as user,item,-,time (- ignores); or pairs like session_id:user,0:item."""
     time_unit: TimeUnit = "auto"
-    """Unit of the times. auto chooses by the size of the numbers; for a given unit, years are not checked."""
+    """Unit of the times. auto chooses it by the size of the numbers, and checks that the dates are plausible."""
     time_format: str = ""
-    """Format of the times for dates that are not ISO 8601, such as %d.%m.%Y %H:%M (as in strptime)."""
+    """Format of times that are dates but not ISO 8601, such as %d.%m.%Y %H:%M (codes of Python's strptime)."""
     encoding: str | None = None
     """Encoding of text files, such as cp1252. Default: UTF-8, or UTF-16 where a byte order mark says so."""
     query: str = ""
-    """Query in SQL, if the data is the URL of a database, such as sqlite:///events.db."""
+    """SQL query that reads the events, if `dataset` is the URL of a database such as sqlite:///events.db."""
     where: str = ""
     """Keep only the rows that fulfil this condition in SQL, such as: event = 'purchase' AND rating >= 4."""
     missing: str = r"NA,N/A,NULL,\N,None,NaN,<NA>,#N/A"
-    """Values that mean a missing user or item, in any case of letters; an empty value is always missing."""
+    """Values, separated by commas, that mean a missing user or item; upper and lower case count as equal."""
     max_rejects: int = setting(0, Ge(-1), Le(_MOST))
-    """Number of bad rows to tolerate before the data is refused; -1 tolerates any number."""
+    """Number of bad rows to skip; data with more bad rows is refused. -1 skips any number."""
     duplicates: Duplicates = "keep"
-    """Repeated (user, item) pairs: keep all, keep one per time (drop_exact), or keep only the first or last."""
+    """What to keep of repeated (user, item) pairs: all, one for each time (drop_exact), the first, or the last."""
     min_user_events: int = setting(0, Ge(0), Le(_MOST))
     """Drop users with fewer events than this. They are counted after `duplicates` and before `k_core`."""
     min_item_events: int = setting(0, Ge(0), Le(_MOST))
-    """Drop items with fewer events than this. They are counted at the same time as the users."""
+    """Drop items with fewer events than this, counted before min_user_events drops any user."""
     k_core: int = setting(0, Ge(0), Le(_MOST))
-    """Drop users and items with fewer than k events, and repeat until all have k events."""
+    """Drop users and items with fewer than k events, and repeat until all have k events; 0 drops none."""
 
 
 @dataclass(frozen=True)
@@ -86,39 +86,39 @@ class ModelConfig:
     """The architecture of the model, and its sizes."""
 
     maxlen: int = setting(200, Ge(1), Le(_MOST_SIZE))
-    """Number of most recent events of a history that the model reads."""
+    """Number of events of a history that the model reads: the newest ones. It ignores older events."""
     hidden_units: int = setting(64, Ge(1), Le(_MOST_SIZE))
-    """Width of the embeddings and of every layer."""
+    """Width of the model: the number of dimensions of the embeddings and of every layer."""
     num_blocks: int = setting(2, Ge(1), Le(1_000))
-    """Number of blocks; each is self-attention followed by a feed-forward layer."""
+    """Number of transformer blocks; each is self-attention followed by a feed-forward layer."""
     num_heads: int = setting(2, Ge(1), Le(_MOST_SIZE))
     """Number of attention heads; it must divide hidden_units."""
     dropout_rate: float = setting(0.2, Ge(0), Lt(1))
-    """Dropout probability at the input, the attention weights and the feed-forward layers."""
+    """Dropout probability at the input, in the attention weights and in the feed-forward layers."""
     norm: Literal["pre", "post", "original"] = "pre"
-    """Placement of LayerNorm in a block; docs/explanation/models.md shows the three formulas."""
+    """Place of LayerNorm: before each sub-layer (pre), after it (post), or as in the paper's code (original)."""
     feed_forward: Literal["relu", "swiglu"] = "relu"
-    """Feed-forward layer of a block: two matrices with ReLU between, or three in a gated unit (swiglu)."""
+    """Feed-forward layer of a block: two matrices with ReLU between them, or three in a gated unit (swiglu)."""
     feed_forward_width: int = setting(0, Ge(0), Le(_MOST_SIZE))
-    """Width of the hidden layer of the feed-forward layer; 0 for hidden_units."""
+    """Width inside the feed-forward layer, between its first and last matrix; 0 takes hidden_units."""
     gated: bool = False
     """Multiply the output of each attention and feed-forward layer by a learned gate (LiGR); norm must be pre."""
     time: bool = False
-    """Use time-interval attention (TiSASRec). The data needs times."""
+    """Use TiSASRec: attention also reads the time between two events of a user. The data needs times."""
     time_span: int = setting(256, Ge(1), Le(_MOST_SIZE), OnlyWith("time"))
-    """Clip intervals between events to this many ticks; interval_unit defines the tick (only with time)."""
+    """Treat longer times between two events as this many ticks; interval_unit defines a tick (only with time)."""
     interval_unit: Literal["training", "history"] = setting("training", OnlyWith("time"))
-    """A tick is a user's smallest gap between events in the training part or whole history (only with time)."""
+    """A user's tick: the smallest gap between events in the training part or whole history (only with time)."""
     mhc: bool = False
-    """Use manifold-constrained hyper-connections (mHC) instead of plain residuals; norm must be pre."""
+    """Use hyper-connections (mHC), which keep several residual streams instead of one; norm must be pre."""
     mhc_expansion_rate: int = setting(4, Ge(1), Le(1_000), OnlyWith("mhc"))
-    """Number of residual streams (only with mhc); 1 is the plain residual."""
+    """Number of residual streams that mHC keeps (only with mhc); 1 is the plain residual."""
     mhc_projection: Literal["sinkhorn", "birkhoff", "orthogonal"] = setting("sinkhorn", OnlyWith("mhc"))
-    """Mixing of streams: doubly stochastic (Sinkhorn-Knopp, or birkhoff: exact), or orthogonal (only with mhc)."""
+    """Kind of matrix that mixes streams: rows and columns sum to 1 (sinkhorn, birkhoff), or orthogonal."""
     mhc_sinkhorn_iter: int = setting(20, Ge(1), Le(_MOST_SIZE), OnlyWith("mhc"), _SINKHORN)
-    """How often Sinkhorn-Knopp scales the rows and columns (only with mhc, and mhc_projection sinkhorn)."""
+    """How often Sinkhorn-Knopp scales columns and rows to sum to 1 (only with mhc_projection sinkhorn)."""
     mhc_init_gate: float = setting(0.01, Ge(-1_000), Le(1_000), OnlyWith("mhc"))
-    """Initial weight of the input-dependent part of each H in docs/explanation/models.md (only with mhc)."""
+    """Initial factor of the input-dependent part of the mHC maps (docs/explanation/models.md; only with mhc)."""
 
 
 @dataclass(frozen=True)
@@ -126,21 +126,21 @@ class LossConfig:
     """The loss that training minimises, and its negatives."""
 
     loss: Literal["ce", "bce", "gbce", "softmax"] = "ce"
-    """Cross-entropy over the catalogue (ce), or against sampled negatives: bce, gbce (calibrated), softmax."""
+    """Loss: compare the target with all items (ce), or with some drawn negatives (bce, gbce, softmax)."""
     num_negatives: int = setting(1, Ge(1), Le(_MOST_SIZE), _SAMPLED)
-    """Number of negatives (ce uses none): per position, or per batch if all positions share them."""
+    """Number of negatives to draw for each position, or for the batch if its positions share them; ce has none."""
     negatives: Literal["uniform", "popularity", "in_batch"] = setting("uniform", _SAMPLED)
-    """How to draw negatives (ce uses none): uniformly, by popularity, or one shared set of the batch's targets."""
+    """How to draw negatives (ce uses none): uniformly, by popularity, or from the batch's targets (in_batch)."""
     share_negatives: bool = setting(False, _SAMPLED)
-    """Draw one set of negatives for a whole batch, which makes thousands affordable (ce uses none)."""
+    """Draw one set of negatives for a whole batch, which makes thousands of them affordable (ce uses none)."""
     gbce_t: float = setting(0.75, Ge(0), Le(1), OnlyWith("loss", ("gbce",)))
-    """Calibration: 0 is plain bce; 1 removes the bias of sampling (only with gbce)."""
+    """Strength of the correction in gbce: 0 is plain bce; 1 removes the whole bias of drawing few negatives."""
     temperature: float = setting(1.0, Gt(0), Le(_MOST))
-    """Divide the scores by this number in the loss."""
+    """Divide the scores by this number in the loss. Below 1, differences between scores count more."""
     label_smoothing: float = setting(0.0, Ge(0), Lt(1), OnlyWith("loss", ("ce",)))
-    """Share of the target's probability that is spread evenly over all candidates (only with ce)."""
+    """Share of the target's probability that the loss spreads evenly over all candidates (only with ce)."""
     skip_own_items: bool = True
-    """Never take the user's own items as negatives; does nothing with repeats."""
+    """Never use the items of a user's training events as negatives for this user; no effect with repeats."""
     logq: bool = setting(True, OnlyWith("loss", ("softmax",)))
     """Correct the scores of negatives by the probability of drawing each item (only with softmax)."""
 
@@ -157,15 +157,15 @@ class TrainingConfig:
     batch_size: int = setting(128, Ge(1), Le(_MOST))
     """Average number of users in a batch. Batches of long histories have fewer users, but about as many events."""
     windows: Literal["last", "random"] = "last"
-    """Part of a history longer than maxlen that an epoch uses: the last events, or a window drawn at random."""
+    """Part of a history longer than maxlen that an epoch uses: the newest events, or a part drawn at random."""
     lr: float = setting(1e-3, Gt(0), Le(_MOST))
-    """Base learning rate; warm-up and schedule multiply it by a factor from 0 to 1."""
+    """Base learning rate; warmup_steps and schedule multiply it by a factor from 0 to 1."""
     optimizer: Literal["adam", "adamw"] = "adam"
-    """Adam, or AdamW, which can decay weights."""
+    """Optimizer: Adam, or AdamW, which can also decay weights (see weight_decay)."""
     weight_decay: float = setting(0.0, Ge(0), Le(_MOST), OnlyWith("optimizer", ("adamw",)))
     """Weight decay of the layers' matrices, not of biases, norms, embeddings and residuals (only with adamw)."""
     schedule: Literal["constant", "step", "cosine"] = "constant"
-    """Learning rate: constant, step (times gamma every step_size epochs or steps), cosine (to 0 at num_epochs)."""
+    """Learning rate over time: constant; step, times gamma every step_size; cosine, falling to 0 at num_epochs."""
     step_size: int = setting(20, Ge(1), Le(_MOST), OnlyWith("schedule", ("step",)))
     """Epochs or steps (see step_unit) between two reductions of the learning rate (only with schedule step)."""
     step_unit: Literal["epochs", "steps"] = setting("epochs", OnlyWith("schedule", ("step",)))
@@ -173,37 +173,37 @@ class TrainingConfig:
     gamma: float = setting(0.5, Gt(0), Le(1), OnlyWith("schedule", ("step",)))
     """Factor that multiplies the learning rate after every step_size epochs or steps (only with schedule step)."""
     warmup_steps: int = setting(0, Ge(0), Le(_MOST))
-    """Number of optimizer steps over which the learning rate rises linearly to lr."""
+    """Number of optimizer steps at the start over which the learning rate rises linearly to lr."""
     clip_norm: float = setting(0.0, Ge(0), Le(_MOST))
     """Scale gradients down to this norm if their norm is larger; 0 never scales."""
     accumulate: int = setting(1, Ge(1), Le(_MOST_SIZE))
     """Gradient accumulation: compute each batch in this many parts, to save memory. Only dropout masks change."""
     l2_emb: float = setting(0.0, Ge(0), Le(_MOST))
-    """Weight of the L2 penalty, which is the sum of the squares of the embeddings."""
+    """Weight of the L2 penalty, which adds the sum of the squares of the embeddings to the loss; 0 adds none."""
     l2_emb_tables: Literal["items", "all"] = "items"
-    """Embeddings in the L2 penalty (only with l2_emb): items, or all, which adds positions and intervals."""
+    """Embeddings in the L2 penalty (only with l2_emb): items, or all, which adds positions and time intervals."""
     num_epochs: int = setting(200, Ge(1), Le(_MOST), MayChangeOnResume())
-    """Maximum number of passes over the users."""
+    """Maximum number of epochs; an epoch is one pass over all users."""
     stop_epoch: int = setting(0, Ge(0), Le(_MOST), OnlyWith("schedule", ("cosine",)))
-    """End training after this epoch, before lr is 0; 0 for num_epochs (only with schedule cosine)."""
+    """End training after this epoch, while lr is above 0; 0 takes num_epochs (only with schedule cosine)."""
     max_minutes: float = setting(0.0, Ge(0), Le(_MOST), MayChangeOnResume())
     """Stop training after this many minutes, validations included; 0 for no limit."""
     eval_every: int = setting(1, Ge(1), Le(_MOST))
     """Number of epochs between two validations."""
     valid_users: int = setting(0, Ge(0), Le(_MOST))
-    """Validate during training on this many users, drawn by seed; 0 for all. In the end all are measured."""
+    """Validate during training on this many users, drawn by seed; 0 takes all. The final metrics use all users."""
     patience: int = setting(10, Ge(0), Le(_MOST), MayChangeOnResume())
     """Early stopping: end training after this many validations without a better NDCG@10; 0 never stops early."""
     seed: int = setting(0, Ge(0), Lt(2**63))
     """Random seed of initial weights, batches, negatives and dropout."""
     device: str = setting("auto", KeepsWeights(), MayChangeOnResume())
-    """cpu, cuda, cuda:1 or mps; auto takes an accelerator if there is one."""
+    """Device to train on: cpu, cuda, cuda:1 or mps; auto takes an accelerator if there is one, else the CPU."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Data type of the layers. Weights, mHC residuals and most of the loss stay in fp32."""
+    """Data type in which layers compute. Weights, mHC residuals and most of the loss stay in fp32."""
     compile: bool = False
     """Train through torch.compile, which speeds up mhc; needs a C++ compiler, and up to a minute at the start."""
     deterministic: bool = setting(False, KeepsWeights(), MayChangeOnResume())
-    """Use only GPU operators that give the same bits each time; slower. On a CPU all do, so it changes nothing."""
+    """Use only GPU operators that give the same bits each time, which are slower. CPU operators always do."""
     save_minutes: float = setting(10.0, Ge(0), Le(_MOST), KeepsWeights(), MayChangeOnResume())
     """Minutes between checkpoints, in addition to one after each validation; 0 saves only after validations."""
     detect_anomaly: bool = setting(False, KeepsWeights(), MayChangeOnResume())
@@ -211,9 +211,9 @@ class TrainingConfig:
     show_shapes: bool = setting(False, KeepsWeights(), MayChangeOnResume())
     """Print the output shape of each layer for the first batch."""
     tensorboard: bool = setting(False, KeepsWeights(), MayChangeOnResume())
-    """Also write the numeric values of log.jsonl to RUN/tensorboard; this needs the package tensorboard."""
+    """Also write the numeric values of RUN/log.jsonl to RUN/tensorboard; needs the package tensorboard."""
     diagnose_every: int = setting(0, Ge(0), Le(_MOST), KeepsWeights(), MayChangeOnResume())
-    """Steps between diagnostics in log.jsonl: loss, gradient norm, with mhc also stream statistics; 0 for none."""
+    """Steps between diagnostics in log.jsonl: loss, gradient norm, and with mhc its streams; 0 writes none."""
 
 
 @dataclass(frozen=True)
@@ -221,11 +221,11 @@ class EvaluationConfig:
     """Which events are held out from training for evaluation."""
 
     split: str = "leave-one-out"
-    """leave-one-out, last-N (last-2), temporal:WHEN, temporal:T1,T2, files or all (docs/reference/settings.md)."""
+    """Which events to hold out: leave-one-out, last-N, temporal:T, files or all (docs/reference/settings.md)."""
     repeats: bool = False
-    """Items come again: seen items are targets, candidates and negatives, and lists contain them."""
+    """For items taken again: seen items are targets, candidates and negatives, and lists contain them."""
     baskets: bool = False
-    """Events of a user with the same time are one step: none of them predicts another."""
+    """Treat a user's events with the same time as one step (a basket): they do not predict each other."""
 
 
 PARTS = [DataConfig, ModelConfig, LossConfig, TrainingConfig, EvaluationConfig]
