@@ -5,7 +5,7 @@ Each error names the remedy; mistakes of programmers are assertions.
 
 
 class SasrecError(Exception):
-    """Base class of user errors. The command line prints the message without a traceback."""
+    """Base class of all errors that a user can cause. The command line prints the message without a traceback."""
 
 
 class ConfigError(SasrecError):
@@ -63,7 +63,7 @@ def amount(count: int, noun: str, verb: str = "") -> str:
 
 
 class SasrecWarning(UserWarning):
-    """Category of all warnings: what was assumed, left out, or looks odd. `data.report` keeps those on data.
+    """Category of all warnings: what was assumed, what was left out, or what looks odd.
 
-    The command line prints them as notes.
+    The command line prints them as notes. `report["warnings"]` of a Dataset keeps those on data.
     """

@@ -233,7 +233,7 @@ PARTS = [DataConfig, ModelConfig, LossConfig, TrainingConfig, EvaluationConfig]
 
 @dataclass(frozen=True, repr=False)
 class RunConfig:
-    """Everything that decides the outcome of a run."""
+    """All settings of a run: its data, model, loss, training and evaluation (docs/reference/settings.md)."""
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -259,7 +259,7 @@ class RunConfig:
         return f"<code>{html.escape(repr(self))}</code>"
 
     def replace(self, **overrides: Any) -> RunConfig:
-        """A copy with fields changed by their flat names, as in `config.replace(maxlen=50, loss="bce")`.
+        """Return a copy with other values of some settings, as in `config.replace(maxlen=50, loss="bce")`.
 
         Raises: ConfigError for an unknown name or a bad value.
         """
@@ -274,7 +274,7 @@ class RunConfig:
         return _validated(parts, "the settings given")
 
     def differences(self, other: RunConfig) -> dict[str, tuple[Any, Any]]:
-        """The settings that differ from another configuration, with both values."""
+        """Return the settings that differ from another configuration: name -> (this value, the other value)."""
         mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
         return {
             name: (value, theirs[part][name])
@@ -285,7 +285,7 @@ class RunConfig:
 
     @staticmethod
     def from_parts(parts: dict[str, Any], source: str) -> RunConfig:
-        """The inverse of dataclasses.asdict.
+        """Return the configuration of a dictionary that dataclasses.asdict made from one, section by section.
 
         Raises: ConfigError naming `source` and the key that is unknown or wrong.
         """
@@ -293,7 +293,8 @@ class RunConfig:
 
     @staticmethod
     def load(path: str | Path) -> RunConfig:
-        """Read the settings of a recipe. Its tables [expected] and [[published]] (config/recipe.py) are ignored.
+        """Read the settings of a recipe, a TOML file. Its tables [expected] and [[published]] (config/recipe.py)
+        are ignored.
 
         Raises: ConfigError for an unreadable file, an unknown key or a wrong type.
         """

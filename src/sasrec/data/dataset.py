@@ -55,25 +55,25 @@ class NoneLeftError(DataError):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """The histories of all users as arrays of numbers, with the ids that the numbers stand for."""
+    """The histories of all users as arrays of numbers, with the user and item ids that these numbers stand for."""
 
     items: npt.NDArray[np.int32]
-    """(events,) item number of each event, from 1 to num_items. Number 0 is padding and never occurs here."""
+    """(events,) item number of each event, user by user: from 1 to num_items. Padding, number 0, never occurs."""
     times: npt.NDArray[np.int64] | None
     """(events,) time of each event, in microseconds since 1970 UTC; None if the source has no times."""
     offsets: npt.NDArray[np.int64]
-    """(users + 1,) where each user starts: user u owns items[offsets[u]:offsets[u + 1]]."""
+    """(users + 1,) where the events of each user start: user u owns items[offsets[u]:offsets[u + 1]]."""
     user_ids: pl.Series
     """(users,) id of each user, in order of user number: Int64 if the source had integers, else String."""
     catalogue: Items
-    """The items, in order of item number."""
+    """The items, with ids and titles, in order of item number."""
     name: str = "events"
-    """The name in reports and on the protocol card, such as that of the file."""
+    """The name of the data in reports and on the protocol card, such as the name of its file."""
     report: dict[str, Any] = field(default_factory=dict)
     """Statistics of the data, such as the numbers of rows read and events; `sasrec prepare` prints this report."""
     parts: npt.NDArray[np.int8] | None = None
-    """(events,) the file that each event came from: 0 training, 1 validation, 2 test (data/parts.py). None unless
-    the source had own validation or test files."""
+    """(events,) the file that each event came from: 0 training, 1 validation, 2 test (data/parts.py). None if the
+    source was not divided into such files."""
 
     @property
     def num_users(self) -> int:
@@ -150,10 +150,10 @@ class Dataset:
     def save(self, folder: str | Path) -> None:
         """Write the data set to a folder, for `open_dataset`. A data set that is already there is replaced.
 
-        The files go to a new subfolder, which the manifest names; one rename of the manifest publishes them all.
-        What else is in the folder stays.
+        If the write is interrupted, the old data set stays whole: the new files go to a subfolder of their own,
+        which the manifest names at the end. Other files in the folder stay.
 
-        Raises: FolderError if the folder has files and is not one of ours, or somebody else writes into it.
+        Raises: FolderError if the folder has files and is not a data set, or if another process writes into it.
         Remedy: name another folder.
         """
         folder = Path(folder)
@@ -313,9 +313,9 @@ def typed_ids(ids: pl.Series) -> pl.Series:
 
 
 def open_dataset(folder: str | Path, *, verify: bool = True) -> Dataset:
-    """Open a folder that `Dataset.save` wrote. The arrays are memory-mapped, so opening them reads almost nothing.
+    """Open a folder that `prepare` or `Dataset.save` wrote. The arrays are memory-mapped, not copied to memory.
 
-    `verify`: also read every file once and compare its hash with the manifest, and the data with their hash.
+    `verify`: first read every file once, and compare its hash with the manifest; False opens at once.
 
     Raises: DataError if a file is missing, damaged or of another format version. Remedy: run `sasrec prepare`.
     """

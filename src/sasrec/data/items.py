@@ -25,7 +25,7 @@ _AGAIN = "Prepare the data set, or export the run, again."
 
 @dataclass(frozen=True, eq=False)
 class Items:
-    """The items of a catalogue, in order of item number."""
+    """The items of a catalogue, with ids, titles and groups, in order of item number."""
 
     ids: pl.Series
     """(items,) the id of item number i is at index i - 1: Int64 if the source had integers, else String."""

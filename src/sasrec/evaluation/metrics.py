@@ -44,18 +44,25 @@ def measured_name(metrics: Mapping[str, Any]) -> str:
 class Metrics(dict[str, Any]):
     """The metrics that `evaluate` returns and RUN/metrics.json contains. A notebook shows them as a table.
 
-    {SPLIT: {"full": {"ndcg@10": …}, "sampled": {…}}, "baselines": {NAME: {SPLIT: …}}, "protocol": see
-    evaluation/card.py}, where SPLIT is "valid" or "test"; and, if requested, "details" (evaluation/lists.py) and
-    "whole_period" (evaluation/whole_period.py). For RUN:NAME, "scorer" is the name of the baseline or "blend".
+    They are a dictionary, for example metrics["test"]["full"]["ndcg@10"]; docs/reference/metrics.md defines the
+    figures:
+
+        "valid", "test"     {"full": {"ndcg@10": …}, "sampled": {…}}, by the candidates of a target
+        "baselines"         {NAME: {"valid": …, "test": …}}
+        "protocol"          how the figures were measured (evaluation/card.py)
+        "details"           if requested (evaluation/lists.py)
+        "whole_period"      if requested (evaluation/whole_period.py)
+        "scorer"            for RUN:NAME, the name of the baseline, or "blend"
     """
 
     ranks: pl.DataFrame | None = None
-    """The ranks of all targets (evaluation/measure.py), unless they are saved in RUN/ranks.parquet."""
+    """The rank of each target (evaluation/measure.py); None if RUN/ranks.parquet has the ranks."""
     users: pl.DataFrame | None = None
-    """With `whole_period`, the values of each user: scorer, split, user, relevant, and a column a metric."""
+    """With `whole_period`, the values of each user: scorer, split, user, relevant, and a column for each metric.
+    """
 
     def frame(self) -> pl.DataFrame:
-        """All figures as rows: `split`, `scorer` (a name), `candidates`, `metric`, `value`."""
+        """Return all figures as rows: `split`, `scorer` (a name), `candidates`, `metric`, `value`."""
         columns = dict.fromkeys(("split", "scorer", "candidates", "metric"), pl.String)
         return pl.DataFrame(list(self._rows()), schema=columns | {"value": pl.Float64}, orient="row")
 

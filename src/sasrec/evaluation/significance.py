@@ -25,11 +25,11 @@ class Difference:
     """A mean difference with its confidence interval and p-value."""
 
     mean: float
-    """The mean over all targets; if a side has several runs, their mean counts for each target."""
+    """The mean of the differences over all targets; a side with several runs counts by the mean of its runs."""
     low: float
-    """Lower end of the confidence interval."""
+    """Lower end of the 95 % confidence interval."""
     high: float
-    """Upper end of the confidence interval."""
+    """Upper end of the 95 % confidence interval."""
     p_value: float
     """Two-sided p-value of the hypothesis that the mean is 0. It is never below 2 / (resamples + 1)."""
 

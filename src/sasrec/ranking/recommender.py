@@ -50,28 +50,28 @@ _OF_LISTS = ("row", "item", "score", "rank")
 
 @dataclass(frozen=True, eq=False)
 class Recommender:
-    """A trained model, or a baseline, with its catalogue and a data set with the users' histories."""
+    """A trained model or a baseline that recommends, with its catalogue and the users' histories."""
 
     scorer: Scorer
-    """Scores the catalogue for histories: a `ModelScorer`, a baseline of a run, a blend of both, or a graph."""
+    """Gives each item a score: a `ModelScorer`, a baseline of a run, a blend of both, or an ONNX graph."""
     items: Items
     """The catalogue, in order of the model's item numbers."""
     data: Dataset | None = None
     """The data set of `recommend_user` and `recommend_all`; None for an export loaded without `dataset`."""
     known_items: npt.NDArray[np.bool_] | None = None
-    """(V,) true for known items, which occur in training; None means that all items are known. Other items are
-    never recommended, and are removed from histories."""
+    """(V,) true for known items, which have a training event; None means that all items are known. Unknown items
+    are never recommended, and histories are read without them."""
     training_part: TrainingPart = field(default_factory=lambda: TrainingPart(held_out=2))
-    """Says where the training part of a history ends; models with time derive a user's tick from this part."""
+    """Where the training part of a history ends; models with time derive a user's tick from this part."""
     repeats: bool = False
-    """Whether the model was trained for data in which items come again, so that lists contain seen items."""
+    """Whether the model was trained with `repeats`, so that lists contain items that the user has seen."""
     fallback: Fallback | None = None
-    """What histories without a known item and unknown users get (ranking/fallback.py); None refuses them."""
+    """What answers unknown users and histories without a known item (ranking/fallback.py); None refuses them."""
     metrics: Any = None
-    """The validation and test metrics that were measured after training (evaluation/metrics.py), for notebooks.
-    None after `load`, or if no user has a target."""
+    """The validation and test metrics that training measured (evaluation/metrics.py), for notebooks. None after
+    `load`, or if no user has a target."""
     source: str = "model"
-    """The name of the scorer in the column `source`: "model", "blend" or that of the baseline."""
+    """What the column `source` of lists calls the scorer: "model", "blend" or the name of the baseline."""
 
     def __post_init__(self) -> None:
         # Build the cached id maps now, so the first request is as fast as later ones.
@@ -130,18 +130,17 @@ class Recommender:
     ) -> list[tuple[str | int, float]]:
         """Return the k best items for a history of item ids (oldest first), as (item id, score), best first.
 
-        `history`, `allow` and `deny` are lists, arrays or Series of ids; 1.0 finds the id 1. The list is shorter
-        than k if fewer candidates remain; a warning says why it is empty. `exclude_seen` removes the items of the
-        history; by default it does so unless the model was trained with repeats. A model that was trained with
-        skip_own_items gives seen items high scores, so remove them. `allow` restricts the candidates to these ids;
-        `deny` removes ids. Unknown ids are ignored with a warning. Under a temporal split, an item without a
-        training event is unknown, too. `rules` restrict the candidates further (ranking/rules.py); a list has k
-        items whenever the rules allow k.
-        `user`: the id of the user, for the bans of `rules`.
+        The list has fewer than k items if fewer candidates remain; a warning says why it is empty. Unknown ids are
+        ignored with a warning. Under a temporal split, an item without a training event is unknown, too.
 
-        A model with time needs `times` (seconds, one per item, ascending) or `assume_regular` (equal intervals).
-        Its time unit is the smallest gap in `times`; `recommend_user` uses the smallest gap in the training part,
-        so the two can give different lists. Other models ignore both arguments.
+        `history`, `allow`, `deny`: lists, arrays or Series of ids; 1.0 finds the id 1. `allow`: the only ids that
+        the list may have. `deny`: ids that the list must not have. `exclude_seen`: whether to omit the items of
+        the history; None omits them unless the model was trained with repeats. A model that was trained with
+        skip_own_items gives seen items high scores, so omit them. `rules`: more limits (ranking/rules.py); a list
+        has k items whenever the rules allow k. `user`: the id of the user, for the bans of `rules`. `times`,
+        `assume_regular`: a model with time needs one of them; other models ignore both. `times` are seconds, one
+        per item, ascending; `assume_regular` takes equal gaps instead. The unit of `times` is their smallest gap.
+        `recommend_user` takes the smallest gap in the training part, so its list can differ.
 
         Raises: DataError if no item of the history is known, or if times are missing or invalid. Remedy: give a
         known item, or valid times. ConfigError if k < 1. Remedy: use a larger k.
@@ -160,7 +159,7 @@ class Recommender:
         deny: Iterable[object] = (),
         rules: Rules | None = None,
     ) -> list[tuple[str | int, float]]:
-        """Return the k best items for a user of the data set, from all the user's events. See `recommend`.
+        """Return the k best items for a user of the data set. The other arguments are those of `recommend`.
 
         Raises: DataError if this is an export (which has no users), if the user is not in the data set, or if none
         of the user's items occurs in training. Remedy: pass a history to `recommend`. ConfigError if k < 1.
@@ -183,9 +182,9 @@ class Recommender:
     ) -> pl.DataFrame:
         """Return the k best items of all users: a frame with columns user, item, score and rank (from 1).
 
-        Rows are in order of user number, then rank. Under a temporal split, users without a known item in their
-        history get no rows, and a warning counts them. With a fallback they get its items, and the column `source`
-        has `source` or the name of the fallback. Under torchrun, each process scores a share of the users; all
+        Rows are in order of user number, then rank. Under a temporal split, users without a known item get no
+        rows, and a warning counts these users. With a fallback, these users get its items, and a column `source`
+        names what made each list. Under torchrun, each process scores a share of the users, and all processes
         return the same frame.
 
         Raises: DataError for an export, which has no users. Remedy: use the original run. ConfigError if k < 1.
@@ -228,11 +227,11 @@ class Recommender:
         `histories`: a list of histories, or a Polars Series or Arrow array of lists. `times`: the times of each
         history, as a list of lists. `users`: the user id of each history, for the bans of `rules`.
 
-        `row` counts the histories from 0. A history without a known item gets no rows, and a warning counts them;
-        with a fallback it gets its items, and the column `source` tells them.
+        `row` counts the histories from 0. A history without a known item gets no rows, and a warning counts such
+        histories; with a fallback it gets the fallback's items, and a column `source` names what made each list.
 
-        All else is as for `recommend`, but many times as fast as a call for each history. The last digits of
-        scores can differ from those of single calls.
+        The other arguments are those of `recommend`. One call is many times as fast as a call for each history.
+        The last digits of scores can differ from those of single calls.
 
         Raises: the errors of `recommend`, except for a history without a known item.
         """
@@ -275,7 +274,7 @@ class Recommender:
         return self.items.title(item_id)
 
     def similar(self, item_id: object, k: int = 10) -> list[tuple[str | int, float]]:
-        """Return the k items that are most like an item, as (item id, cosine of the embeddings), best first.
+        """Return the k items most like an item, as (item id, cosine of the embeddings), the most alike first.
 
         Raises: DataError if the item is unknown. Remedy: name an item of the training data. ConfigError if k < 1.
         """
@@ -293,10 +292,10 @@ class Recommender:
     ) -> pl.DataFrame:
         """Return how much each event of a history raises the score of an item: a frame, in order of the history.
 
-        Columns: item (the id), effect, and, for models with time, interval_effect. An effect is the fall of the
-        score if the event is taken away; a negative one speaks against the item (ranking/explain.py). A blend is
-        explained by its model. The frame has the known items among the last `maxlen` events. `times`: as for
-        `recommend`.
+        Columns: item (the id), effect, and, for models with time, interval_effect. The effect of an event is the
+        score with it minus the score without it; a negative effect speaks against the item (ranking/explain.py).
+        For a blend, the effects are those of its model. The frame has the known items among the last `maxlen`
+        events. `times`: as for `recommend`.
 
         Raises: DataError if the item or the whole history is unknown. Remedy: name known ones. ConfigError for a
         baseline. Remedy: load the run without its name.
@@ -304,7 +303,7 @@ class Recommender:
         return self._explained(*self._read(history, times, assume_regular), item_id)
 
     def explain_user(self, user: object, item_id: object) -> pl.DataFrame:
-        """Return the reasons for an item, as `explain`, for a user of the data set."""
+        """Return the reasons for an item, a frame as `explain` returns it, for a user of the data set."""
         return self._explained(*self._read_user(user), item_id)
 
     def _explained(

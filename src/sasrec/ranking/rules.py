@@ -74,10 +74,11 @@ class _File(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class Rules:
-    """Rules on what may be recommended, in addition to `allow` and `deny` of a request.
+    """Rules on what may be recommended, such as items in stock, or items that a user must not get.
 
-    The tables are read when the rules are first used with a catalogue, and kept. Unknown ids are ignored, with one
-    warning. Make new Rules after a table has changed.
+    They act in addition to `allow` and `deny` of a request. `items` and `bans` are read when the rules are first
+    used with a catalogue, and then kept: make new Rules after such a file has changed. Unknown ids are ignored,
+    with one warning.
     """
 
     allow: Iterable[object] | None = None
@@ -87,20 +88,20 @@ class Rules:
     bans: Any = None
     """Items that a user must not get: {user id: item ids}, or a frame, CSV or Parquet file with user and item."""
     per_group: int | None = None
-    """The most items of one group in a list. Groups are those of the catalogue (`Items.groups`); for items without
-    one there, those in the column group of `items`. Items without any group are not limited."""
+    """The most items of one group, such as a genre, in a list. The group of an item is in the catalogue
+    (`Items.groups`), or else in the column group of `items`. Items without any group are not limited."""
     where: str = ""
-    """A condition in SQL on the columns of `items` and on title and group of the catalogue, such as
-    "price < 20 AND \\"group\\" = 'tea'". An item that `items` lacks has null in its columns."""
+    """A condition in SQL that items must meet, on the columns of `items` and on title and group of the catalogue,
+    such as "price < 20 AND \\"group\\" = 'tea'". An item that is absent in `items` has null in its columns."""
     items: Any = None
-    """A frame, CSV or Parquet file with the column item (ids, each once). Its columns from and until say when an
-    item is available: from this moment, and until just before that. Empty means without limit. See `per_group` for
-    its column group."""
+    """A table with a row for each item: a frame, CSV or Parquet file with the column item (ids, each once).
+    Optional columns from and until say when an item is available: at or after from, and before until. An empty
+    value means without limit."""
     now: Any = None
-    """Time of the requests: seconds since 1970, an ISO text or a datetime. None means the present moment; in
-    evaluation, the time of each target."""
+    """Time of the requests, for from and until: seconds since 1970, an ISO text or a datetime. None means the
+    present moment; in evaluation, the time of each target."""
     name: str = "rules"
-    """Names the rules in messages and on the protocol card."""
+    """The name of the rules in messages and on the protocol card."""
     _known: WeakKeyDictionary[Items, ItemRules] = field(init=False, repr=False, default_factory=WeakKeyDictionary)
 
     def __post_init__(self) -> None:
@@ -164,20 +165,21 @@ class Rules:
         return moment(time.time() if self.now is None else self.now)
 
     def at_present(self) -> Rules:
-        """Return rules that take the present moment as the time of all requests, unless they have a time."""
+        """Return rules whose requests all have the same time: their own `now`, or else this moment."""
         return self if self.now is not None else replace(self, now=time.time())
 
     def on(self, items: Items) -> ItemRules:
-        """Return the rules in item numbers of a catalogue; they are kept, so that later calls are fast.
+        """Return the rules in item numbers of a catalogue; the result is kept, so that later calls are fast.
 
-        Raises: ConfigError or DataError if a rule does not fit the catalogue or its table. Remedy: as it says.
+        Raises: ConfigError or DataError if a rule does not fit the catalogue or its table. Remedy: as the message
+        says.
         """
         if (found := self._known.get(items)) is None:
             found = self._known[items] = _compiled(self, items)
         return found
 
     def described(self) -> dict[str, Any]:
-        """Return what the rules are, for the protocol card: ids as counts, tables by name."""
+        """Return the rules in words, for the protocol card: ids as counts, tables by name."""
         frame = "a frame"
         bans: Any = self.bans if isinstance(self.bans, str | Path) else frame
         described = {

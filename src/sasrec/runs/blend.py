@@ -91,18 +91,25 @@ def hand_on(run: RunFolder, following: RunFolder) -> None:
 def blend(
     run: str | Path, *, baselines: tuple[str, ...] = (), encoder: Encoder | None = None, log: RunLog | None = None
 ) -> dict[str, Any]:
-    """Choose a blend of a run's model and a baseline on validation, and write RUN/blend.json if it wins there.
+    """Choose the best blend of a run's model and a baseline on validation, and save it if it beats both alone.
 
-    The candidates are nine weights for each of the `baselines`, by default all of the run. Then
-    `sasrec.load("RUN:blend")` serves the chosen one.
+    A blend ranks by a weighted mean of the scores of the model and of one baseline. This function tries nine
+    weights for each of the `baselines`, by default all of the run. If a blend wins on validation, RUN/blend.json
+    records it, and `sasrec.load("RUN:blend")` recommends with it.
 
-    Returns {"baseline", "weight" (of the model), "best_alone", "wins", "valid": {"blend", "model", "baseline",
-    "difference": {"against", "mean", "low", "high"}}, "test": the same}. Values are NDCG@10 on the full catalogue.
-    "best_alone" is the model or the baseline that is best on validation; the differences are to it, with 95 %
-    intervals over users. With one user of a split, "difference" of "valid", or "test", is omitted. "tried" lists
-    the baselines, "checkpoint" names that of the model. "before": {"baseline", "weight", "tried", "fate"} of the
-    blend that the run had, if it was replaced, was removed, or stays. It stays if no blend wins and its baseline
-    was not tried.
+    Returns a dictionary. All figures in it are NDCG@10 on the full catalogue:
+
+        "baseline", "weight"    the best blend; the weight is that of the model
+        "wins"                  whether this blend is better on validation than "best_alone"
+        "best_alone"            the model, or the name of the baseline that is best without a blend on validation
+        "valid", "test"         {"blend", "model", "baseline", "difference": {"against", "mean", "low", "high"}};
+                                the blend minus "best_alone", with its 95 % interval over users
+        "tried"                 the names of the baselines
+        "checkpoint"            the name of the checkpoint of the model
+        "before"                {"baseline", "weight", "tried", "fate"} of the blend that the run had until now
+
+    If only one user of a split has targets, "valid" has no "difference", or "test" is omitted. The fate of the
+    blend before is "replaced", "removed", or "stays". It stays if no blend wins and its baseline was not tried.
 
     Raises: ConfigError for a baseline that the run does not have. EvaluationError without validation targets.
     Remedy: as the message says. The errors of `load`.

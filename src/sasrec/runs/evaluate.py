@@ -222,24 +222,22 @@ def evaluate(
     whole_period: bool = False,
     log: RunLog | None = None,
 ) -> Metrics:
-    """Measure a run's best checkpoint, or the one that `checkpoint` names, on validation and test.
+    """Measure the best checkpoint of a run on validation and test; return the metrics.
 
-    For the best checkpoint, also write RUN/metrics.json and RUN/ranks.parquet (for `compare`), and add the metrics
-    to RUN/log.jsonl. With `test` or `rules`, or for RUN:NAME, nothing is written to RUN.
+    RUN/metrics.json and RUN/ranks.parquet (for `compare`) are written, and RUN/log.jsonl gets the metrics. With
+    `checkpoint`, `test` or `rules`, or for RUN:NAME, nothing is written.
 
-    RUN:NAME measures a baseline or the blend of the run, under its name; "scorer" of the result is this name.
+    `run`: the run folder; or RUN:NAME for a baseline or the blend of the run, and "scorer" of the result is NAME.
+    `checkpoint`: another checkpoint of the run to measure. `test`: a file, frame or prepared folder of events to
+    measure on instead. A target's history has the user's earlier events, of the run's data and of `test`. `rules`:
+    also measure the lists with these rules, at the time of each target, as "with_rules" of the result.
+    `details`: on test, also measure coverage, novelty and diversity of lists of 10 items, and the metrics by
+    slices (groups) of the targets. `whole_period`: also measure one list a user against all items that the user
+    takes in the period (docs/reference/metrics.md); `users` of the result has the values of each user. `k`: more
+    cut-offs for all metrics, such as [3, 100]; the first is also the length of the lists of `whole_period`, by
+    default 10. `dataset`, `encoder`: see `load`.
 
-    `test`: measure on the events of this file, frame or prepared folder instead. A target's history has the user's
-    earlier events in the run's data and in the file. `rules`: also measure the lists with these rules, at the time
-    of each target, as "with_rules" (evaluation/with_rules.py).
-
-    `details`: on test, also measure coverage, novelty and diversity of the top-10 lists, and the metrics by slices
-    of the targets. `whole_period`: also measure one list a user against all items that the user takes in the
-    period (evaluation/whole_period.py); the values of each user are in `.users` of what is returned. `k`: more
-    cut-offs, such as [3, 100], for all metrics; the first is the length of the compared lists of `whole_period`,
-    by default 10. `dataset`, `encoder`: see `load`.
-
-    Returns what evaluation/metrics.py describes. A split without targets is omitted.
+    The result is a dictionary, which `Metrics` describes. A split without targets is absent in it.
 
     Raises: EvaluationError for an export, or if neither validation nor test has a target. Remedy: measure the
     original run, or train with another value of the setting `split`; or for `whole_period` under leave-one-out.

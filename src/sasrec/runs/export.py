@@ -30,9 +30,9 @@ _OWN = OWN_FILES | {
 
 
 def export(run_dir: str | Path, output: str | Path, *, encoder: Encoder | None = None) -> Path:
-    """Write the best checkpoint of a run (without its optimizer), its catalogue and a model card to a new folder.
+    """Write what recommending needs to a new folder: the best weights of a run, its catalogue and a model card.
 
-    `run_dir`: the run; or RUN:BASELINE, and the folder then serves this baseline of the run.
+    `run_dir`: the run folder; or RUN:NAME, and the export then serves a baseline or the blend of the run.
 
     `sasrec.load(output)` recommends for histories as the run does, with bit-identical scores. An export contains
     no users and no events, so it cannot recommend by user id, be evaluated or be trained further.

@@ -33,13 +33,14 @@ def final_fit(
     encoder: Encoder | None = None,
     loss_function: LossFunction | None = None,
 ) -> Recommender:
-    """Train a new run in `train_dir` on all events, also those that `run` held out; return its last weights.
+    """Train a new run on all events, also those that `run` held out for validation and test; return the model.
 
-    The new run has the settings of `run`, and as many epochs as its best checkpoint. With more events an epoch has
-    more steps. Nothing is measured, because no event is left; each checkpoint records the metrics of `run`.
+    The new run in `train_dir` has the settings of `run`, and as many epochs as the best checkpoint of `run` had.
+    Its epochs have more steps, because it has more events. The model has the weights of the last epoch. It is not
+    measured, because no event is held out; each checkpoint records the metrics of `run` instead.
 
-    `data`: newer events, as for `train`; by default the data of `run`. `device`: by default that of `run`.
-    `encoder`, `loss_function`: those that `train` was given.
+    `data`: newer events, as for `train`; by default the data of `run`. `device`: by default the device of `run`.
+    `encoder`, `loss_function`: the model and the loss of your own that `train` was given.
 
     Raises: ConfigError if `run` is an export, has not ended, or validated nothing. Remedy: as the message says.
     The errors of `train`.

@@ -53,20 +53,23 @@ def refresh(
     encoder: Encoder | None = None,
     loss_function: LossFunction | None = None,
 ) -> Recommender:
-    """Train the new run `train_dir` from the best weights of `run`, on newer events; return its last weights.
+    """Continue the model of `run` on newer events, as the new run `train_dir`; return the refreshed model.
 
-    Items keep their numbers, and new ones are appended. First the newest events are held out, training continues
-    on the others for `epochs`, and both models are measured on the newest (runs/trial.py). Then training continues
-    on all events, for a quarter as many epochs, rounded up. All other settings are those of `run`. Nothing is
-    written to `run`.
+    There are two trainings. The first one continues from the best weights of `run` for `epochs` epochs, on all
+    events but the newest. The newest events then measure the old and the refreshed model (runs/trial.py). If the
+    refreshed model has not lost more than `worse` allows, the second training continues on all events, for a
+    quarter as many epochs, rounded up; its last weights are the result. Items keep their numbers, and new items
+    are appended. All other settings are those of `run`. Nothing is written to `run`.
 
     `data`: all events up to now, old and new, as for `train`; files are read with the settings of `run`.
-    `worse`: the share of the NDCG@10 of `run` that the refreshed model may lose on the newest events; 1 also
-    accepts a model that could not be measured, because too few of them can be targets.
-    `device`: by default that of `run`. `encoder`, `loss_function`: those that `train` was given.
+    `worse`: how much of the NDCG@10 of `run` the refreshed model may lose on the newest events, as a share; .05
+    accepts a loss of 5 %. 1 also accepts a model that cannot be measured, because too few of the newest events can
+    be targets.
+    `device`: by default the device of `run`. `encoder`, `loss_function`: the model and the loss of your own that
+    `train` was given.
 
-    Writes `train_dir`/refresh.json beside the files of a run: users, items and events that are new, how far
-    popularity and vectors have moved, and the metrics of both models.
+    The file refresh.json in `train_dir` says how many users, items and events are new, how far popularity and
+    vectors have moved, and what the metrics of both models are.
 
     Raises: EvaluationError, before anything is written, if the refreshed model is worse. DataError if no item is
     known, no event is new, or times are missing. ConfigError if `run` is an export or has not ended. Each message

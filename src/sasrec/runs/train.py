@@ -62,22 +62,26 @@ def train(
     loss_function: LossFunction | None = None,
     **settings: Any,
 ) -> Recommender:
-    """Train a model in the new run folder `train_dir`; return the checkpoint with the best validation NDCG@10.
+    """Train a model in the new run folder `train_dir`; return it with the weights of its best epoch.
 
-    Also measure this checkpoint and write the metrics to `train_dir`.
+    The best epoch is the one with the highest validation NDCG@10. Training also measures these weights on
+    validation and test, and writes the metrics to `train_dir`.
 
-    `data`: a Dataset, the name of a public data set, a prepared folder, a file, several files, or a frame.
-    `valid`, `test`: files or frames of own validation and test events (split "files"); `data` then has only the
-    training events. Without `valid`, the last weights are kept.
+    `data`: a Dataset, the name of a public data set, a folder that `prepare` wrote, a file, several files, or a
+    frame.
+    `valid`, `test`: files or frames with your own validation and test events; `data` then has only the training
+    events, and the split is "files". Without `valid`, the run keeps the weights of the last epoch.
+    `recipe`: a TOML file with settings, or a RunConfig.
     `settings`: fields of RunConfig, such as `maxlen=50`; they override `recipe`.
-    `start_from`: a checkpoint, or a run, whose best weights become the initial weights (warm start). Its data,
-    split and model settings (except dropout_rate, mhc_sinkhorn_iter, mhc_init_gate) must be those of this run.
+    `start_from`: a checkpoint, or a run, whose best weights become the initial weights (warm start). Data, split
+    and model settings must be the same as for those weights, except dropout_rate, mhc_sinkhorn_iter and
+    mhc_init_gate.
     `local_copy`: a file or folder to read instead of downloading a public data set.
     `encoder`, `loss_function`: a model and a loss of your own (docs/how-to/own-model.md). `encoder` is a subclass
-    of SequenceModel; `loss_function(model, batch)` returns a scalar. Checkpoints record their names, and `resume`
-    and `load` need them again.
+    of SequenceModel; `loss_function(model, batch)` returns the loss, a scalar. Checkpoints record only the names
+    of both, so `resume` and `load` need both again.
 
-    If torchrun restarts the processes after a failure, they resume the run that the same launch started.
+    If torchrun restarts the processes after a failure, the processes resume the run that this launch began.
 
     Raises: ConfigError if `train_dir` already contains a run, or a setting is wrong. CheckpointError or
     ConfigError if `start_from` does not fit. DataError or DownloadError if the data cannot be read. TrainingError
@@ -191,17 +195,19 @@ def resume(
     loss_function: LossFunction | None = None,
     **settings: Any,
 ) -> Recommender:
-    """Continue a run from its newest undamaged checkpoint. The result is bit-identical to an uninterrupted run.
+    """Continue a run from its newest undamaged checkpoint. In the same surroundings, such as the same device and
+    number of processes, the result is bit-identical to that of an uninterrupted run.
 
-    Settings come from the run. `recipe` and the keyword arguments `settings` may change the limits (num_epochs
-    unless the schedule is cosine, max_minutes, patience), save_minutes, device and the diagnostics
-    (diagnose_every, show_shapes, tensorboard, detect_anomaly). They may also name the new place of the prepared
-    data. A run that has ended is measured again; if its limits were raised, it is trained further first.
-    `encoder`, `loss_function`: those that `train` was given.
+    The settings are those of the run. `recipe` and the keyword arguments `settings` may change only some of them:
+    the limits (num_epochs unless the schedule is cosine, max_minutes, patience), save_minutes, device,
+    deterministic and the diagnostics (diagnose_every, show_shapes, tensorboard, detect_anomaly). They may also
+    name the new place of the prepared data (`dataset`). If the run has ended, `resume` measures it again; if its
+    limits were raised, `resume` trains it further first.
+    `encoder`, `loss_function`: the model and the loss of your own that `train` was given.
 
-    Raises: CheckpointError if the run has no checkpoint, or the data changed. Remedy: start a new run, or
-    name the right data. ConfigError if another setting differs. Remedy: keep the value of the run. FolderError if
-    another process trains the run. Remedy: wait until it ends.
+    Raises: CheckpointError if the run has no checkpoint, or the data changed. Remedy: start a new run, or name the
+    right data. ConfigError if another setting differs. Remedy: keep the value of the run. FolderError if another
+    process trains the run. Remedy: wait until it ends.
     """
     folder = RunFolder(train_dir)
     recipe = RunConfig.load(recipe) if isinstance(recipe, str | Path) else recipe

@@ -44,9 +44,10 @@ _NEAR = 1e-4  # scores that differ by less are equal up to rounding
 def export_onnx(run_dir: str | Path, output: str | Path, *, encoder: Encoder | None = None) -> Path:
     """Write the model of a run as an ONNX graph to a new folder, with its catalogue and a model card.
 
-    `sasrec.load(output)` recommends for histories with onnxruntime, without PyTorch. Other programs can run
-    model.onnx too: its inputs and outputs are described in serving/write_graph.py and in the model card. The lists
-    of up to 1,000 users are compared with those of the run before the folder is complete.
+    ONNX is a format of models that many programs can run. `sasrec.load(output)` recommends for histories with
+    onnxruntime, without PyTorch. Other programs can run model.onnx too: the model card and serving/write_graph.py
+    describe its inputs and outputs. Before the folder is complete, the lists of up to 1,000 users are compared
+    with those of the run.
 
     Raises: ConfigError if `output` is not empty, for a baseline or a blend, or if a package is missing. Remedy: as
     the message says. EvaluationError if the graph gives other lists than the run. The errors of `load`.

@@ -73,16 +73,16 @@ def load(
     encoder: Encoder | None = None,
     fallback: str | None = None,
 ) -> Recommender:
-    """Load a trained run, or an export, for recommendations; or a baseline or blend of a run, as RUN:NAME.
+    """Load a trained run or an export, to recommend with it; RUN:NAME loads a baseline or the blend of a run.
 
     An export of a baseline serves this baseline. An ONNX export is served by onnxruntime, on the CPU and without
-    PyTorch. It has no users, and takes only `fallback`.
+    PyTorch. It has no users, and of the options below it takes only `fallback`.
 
-    `checkpoint`: the folder of a checkpoint to use instead of the best one. `dataset`: events to serve users from
-    instead of those of the run: a Dataset, a prepared folder, a file or a frame, read with the columns of the run.
-    Users may be new; events of items that the run does not know are left out with a warning. It may also be the
-    data of the run, if it has moved. `encoder`: the class that `train` was given, if the run has a model of your
-    own. `fallback`: "popular", "recent" or "groups" answers where no item of a history is known.
+    `checkpoint`: the folder of a checkpoint to use instead of the best one. `dataset`: events to serve users from,
+    instead of the events of the run: a Dataset, a prepared folder, a file or a frame, read with the columns of the
+    run. Users may be new; events with items that the run does not know are omitted, with a warning. If the data of
+    the run has moved, name its new place here. `encoder`: the class that `train` was given, if the run has a model
+    of your own. `fallback`: "popular", "recent" or "groups", which answers where no item of a history is known.
 
     Raises: CheckpointError or DataError if a part is missing or damaged, or no item of `dataset` is known and no
     fallback is given. Remedy: name the right checkpoint or data set. ConfigError if the model is of another class,

@@ -244,22 +244,22 @@ def prepare(
 ) -> Dataset:
     """Read and check events, and number their users and items; return the data set.
 
-    With `output`, also write the data set to this folder. Its `report["warnings"]` says what was assumed while
-    reading, and what looks odd. Each is also given as a warning of the category SasrecWarning.
+    With `output`, also write the data set to this folder. `report["warnings"]` of the data set says what was
+    assumed while reading, and what looks odd. Each of these notes is also a warning of the category SasrecWarning.
 
     `source`: a file of events (text, JSON, Parquet or Arrow, also compressed), a folder or pattern of such files,
-    a frame of Polars, pandas or pyarrow, or a list of these. `user`, `item` and `time` name its columns. `valid`
-    and `test` are sources of validation and test events; `source` then has the training events. `items` is a file
-    with item titles or groups: separated text, JSON Lines or Parquet. `items_id`, `items_title` and `items_group`
-    name its columns, or number them from 0 if it has no header. A group is, for example, a genre;
-    `evaluate(…, details=True)` needs groups to measure diversity.
-    `shards`: the source is a folder of Parquet files, each with all events of its users; they are read one at a
-    time, under torchrun each rank its own, and need `output` (sources/shards.py).
+    a frame of Polars, pandas or pyarrow, or a list of these.
+    `user`, `item`, `time`: the columns of `source`; by default recognised by their names. `valid`, `test`: sources
+    of validation and test events; `source` then has only the training events. `items`: a file with item titles or
+    groups, such as genres: separated text, JSON Lines or Parquet. `evaluate(…, details=True)` needs groups to
+    measure diversity. `items_id`, `items_title`, `items_group`: the columns of the file `items`, by name, or by
+    number from 0 without a header.
+    `shards`: read a folder of Parquet files one by one, to save memory; each file has all events of its users.
+    Needs `output`. Under torchrun each process reads its own files (sources/shards.py).
     `**options`: fields of DataConfig, such as k_core=5; `user_column` is `user`, and so on.
 
     Raises: DataError if rows are bad. Remedy: fix these rows (the message lists the first five), or skip them with
-    max_rejects. ConfigError if an option is unknown or invalid. Remedy: use an option or value that the message
-    names.
+    max_rejects. ConfigError if an option is unknown or invalid. Remedy: use what the message names.
     """
     if items is None and (items_id or items_title or items_group):
         raise ConfigError(

@@ -45,23 +45,21 @@ def compare(
     show: Sequence[str] = ("ndcg@10", "hr@10"),
     labels: Mapping[str, str] | None = None,
 ) -> Comparison:
-    """Compare each run with the first one, on the same targets.
+    """Test whether runs differ from the first run by more than chance, on the same targets.
 
-    Runs whose settings differ in nothing but the random seed are one model, and their mean is compared. The 95 %
-    confidence interval and the p-value come from `paired_bootstrap` over users. If at least one model has several
-    runs, both also include the variation between random seeds. docs/how-to/compare.md explains how to read them.
+    Runs that differ in no setting but the random seed count as one model, with the mean of their metrics. The 95 %
+    confidence interval and the p-value come from a bootstrap over users (`paired_bootstrap`). If a model has
+    several runs, both also include the variation between random seeds. docs/how-to/compare.md explains how to read
+    them.
 
     `runs`: run folders, or "RUN:BASELINE" for a baseline that was measured with the run, for example
-    "runs/a:popularity". The baseline's name may be shortened to an unambiguous prefix.
+    "runs/a:popularity". The name of a baseline may be shortened to an unambiguous prefix.
+    `metric`: the tested metric: ndcg@K, hr@K, recall@K (equal to hr@K) or mrr@K for any K, or mrr. `show`: more
+    metrics, whose means are in the result without a test. `labels`: a name of `runs` -> the name to show instead.
 
-    `metric`: ndcg@K, hr@K, recall@K (equal to hr@K) or mrr@K for any K, or mrr. `show`: more metrics, of which
-    the result has means, but no tests. `labels`: a name of `runs` -> the name to show instead.
-
-    Raises:
-        ConfigError: fewer than two runs, a run that is named twice, an unknown run, baseline or metric, or too few
-            resamples.
-        EvaluationError: the runs have different protocols or targets, or a run's ranks are missing, damaged or out
-            of date. The message names the fields that differ, or says to measure the run again.
+    Raises: ConfigError: fewer than two runs, a run that is named twice, an unknown run, baseline or metric, or too
+    few resamples. EvaluationError: the runs have different protocols or targets, or a run's ranks are missing,
+    damaged or out of date. The message names the fields that differ, or says to measure the run again.
     """
     metric = metric_named(metric)
     for name, value, words in (("candidates", candidates, Candidates), ("split", split, SplitName)):

@@ -57,36 +57,38 @@ class Side:
     runs: tuple[str, ...]
     """The names of the runs, as the user gave them. If there are several, they differ only in the random seed."""
     metrics: dict[str, float]
-    """Name of a metric -> its mean over targets and runs."""
+    """The mean of each metric over targets and runs, by the name of the metric."""
     spread: dict[str, float]
-    """Name of a metric -> the standard deviation of the runs' means; empty with one run."""
+    """The standard deviation of each metric between the runs, by its name; empty with one run."""
 
 
 @dataclass(frozen=True)
 class Against:
-    """The comparison of one side (a model, a run or a baseline) with the first side of `compare`."""
+    """The comparison of one side of `compare` (a model, a run or a baseline) with the first side."""
 
     side: Side
+    """The compared side."""
     difference: Difference
-    """This side's metric minus the first side's."""
+    """The metric of this side minus that of the first side; above 0, this side is better."""
     adjusted_p: float
     """The p-value, adjusted for the number of comparisons by Holm's method."""
     verdict: Literal["better", "worse", "no difference"]
-    """By the sign of the difference if `adjusted_p` is at most 5 %; else "no difference", as none was shown."""
+    """"better" or "worse" by the sign of the difference if `adjusted_p` is at most 5 %; else "no difference",
+    which means that none was shown."""
     sentence: str
     """The verdict and its numbers in English."""
 
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """The result of `compare`. In a notebook it shows as its table and sentences."""
+    """What `compare` returns: each side with its difference from the first. A notebook shows it as a table."""
 
     metric: str
     """The metric that is tested, such as ndcg@10."""
     candidates: Candidates
-    """The items among which each target was ranked: full (the catalogue) or sampled (negatives)."""
+    """What each target was ranked among: "full" (the catalogue) or "sampled" (100 random negatives)."""
     split: SplitName
-    """The targets that were ranked: valid or test."""
+    """The split with the ranked targets: "valid" (validation) or "test"."""
     first: Side
     """The side with which the others are compared."""
     others: tuple[Against, ...]
@@ -94,9 +96,10 @@ class Comparison:
     notes: tuple[str, ...]
     """Limits of this comparison, in English, for example that the intervals do not cover the random seed."""
     protocol: dict[str, Any]
-    """The first run's protocol card. All cards agree in the fields of `MUST_AGREE` (evaluation/card.py)."""
+    """How the first run was measured (its protocol card). The other cards agree with it in the fields of
+    `MUST_AGREE` (evaluation/card.py)."""
     resamples: int
-    """How many resamples of users the bootstrap drew."""
+    """How often the bootstrap drew users again."""
 
     def __repr__(self) -> str:
         return f"<Comparison on {self.split}: {'; '.join(each.sentence for each in self.others)}>"
