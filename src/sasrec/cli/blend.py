@@ -14,10 +14,10 @@ from sasrec.cli.console import err, out, say
 
 @dataclass(frozen=True)
 class Blend:
-    """Blend a run with a baseline, with the weight that is best on validation.
+    """Blend a run with a baseline: mix their scores, with the weight that is best on validation.
 
-    Tries nine weights for each baseline, and writes RUN/blend.json if a blend is better than the model and the
-    baselines alone. RUN:blend then serves it, and can be exported.
+    Tries nine weights for each baseline. If a blend beats the model and the baselines alone, RUN/blend.json keeps
+    it. RUN:blend then stands for the blend in recommend, evaluate, serve and export.
 
     Example: sasrec blend runs/mine
 

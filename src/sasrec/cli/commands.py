@@ -32,7 +32,8 @@ def with_options(sentence: str) -> str:
 class Train:
     """Train a model, keep the best checkpoint by validation NDCG@10, and measure it on test.
 
-    Ends with a verdict: whether the model beats the best baseline. It also says if training ended too early.
+    A checkpoint is the saved weights of an epoch. The last lines say whether the model beats the best baseline, a
+    simple recommender such as popularity. They also say if training ended too early.
 
     Example: sasrec train --dataset ml-100k --train_dir runs/first
 
@@ -49,27 +50,27 @@ class Train:
     """
 
     train_dir: Path
-    """Folder for the run's settings, log, metrics, ranks, checkpoints and, if needed, data; created if missing."""
+    """Folder of the run: settings, log, metrics, ranks, checkpoints and, if needed, data. Created if missing."""
     recipe: OptionalPath = None
     """TOML file of settings; the settings given on the command line override it."""
     from_: Annotated[OptionalPath, tyro.conf.arg(name="from")] = None
     """Read the public data set from this local copy instead of downloading it."""
     valid: OptionalPath = None
-    """File of validation events; --dataset then has the training events, and the split is files."""
+    """File of validation events; --dataset then has only the training events, and --split becomes files."""
     test: OptionalPath = None
-    """File of test events; --dataset then has the training events, and the split is files."""
+    """File of test events; --dataset then has only the training events, and --split becomes files."""
     resume: bool = False
-    """Continue the run in train_dir from its newest checkpoint, with its settings."""
+    """Continue the run in --train_dir from its newest checkpoint, with the settings of the run."""
     state_dict_path: OptionalPath = None
-    """Start from the weights of this checkpoint, or of the best checkpoint of this run."""
+    """Start training from the weights of this checkpoint, or of this run's best checkpoint (warm start)."""
     inference_only: bool = False
-    """Measure the run's best checkpoint, without training; or --state_dict_path, whose metrics are not saved."""
+    """Only measure the run's best checkpoint; with --state_dict_path, measure that one and save no metrics."""
     sampled: bool = False
-    """Print the figures of the sampled protocol as a table too."""
+    """Also print the figures of the sampled protocol, which ranks each target among 100 random items."""
     final: OptionalPath = None
-    """Train on all events, with the settings and the best epoch of this run; nothing is measured."""
+    """Train on all events, with the settings and the best number of epochs of this run; nothing is measured."""
     then_final: bool = False
-    """After training, train on all events too, in the folder TRAIN_DIR-final."""
+    """After training, also train a model on all events, in the folder TRAIN_DIR-final."""
     config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
 
     def run(self) -> None:
@@ -227,8 +228,8 @@ class Train:
 class Evaluate:
     """Measure the best checkpoint of a run: NDCG, HR and MRR beside the baselines, with the protocol.
 
-    Writes RUN/metrics.json, which has the protocol card, and RUN/ranks.parquet, the rank of every target. Adds a
-    line to RUN/log.jsonl.
+    Writes RUN/metrics.json with the protocol card, which says how the figures were measured. Also writes
+    RUN/ranks.parquet with the rank of every target, and adds a line to RUN/log.jsonl.
 
     Example: sasrec evaluate runs/first --details
 
@@ -240,25 +241,25 @@ class Evaluate:
     """
 
     run_dir: tyro.conf.Positional[Path]
-    """Folder of the run; RUN:NAME measures its baseline of that name or its blend instead, and saves nothing."""
+    """Folder of the run. RUN:NAME measures a baseline or the blend of the run instead, and saves nothing."""
     dataset: OptionalPath = None
     """Prepared data set of the run, if it has moved since training; for other events, use --test."""
     test: OptionalPath = None
     """Measure on the events of this file instead; the metrics are printed and not saved."""
     k: Annotated[tuple[int, ...], tyro.conf.arg(metavar="K ...", help_behavior_hint="")] = ()
-    """Add the metrics at these cut-offs, such as 3 100."""
+    """Also compute the metrics at these cut-offs, which are lengths of the list, such as 3 100."""
     rules: OptionalPath = None
-    """Also measure the lists with the rules of this TOML file: what the rules cost; printed and not saved."""
+    """Also measure the lists under the rules of this TOML file, to see what the rules cost; saves nothing."""
     device: str = "auto"
-    """cpu, cuda, mps or auto."""
+    """Device to compute on: cpu, cuda or mps; auto takes an accelerator if there is one, else the CPU."""
     details: bool = False
     """On test, add coverage, novelty, diversity, and metrics by history length, target popularity and time gap."""
     sampled: bool = False
-    """Print the figures of the sampled protocol as a table too."""
+    """Also print the figures of the sampled protocol, which ranks each target among 100 random items."""
     whole_period: bool = False
-    """Also measure one list a user against all items that the user takes in the period: recall, precision, MAP."""
+    """Also measure one list a user against all items of the user's held-out period: recall, precision, MAP."""
     per_user: OptionalPath = None
-    """Write these values of each user to this file, .parquet or .csv."""
+    """Write the --whole_period values of each user to this file, .parquet or .csv."""
 
     def run(self) -> None:
         """Evaluate, and print the metrics."""

@@ -44,11 +44,11 @@ class Datasets:
 
 @dataclass(frozen=True)
 class Prepare:
-    """Read and check files of events, and write a data set that training memory-maps from disk.
+    """Read and check files of events, and write a prepared data set, which training opens fast.
 
-    Takes CSV, TSV and other text, with or without a header, JSON, Parquet and Arrow, also compressed (gz, bz2, xz,
-    zst, zip); a folder or a pattern of such files; and - for stdin. Bad rows are listed in OUTPUT/rejects.csv with
-    file, line, column and reason.
+    An event is a user, an item and usually a time. The command reads CSV, TSV and other text, with or without a
+    header, JSON, Parquet and Arrow, also compressed (gz, bz2, xz, zst, zip). FILE can also be a folder, a pattern
+    of files, or - for stdin. OUTPUT/rejects.csv lists bad rows with file, line, column and reason.
 
     Example: sasrec prepare ratings.csv --output data/mine --user userId --item movieId --time timestamp
     """
@@ -58,53 +58,53 @@ class Prepare:
     ]
     """Files, folders or patterns of events, read in this order; - is stdin. Or a database URL, with --query."""
     output: OptionalPath = None
-    """Folder to write."""
+    """Folder to write the data set to."""
     explain: bool = False
-    """Only show what each column looks like, which role it has, and why; read and write nothing else."""
+    """Only show what each column looks like, which role it has (user, item, time) and why; write nothing."""
     user: OptionalText = None
     """Column of user ids. Default: recognised by its name."""
     item: OptionalText = None
     """Column of item ids. Default: recognised by its name."""
     time: OptionalText = None
-    """Column of times. Default: recognised by its name. With none, events keep the order of the file."""
+    """Column of times. Default: recognised by its name. The word none reads no times and keeps the row order."""
     columns: str = ""
-    """Roles of the columns in order, such as user,item,-,time; or pairs such as session_id:user,0:item."""
+    """Role of each column in order, such as user,item,-,time (- ignores); or pairs like session_id:user,0:item."""
     time_format: str = ""
-    """Format of times that are not ISO 8601, such as %d.%m.%Y %H:%M (as in strptime)."""
+    """Format of times that are dates but not ISO 8601, such as %d.%m.%Y %H:%M (codes of Python's strptime)."""
     encoding: OptionalText = None
     """Encoding of text files, such as cp1252. Default: UTF-8, or UTF-16 where a byte order mark says so."""
     query: str = ""
-    """Query in SQL, if FILE is the URL of a database (sqlite:///events.db, postgresql://…)."""
+    """SQL query that reads the events, if FILE is the URL of a database (sqlite:///events.db, postgresql://…)."""
     where: str = ""
     """Keep only rows that fulfil this condition in SQL, such as "event = 'purchase' AND rating >= 4"."""
     missing: Values = DataConfig().missing
-    """Values that mean a missing user or item, in any case of letters."""
+    """Values, separated by commas, that mean a missing user or item; upper and lower case count as equal."""
     time_unit: TimeUnit = "auto"
     """Unit of numeric times. auto chooses the unit by the size of the numbers and prints the choice."""
     valid: OptionalPath = None
-    """File of validation events; the files above then have the training events."""
+    """File of validation events; FILE then has only the training events."""
     test: OptionalPath = None
-    """File of test events; the files above then have the training events."""
+    """File of test events; FILE then has only the training events."""
     items: OptionalPath = None
     """File with the id and the title of each item: text with any usual separator, JSON Lines or Parquet."""
     items_id: OptionalText = None
-    """Column of item ids in the --items file; its number from 0 without header. Default: by name, or the first."""
+    """Column of item ids in the --items file; a number from 0 without a header. Default: by name, or the first."""
     items_title: OptionalText = None
     """Column of titles in the --items file. Default: the first whose name has title or name, else the second."""
     items_group: OptionalText = None
     """Column of groups, such as genres, in the --items file; `evaluate --details` measures diversity by them."""
     max_rejects: int = 0
-    """How many bad rows to tolerate; -1 for any number."""
+    """Number of bad rows to skip; data with more bad rows is refused. -1 skips any number."""
     duplicates: Duplicates = "keep"
-    """Repeated (user, item) pairs: keep all, keep one per time (drop_exact), or keep only the first or last."""
+    """What to keep of repeated (user, item) pairs: all, one for each time (drop_exact), the first, or the last."""
     min_user_events: int = 0
     """Drop users with fewer events than this. They are counted after --duplicates and before --k_core."""
     min_item_events: int = 0
-    """Drop items with fewer events than this. They are counted at the same time as the users."""
+    """Drop items with fewer events than this, counted before --min_user_events drops any user."""
     k_core: int = 0
-    """Drop users and items with fewer than k events, repeatedly, until all have k."""
+    """Drop users and items with fewer than k events, and repeat until all have k events; 0 drops none."""
     shards: bool = False
-    """FILE is a folder of Parquet files, each with all events of its users, which are read one at a time."""
+    """Read the Parquet files of the folder FILE one at a time, to save memory; a user is in one file only."""
 
     def run(self) -> None:
         """Prepare, and print the report; or explain the columns."""

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 class Recommend:
     """Recommend the best items for a history, for a user of the data, for all users, or for a file of histories.
 
-    An id with a comma goes in double quotes, as in CSV: --history '"a,b",c'. A file of ids is UTF-8 or UTF-16.
+    Give one of --history, --user, --all and --histories. An id with a comma goes in double quotes, as in CSV:
+    --history '"a,b",c'. A file of ids is UTF-8 or UTF-16.
 
     Example: sasrec recommend runs/first --history 50,181 --k 10
 
@@ -43,25 +44,25 @@ class Recommend:
     run_dir: tyro.conf.Positional[Path]
     """Folder of the run, or of an export; or RUN:BASELINE, such as runs/first:item-to-item."""
     history: OptionalText = None
-    """Item ids, oldest first, separated by commas; or @FILE, one id a line. The user may be new to the data."""
+    """Item ids, oldest first, separated by commas; or @FILE with one id a line. The user may be a new one."""
     times: OptionalText = None
-    """Times of the history in seconds since any moment, separated by commas; only models with time use them."""
+    """Times of the history in seconds since any moment, separated by commas; only models with --time use them."""
     assume_regular: bool = False
-    """Treat the events of the history as equally spaced; for models with time, if --times is not given."""
+    """Treat the events of the history as equally spaced; for models with --time, instead of --times."""
     user: OptionalText = None
     """Recommend for the user with this id in the run's data, or in --dataset."""
     all: bool = False
     """Recommend for every user in the run's data, or in --dataset; needs --output."""
     histories: OptionalPath = None
-    """Recommend for each row of this Parquet file: user, items (a list) and, for models with time, times."""
+    """Recommend for each row of this Parquet file: user, items (a list) and, for models with --time, times."""
     output: OptionalPath = None
-    """File for --all and --histories: .parquet or .csv."""
+    """File to write the lists of --all or --histories to: .parquet or .csv."""
     why: bool = False
     """Show beside each item the event of the history that raises its score most."""
     k: int = 10
     """How many items to recommend per user or history."""
     include_seen: bool = False
-    """Recommend items of the history too, although the model was trained without --repeats."""
+    """Also recommend items of the history, although the model was trained without --repeats."""
     exclude_seen: bool = False
     """Never recommend items of the history, although the model was trained with --repeats."""
     allow: OptionalText = None
@@ -69,13 +70,13 @@ class Recommend:
     deny: OptionalText = None
     """Never recommend these items: ids separated by commas, or @FILE with one id a line."""
     rules: OptionalPath = None
-    """TOML file of rules: availability, bans, groups and conditions on item columns (docs/how-to/rules.md)."""
+    """Limit lists by this TOML file of rules: availability, bans, groups, conditions (docs/how-to/rules.md)."""
     fallback: Annotated[Literal["popular", "recent", "groups"] | None, tyro.conf.arg(help_behavior_hint="")] = None
-    """For unknown users and histories: all-time best sellers, those of the last 7 days, or the groups in turn."""
+    """List for unknown users and histories: best sellers (popular), of 7 days (recent), or of each group."""
     dataset: OptionalPath = None
-    """Newer events for --user and --all: a file or a prepared data set. Items new to the run are left out."""
+    """Newer events for --user and --all: a file or a prepared data set. Items new to the run are omitted."""
     device: str = "auto"
-    """cpu, cuda, mps or auto."""
+    """Device to compute on: cpu, cuda or mps; auto takes an accelerator if there is one, else the CPU."""
 
     def run(self) -> None:
         """Recommend, and print or write the result."""
@@ -247,7 +248,7 @@ class Recommend:
 
 @dataclass(frozen=True)
 class Similar:
-    """List the items that are most like an item: those with the nearest embeddings, by cosine.
+    """List the items that are most like an item: those with the nearest embeddings, by cosine (1 is most alike).
 
     Example: sasrec similar runs/first 50 --k 5
     """
@@ -279,11 +280,11 @@ class Export:
     """
 
     run_dir: tyro.conf.Positional[Path]
-    """Folder of the run."""
+    """Folder of the run; or RUN:BASELINE or RUN:blend."""
     output: Path
-    """Folder to write."""
+    """Folder to write the export to."""
     format: Literal["weights", "onnx"] = "weights"
-    """onnx: a graph for onnxruntime, which needs no PyTorch. Its lists are compared with those of the run."""
+    """Format of the model: weights for sasrec, or onnx, a graph that onnxruntime computes without PyTorch."""
 
     def run(self) -> None:
         """Export the model, and print how to use the export."""

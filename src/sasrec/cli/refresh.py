@@ -18,26 +18,27 @@ from sasrec.errors import amount
 
 @dataclass(frozen=True)
 class Refresh:
-    """Train a new run from the best weights of a run, on newer events with new users and items.
+    """Continue the model of a run on newer events, with new users and items, as a new run.
 
-    Before, it compares the old and the refreshed model on the newest events, and ends if the refreshed one is
-    worse. The old run is not changed, so it can serve again at any time.
+    First, the command compares the old and the refreshed model on the newest events. If the refreshed model is
+    worse than --worse allows, the command ends without a new run. The old run is not changed, so it can serve
+    again at any time.
 
     Example: sasrec refresh runs/mine --dataset up-to-now.csv --train_dir runs/next
     """
 
     run_dir: tyro.conf.Positional[Path]
-    """Folder of the run."""
+    """Folder of the run to refresh."""
     dataset: str
     """All events up to now, old and new: a file, a prepared folder or a public data set, as for train."""
     train_dir: Path
     """Folder for the new run; created if missing."""
     epochs: int = REFRESH_EPOCHS
-    """Number of passes over all events but the newest; then a quarter as many over all."""
+    """Epochs of the compared model, on all but the newest events; then a quarter as many on all events."""
     worse: float = REFRESH_WORSE
-    """Share of its NDCG@10 that the model may lose on the newest events; 1 accepts any, also unmeasured."""
+    """Share of NDCG@10 that the refreshed model may lose on the newest events; 1 accepts any, also unmeasured."""
     device: OptionalText = None
-    """cpu, cuda, mps or auto. Default: that of the run."""
+    """Device to train on: cpu, cuda, mps or auto. Default: the device of the run."""
 
     def run(self) -> None:
         """Refresh, and print what is new and how both models were measured."""

@@ -16,8 +16,9 @@ class Plot:
     """Plot training loss and validation of runs by epoch, with the baselines as lines, as PNG or SVG.
 
     RUN is the folder of a run, of a study or of several runs, or the TOML file of a study. Runs that differ only
-    in the seed have one colour: each is thin, their mean bold. Dots mark the best epochs. Runs in training are
-    plotted up to their last epoch. Needs matplotlib: pip install "sasrec[reports]".
+    in the seed have one colour: the line of each run is thin, and the line of their mean is bold. Dots mark the
+    best epochs. Runs in training are plotted up to their last epoch. Needs matplotlib: pip install
+    "sasrec[reports]".
 
     Example: sasrec plot runs/first
 
@@ -42,11 +43,12 @@ class Plot:
 class Report:
     """Write a report on runs or a study: one HTML file that needs no network, and its table for a paper.
 
-    It says which model is best and how sure this is. It contains the table with intervals, curves, costs, the
-    metric by kind of target, lists for five users, the protocol, and how to repeat the runs. RUN is the folder of
-    a run, of a study or of several runs, or the TOML file of a study. Runs are compared with the first, a single
-    run with its baselines. The metric by kind of target needs sasrec evaluate RUN --details. Needs matplotlib and
-    Jinja2: pip install "sasrec[reports]".
+    The report says which model is best and how sure this is. It contains the table with intervals, curves, costs,
+    the metric by kind of target, lists for five users, the protocol, and how to repeat the runs.
+
+    RUN is the folder of a run, of a study or of several runs, or the TOML file of a study. Each run is compared
+    with the first one; a single run is compared with its baselines. For the metric by kind of target, first use
+    sasrec evaluate RUN --details. Needs matplotlib and Jinja2: pip install "sasrec[reports]".
 
     Example: sasrec report ablation.toml
 

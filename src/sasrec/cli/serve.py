@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Serve:
     """Answer requests over HTTP: lists, reasons, new events, and a page to try it.
 
-    Users are those of the run's data and of the events that were sent. Each list comes from the code that
-    evaluation measures.
+    The server knows the users of the run's data and of the events that clients send. It makes lists with the code
+    that evaluation measures.
 
     Example: sasrec serve runs/final, then open http://127.0.0.1:8000/
 
@@ -33,25 +33,25 @@ class Serve:
     runs: Annotated[
         tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[NAME=]RUN ...", help_behavior_hint="")
     ]
-    """Runs or exports, with names if there are several; also RUN:BASELINE. A link may be moved, and reloaded."""
+    """Runs, exports or RUN:BASELINE, with names if several. A symbolic link can be moved, then reloaded."""
     host: str = "127.0.0.1"
-    """Address to listen on. Other machines reach it only with --tokens."""
+    """Address to listen on. An address that other machines can reach needs --tokens."""
     port: int = 8000
     """Port to listen on; 0 takes a free one."""
     tokens: OptionalPath = None
-    """File of tokens: lines SCOPES TOKEN; scopes are read, write, admin; a token has at least 16 characters."""
+    """File with the tokens of clients, of 16 characters or more: lines SCOPES TOKEN, such as read,write 6f1c…."""
     events: OptionalText = None
-    """Where events of users are kept: a file for SQLite, or postgresql://…. Default: RUN.events.sqlite."""
+    """Where to keep events that clients send: an SQLite file or postgresql://…. Default: RUN.events.sqlite."""
     fallback: Literal["popular", "recent", "groups", "none"] = "popular"
-    """List for users without a known item; none refuses them."""
+    """List for users without a known item: popular, recent (7 days) or groups; none refuses these requests."""
     rules: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """NAME=FILE: rules that requests may name, such as cheap=cheap.toml (docs/how-to/rules.md)."""
+    """Rules that requests may name, as NAME=FILE, such as cheap=cheap.toml (docs/how-to/rules.md)."""
     share: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """NAME=0.1: the share of users that this model serves. Models that are not named share the rest equally."""
+    """Share of the users that a model serves, as NAME=0.1. Models that are not named share the rest equally."""
     wait: float = 0.2
-    """Seconds that a request may wait for its turn. One that would wait longer is refused with status 429."""
+    """Seconds that a request may wait for its turn; a request that would wait longer gets status 429."""
     drain: float = 1.0
-    """Seconds between SIGTERM and the end of accepting connections, in which /readyz says 503."""
+    """Seconds after SIGTERM in which the server still accepts connections, while /readyz says 503."""
     log: OptionalPath = None
     """File that gets a line of JSON for each request, without histories and users; - is stdout."""
 
@@ -135,15 +135,16 @@ class Serve:
 class Mcp:
     """Give a model to an agent, as tools of the Model Context Protocol over stdin and stdout.
 
-    The tools are find_items, recommend, similar and explain. They answer as `sasrec serve` does.
+    An agent is a program with a language model that calls tools. The tools are find_items, recommend, similar and
+    explain. They answer as `sasrec serve` does.
 
     Example, as the command of a server in the settings of the agent: sasrec mcp runs/final
     """
 
     run_dir: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
-    """Run or export; also RUN:BASELINE."""
+    """Run or export to answer from; also RUN:BASELINE."""
     fallback: Literal["popular", "recent", "groups", "none"] = "popular"
-    """List for users without a known item; none refuses them."""
+    """List for users without a known item: popular, recent (7 days) or groups; none refuses these requests."""
 
     def run(self) -> None:
         """Load the model and answer until stdin ends."""

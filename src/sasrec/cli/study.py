@@ -34,9 +34,15 @@ class Study:
         mhc = [false, true]
         num_blocks = [2, 4]
 
-    run: train what is not done yet, and compare each cell with the first. work: train in this process alone, to
-    join from another machine. status: show how far each run is. stop: make all workers save and end. retry: queue
-    the failed runs again, then run. add: accept new runs in the file, then run.
+    A cell is one combination of settings. This grid has four cells, and each is trained with two random seeds. The
+    actions are:
+
+        run      train what is not done yet, and compare each cell with the first
+        work     train in this process alone, to join the study from another machine
+        status   show how far each run is
+        stop     make all workers (the processes that train) save and end
+        retry    queue the failed runs again, then run
+        add      accept new runs in the file, then run
 
     A run that was interrupted continues from its checkpoint, and is never trained twice.
 
@@ -46,13 +52,13 @@ class Study:
     """
 
     action: Annotated[tyro.conf.Positional[Action], tyro.conf.arg(metavar="ACTION", help_behavior_hint="")]
-    """run, work, status, stop, retry or add."""
+    """What to do: run, work, status, stop, retry or add."""
     study: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="STUDY", help_behavior_hint="")]
     """The TOML file, or the folder of a study that has begun."""
     workers: Annotated[int, tyro.conf.arg(help_behavior_hint="")] = 0
     """Processes that train at the same time and share the cores. Default: one for each GPU; without a GPU, one."""
     per_device: int = 1
-    """How many runs may share a GPU."""
+    """How many runs may train on one GPU at the same time."""
     watch: bool = False
     """With status: show the table until all runs are finished, or until Ctrl-C."""
     output: OptionalPath = None

@@ -23,10 +23,11 @@ class Compare:
     RUN is the folder of a run, or RUN:BASELINE for a baseline that was measured with it (popularity,
     recent-7-days, item-to-item, markov; with --repeats also own-frequent, own-recent). Runs that differ only in
     the seed count as one model: give several, so that the interval covers the seed too. Runs measured under
-    different protocols are refused. For RUN:blend, use sasrec evaluate.
+    different protocols, such as different splits, are refused. For RUN:blend, use sasrec evaluate.
 
-    Prints a table, then a sentence for each model or baseline except the first: its difference from the first, the
-    95 % interval of this difference, and p.
+    Prints a table, and a sentence for each model or baseline except the first. The sentence states the difference
+    from the first, the 95 % interval of this difference, and the p-value. If p is at most .05, the difference is
+    more than chance.
 
     Example: sasrec compare runs/a runs/b
 
@@ -38,20 +39,20 @@ class Compare:
     """
 
     runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN ...", help_behavior_hint="")]
-    """Two or more runs or baselines (RUN or RUN:BASELINE); each of the others is compared with the first."""
+    """Two or more runs or baselines (RUN or RUN:BASELINE); the first is compared with each of the others."""
     metric: str = "ndcg@10"
     """Metric to compare: ndcg@K, hr@K, recall@K (equal to hr@K) or mrr@K, for any K; or mrr, without a cut-off."""
     candidates: Candidates = "full"
-    """Candidates that the target is ranked among: the whole catalogue (full), or 100 negatives (sampled)."""
+    """Items that each target is ranked among: the whole catalogue (full), or 100 random items (sampled)."""
     split: SplitName = "test"
-    """Compare on the targets of this split: test or valid."""
+    """Targets to compare on: those of test, or those of validation (valid)."""
     resamples: int = 10_000
-    """Number of bootstrap resamples of the users, for the interval and p."""
+    """How often the bootstrap draws users again, for the interval and p; more gives steadier figures."""
     show: Annotated[tuple[str, ...], tyro.conf.arg(metavar="METRIC ...", help_behavior_hint="")] = (
         "ndcg@10",
         "hr@10",
     )
-    """More metrics to show, untested. Default: ndcg@10 hr@10."""
+    """Metrics to show in the table beside --metric, without a test. Default: ndcg@10 hr@10."""
     output: OptionalPath = None
     """Also write the table to this file: .tex (booktabs), .md or .csv."""
 
@@ -75,7 +76,7 @@ class Compare:
 class Runs:
     """List the runs in a folder, best first: state, settings, epochs, time, metric and best baseline.
 
-    A run that is being trained, was interrupted or is damaged is listed too, and says so.
+    Runs in training, interrupted runs and damaged runs are listed too; the state says so.
 
     Example: sasrec runs
 
@@ -83,13 +84,13 @@ class Runs:
     """
 
     folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")] = Path("runs")
-    """The folder; folders in it are searched too."""
+    """Folder to search for runs, with all folders in it."""
     metric: str = "ndcg@10"
     """Metric to sort by: ndcg@K, hr@K or mrr@K with K 1, 5, 10, 20 or 50; or mrr."""
     candidates: Candidates = "full"
-    """Candidates that the target was ranked among: the whole catalogue (full), or 100 negatives (sampled)."""
+    """Items that each target was ranked among: the whole catalogue (full), or 100 random items (sampled)."""
     split: SplitName = "test"
-    """Metric of this split: test or valid."""
+    """Targets of the metric: those of test, or those of validation (valid)."""
 
     def run(self) -> None:
         """Print the table."""
@@ -104,8 +105,9 @@ class Runs:
 class Reproduce:
     """Train a recipe with each of its seeds, and compare the figures with those that the recipe states.
 
-    The exit status is 1 if a mean is outside its band, the range that the recipe accepts. A mean without a band is
-    not checked. After an interruption, run the same command again to continue.
+    A recipe is a TOML file with settings and expected figures. The exit status is 1 if the mean of a figure over
+    the seeds is outside its band, the range that the recipe accepts. A mean without a band is not checked. After
+    an interruption, run the same command again to continue.
 
     Example: sasrec reproduce ml-100k
 
@@ -113,13 +115,13 @@ class Reproduce:
     """
 
     recipe: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE", help_behavior_hint="")] = ""
-    """Name of a recipe, or a .toml file; without it, the names are listed."""
+    """Name of a recipe of sasrec, or a .toml file; without it, the names of the recipes are listed."""
     dataset: OptionalPath = None
-    """The data, where the recipe names none or the download fails."""
+    """Data to train on, if the recipe names no data or the download fails."""
     seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT ...", help_behavior_hint="")] = ()
-    """Seeds. Default: the recipe's."""
+    """Random seeds to train with. Default: the seeds of the recipe."""
     train_dir: Path = Path("runs/reproduce")
-    """Folder of the runs, which are named RECIPE-SEED."""
+    """Folder to write the runs to, which are named RECIPE-SEED."""
 
     def run(self) -> None:
         """Reproduce the recipe and print the table of its metrics; without a recipe, list the recipe names.
