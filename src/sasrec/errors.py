@@ -9,7 +9,7 @@ class SasrecError(Exception):
 
 
 class ConfigError(SasrecError):
-    """A setting is unknown, malformed or contradicts another setting. Remedy: change the setting."""
+    """A setting or an argument is unknown, malformed or contradicts another one. Remedy: change it."""
 
 
 class DataError(SasrecError):
@@ -28,21 +28,23 @@ class CheckpointError(SasrecError):
 
 
 class FolderError(SasrecError):
-    """A folder cannot be written into: somebody else writes into it, or it is not one of ours.
+    """A folder cannot be written to: another process writes to it, or it has files that sasrec did not write.
 
-    Remedy: wait, or name another folder.
+    Remedy: wait until the other process ends, or name another folder.
     """
 
 
 class StoreError(SasrecError):
-    """The store of events cannot be read or written now: it is locked, full, damaged or does not answer.
+    """The server's store of events cannot be read or written now: it is locked, full, damaged or does not answer.
 
-    Remedy: see the message, then send the events again with the same ids.
+    Remedy: as the message says; then send the events again with the same ids.
     """
 
 
 class EvaluationError(SasrecError):
-    """Evaluation failed, for example on a NaN score or without any user with a target. The message says why."""
+    """Measuring failed, for example because a score is NaN, or because no user has a target. Remedy: as the
+    message says.
+    """
 
 
 class TrainingError(SasrecError):

@@ -50,7 +50,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 class NoneLeftError(DataError):
-    """No event passes the filters of `build`."""
+    """No event passes the filters, such as min_user_events or k_core."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +210,7 @@ class Dataset:
 
 
 class Replaced(SasrecWarning):
-    """A data set is replaced by another one."""
+    """A new data set replaces another one in the same folder."""
 
 
 def _warn_of_what_is_replaced(folder: Path, new: Dataset) -> None:

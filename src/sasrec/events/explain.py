@@ -14,7 +14,7 @@ from sasrec.events.roles import Columns, is_known, role_of
 
 
 class RolesError(DataError):
-    """The roles of the columns are not clear."""
+    """It is not clear which column has the users, the items or the times."""
 
     def __init__(self, message: str, columns: tuple[ColumnFacts, ...]) -> None:
         super().__init__(message)

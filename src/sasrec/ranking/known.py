@@ -20,7 +20,7 @@ from sasrec.runtime.ranks import rank
 
 
 class NothingLeft(SasrecWarning):
-    """No item is left to recommend, because of the allow list, the deny list, the rules or the seen items."""
+    """No item is left to recommend, because of `allow`, `deny`, the rules or the seen items."""
 
 
 @dataclass(frozen=True, eq=False)

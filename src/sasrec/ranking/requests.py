@@ -25,7 +25,7 @@ _NO_IDS = {pl.List: "lists", pl.Array: "lists", pl.Struct: "structs", pl.Binary:
 
 
 class HistoryError(DataError):
-    """One of many histories is wrong. Remedy: correct its row."""
+    """One of several given histories is wrong. Remedy: correct the row that the message names."""
 
     row: int
     """Which history, from 0."""

@@ -9,18 +9,22 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-RequestId = Annotated[str, Meta(description="The same as in the header X-Request-Id.")]
+RequestId = Annotated[str, Meta(description="The id of the request, the same as in the header X-Request-Id.")]
 _Item = Annotated[
     str | int, Meta(description="The item id: text, or an integer if the ids of the data are integers.")
 ]
 _Score = Annotated[
-    float, Meta(description="The score by which the list is ordered; only its order has a meaning.")
+    float,
+    Meta(
+        description="The score by which the list is ordered: higher is better. The number itself has "
+        "no meaning, only the order of scores."
+    ),
 ]
 _Effect = Annotated[
     float,
     Meta(
-        description="How much the event raises the score of the item: the score minus that without the event. "
-        "Negative if it lowers the score."
+        description="How much the event raises the score of the item: the score with the event minus "
+        "the score without it. A negative effect means that the event lowers the score."
     ),
 ]
 Count = Annotated[int, Meta(ge=0)]
@@ -32,7 +36,10 @@ class ModelId(Struct, forbid_unknown_fields=True):
     name: Annotated[str, Meta(description="The name of the model, as in the answer of GET /v1/models.")]
     hash: Annotated[
         str,
-        Meta(description="Identifies the weights, or the data of a baseline. Other weights have another one."),
+        Meta(
+            description="Identifies the weights of the model, or for a baseline the run and its name. It "
+            "changes when a reload brings other weights."
+        ),
     ]
 
 
@@ -43,15 +50,15 @@ class Named(Struct, forbid_unknown_fields=True, kw_only=True):
     title: Annotated[
         str | UnsetType | None,
         Meta(
-            description="The title. null: unknown. Absent: the catalogue has no titles, or the request did not "
-            "ask for them."
+            description="The title of the item. null: unknown. Absent: the catalogue has no titles, or the "
+            "request did not ask for titles."
         ),
     ] = UNSET
     group: Annotated[
         str | UnsetType | None,
         Meta(
-            description="The group, such as a genre. null: unknown. Absent: the catalogue has no groups, or the "
-            "request did not ask for them."
+            description="The group of the item, such as a genre. null: unknown. Absent: the catalogue has "
+            "no groups, or the request did not ask for titles."
         ),
     ] = UNSET
 
@@ -66,12 +73,12 @@ class ListItem(Named, forbid_unknown_fields=True, kw_only=True):
     """An item of a list."""
 
     score: _Score
-    rank: Annotated[int, Meta(ge=1, description="The place in the list; 1 is the best.")]
+    rank: Annotated[int, Meta(ge=1, description="The place of the item in the list; 1 is the best.")]
     reasons: Annotated[
         Annotated[list[Reason], Meta(max_length=3)] | UnsetType,
         Meta(
-            description="The events that raise the score most, the largest effect first. Absent: `reasons` was "
-            "not true, or a baseline or the fallback gives the list.",
+            description="The events that raise the score most, the largest effect first. Absent: the "
+            "request did not have `reasons` true, or a baseline or the fallback gives the list.",
         ),
     ] = UNSET
 
@@ -80,39 +87,46 @@ class ListAnswer(Struct, forbid_unknown_fields=True, kw_only=True):
     """A list of items, the best first."""
 
     request_id: RequestId
-    user: Annotated[str | int | UnsetType, Meta(description="The user of the request. Absent if it has none.")] = (
-        UNSET
-    )
+    user: Annotated[
+        str | int | UnsetType, Meta(description="The user of the request. Absent if the request names no user.")
+    ] = UNSET
     model: ModelId
     source: Annotated[
         str,
         Meta(
-            description="What ranked the items: `model` or `blend`; the name of a baseline, such as `markov`, if "
-            "the server serves one; or the fallback (`popular`, `recent` or `groups`) if no item of the history "
-            "is known."
+            description="What ranked the items. `model` is the trained model, and `blend` is its mix with "
+            "a baseline. The name of a baseline, such as `markov`, appears if the server "
+            "serves this baseline. `popular`, `recent` or `groups` is the fallback, which "
+            "answers if no item of the history is known."
         ),
     ]
     items: Annotated[
         list[ListItem],
         Meta(
-            description="The items, the best first: at most `k`, fewer if the history, the lists and the rules "
-            "leave fewer."
+            description="The items, the best first: at most `k`. There are fewer if `history`, `allow`, "
+            "`deny` and rules leave fewer items."
         ),
     ]
-    known: Annotated[Count, Meta(description="How many events of the history the model knows. 0: see `source`.")]
+    known: Annotated[
+        Count,
+        Meta(
+            description="How many events of the history have an item that the model knows. 0: the fallback "
+            "answers, and `source` names it."
+        ),
+    ]
     unknown: Annotated[
         list[str],
         Meta(
             max_length=10,
-            description="Ids of the history that the model does not know and ignores, as text, at most ten. An "
-            "item of the catalogue without an event in training is unknown too.",
+            description="Ids of the history that the model does not know and ignores, as text, at most "
+            "ten. An item of the catalogue without a training event is unknown too.",
         ),
     ]
     notes: Annotated[
         list[str],
         Meta(
-            description="Sentences for people: why the fallback gives the list, or why it has fewer than `k` "
-            "items. Usually empty."
+            description="Sentences for people: why the fallback gives the list, or why the list has fewer "
+            "than `k` items. Usually empty."
         ),
     ]
 
@@ -120,7 +134,7 @@ class ListAnswer(Struct, forbid_unknown_fields=True, kw_only=True):
 class ListsAnswer(Struct, forbid_unknown_fields=True):
     """The answers to several requests."""
 
-    answers: Annotated[list[ListAnswer], Meta(description="One for each of `requests`, in the same order.")]
+    answers: Annotated[list[ListAnswer], Meta(description="The answer to each of `requests`, in the same order.")]
     request_id: RequestId
 
 
@@ -136,7 +150,7 @@ class SimilarAnswer(Struct, forbid_unknown_fields=True, kw_only=True):
     request_id: RequestId
     model: ModelId
     items: Annotated[
-        list[SimilarItem], Meta(description="The items, the most alike first, without the item itself.")
+        list[SimilarItem], Meta(description="The items, the most alike first, without the item of the request.")
     ]
 
 
@@ -147,8 +161,9 @@ class EventEffect(Named, forbid_unknown_fields=True, kw_only=True):
     interval_effect: Annotated[
         float | UnsetType,
         Meta(
-            description="How much the time since the event before raises the score: the score minus that with "
-            "both events at the same time. Absent for the first event, and for models without time."
+            description="How much the time between the event before and this event raises the score: the "
+            "score minus the score with both events at the same time. Absent for the first "
+            "event, and for models that read no times."
         ),
     ] = UNSET
 
@@ -161,20 +176,26 @@ class ExplainAnswer(Struct, forbid_unknown_fields=True, kw_only=True):
     item: Annotated[str | int, Meta(description="The item of the request.")]
     events: Annotated[
         list[EventEffect],
-        Meta(description="The known events that the model reads, oldest first: at most its `maxlen` last ones."),
+        Meta(
+            description="The known events that the model reads, oldest first. These are at most the last "
+            "`maxlen` events, a number that GET /v1/models states."
+        ),
     ]
 
 
 class EventsAnswer(Struct, forbid_unknown_fields=True, kw_only=True):
-    """What became of the events. They are durable."""
+    """How many events were stored. A crash does not lose stored events."""
 
     request_id: RequestId
     stored: Annotated[Count, Meta(description="How many events were stored.")]
     repeated: Annotated[
         Count,
-        Meta(description="How many had an `id` that was stored for the user before, and were not stored again."),
+        Meta(
+            description="How many events were not stored, because the user already had an event with the "
+            "same `id`."
+        ),
     ]
-    unknown_items: Annotated[Count, Meta(description="How many have an item that no model knows.")]
+    unknown_items: Annotated[Count, Meta(description="How many of the events have an item that no model knows.")]
 
 
 class PastEvent(Named, forbid_unknown_fields=True, kw_only=True):
@@ -183,12 +204,16 @@ class PastEvent(Named, forbid_unknown_fields=True, kw_only=True):
     source: Annotated[
         Literal["run", "events"],
         Meta(
-            description="Where the event comes from: `run` is the data of the model, `events` is POST /v1/events."
+            description="Where the event comes from: `run` means the data that the model was trained on, "
+            "and `events` means POST /v1/events."
         ),
     ] = field(name="from")
     time: Annotated[
         float | UnsetType,
-        Meta(description="Seconds (not milliseconds) since 1970 UTC. Absent if the data of the run has no times."),
+        Meta(
+            description="When the event happened, in seconds (not milliseconds) since 1970 UTC. Absent if "
+            "the data of the run has no times."
+        ),
     ] = UNSET
 
 
@@ -197,19 +222,23 @@ class UserAnswer(Struct, forbid_unknown_fields=True, kw_only=True):
 
     request_id: RequestId
     user: Annotated[str, Meta(description="The id of the user, as in the path.")]
-    model: Annotated[str, Meta(description="The name of the model that gets this user.")]
+    model: Annotated[str, Meta(description="The name of the model that answers requests for this user.")]
     history: Annotated[
         list[PastEvent],
         Meta(
             max_length=1_000,
-            description="The last 1,000 events of items that the model's catalogue has, oldest first.",
+            description="The last 1,000 events of the user with items of the model's catalogue, oldest first.",
         ),
     ]
-    total: Annotated[Count, Meta(description="How many such events there are.")]
+    total: Annotated[
+        Count, Meta(description="How many events with items of the catalogue the user has, also beyond 1,000.")
+    ]
 
 
 class ForgetAnswer(Struct, forbid_unknown_fields=True, kw_only=True):
-    """The events of the user are deleted, and those of the run are not used from now on."""
+    """The user is forgotten. The stored events of the user are deleted, and the user's events in the run are
+    ignored from now on.
+    """
 
     request_id: RequestId
     forgotten: Annotated[bool, Meta(description="Always true, also for an unknown user.")]
@@ -219,7 +248,11 @@ class CatalogueItem(Named, forbid_unknown_fields=True, kw_only=True):
     """An item of the catalogue."""
 
     events: Annotated[
-        Count, Meta(description="How many events of the data have this item; 0 for exports without counts.")
+        Count,
+        Meta(
+            description="How many events of the data have this item, a measure of its popularity. 0 for "
+            "exports without counts."
+        ),
     ]
 
 
@@ -230,8 +263,8 @@ class ItemsAnswer(Struct, forbid_unknown_fields=True, kw_only=True):
     items: Annotated[
         list[CatalogueItem],
         Meta(
-            description="The items that have all words of `query`, the most popular first; or those of the given "
-            "ids, in the same order, without unknown ids."
+            description="The items that have all words of `query`, the most popular first. With `id`, the "
+            "items with these ids instead, in the same order; unknown ids are omitted."
         ),
     ]
-    total: Annotated[Count, Meta(description="How many items were found, on all pages.")]
+    total: Annotated[Count, Meta(description="How many items were found in total, also those beyond `limit`.")]

@@ -35,19 +35,22 @@ _UNKNOWN, _REASONS = 10, 3  # the most ids and reasons of an answer
 
 
 class NothingKnownError(DataError):
-    """No item of a history is known, and the server has no fallback. Remedy: send known items."""
+    """The model knows no item of a history, and the server has no fallback. Remedy: send known items."""
 
 
 class UnknownError(SasrecError):
-    """A user, an item, a model or rules of this name do not exist. The message does not repeat the name."""
+    """A request names a user, item, model or rules that do not exist. The message does not repeat the name."""
 
 
 class UnfitError(ConfigError):
-    """A request does not fit the catalogue. The message names the field, and repeats nothing of the request."""
+    """The filters or groups of a request do not fit the catalogue, or its time is wrong.
+
+    The message names the field, and repeats nothing of the request.
+    """
 
 
 class BaselineError(ConfigError):
-    """A baseline has neither reasons nor similar items. Remedy: name another model."""
+    """A request asks a baseline for reasons or similar items, which only models have. Remedy: name a model."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,23 +17,45 @@ class Figures:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         of: Any = {"registry": self._registry}
-        self._requests = Counter("sasrec_requests", "Requests by route and status", ["route", "status"], **of)
+        self._requests = Counter(
+            "sasrec_requests", "Finished requests, by route and status", ["route", "status"], **of
+        )
         self._seconds = Histogram(
             "sasrec_request_seconds",
-            "Seconds from the headers to the answer",
+            "Seconds from the headers of a request to its answer",
             ["route"],
             buckets=_SECONDS,
             **of,
         )
-        self._lists = Counter("sasrec_lists", "Lists by model and by what made them", ["model", "source"], **of)
-        self._sizes = Histogram("sasrec_pass_requests", "Requests of a pass", ["model"], buckets=_SIZES, **of)
-        self._passes = Histogram("sasrec_pass_seconds", "Seconds of a pass", ["model"], buckets=_SECONDS, **of)
-        self._waiting = Gauge("sasrec_waiting_requests", "Requests that wait for a model", ["model"], **of)
-        self._refused = Counter("sasrec_overloaded", "Requests refused because too many waited", **of)
-        self._events = Counter("sasrec_events_stored", "Events stored", **of)
-        self._store_errors = Counter("sasrec_store_errors", "Requests that the store of events failed", **of)
-        self._reloads = Counter("sasrec_reloads", "Reloads by result", ["model", "result"], **of)
-        self._loaded = Gauge("sasrec_model_loaded_seconds", "When a model was loaded", ["model", "hash"], **of)
+        self._lists = Counter(
+            "sasrec_lists",
+            "Lists, by model and by what ranked the items (the field source)",
+            ["model", "source"],
+            **of,
+        )
+        self._sizes = Histogram(
+            "sasrec_pass_requests", "Requests that share one pass through a model", ["model"], buckets=_SIZES, **of
+        )
+        self._passes = Histogram(
+            "sasrec_pass_seconds", "Seconds that a pass through a model takes", ["model"], buckets=_SECONDS, **of
+        )
+        self._waiting = Gauge("sasrec_waiting_requests", "Requests that wait for a model now", ["model"], **of)
+        self._refused = Counter(
+            "sasrec_overloaded", "Requests refused with status 429, because too many waited", **of
+        )
+        self._events = Counter("sasrec_events_stored", "Events of users stored", **of)
+        self._store_errors = Counter(
+            "sasrec_store_errors", "Requests that failed because of the store of events", **of
+        )
+        self._reloads = Counter(
+            "sasrec_reloads", "Reloads of a model, by result: new or refused", ["model", "result"], **of
+        )
+        self._loaded = Gauge(
+            "sasrec_model_loaded_seconds",
+            "When a model was loaded, in seconds since 1970",
+            ["model", "hash"],
+            **of,
+        )
         ProcessCollector(registry=self._registry)
 
     def request(self, route: str, status: int, seconds: float, _model: str) -> None:

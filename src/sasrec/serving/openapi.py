@@ -21,27 +21,34 @@ from sasrec.serving.schemas import ROUTES
 from sasrec.serving.state_schemas import Error, Health, ModelsAnswer, Readiness, ReloadAnswer
 
 STATUSES = {
-    "400": "The request is not HTTP that the server reads. `code`: not_http.",
-    "401": "The server has tokens, and the request has none of them. `code`: no_token.",
+    "400": "The request is not valid HTTP. `code`: not_http.",
+    "401": "The server was started with tokens, and the request sends none of these. `code`: no_token.",
     "403": "The token lacks the scope that the route needs. `code`: wrong_scope.",
-    "404": "Nothing has this name. `code`: unknown (a user, an item, a model or rules) or not_found (a path).",
-    "405": "The path has other methods. `code`: wrong_method.",
+    "404": "The request names something that does not exist. `code`: unknown (a user, an "
+    "item, a model or rules) or not_found (a path).",
+    "405": "The path exists, but not with this method, such as GET. `code`: wrong_method.",
     "408": "The body did not arrive in time. `code`: slow_body.",
-    "409": "The new model is not sound; the old one stays. `code`: unsound.",
+    "409": "The model that a reload read does not work, so the old model stays. `code`: unsound.",
     "413": f"The body has more than {MOST_BYTES:,} bytes. `code`: too_large.",
-    "415": "The body is not JSON by its Content-Type (`code`: not_json), or is compressed (encoded).",
-    "421": "Without tokens, only the names of loopback are served. `code`: foreign_host.",
+    "415": "The header Content-Type does not say that the body is JSON (`code`: not_json), or "
+    "the body is compressed (encoded).",
+    "421": "A server without tokens answers only requests to names of the same machine, such "
+    "as localhost. `code`: foreign_host.",
     "422": (
-        "The request does not fit. `code`: not_json (the body is not JSON), invalid (a field is wrong), nobody "
-        "(neither `user` nor `history`), nothing_known (no item of the history is known, and the server has no "
-        "fallback), unfit_times (a model with time got no or wrong `times`), unfit_rules (`filters`, `per_group` "
-        "or `now` do not fit the catalogue), baseline (it has neither reasons nor similar items)."
+        "The server understands the request, but cannot answer it. `code`: not_json (the "
+        "body is not JSON), invalid (a field is wrong), nobody (the request has neither "
+        "`user` nor `history`), nothing_known (no item of the history is known, and the "
+        "server has no fallback), unfit_times (the model reads times, and `times` is "
+        "absent or wrong), unfit_rules (`filters`, `per_group` or `now` do not fit the "
+        "catalogue), baseline (the model is a baseline, which has neither reasons nor "
+        "similar items)."
     ),
-    "429": "The server has more requests than it can answer in time. `code`: overloaded.",
-    "500": "The server has a fault. `code`: fault.",
+    "429": "The server has more requests than it can answer in time. Send the request again "
+    "after the seconds of the header Retry-After. `code`: overloaded.",
+    "500": "The server has a fault, which it writes to stderr. `code`: fault.",
     "503": (
-        "The store of events (`code`: store) or the model (model) cannot be used now, or the server ended before "
-        "the answer (ending). Try again later."
+        "The store of events (`code`: store) or the model (model) cannot be used now, or "
+        "the server stopped before the answer (ending). Send the request again later."
     ),
 }
 """Every status of an error, on any path, and the codes that it comes with."""
@@ -64,42 +71,49 @@ _ANSWERS: dict[tuple[str, str], tuple[tuple[Any, ...], tuple[str, ...]]] = {
 }
 """Route -> the types of its answer, and the statuses that it gives beside those of all routes of its kind."""
 _OTHER: dict[str, tuple[str, dict[str, Any]]] = {
-    "/metrics": ("text/plain", {"type": "string", "description": "The text format of Prometheus."}),
+    "/metrics": ("text/plain", {"type": "string", "description": "The figures in the text format of Prometheus."}),
     "/openapi.json": (_JSON, {"type": "object", "description": "A document of OpenAPI 3.1."}),
 }
 _TEXT: dict[str, Any] = {"type": "string", "minLength": 1}
 _USER = {
-    "id": ("The id of a user, encoded as a part of a URL.", {"type": "string", "maxLength": 1_000}),
+    "id": (
+        "The id of a user, with special characters encoded for a URL, such as %2F for a slash.",
+        {"type": "string", "maxLength": 1_000},
+    ),
 }
 _SEARCH = {
     "query": (
-        "Words that the title and id of an item must have, all of them. Case and accents do not matter. The first "
-        "ten words are read.",
+        "Words to search for. The title and the id of an item together must have all of "
+        "them. Case and accents do not matter. Only the first ten words count.",
         {"type": "string", "maxLength": 200, "default": ""},
     ),
     "id": (
-        "Ids to look up instead of a search; `query`, `limit` and `offset` are then ignored.",
+        "Ids of items to look up, instead of a search. `query`, `limit` and `offset` are then ignored.",
         {"type": "array", "items": {"type": "string"}, "maxItems": 100},
     ),
     "limit": (
-        "How many items the answer has at most.",
+        "The most items that the answer may have.",
         {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
     ),
-    "offset": ("How many found items to skip.", {"type": "integer", "minimum": 0, "maximum": 10**6, "default": 0}),
+    "offset": (
+        "How many found items to skip, to read further pages.",
+        {"type": "integer", "minimum": 0, "maximum": 10**6, "default": 0},
+    ),
     "model": (
-        "The name of a model of GET /v1/models, whose catalogue is searched. Absent: the only model; if there are "
-        "several, always the same one.",
+        "The name of the model whose catalogue is searched, as GET /v1/models lists it. "
+        "Absent: the server chooses; with several models, always the same one.",
         {"type": "string"},
     ),
 }
 _HEADERS = {
     "X-Request-Id": (
-        "Identifies the request in the log: the header X-Request-Id of the request, if it has one of 1 to 64 "
-        "letters, digits, dots, underscores and hyphens; else an id of the server.",
+        "The id of the request in the log of the server. It is the header X-Request-Id of "
+        "the request, if this header has 1 to 64 letters, digits, dots, underscores and "
+        "hyphens. Otherwise the server makes an id.",
         _TEXT,
     ),
     "Retry-After": ("Send the request again after this many seconds.", {"type": "integer", "minimum": 1}),
-    "WWW-Authenticate": ("The kind of token: Bearer.", _TEXT),
+    "WWW-Authenticate": ("The kind of token that the server expects: Bearer.", _TEXT),
 }
 
 

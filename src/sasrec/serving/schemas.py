@@ -15,29 +15,45 @@ Id = _Text | _Number
 """An id of the caller's own, as text or as an integer."""
 _NotEmpty = Annotated[str, Meta(min_length=1, max_length=1_000, pattern=r"\S")] | _Number
 _Ids = Annotated[list[Id], Meta(max_length=100_000)]
-_K = Annotated[int, Meta(ge=1, le=1_000, description="How many items the list has at most.")]
+_K = Annotated[
+    int,
+    Meta(
+        ge=1,
+        le=1_000,
+        description="The most items that the list may have. A list has fewer items if fewer are allowed.",
+    ),
+]
 _Name = Annotated[str, Meta(max_length=100)]
 _Seconds = Annotated[float, Meta(gt=-1e11, lt=1e11)]  # milliseconds are larger
 _Values = Annotated[list[_Text | _Number | float], Meta(min_length=1, max_length=1_000)]
 
 
 class Filter(Struct, forbid_unknown_fields=True):
-    """A condition on a column: only items that meet it are in the list. An item without a value never meets it."""
+    """A condition on a column of the catalogue: only items that meet it are in the list. An item without a value
+    in this column is never in the list.
+    """
 
     column: Annotated[
         _Name,
         Meta(
-            description="A column of the catalogue: `item` (the id), and `title` and `group` if the catalogue has "
-            "them. If `rules` names rules with a table of items, the columns of that table too."
+            description="The name of a column: `item` (the id), or `title` or `group` if the catalogue has "
+            "these. If the request names `rules` that have a table of items, it can also be a "
+            "column of this table. GET /v1/models lists the columns of the catalogue."
         ),
     ]
     op: Annotated[
         Literal["=", "!=", "<", "<=", ">", ">=", "in"],
-        Meta(description="How the column compares with `value`; `in` means that it equals one of several values."),
+        Meta(
+            description="How the value of the item must compare with `value`; `in` means that it equals "
+            "one of several values."
+        ),
     ]
     value: Annotated[
         _Text | _Number | float | _Values,
-        Meta(description="A text or a number, of the type of the column. Only `in` takes a list."),
+        Meta(
+            description="What to compare with: a text or a number, of the type of the column. Only `in` "
+            "takes a list."
+        ),
     ]
 
 
@@ -47,180 +63,221 @@ class Of(Struct, forbid_unknown_fields=True, kw_only=True):
     user: Annotated[
         Id | None,
         Meta(
-            description="The id of a user, whose history is read: the events of the run, and those that were "
-            "sent. If `history` is given too, the history wins; the user then only decides which of several "
-            "models answers, and which items the bans of rules exclude. null: no user; `history` is needed."
+            description="The id of a user. The history of this user is read: the events of the run, and "
+            "the events of POST /v1/events. If the request has `history` too, that history is "
+            "read instead. Then the user only decides which of several models answers, and "
+            "which items the bans of rules exclude. null: no user, so the request needs "
+            "`history`."
         ),
     ] = None
     history: Annotated[
         _Ids | None,
         Meta(
-            description="Item ids, oldest first. Nothing else is read: not the events of `user`. Unknown ids are "
-            "ignored. null: the history of `user` is read."
+            description="A history as item ids, oldest first. It replaces the events of `user`. Unknown "
+            "ids are ignored. null: the history of `user` is read."
         ),
     ] = None
     times: Annotated[
         Annotated[list[_Seconds], Meta(max_length=100_000)] | None,
         Meta(
-            description="The times of `history`: one for each item, ascending, in seconds (not milliseconds) "
-            "since 1970, or since any other moment, because only the gaps count. Models whose `timed` is true in "
-            "the answer of GET /v1/models need them; other models ignore them, and so does a request without "
-            "`history`. null: no times."
+            description="The times of `history`: one for each item, ascending, in seconds (not "
+            "milliseconds). They may count from 1970 or from any other moment, because only "
+            "the gaps between them matter. A model needs times if its `timed` is true in the "
+            "answer of GET /v1/models. Other models ignore them. Without `history`, times are "
+            "ignored too. null: no times."
         ),
     ] = None
     model: Annotated[
         _Name | None,
         Meta(
-            description="The name of a model of GET /v1/models. null: the only model, or the one of several that "
-            "gets this user, or without a user this history; always the same one."
+            description="The name of a model, as GET /v1/models lists it. null: the server chooses. With "
+            "several models, each gets a share of the users, and the same user always gets the "
+            "same model. Without `user`, the history decides in this way."
         ),
     ] = None
 
 
 class Recommend(Of, forbid_unknown_fields=True, kw_only=True):
-    """A request for a list of items, for a user or for a history. One of both is needed."""
+    """A request for a list of items. It needs `user` or `history`."""
 
     now: Annotated[
         _Seconds | Annotated[str, Meta(max_length=40)] | None,
         Meta(
-            description="The moment at which the items must be available, for rules that say when items are: "
-            "seconds (not milliseconds) since 1970, from 1990 on, or an ISO date or time such as 2030-12-31. "
-            "null: the time of the rules if they have one, else the present moment."
+            description="The moment at which the items of the list must be available. It matters only for "
+            "rules that say when items are available. Send seconds (not milliseconds) since "
+            "1970, from 1990 on, or an ISO date or time such as 2030-12-31. null: the time of "
+            "the rules if they have one, else the present moment."
         ),
     ] = None
     k: _K = 10
     allow: Annotated[
         _Ids | None,
-        Meta(description="Only these items may be in the list. Unknown ids are ignored. null: all items may."),
+        Meta(
+            description="Only these items may be in the list. Unknown ids are ignored. null: all items may "
+            "be in the list."
+        ),
     ] = None
     deny: Annotated[_Ids, Meta(description="Items that must not be in the list. Unknown ids are ignored.")] = []
     exclude_seen: Annotated[
         bool | None,
         Meta(
-            description="Whether items of the history are excluded. null: as the model was trained; they are "
-            "excluded unless `repeats` is true in the answer of GET /v1/models."
+            description="Whether the list omits the items of the history. null: as the model was trained. "
+            "Such items are then omitted, unless `repeats` of the model is true in the answer "
+            "of GET /v1/models."
         ),
     ] = None
     rules: Annotated[
         _Name | None,
-        Meta(description="The name of rules of the server, as GET /v1/models lists them. null: no such rules."),
+        Meta(
+            description="The name of rules that the server was started with, as GET /v1/models lists them. "
+            "Rules limit which items the list may have. null: no rules."
+        ),
     ] = None
     filters: Annotated[
         list[Filter],
         Meta(
-            max_length=20, description="Conditions that all items of the list meet, all of them, beside `rules`."
+            max_length=20,
+            description="Conditions on the items of the list. Each item meets all conditions, in addition "
+            "to `rules`.",
         ),
     ] = []
     per_group: Annotated[
         Annotated[int, Meta(ge=1, le=1_000)] | None,
         Meta(
-            description="How many items of one group the list has at most. The catalogue needs groups. null: no "
-            "limit, unless `rules` has one."
+            description="The most items of one group, such as a genre, that the list may have. The "
+            "catalogue needs groups. null: no limit, unless `rules` has one."
         ),
     ] = None
     titles: Annotated[
-        bool, Meta(description="Whether each item has its title and group, if the catalogue has them.")
+        bool,
+        Meta(
+            description="Whether the answer has the title and the group of each item, if the catalogue has "
+            "titles and groups."
+        ),
     ] = False
     reasons: Annotated[
         bool,
         Meta(
-            description="Whether each item names the events of the history that speak most for it, at most three. "
-            "This takes longer, because the model reads the history again without each of its events. Baselines "
-            "and the fallback give no reasons."
+            description="Whether each item of the answer names the events of the history that raise its "
+            "score most, at most three. This takes longer, because the model reads the history "
+            "again without each of its events. Baselines and the fallback, which answers for "
+            "unknown users, give no reasons."
         ),
     ] = False
 
 
 class RecommendBody(Recommend, forbid_unknown_fields=True, kw_only=True):
-    """A request for a list of items, for a user or for a history; or several requests in `requests`."""
+    """A request for a list of items, with `user` or `history`; or several such requests in `requests`."""
 
     requests: Annotated[
         Annotated[list[Recommend], Meta(min_length=1, max_length=256)] | None,
         Meta(
-            description="Several requests, which are answered together, in the same order. The other fields must "
-            "then be absent or have their defaults. If one request is wrong, none is answered. null: this is one "
-            "request."
+            description="Several requests, which the server answers together, in the same order. All other "
+            "fields must then be absent or have their defaults. If one request is wrong, none "
+            "is answered. null: the body is a single request."
         ),
     ] = None
 
 
 class Similar(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A request for the items most like an item."""
+    """A request for the items that are most like an item."""
 
     item: Annotated[Id, Meta(description="The id of an item of the catalogue.")]
     k: _K = 10
     model: Annotated[
         _Name | None,
         Meta(
-            description="The name of a model of GET /v1/models. null: the only model; if there are several, "
-            "always the same one."
+            description="The name of a model, as GET /v1/models lists it. null: the server chooses; with "
+            "several models, always the same one."
         ),
     ] = None
 
 
 class Explain(Of, forbid_unknown_fields=True, kw_only=True):
-    """A request for the reasons of an item: how much each event of a history raises its score."""
+    """A request for the reasons of an item: how much each event of a history raises the score of this item."""
 
     item: Annotated[Id, Meta(description="The id of an item of the catalogue.")]
 
 
 class NewEvent(Struct, forbid_unknown_fields=True, kw_only=True):
-    """An interaction of a user with an item."""
+    """An event: a user interacted with an item, such as by buying it."""
 
     user: Annotated[_NotEmpty, Meta(description="The id of the user, who may be new.")]
     item: Annotated[
         _NotEmpty,
         Meta(
-            description="The id of the item. An unknown item is stored too, but a model that lacks it ignores it."
+            description="The id of the item. An event of an unknown item is stored too, but a model that "
+            "does not know the item ignores the event."
         ),
     ]
     time: Annotated[
         _Seconds | None,
         Meta(
-            description="When it happened, in seconds (not milliseconds) since 1970 UTC, at most a day ahead. "
-            "null: the moment at which the server receives it."
+            description="When the event happened, in seconds (not milliseconds) since 1970 UTC, at most a "
+            "day in the future. null: the moment at which the server receives the event."
         ),
     ] = None
     id: Annotated[
         Annotated[str, Meta(min_length=1, max_length=200)] | None,
         Meta(
-            description="An id of the event, of your choice. A second event of the user with the same id is not "
-            "stored, so an event with an id can be sent again. null: each event is stored."
+            description="An id of the event, of your choice, such as the number of an order. A second "
+            "event of the user with the same id is not stored. So you can send an event with "
+            "an id again if no answer came. null: each event is stored."
         ),
     ] = None
 
 
 class Events(Struct, forbid_unknown_fields=True):
-    """Events to store, all or none."""
+    """Events to store. The server stores all of them or, if one is wrong, none."""
 
     events: Annotated[
         list[NewEvent],
-        Meta(min_length=1, max_length=1_000, description="The events, in any order: their times decide."),
+        Meta(
+            min_length=1,
+            max_length=1_000,
+            description="The events, in any order: their times decide their places in the histories.",
+        ),
     ]
 
 
 class Reload(Struct, forbid_unknown_fields=True):
-    """Which model to load again from its path."""
+    """Which model to load again from its path. The path can be a link that now leads to another run."""
 
     model: Annotated[
-        _Name | None, Meta(description="The name of a model of GET /v1/models. null: all, one after the other.")
+        _Name | None,
+        Meta(
+            description="The name of a model, as GET /v1/models lists it. null: all models, one after the other."
+        ),
     ] = None
 
 
 _READ, _WRITE, _ADMIN = "read", "write", "admin"
 ROUTES: dict[tuple[str, str], tuple[str, Any, str]] = {
-    ("POST", "/v1/recommend"): (_READ, RecommendBody, "The best items for a user or a history."),
-    ("POST", "/v1/similar"): (_READ, Similar, "The items most like an item."),
-    ("POST", "/v1/explain"): (_READ, Explain, "Which events of a history speak for an item."),
-    ("POST", "/v1/events"): (_WRITE, Events, "Store events; the answer comes after they are durable."),
-    ("GET", "/v1/users/{id}"): (_READ, None, "The history of a user."),
-    ("DELETE", "/v1/users/{id}"): (_WRITE, None, "Forget a user."),
+    ("POST", "/v1/recommend"): (_READ, RecommendBody, "Get the best items for a user or a history."),
+    ("POST", "/v1/similar"): (_READ, Similar, "Get the items that are most like an item."),
+    ("POST", "/v1/explain"): (_READ, Explain, "Get how much each event of a history speaks for an item."),
+    ("POST", "/v1/events"): (
+        _WRITE,
+        Events,
+        "Store new events of users. The answer comes once they are stored durably, so that "
+        "a crash does not lose them.",
+    ),
+    ("GET", "/v1/users/{id}"): (_READ, None, "Get the history of a user."),
+    ("DELETE", "/v1/users/{id}"): (
+        _WRITE,
+        None,
+        "Forget a user: delete the stored events, and ignore the events of the run.",
+    ),
     ("GET", "/v1/items"): (_READ, None, "Search items by words of their titles and ids, or look up ids."),
-    ("GET", "/v1/models"): (_READ, None, "The models, how they were measured, and the names of rules."),
-    ("POST", "/admin/reload"): (_ADMIN, Reload, "Load a model again from its path."),
-    ("GET", "/healthz"): ("", None, "Whether the process answers."),
-    ("GET", "/readyz"): ("", None, "Whether every model answers its canary."),
-    ("GET", "/metrics"): (_READ, None, "Figures for Prometheus."),
-    ("GET", "/openapi.json"): (_READ, None, "The description of these routes, OpenAPI 3.1."),
+    ("GET", "/v1/models"): (_READ, None, "List the models with their metrics, and the names of rules."),
+    ("POST", "/admin/reload"): (_ADMIN, Reload, "Load a model again from its path, to replace it without a stop."),
+    ("GET", "/healthz"): ("", None, "Check whether the process answers."),
+    ("GET", "/readyz"): ("", None, "Check whether every model answers a fixed test request (a canary)."),
+    ("GET", "/metrics"): (_READ, None, "Get figures for the monitoring system Prometheus."),
+    ("GET", "/openapi.json"): (
+        _READ,
+        None,
+        "Get the description of these routes in OpenAPI 3.1, from which clients can be generated.",
+    ),
 }
 """(method, path) -> the scope of a token that it needs, the type of its body, and what it does."""

@@ -19,65 +19,115 @@ class DataFacts(Struct, forbid_unknown_fields=True, kw_only=True):
     """The data that a model was trained on. Absent for exports."""
 
     name: Annotated[str, Meta(description="The name of the data set.")]
-    events: Annotated[Count, Meta(description="How many events it has.")]
-    first_event: Annotated[str | None, Meta(description="The time of the first event, UTC. null: no times.")]
-    last_event: Annotated[str | None, Meta(description="The time of the last event, UTC. null: no times.")]
+    events: Annotated[Count, Meta(description="How many events the data set has.")]
+    first_event: Annotated[
+        str | None, Meta(description="The time of the first event, UTC. null: the data has no times.")
+    ]
+    last_event: Annotated[
+        str | None, Meta(description="The time of the last event, UTC. null: the data has no times.")
+    ]
 
 
 class Protocol(Struct, forbid_unknown_fields=True, kw_only=True):
-    """How the metrics were measured, in words for people. Absent as `metrics`."""
+    """How the metrics were measured, in words for people. Absent if the run was not measured, or for an export."""
 
-    full: Annotated[str | None, Meta(description="Which items compete. null: not recorded.")]
-    seen: Annotated[str | None, Meta(description="How items of the history are treated. null: not recorded.")]
-    split: Annotated[str | None, Meta(description="Which events are predicted. null: not recorded.")]
+    full: Annotated[str | None, Meta(description="Which items each target was ranked among. null: not recorded.")]
+    seen: Annotated[
+        str | None, Meta(description="Whether items of the history are ranked too. null: not recorded.")
+    ]
+    split: Annotated[
+        str | None, Meta(description="Which held-out events the model had to predict. null: not recorded.")
+    ]
 
 
 class ModelFacts(Struct, forbid_unknown_fields=True, kw_only=True):
     """A model that is served."""
 
     name: Annotated[str, Meta(description="The name of the model, for `model` in requests.")]
-    hash: Annotated[str, Meta(description="Identifies the weights, or the data of a baseline.")]
+    hash: Annotated[
+        str,
+        Meta(
+            description="Identifies the weights of the model, or for a baseline the run and its name. It "
+            "changes when a reload brings other weights."
+        ),
+    ]
     share: Annotated[
-        float, Meta(ge=0, le=1, description="The share of users that get this model unless they name one.")
+        float,
+        Meta(ge=0, le=1, description="The share of users that get this model, if the request names no model."),
     ]
-    kind: Annotated[str, Meta(description="The class of the model, or the words of an export for it.")]
+    kind: Annotated[
+        str,
+        Meta(
+            description="The class of the model, such as SASRec; for an ONNX export, the text that the "
+            "export has for it."
+        ),
+    ]
     source: Annotated[
-        str, Meta(description="What `source` says in its lists, if an item of the history is known.")
+        str,
+        Meta(description="The value of `source` in the lists of this model, if an item of the history is known."),
     ]
-    timed: Annotated[bool, Meta(description="Whether requests with a `history` need `times`.")]
-    maxlen: Annotated[int | None, Meta(description="How many last events the model reads. null: a baseline.")]
+    timed: Annotated[
+        bool, Meta(description="Whether the model reads times, so that requests with a `history` need `times`.")
+    ]
+    maxlen: Annotated[
+        int | None,
+        Meta(description="How many events of a history the model reads: the newest ones. null: a baseline."),
+    ]
     repeats: Annotated[
-        bool, Meta(description="Whether lists have seen items unless `exclude_seen` says otherwise.")
+        bool,
+        Meta(
+            description="Whether lists may have items of the history, if the request does not set `exclude_seen`."
+        ),
     ]
     items: Annotated[Count, Meta(description="How many items the catalogue has.")]
-    users: Annotated[Count, Meta(description="How many users the data has; 0 for exports.")]
-    parameters: Annotated[int | None, Meta(description="How many weights. null: a baseline or an ONNX export.")]
-    loaded: Annotated[str, Meta(description="When it was loaded: ISO 8601, UTC.")]
+    users: Annotated[
+        Count, Meta(description="How many users the data has. 0 for exports, which contain no users.")
+    ]
+    parameters: Annotated[
+        int | None, Meta(description="How many weights the model has. null: a baseline or an ONNX export.")
+    ]
+    loaded: Annotated[str, Meta(description="When the server loaded the model: ISO 8601, UTC.")]
     columns: Annotated[
-        dict[str, str], Meta(description='The columns for `filters`, each with "number" or "text".')
+        dict[str, str],
+        Meta(
+            description='The columns of the catalogue that `filters` can name. Each has its type: "number" '
+            'or "text".'
+        ),
     ]
     check: Annotated[
         dict[str, Any] | UnsetType,
-        Meta(description="How an ONNX export was compared with its run. Absent for other models."),
+        Meta(
+            description="How the lists of an ONNX export compared with the lists of its run. Absent for "
+            "other models."
+        ),
     ] = UNSET
     data: DataFacts | UnsetType = UNSET
     metrics: Annotated[
         _Metrics | UnsetType,
         Meta(
-            description="The full metrics, such as `ndcg@10`, and the `split` on which they were measured. "
-            "Absent: not measured, or an export.",
+            description="The metrics of the full catalogue, such as `ndcg@10`, and the `split` on which "
+            "they were measured. Absent: the model was not measured, or is an export.",
             extra_json_schema={
-                "properties": {"split": {"description": "Where they were measured.", "enum": ["test", "valid"]}},
+                "properties": {
+                    "split": {"description": "Where the metrics were measured.", "enum": ["test", "valid"]}
+                },
                 "required": ["split"],
             },
         ),
     ] = UNSET
     intervals: Annotated[
         dict[str, _Ends] | UnsetType,
-        Meta(description="Metric to the low and high end of its confidence interval. Absent: not computed."),
+        Meta(
+            description="For each metric, the low and the high end of its 95 % confidence interval. "
+            "Absent: not computed."
+        ),
     ] = UNSET
     baselines: Annotated[
-        dict[str, _Metrics] | UnsetType, Meta(description="Baseline to its metrics. Absent as `metrics`.")
+        dict[str, _Metrics] | UnsetType,
+        Meta(
+            description="For each baseline of the run, its metrics on the same `split`. Absent if the run "
+            "was not measured, or for an export."
+        ),
     ] = UNSET
     protocol: Protocol | UnsetType = UNSET
 
@@ -87,9 +137,15 @@ class ModelsAnswer(Struct, forbid_unknown_fields=True, kw_only=True):
 
     request_id: RequestId
     models: Annotated[list[ModelFacts], Meta(description="The models that are served.")]
-    rules: Annotated[list[str], Meta(description="The names that `rules` of a request can have.")]
+    rules: Annotated[
+        list[str], Meta(description="The names of rules, one of which the field `rules` of a request can have.")
+    ]
     fallback: Annotated[
-        str | None, Meta(description="What answers if no item of a history is known. null: such requests get 422.")
+        str | None,
+        Meta(
+            description="The fallback: what answers if no item of a history is known. null: such requests "
+            "get the status 422."
+        ),
     ]
 
 
@@ -97,8 +153,14 @@ class Reloaded(Struct, forbid_unknown_fields=True, kw_only=True):
     """A model that was loaded again."""
 
     name: Annotated[str, Meta(description="The name of the model.")]
-    old: Annotated[str, Meta(description="The hash of the model before.")]
-    new: Annotated[str, Meta(description="The hash of the model now; the same if its path has the same model.")]
+    old: Annotated[str, Meta(description="The hash of the model before the reload.")]
+    new: Annotated[
+        str,
+        Meta(
+            description="The hash of the model now. It is the same as `old` if the path has the same model "
+            "as before."
+        ),
+    ]
 
 
 class ReloadAnswer(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -109,43 +171,45 @@ class ReloadAnswer(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Health(Struct, forbid_unknown_fields=True, kw_only=True):
-    """The process answers."""
+    """A short answer, which shows that the process runs."""
 
     request_id: RequestId
     status: Annotated[Literal["ok"], Meta(description="Always `ok`.")]
 
 
 class ModelReadiness(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Whether a model answers a fixed request."""
+    """Whether a model answers a fixed test request (a canary)."""
 
-    ready: Annotated[bool, Meta(description="Whether it answers.")]
-    reason: Annotated[str | UnsetType, Meta(description="Why it does not, for people. Absent if it does.")] = UNSET
+    ready: Annotated[bool, Meta(description="Whether the model answers the request.")]
+    reason: Annotated[
+        str | UnsetType, Meta(description="Why the model does not answer, for people. Absent if it answers.")
+    ] = UNSET
 
 
 class StoreState(Struct, forbid_unknown_fields=True, kw_only=True):
-    """The store of events."""
+    """The store, in which the server keeps the events of POST /v1/events."""
 
-    ready: Annotated[bool, Meta(description="Whether its last use was without an error.")]
+    ready: Annotated[bool, Meta(description="Whether the last use of the store was without an error.")]
 
 
 class Readiness(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Whether the server should get requests. It has status 200 if `ready`, else 503."""
+    """Whether the server should get requests. The status is 200 if `ready` is true, else 503."""
 
     request_id: RequestId
-    ready: Annotated[bool, Meta(description="Whether every model answers, and the server does not stop.")]
+    ready: Annotated[bool, Meta(description="Whether every model answers, and the server is not about to stop.")]
     draining: Annotated[bool, Meta(description="Whether the server is about to stop.")]
-    models: Annotated[dict[str, ModelReadiness], Meta(description="The name of each model to its state.")]
+    models: Annotated[dict[str, ModelReadiness], Meta(description="The state of each model, by its name.")]
     store: Annotated[
         StoreState | UnsetType,
         Meta(
-            description="The store of events. It does not decide about `ready`, because lists for a `history` do "
-            "not need it. Absent without a store."
+            description="The store of events. It does not decide about `ready`, because lists for a "
+            "`history` do not need the store. Absent if the server has no store."
         ),
     ] = UNSET
 
 
 class ErrorFacts(Struct, forbid_unknown_fields=True, kw_only=True):
-    """What is wrong."""
+    """What is wrong, for programs and for people."""
 
     code: Annotated[
         Literal[
@@ -153,15 +217,16 @@ class ErrorFacts(Struct, forbid_unknown_fields=True, kw_only=True):
             "not_found", "not_http", "not_json", "nothing_known", "overloaded", "slow_body", "store", "too_large",
             "unfit_rules", "unfit_times", "unknown", "unsound", "wrong_method", "wrong_scope",
         ],
-        Meta(description="What is wrong, for programs; the responses describe each code."),
+        Meta(description="The kind of error, for programs. The statuses of errors explain each code."),
     ]  # fmt: skip
     message: Annotated[
-        str, Meta(description="What is wrong and what to do, for people. It repeats nothing of the request.")
+        str,
+        Meta(description="What is wrong and what to do, for people. The message repeats nothing of the request."),
     ]
 
 
 class Error(Struct, forbid_unknown_fields=True, kw_only=True):
-    """An error."""
+    """The body of an answer that is an error."""
 
     error: ErrorFacts
     request_id: RequestId
