@@ -33,8 +33,9 @@ _MORE = {
     "residuals](../explanation/models.md#gated-residuals) has the formula.",
     "time": "[TiSASRec](../explanation/models.md#tisasrec) has the formulas.",
     "time_span": "All longer times look the same to the model.",
-    "interval_unit": "A [tick](glossary.md#tick) is the unit of a user's times. `history` also reads held-out "
-    "events, as the authors of TiSASRec do; `training` does not.",
+    "interval_unit": "The gap is the time between two consecutive events of the user, above zero. Times are "
+    "rounded to whole numbers of this unit, the [ticks](glossary.md#tick). `history` also reads held-out events, "
+    "as the authors of TiSASRec do; `training` does not.",
     "mhc": "A plain transformer adds the output of each layer to one vector, the residual. mHC keeps several "
     "copies of the residual, the [streams](glossary.md#mhc), and learns to read, write and mix them. A training "
     "step takes about twice as long.",

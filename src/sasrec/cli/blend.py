@@ -14,7 +14,7 @@ from sasrec.cli.console import err, out, say
 
 @dataclass(frozen=True)
 class Blend:
-    """Blend a run with a baseline: mix their scores, with the weight that is best on validation.
+    """Blend a run with a baseline: combine both rankings, with the weight that is best on validation.
 
     Tries nine weights for each baseline. If a blend beats the model and the baselines alone, RUN/blend.json keeps
     it. RUN:blend then stands for the blend in recommend, evaluate, serve and export.

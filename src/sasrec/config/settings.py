@@ -106,9 +106,9 @@ class ModelConfig:
     time: bool = False
     """Use TiSASRec: attention also reads the time between two events of a user. The data needs times."""
     time_span: int = setting(256, Ge(1), Le(_MOST_SIZE), OnlyWith("time"))
-    """Treat longer times between two events as this many ticks; interval_unit defines a tick (only with time)."""
+    """Treat longer times between two events as this many units; see interval_unit (only with time)."""
     interval_unit: Literal["training", "history"] = setting("training", OnlyWith("time"))
-    """A user's tick: the smallest gap between events in the training part or whole history (only with time)."""
+    """Unit of a user's times: the smallest gap in the training part or in the whole history (only with time)."""
     mhc: bool = False
     """Use hyper-connections (mHC), which keep several residual streams instead of one; norm must be pre."""
     mhc_expansion_rate: int = setting(4, Ge(1), Le(1_000), OnlyWith("mhc"))
@@ -223,7 +223,7 @@ class EvaluationConfig:
     split: str = "leave-one-out"
     """Which events to hold out: leave-one-out, last-N, temporal:T, files or all (docs/reference/settings.md)."""
     repeats: bool = False
-    """For items taken again: seen items are targets, candidates and negatives, and lists contain them."""
+    """Let items come again: seen items are targets, candidates and negatives, and lists contain them."""
     baskets: bool = False
     """Treat a user's events with the same time as one step (a basket): they do not predict each other."""
 

@@ -62,7 +62,7 @@ class Recommender:
     """(V,) true for known items, which have a training event; None means that all items are known. Unknown items
     are never recommended, and histories are read without them."""
     training_part: TrainingPart = field(default_factory=lambda: TrainingPart(held_out=2))
-    """Where the training part of a history ends; models with time derive a user's tick from this part."""
+    """Where the training part of a history ends; models with time take a user's unit of times from this part."""
     repeats: bool = False
     """Whether the model was trained with `repeats`, so that lists contain items that the user has seen."""
     fallback: Fallback | None = None

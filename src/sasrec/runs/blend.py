@@ -93,9 +93,9 @@ def blend(
 ) -> dict[str, Any]:
     """Choose the best blend of a run's model and a baseline on validation, and save it if it beats both alone.
 
-    A blend ranks by a weighted mean of the scores of the model and of one baseline. This function tries nine
-    weights for each of the `baselines`, by default all of the run. If a blend wins on validation, RUN/blend.json
-    records it, and `sasrec.load("RUN:blend")` recommends with it.
+    A blend combines the ranking of the model and the ranking of one baseline, each with a weight. This function
+    tries nine weights for each of the `baselines`, by default all of the run. If a blend wins on validation,
+    RUN/blend.json records it, and `sasrec.load("RUN:blend")` recommends with it.
 
     Returns a dictionary. All figures in it are NDCG@10 on the full catalogue:
 

@@ -94,8 +94,8 @@ class ListAnswer(Struct, forbid_unknown_fields=True, kw_only=True):
     source: Annotated[
         str,
         Meta(
-            description="What ranked the items. `model` is the trained model, and `blend` is its mix with "
-            "a baseline. The name of a baseline, such as `markov`, appears if the server "
+            description="What ranked the items. `model` is the trained model, and `blend` combines the "
+            "model with a baseline. The name of a baseline, such as `markov`, appears if the server "
             "serves this baseline. `popular`, `recent` or `groups` is the fallback, which "
             "answers if no item of the history is known."
         ),
