@@ -25,9 +25,9 @@ _GROUPS = {
 }
 _OTHERS: list[type] = [Metrics, Comparison, Side, Against, Difference, Items]
 _MADE = {
-    "Dataset": "`prepare` and `open_dataset` return it.",
-    "Recommender": "`train`, `resume`, `final_fit`, `refresh` and `load` return it.",
-    "Items": "`catalogue` of a `Dataset`, and `items` of a `Recommender`.",
+    "Dataset": "`prepare` and `open_dataset` return a `Dataset`.",
+    "Recommender": "`train`, `resume`, `final_fit`, `refresh` and `load` return a `Recommender`.",
+    "Items": "The attributes `catalogue` of a `Dataset` and `items` of a `Recommender` are `Items`.",
 }
 _CALLED = {"Rules", "RunConfig"}  # classes that people make by a call
 _ALIASES = {"Candidates": Candidates, "SplitName": SplitName}

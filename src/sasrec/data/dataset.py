@@ -140,7 +140,7 @@ class Dataset:
         return number
 
     def has_user(self, user_id: object) -> bool:
-        """Whether the data set has this user."""
+        """Return whether the data set has a user with this id."""
         return look_up(self._user_numbers, user_id) is not None
 
     @cached_property
@@ -193,7 +193,7 @@ class Dataset:
 
     @staticmethod
     def writing(folder: str | Path) -> contextlib.AbstractContextManager[None]:
-        """Return a context in which only this thread may write a data set to a folder. Raises: as `save`."""
+        """Return a context in which only this thread may write to a folder. Raises: The errors of `save`."""
         folder = Path(folder)
         if not is_manifest(folder / MANIFEST) and (not is_claimed(folder) or (folder / "config.toml").exists()):
             raise FolderError(f"{folder} is not empty and does not contain a data set. Name another folder.")

@@ -109,7 +109,8 @@ def blend(
         "before"                {"baseline", "weight", "tried", "fate"} of the blend that the run had until now
 
     If only one user of a split has targets, "valid" has no "difference", or "test" is omitted. The fate of the
-    blend before is "replaced", "removed", or "stays". It stays if no blend wins and its baseline was not tried.
+    blend before is "replaced", "removed", or "stays". An earlier blend stays if no blend wins now and the baseline
+    of the earlier blend was not tried.
 
     Raises: ConfigError for a baseline that the run does not have. EvaluationError without validation targets.
     Remedy: as the message says. The errors of `load`.

@@ -224,8 +224,8 @@ def evaluate(
 ) -> Metrics:
     """Measure the best checkpoint of a run on validation and test; return the metrics.
 
-    RUN/metrics.json and RUN/ranks.parquet (for `compare`) are written, and RUN/log.jsonl gets the metrics. With
-    `checkpoint`, `test` or `rules`, or for RUN:NAME, nothing is written.
+    Writes RUN/metrics.json and RUN/ranks.parquet (which `compare` reads), and adds the metrics to RUN/log.jsonl.
+    With `checkpoint`, `test` or `rules`, or for RUN:NAME, it writes nothing.
 
     `run`: the run folder; or RUN:NAME for a baseline or the blend of the run, and "scorer" of the result is NAME.
     `checkpoint`: another checkpoint of the run to measure. `test`: a file, frame or prepared folder of events to
@@ -239,10 +239,10 @@ def evaluate(
 
     The result is a dictionary, which `Metrics` describes. A split without targets is absent in it.
 
-    Raises: EvaluationError for an export, or if neither validation nor test has a target. Remedy: measure the
-    original run, or train with another value of the setting `split`; or for `whole_period` under leave-one-out.
-    ConfigError if `dataset` is a file. Remedy: name it as `test`; or for `rules` with `details` or `whole_period`.
-    Remedy: remove one. The errors of `load` and `Rules.on`.
+    Raises: EvaluationError for an export. Remedy: measure the original run. EvaluationError if neither validation
+    nor test has a target, or for `whole_period` under leave-one-out. Remedy: train with another `split`.
+    ConfigError if `dataset` is a file. Remedy: pass the file as `test`. ConfigError for `rules` with `details` or
+    `whole_period`. Remedy: remove one. The errors of `load` and `Rules.on`.
     """
     folder, simple = named_run(run)
     _refuse_to_evaluate(folder, dataset, k, rules, {"details": details, "whole_period": whole_period})

@@ -198,11 +198,11 @@ def resume(
     """Continue a run from its newest undamaged checkpoint. In the same surroundings, such as the same device and
     number of processes, the result is bit-identical to that of an uninterrupted run.
 
-    The settings are those of the run. `recipe` and the keyword arguments `settings` may change only some of them:
+    The settings are those of the run. `recipe` and the keyword arguments `settings` may change only the following:
     the limits (num_epochs unless the schedule is cosine, max_minutes, patience), save_minutes, device,
-    deterministic and the diagnostics (diagnose_every, show_shapes, tensorboard, detect_anomaly). They may also
-    name the new place of the prepared data (`dataset`). If the run has ended, `resume` measures it again; if its
-    limits were raised, `resume` trains it further first.
+    deterministic, the diagnostics (diagnose_every, show_shapes, tensorboard, detect_anomaly), and the place of the
+    prepared data (`dataset`) if it has moved. If the run has ended, `resume` measures it again; if its limits were
+    raised, `resume` trains it further first.
     `encoder`, `loss_function`: the model and the loss of your own that `train` was given.
 
     Raises: CheckpointError if the run has no checkpoint, or the data changed. Remedy: start a new run, or name the

@@ -82,7 +82,8 @@ def load(
     instead of the events of the run: a Dataset, a prepared folder, a file or a frame, read with the columns of the
     run. Users may be new; events with items that the run does not know are omitted, with a warning. If the data of
     the run has moved, name its new place here. `encoder`: the class that `train` was given, if the run has a model
-    of your own. `fallback`: "popular", "recent" or "groups", which answers where no item of a history is known.
+    of your own. `fallback`: what to recommend where no item of a history is known: best sellers ("popular"), best
+    sellers of the last 7 days ("recent"), or the best sellers of each group ("groups"); None refuses such requests.
 
     Raises: CheckpointError or DataError if a part is missing or damaged, or no item of `dataset` is known and no
     fallback is given. Remedy: name the right checkpoint or data set. ConfigError if the model is of another class,
