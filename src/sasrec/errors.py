@@ -67,5 +67,5 @@ def amount(count: int, noun: str, verb: str = "") -> str:
 class SasrecWarning(UserWarning):
     """Category of all warnings: what was assumed, what was left out, or what looks odd.
 
-    The command line prints them as notes. `report["warnings"]` of a Dataset keeps those on data.
+    The command line prints warnings as notes. `report["warnings"]` of a Dataset keeps the warnings about its data.
     """

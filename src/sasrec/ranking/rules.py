@@ -86,7 +86,7 @@ class Rules:
     deny: Iterable[object] = ()
     """Ids of items that are never recommended."""
     bans: Any = None
-    """Items that a user must not get: {user id: item ids}, or a frame, CSV or Parquet file with user and item."""
+    """Items that a user must not get: {user id: item ids}, or a frame, CSV or Parquet file (user, item)."""
     per_group: int | None = None
     """The most items of one group, such as a genre, in a list. The group of an item is in the catalogue
     (`Items.groups`), or else in the column group of `items`. Items without any group are not limited."""

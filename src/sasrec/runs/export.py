@@ -37,7 +37,7 @@ def export(run_dir: str | Path, output: str | Path, *, encoder: Encoder | None =
     `sasrec.load(output)` recommends for histories as the run does, with bit-identical scores. An export contains
     no users and no events, so it cannot recommend by user id, be evaluated or be trained further.
 
-    `encoder`: see `load`; whoever loads the export needs the class too.
+    `encoder`: see `load`. To load the export, give `load` the same class again.
 
     Raises: ConfigError if `output` is not empty. Remedy: name another folder. The errors of `load`.
     """

@@ -83,7 +83,7 @@ def load(
     run. Users may be new; events with items that the run does not know are omitted, with a warning. If the data of
     the run has moved, name its new place here. `encoder`: the class that `train` was given, if the run has a model
     of your own. `fallback`: what to recommend where no item of a history is known: best sellers ("popular"), best
-    sellers of the last 7 days ("recent"), or the best sellers of each group ("groups"); None refuses such requests.
+    sellers of the last 7 days ("recent"), or best sellers of each group ("groups"); None refuses such requests.
 
     Raises: CheckpointError or DataError if a part is missing or damaged, or no item of `dataset` is known and no
     fallback is given. Remedy: name the right checkpoint or data set. ConfigError if the model is of another class,

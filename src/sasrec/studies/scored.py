@@ -90,7 +90,7 @@ class Comparison:
     split: SplitName
     """The split with the ranked targets: "valid" (validation) or "test"."""
     first: Side
-    """The side with which the others are compared."""
+    """The first side, with which all other sides are compared."""
     others: tuple[Against, ...]
     """The other sides, each with its difference from the first, in the order of the runs."""
     notes: tuple[str, ...]
