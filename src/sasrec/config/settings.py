@@ -201,7 +201,7 @@ class TrainingConfig:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Data type in which layers compute. Weights, mHC residuals and most of the loss stay in fp32."""
     compile: bool = False
-    """Train through torch.compile, which speeds up mhc; needs a C++ compiler, and up to a minute at the start."""
+    """Train through torch.compile, which speeds up mhc; needs a C++ compiler, and minutes at the first start."""
     deterministic: bool = setting(False, KeepsWeights(), MayChangeOnResume())
     """Use only GPU operators that give the same bits each time, which are slower. CPU operators always do."""
     save_minutes: float = setting(10.0, Ge(0), Le(_MOST), KeepsWeights(), MayChangeOnResume())
