@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import textwrap
 from collections import defaultdict
@@ -27,10 +28,10 @@ def write(stored: dict[str, Any], page: Path, figure: Path) -> None:
     deep, of_deep = _of_study(stored, "mhc-ml-1m-deep")
     text = PAGE.read_text().format(
         conclusion=_conclusion([differences, of_large, of_deep], cells, stored["steps"]),
-        verdict=_verdict(cells, differences, "MovieLens 100K"),
-        verdict_large=_verdict(large, of_large, "MovieLens 1M"),
+        verdict=_verdict(cells, differences, "On MovieLens 100K"),
+        verdict_large=_verdict(large, of_large, "On MovieLens 1M, in a study of gates and mHC with 2 blocks"),
         table_large=_table(large, {}),
-        verdict_deep=_verdict(deep, of_deep, "MovieLens 1M with 8 blocks"),
+        verdict_deep=_verdict(deep, of_deep, "On MovieLens 1M, in a study of gates and mHC with 8 blocks"),
         table_deep=_table(deep, {}),
         differences_deep=_differences(of_deep, "plain"),
         differences_large=_differences(of_large, "plain"),
@@ -42,14 +43,16 @@ def write(stored: dict[str, Any], page: Path, figure: Path) -> None:
         diagnostics=_diagnostics(cells),
         left_out=_left_out(cells),
     )
-    wrapped = (
-        part
-        if part.startswith(("|", "!", "-", "#"))
-        else textwrap.fill(" ".join(part.split()), 120, break_on_hyphens=False)
-        for part in text.split("\n\n")
-    )
+    wrapped = (part if part.startswith(("|", "!", "-", "#")) else _filled(part) for part in text.split("\n\n"))
     page.write_text("\n\n".join(wrapped).rstrip() + "\n")
     _draw(cells, stored["steps"], figure)
+
+
+def _filled(text: str) -> str:
+    """Wrap a paragraph; code and percentages stay in one line."""
+    # textwrap breaks lines only at blanks, so a stand-in for them keeps words together.
+    joined = re.sub(r"`[^`]+`| %", lambda found: found[0].replace(" ", "\0"), " ".join(text.split()))
+    return textwrap.fill(joined, 120, break_on_hyphens=False).replace("\0", " ")
 
 
 def _of_study(
@@ -155,22 +158,23 @@ def _conclusion(
     gain = (
         f"Better than the plain residual: {'; '.join(better)}."
         if better
-        else "No gain from hyper-connections (mHC), or from gated residuals, was shown in this study."
+        else "In this study, neither mHC nor gates are shown to make a model better."
     )
     sentences = [gain]
     if ratios:
         sentences.append(
-            f"A training step with mHC takes {min(ratios):.1f} to {max(ratios):.1f} times as long as a plain step."
+            f"On a CPU, a training step with mHC takes {min(ratios):.1f} to {max(ratios):.1f} times as long as a "
+            "step with plain residuals."
         )
     if not better:
-        sentences.append("So use the default, plain residuals.")
+        sentences.append("So use plain residual connections, which are the default.")
     return " ".join(sentences)
 
 
 def _verdict(
-    cells: dict[Cell, list[dict[str, Any]]], differences: dict[tuple[Cell, str], dict[str, Any]], data: str
+    cells: dict[Cell, list[dict[str, Any]]], differences: dict[tuple[Cell, str], dict[str, Any]], where: str
 ) -> str:
-    """What a study shows, by the intervals."""
+    """What a study shows, by the intervals; `where` begins the first sentence."""
 
     def bold(named: Iterable[Cell]) -> str:
         return "; ".join(f"**{_name(cell)}**" for cell in named)
@@ -181,25 +185,27 @@ def _verdict(
     deeper = [cell for (cell, name), each in differences.items() if name == "shallow" and each["low"] > 0]
     best = max(cells, key=lambda cell: _mean(cells[cell], "valid"))
     if better:
-        first = f"these are better than the plain model of the same depth: {bold(better)}."
+        first = f"these are better than the plain model with the same number of blocks: {bold(better)}."
     else:
         first = (
-            f"none of the {len(against)} models with a gate or mHC is shown to be better than the plain model of "
-            "the same depth."
+            f"{'neither' if len(against) == 2 else 'none'} of the {len(against)} models with a gate or mHC is "
+            "shown to be better than the plain model with the same number of blocks."
         )
-    sentences = [f"On {data}, {first}"]
+    sentences = [f"{where}, {first}"]
     if worse:
         sentences.append(f"These are worse: {bold(worse)}.")
     if deeper:
-        sentences.append(f"More blocks help: {bold(deeper)} is better than the same model with two blocks.")
+        sentences.append(f"More blocks help: {bold(deeper)} is better than the same model with 2 blocks.")
     sentences.append(
-        f"The best model on validation is {bold([best])}, with a test NDCG@10 of {_spread(cells[best], 'test')}."
+        f"The model with the highest validation NDCG@10 is {bold([best])}. Its test NDCG@10 is "
+        f"{_spread(cells[best], 'test')}."
     )
     if best in against and not _is_different(against[best]):
         each = against[best]
         sentences.append(
-            f"Its difference from the plain model, {_signed(each['mean'])}, can be chance: the 95 % interval, "
-            f"{_signed(each['low'])} to {_signed(each['high'])}, contains 0."
+            f"Its test NDCG@10 minus the test NDCG@10 of the plain model is {_signed(each['mean'])}. This "
+            f"difference can be chance, because its 95 % confidence interval, {_signed(each['low'])} to "
+            f"{_signed(each['high'])}, contains 0."
         )
     return " ".join(sentences)
 
@@ -229,9 +235,9 @@ def _controls(cells: dict[Cell, list[dict[str, Any]]], steps: dict[str, float]) 
         )
     head = [
         "model",
-        "its test NDCG@10",
-        "plain model nearest in parameters, and its test NDCG@10",
-        "plain model nearest in step time, and its test NDCG@10",
+        "test NDCG@10 of the model",
+        "plain model nearest in parameters: its test NDCG@10",
+        "plain model nearest in step time: its test NDCG@10",
     ]
     return _rows(head, rows) if rows else "Not measured."
 
@@ -268,17 +274,18 @@ def _left_out(cells: dict[Cell, list[dict[str, Any]]]) -> str:
         rows.append([f"{encoder}, {residual}, {width} units", trained, planned])
     table = _rows(["model on MovieLens 100K", "blocks, trained", "blocks, not trained"], rows)
     return (
-        "The file [mhc-ml-100k.toml](../../benchmarks/mhc-ml-100k.toml) also describes models that were not "
-        "trained with three seeds so far. This table has the numbers of blocks that were trained and that were "
-        "not:\n\n"
+        "The study of MovieLens 100K is described in the file "
+        "[mhc-ml-100k.toml](../../benchmarks/mhc-ml-100k.toml). Not all of its models were trained with three "
+        "random seeds so far. For each encoder, kind of residual and number of hidden units, this table shows "
+        "with which numbers of transformer blocks the model was trained, and with which it was not:\n\n"
         f"{table}\n\n"
-        "These things were not tried either:\n\n"
+        "The following things are not part of any study of this page:\n\n"
         "- data other than MovieLens; the largest data set here, MovieLens 1M, has about a million events;\n"
         "- more than 128 units;\n"
         "- losses other than cross-entropy;\n"
         "- a learning rate tuned for each model.\n\n"
-        "So the result can be different on larger data or with larger models. We do not know of published figures "
-        "for mHC in next-item recommendation."
+        "So on larger data, or with larger models, mHC may help more or less than here. We do not know of "
+        "published figures for mHC in next-item recommendation."
     )
 
 
