@@ -27,30 +27,38 @@ from sasrec.studies.reproduce import result_of
 
 HEAD = """# Results
 
-This page shows which test metrics the recipes of sasrec reach on public data. A recipe is a TOML file with
-settings and expected metrics, in the folder [recipes](../../recipes). `sasrec reproduce NAME` trains a recipe
-with each of its random seeds, and says whether the metrics are in the ranges that the recipe expects:
+This page shows which test metrics the recipes of sasrec reach on public data, beside simple baselines and
+published values. A recipe is a TOML file with settings and expected metrics, in the folder
+[recipes](../../recipes). `sasrec reproduce NAME` trains the recipe NAME with several random seeds, and says
+whether the mean metrics are in the ranges that the recipe expects. For example, this command repeats the recipe
+`ml-100k`:
 
 <!-- play: skip it downloads MovieLens 100K -->
 ```bash
 sasrec reproduce ml-100k
 ```
 
-The first two tables have a row for each recipe. Their columns are:
+The next two sections contain one table each, with a row for each recipe. The columns of the two tables are:
 
-- **data**: the name of the data set, and the beginning of the hash of its events. `video-kang205` is Amazon Games.
-- **model and loss**: the loss, its negatives and the main settings. `maxlen` is how many events the model reads.
-- **NDCG@10**, **HR@10**: the test metrics, as mean over seeds ± standard deviation. Larger is better. The
-  checkpoint of each run was chosen on validation.
-- **best baseline**: the baseline with the best NDCG@10, and this NDCG@10. The baselines are popularity,
-  recent-7-days, item-to-item and Markov, measured in the same way as the model.
-- **published**: NDCG@10 / HR@10 that others published for the same data and protocol, with the source. An empty
-  cell means that no such value was found.
-- **seconds a seed**: the time of one training with its validations, on one thread of a shared CPU with other work.
+- **data**: the name of the data set, and the first characters of the hash of its events. `video-kang205` is
+  Amazon Games, and `beauty-ticoserec` is Amazon Beauty.
+- **model and loss**: the [loss](../explanation/losses.md) with its negatives, the number of hidden units, and
+  `maxlen`, the number of newest events that the model reads.
+- **NDCG@10**, **HR@10**: the [metrics](../reference/metrics.md#metrics-of-one-target) on test, as mean ±
+  standard deviation over the random seeds. Larger is better. The weights of each run were chosen on validation,
+  not on test.
+- **best baseline**: the baseline with the highest NDCG@10, and this NDCG@10. A
+  [baseline](../reference/metrics.md#baselines) counts events: `popularity`, `recent-7-days`, `item-to-item` or
+  `markov`. Baselines are measured on the same targets as the model.
+- **published**: the NDCG@10, and after it the HR@10, that a paper reports for the same data and the same way of
+  measuring. The paper is in brackets. An empty cell means that no such value was found.
+- **seconds a seed**: the time of one training with its validations, on one thread of a CPU that also did other
+  work.
 
-Rows of one data set are in order of NDCG@10. Recipes below the published value or below the best baseline stay in
-the tables. [The lab log](lab.md) has the trials that led to the recipes. `python benchmarks/results.py` wrote this
-page. The trainings of the recipes ended {dates}.
+The recipes of one data set are sorted by NDCG@10, the highest first. The tables also keep recipes that are
+worse than the published value or than the best baseline. [The lab log](lab.md) describes the trials that led to
+the recipes. `python benchmarks/results.py` wrote this page from the runs of `sasrec reproduce`. The trainings
+of these runs ended on {dates}.
 """
 
 TITLES = {
@@ -59,10 +67,17 @@ TITLES = {
 }
 
 NOTES = {
-    "full": "In this table, each target is ranked among all items that the user has not seen.\n\n",
+    "full": (
+        "This table shows the test metrics of the [recipes](#results), which are files of settings. Each\n"
+        "target, the last event of a user, is ranked among all items that the user has not had before. [The\n"
+        "list above](#results) explains the columns.\n\n"
+    ),
     "sampled": (
-        "In this table, each target is ranked among itself and 100 items drawn at random, as in many papers.\n"
-        "[Do not compare](../explanation/sampled-and-full.md) these figures with the figures above.\n\n"
+        "This table shows the test metrics of the [recipes](#results), which are files of settings. Each\n"
+        "target, the last event of a user, is ranked only among itself and 100 items drawn at random, as in\n"
+        "many papers. With so few candidates, all values are higher than with the full catalogue.\n"
+        "[Do not compare](../explanation/sampled-and-full.md) values of this table with values of the table\n"
+        "above. [The list at the top](#results) explains the columns.\n\n"
     ),
 }
 
@@ -80,30 +95,36 @@ COLUMNS = (
 
 MODELS_HEAD = """## SASRec and TiSASRec, leave-one-out and temporal
 
-This section compares SASRec with TiSASRec, which also reads the time between events. Each part below has one data
-set and one [split](../explanation/splits-and-leaks.md): leave-one-out, or temporal, which holds out all events
-after a date. Figures are on the full catalogue, without seen items.
+This section answers whether TiSASRec, which also reads the time between events, is better than SASRec. Each
+part below shows one data set with one [split](../explanation/splits-and-leaks.md). The split `leave-one-out`
+measures on the last event of each user. The split `temporal:0.8` trains on the events before a date, and
+measures on the first event of each user among the newest fifth of all events. Each target is ranked among the
+full catalogue, without items that the user has taken before.
 
-Each part has two tables. The first table has the metrics of both models and of the baselines. Both models have
-the same settings, which were chosen for SASRec. Settings that are not shown have their default values.
+Each part begins with the settings of the training. SASRec and TiSASRec have the same settings, which were
+chosen for SASRec. Settings that are not listed have their default values. Then the first table shows the
+metrics of the two models, as mean ± standard deviation over random seeds, and of the
+[baselines](../reference/metrics.md#baselines). Two of its columns need an explanation:
 
-The second table compares test NDCG@10 with `sasrec compare`. Each line compares the **model** with the row named
-in **against**. The **difference** is the mean NDCG@10 of the model minus the NDCG@10 of the other row. A positive
-difference means that the model is better.
+- **best epoch**: the epoch with the highest validation NDCG@10, for each random seed. If this epoch is near the
+  last epoch of the training, the training had not converged.
+- **s / epoch**: the seconds of one epoch with its validation. Other work on the machine changed from run to
+  run, so these seconds do not say which model is faster.
 
-An interval that contains 0 shows no difference. The intervals cover users and seeds. Each p belongs to its line
-alone, and is not corrected for the number of lines. [Intervals and ties](../explanation/intervals-and-ties.md)
-explains intervals and p.
+The second table of each part compares test NDCG@10 with `sasrec compare`. Its row `TiSASRec` against `SASRec`
+answers whether TiSASRec is better on these data. The columns are:
 
-These notes help to read the tables:
+- **model**, **against**: the model and the other scorer, which is a baseline or SASRec.
+- **difference**: the NDCG@10 of the model minus the NDCG@10 of the other scorer. A positive difference means
+  that the model is better.
+- **95 % interval**: a confidence interval of the difference, over users and random seeds. If it contains 0, no
+  difference is shown ([intervals](../explanation/intervals-and-ties.md)).
+- **p**: the probability of a difference at least this far from 0, if the true difference were 0. Each p stands
+  for its row alone, and is not corrected for the number of rows.
 
-- **best epoch** is the best epoch of each seed. A best epoch near the last epoch means that training had not
-  converged.
-- **s / epoch** is seconds for each epoch. It includes validation and other work on the machine, which differed
-  between the models. So it does not measure speed.
-- **ml-1m-first2999** has the ratings of users 1 to 2,999 of MovieLens 1M. Do not compare it with ml-1m.
-
-`python benchmarks/four_models.py` made these runs.
+The data set `beauty-ticoserec` is Amazon Beauty, and `ml-100k` is MovieLens 100K. `ml-1m-first2999` contains
+the ratings of the users 1 to 2,999 of MovieLens 1M. Do not compare its metrics with metrics of all of MovieLens
+1M. `python benchmarks/four_models.py` trained and compared the models.
 """
 
 
@@ -206,7 +227,10 @@ def of_models(folder: Path) -> str:
     ]
     return (
         f"### {protocol['data']}, {config.evaluation.split}\n\n"
-        f"This split has {protocol['test']['targets']:,} test targets. Both models have these settings:\n\n"
+        f"This part compares SASRec and TiSASRec on the data set `{protocol['data']}`, with the split\n"
+        f"`{config.evaluation.split}` and {protocol['test']['targets']:,} test targets. The section\n"
+        "[SASRec and TiSASRec](#sasrec-and-tisasrec-leave-one-out-and-temporal) explains the two tables. The\n"
+        "models were trained with these settings:\n\n"
         f"```text\n{lines(settings)}\n```\n\n"
         f"{four_models.table(folder)}\n\n{four_models.margins(folder)}\n"
     )
