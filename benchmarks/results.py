@@ -56,8 +56,8 @@ The next two sections contain one table each, with a row for each recipe. The co
   work.
 
 The recipes of one data set are sorted by NDCG@10, the highest first. The tables also keep recipes that are
-worse than the published value or than the best baseline. [The lab log](lab.md) describes the trials that led to
-the recipes. `python benchmarks/results.py` wrote this page from the runs of `sasrec reproduce`. The trainings
+worse than the published value or than the best baseline. [The lab log](lab.md) describes the experiments that led
+to the recipes. `python benchmarks/results.py` wrote this page from the runs of `sasrec reproduce`. The trainings
 of these runs ended on {dates}.
 """
 
