@@ -158,7 +158,7 @@ def _conclusion(
     gain = (
         f"Better than the plain residual: {'; '.join(better)}."
         if better
-        else "In this study, neither mHC nor gates are shown to make a model better."
+        else "On this page, no model with mHC or a gate is better than the plain model by more than chance explains."
     )
     sentences = [gain]
     if ratios:
@@ -189,7 +189,7 @@ def _verdict(
     else:
         first = (
             f"{'neither' if len(against) == 2 else 'none'} of the {len(against)} models with a gate or mHC is "
-            "shown to be better than the plain model with the same number of blocks."
+            "better than the plain model with the same number of blocks by more than chance can explain."
         )
     sentences = [f"{where}, {first}"]
     if worse:
@@ -203,9 +203,9 @@ def _verdict(
     if best in against and not _is_different(against[best]):
         each = against[best]
         sentences.append(
-            f"Its test NDCG@10 minus the test NDCG@10 of the plain model is {_signed(each['mean'])}. This "
-            f"difference can be chance, because its 95 % confidence interval, {_signed(each['low'])} to "
-            f"{_signed(each['high'])}, contains 0."
+            f"This value minus the test NDCG@10 of the plain model with the same number of blocks is "
+            f"{_signed(each['mean'])}. The difference can be chance, because the 95 % confidence interval of "
+            f"the difference, {_signed(each['low'])} to {_signed(each['high'])}, contains 0."
         )
     return " ".join(sentences)
 
@@ -274,17 +274,17 @@ def _left_out(cells: dict[Cell, list[dict[str, Any]]]) -> str:
         rows.append([f"{encoder}, {residual}, {width} units", trained, planned])
     table = _rows(["model on MovieLens 100K", "blocks, trained", "blocks, not trained"], rows)
     return (
-        "The study of MovieLens 100K is described in the file "
-        "[mhc-ml-100k.toml](../../benchmarks/mhc-ml-100k.toml). Not all of its models were trained with three "
-        "random seeds so far. For each encoder, kind of residual and number of hidden units, this table shows "
-        "with which numbers of transformer blocks the model was trained, and with which it was not:\n\n"
+        "The file [mhc-ml-100k.toml](../../benchmarks/mhc-ml-100k.toml) describes the study of MovieLens 100K. "
+        "It lists more models than were trained with three random seeds. Each row of this table names an encoder, "
+        "a kind of residual and a number of hidden units. The columns show with which numbers of transformer "
+        "blocks such a model was trained, and with which numbers it was not trained:\n\n"
         f"{table}\n\n"
-        "The following things are not part of any study of this page:\n\n"
+        "No study of this page covers the following:\n\n"
         "- data other than MovieLens; the largest data set here, MovieLens 1M, has about a million events;\n"
         "- more than 128 units;\n"
         "- losses other than cross-entropy;\n"
         "- a learning rate tuned for each model.\n\n"
-        "So on larger data, or with larger models, mHC may help more or less than here. We do not know of "
+        "So on larger data, or with larger models, mHC may help more or less than on this page. We do not know of "
         "published figures for mHC in next-item recommendation."
     )
 
