@@ -158,7 +158,8 @@ def _conclusion(
     gain = (
         f"Better than the plain residual: {'; '.join(better)}."
         if better
-        else "On this page, no model with mHC or a gate is better than the plain model by more than chance explains."
+        else "On this page, no model with mHC or a gate is better than the plain model by more than chance can "
+        "explain."
     )
     sentences = [gain]
     if ratios:

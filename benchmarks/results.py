@@ -40,13 +40,15 @@ sasrec reproduce ml-100k
 
 The next two sections contain one table each, with a row for each recipe. The columns of the two tables are:
 
-- **data**: the name of the data set, and the first characters of the hash of its events. `video-kang205` is
-  Amazon Games, and `beauty-ticoserec` is Amazon Beauty.
+- **data**: the name of the data set, and the first characters of the [hash](../reference/glossary.md#data-hash)
+  of its events. `video-kang205` is Amazon Games, and `beauty-ticoserec` is Amazon Beauty.
+- **recipe**: the name of the recipe. The name is a link to the file.
 - **model and loss**: the [loss](../explanation/losses.md) with its negatives, the number of hidden units, and
   `maxlen`, the number of newest events that the model reads.
+- **seeds**: the number of trainings, each with another random seed.
 - **NDCG@10**, **HR@10**: the [metrics](../reference/metrics.md#metrics-of-one-target) on test, as mean ±
-  standard deviation over the random seeds. Larger is better. The weights of each run were chosen on validation,
-  not on test.
+  standard deviation over the random seeds. Larger is better. Each training kept the weights of the epoch that was
+  best on validation, not on test.
 - **best baseline**: the baseline with the highest NDCG@10, and this NDCG@10. A
   [baseline](../reference/metrics.md#baselines) counts events: `popularity`, `recent-7-days`, `item-to-item` or
   `markov`. Baselines are measured on the same targets as the model.
@@ -55,10 +57,12 @@ The next two sections contain one table each, with a row for each recipe. The co
 - **seconds a seed**: the time of one training with its validations, on one thread of a CPU that also did other
   work.
 
-The recipes of one data set are sorted by NDCG@10, the highest first. The tables also keep recipes that are
-worse than the published value or than the best baseline. [The lab log](lab.md) describes the experiments that led
-to the recipes. `python benchmarks/results.py` wrote this page from the runs of `sasrec reproduce`. The trainings
-of these runs ended on {dates}.
+The recipes of one data set are sorted by NDCG@10, the highest first. The tables contain all recipes, also those
+that are worse than a published value or than the best baseline. [The lab log](lab.md) describes the experiments
+that led to the recipes.
+
+`python benchmarks/results.py` wrote this page from the runs of `sasrec reproduce`. The trainings of these runs
+ended on {dates}.
 """
 
 TITLES = {
@@ -68,16 +72,16 @@ TITLES = {
 
 NOTES = {
     "full": (
-        "This table shows the test metrics of the [recipes](#results), which are files of settings. Each\n"
-        "target, the last event of a user, is ranked among all items that the user has not had before. [The\n"
-        "list above](#results) explains the columns.\n\n"
+        "This table shows the test metrics of the [recipes](#results), which are files of settings. The\n"
+        "target is the last event of a user. It is ranked among all items of the catalogue, without the items\n"
+        "that the user has already taken. [The list at the top](#results) explains the columns.\n\n"
     ),
     "sampled": (
-        "This table shows the test metrics of the [recipes](#results), which are files of settings. Each\n"
-        "target, the last event of a user, is ranked only among itself and 100 items drawn at random, as in\n"
-        "many papers. With so few candidates, all values are higher than with the full catalogue.\n"
+        "This table shows the test metrics of the [recipes](#results), which are files of settings. The\n"
+        "target is the last event of a user. As in many papers, it is ranked against only 100 items drawn at\n"
+        "random. With so few items, all values are higher than with the full catalogue.\n"
         "[Do not compare](../explanation/sampled-and-full.md) values of this table with values of the table\n"
-        "above. [The list at the top](#results) explains the columns.\n\n"
+        "for the full catalogue. [The list at the top](#results) explains the columns.\n\n"
     ),
 }
 
@@ -101,30 +105,39 @@ measures on the last event of each user. The split `temporal:0.8` trains on the 
 measures on the first event of each user among the newest fifth of all events. Each target is ranked among the
 full catalogue, without items that the user has taken before.
 
+With the split `leave-one-out`, TiSASRec is better than SASRec on `ml-1m-first2999`, by .0100 NDCG@10. In the
+other five parts, the difference between the two models can be chance. On `ml-100k` with `temporal:0.8`, the
+baseline `recent-7-days` is better than the two models.
+
 Each part begins with the settings of the training. SASRec and TiSASRec have the same settings, which were
-chosen for SASRec. Settings that are not listed have their default values. Then the first table shows the
-metrics of the two models, as mean ± standard deviation over random seeds, and of the
-[baselines](../reference/metrics.md#baselines). Two of its columns need an explanation:
+chosen for SASRec. Settings that are not listed have their default values.
+
+Then the first table shows the metrics of the two models, as mean ± standard deviation over random seeds, and of
+the [baselines](../reference/metrics.md#baselines), simple recommenders that count events. Larger metrics are
+better. The last two columns are:
 
 - **best epoch**: the epoch with the highest validation NDCG@10, for each random seed. If this epoch is near the
-  last epoch of the training, the training had not converged.
+  last epoch of the training, more epochs could still improve the model.
 - **s / epoch**: the seconds of one epoch with its validation. Other work on the machine changed from run to
   run, so these seconds do not say which model is faster.
 
-The second table of each part compares test NDCG@10 with `sasrec compare`. Its row `TiSASRec` against `SASRec`
-answers whether TiSASRec is better on these data. The columns are:
+The second table of each part shows the differences in test NDCG@10 that `sasrec compare` computed. The row with
+`TiSASRec` in the first and `SASRec` in the second column answers whether TiSASRec is better on these data. The
+columns are:
 
-- **model**, **against**: the model and the other scorer, which is a baseline or SASRec.
-- **difference**: the NDCG@10 of the model minus the NDCG@10 of the other scorer. A positive difference means
+- **model**: the model that is compared, SASRec or TiSASRec.
+- **against**: with what the model is compared, the best baseline or SASRec.
+- **NDCG@10 of the other**: the test NDCG@10 of this baseline or of SASRec.
+- **difference**: the NDCG@10 of the model minus the NDCG@10 in the column before. A positive difference means
   that the model is better.
-- **95 % interval**: a confidence interval of the difference, over users and random seeds. If it contains 0, no
-  difference is shown ([intervals](../explanation/intervals-and-ties.md)).
-- **p**: the probability of a difference at least this far from 0, if the true difference were 0. Each p stands
-  for its row alone, and is not corrected for the number of rows.
+- **95 % interval**: a confidence interval of the difference, over users and random seeds. If the interval
+  contains 0, the difference can be chance ([intervals](../explanation/intervals-and-ties.md)).
+- **p**: the probability of a difference at least this far from 0, if the true difference were 0. The p values
+  are not corrected for the number of rows.
 
 The data set `beauty-ticoserec` is Amazon Beauty, and `ml-100k` is MovieLens 100K. `ml-1m-first2999` contains
-the ratings of the users 1 to 2,999 of MovieLens 1M. Do not compare its metrics with metrics of all of MovieLens
-1M. `python benchmarks/four_models.py` trained and compared the models.
+the ratings of the users 1 to 2,999 of MovieLens 1M. Do not compare metrics on `ml-1m-first2999` with metrics on
+the whole of MovieLens 1M. `python benchmarks/four_models.py` trained and compared the models.
 """
 
 
