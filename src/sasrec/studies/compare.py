@@ -58,8 +58,9 @@ def compare(
     metrics, whose means are in the result without a test. `labels`: a name of `runs` -> the name to show instead.
 
     Raises: ConfigError: fewer than two runs, a run that is named twice, an unknown run, baseline or metric, or too
-    few resamples. EvaluationError: the runs have different protocols or targets, or a run's ranks are missing,
-    damaged or out of date. The message names the fields that differ, or says to measure the run again.
+    few resamples. EvaluationError: the runs have different protocols or targets; the message names the fields of
+    the protocol card that differ. Or the stored ranks of a run's targets are missing, damaged or from another
+    measurement than its metrics; the message says to measure the run again.
     """
     metric = metric_named(metric)
     for name, value, words in (("candidates", candidates, Candidates), ("split", split, SplitName)):
