@@ -30,7 +30,7 @@ def evidence(user: pl.Series, item: pl.Series, time: pl.Series | None, *, alone:
     item_words = item.str.contains(_ITEM_WORDS).all() and not user.str.contains(_ITEM_WORDS).any()
     other = item if user_words else user
     if (user_words or item_words) and (alone or (user_words and item_words) or not _may_be_ratings(other)):
-        reasons.append("ids that begin as users or items do")
+        reasons.append("the ids begin with letters that are usual for users or items")
     if not _is_grouped(user) or _is_grouped(item) or _gini(item) - _gini(user) <= _GAP:
         return reasons
     if user.n_unique() >= _MANY and _is_numbered(user):
