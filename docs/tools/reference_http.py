@@ -51,11 +51,24 @@ def _scope(operation: Schema) -> str:
     return code(operation["description"].split()[-1].rstrip(".")) if "security" in operation else "none"
 
 
+def _access(operation: Schema) -> str:
+    if "security" not in operation:
+        return "This route needs no token."
+    return (
+        f"If the server was started with `--tokens`, this route needs a token with the scope {_scope(operation)}."
+    )
+
+
+def _introduced(begin: str, name: str, what: str) -> str:
+    """Return a paragraph that describes an object and announces the table of its fields."""
+    return wrapped(f"{begin}: {_SCHEMAS[name]['description']} The table lists {what}:")
+
+
 def _route(operation: Schema) -> str:
     numbers = [number for number in operation["responses"] if number != "200"]
-    known = f"200, {', '.join(numbers)} ([meanings](errors.md#statuses-of-the-server))"
+    known = f"200 (success), {', '.join(numbers)} ([meanings](errors.md#statuses-of-the-server))."
     parts = [wrapped(operation["summary"])]
-    parts.append(f"- Scope of the token: {_scope(operation)}\n{wrapped(f'Statuses: {known}', '- ', '  ')}")
+    parts.append(f"- {_access(operation)}\n{wrapped(f'Possible statuses of the answer: {known}', '- ', '  ')}")
     if operation["parameters"]:
         rows = [
             [code(each["name"]), each["in"], _type(each["schema"]), _default(each), linked(each["description"])]
@@ -64,7 +77,7 @@ def _route(operation: Schema) -> str:
         parts += ["Parameters:\n", table(["name", "in", "type", "default", "meaning"], rows)]
     if "requestBody" in operation:
         name = _name(operation["requestBody"]["content"]["application/json"]["schema"])
-        parts += [wrapped(f"Body: {_SCHEMAS[name]['description']}"), _fields(name, given=True)]
+        parts += [_introduced("Body", name, "the fields of the body"), _fields(name, given=True)]
     ((kind, content),) = operation["responses"]["200"]["content"].items()
     answers = content["schema"].get("oneOf", [content["schema"]])
     if "$ref" not in answers[0]:
@@ -72,7 +85,7 @@ def _route(operation: Schema) -> str:
         return "\n".join(parts)
     for place, answer in enumerate(answers):
         begin = "Answer to `requests`" if place else "Answer"
-        parts += [wrapped(f"{begin}: {_SCHEMAS[_name(answer)]['description']}"), _fields(_name(answer))]
+        parts += [_introduced(begin, _name(answer), "the fields of the answer"), _fields(_name(answer))]
     return "\n".join(parts)
 
 
@@ -102,8 +115,8 @@ def _types() -> str:
         ]
         if same and name in sent:
             less = _SCHEMAS[same[0]]["properties"].keys() - _SCHEMAS[name]["properties"].keys()
-            words = f"It has the fields of the body of `POST /v1/recommend`, without {', '.join(map(code, less))}."
-            parts.append(text + wrapped(words))
+            words = "It has the same fields as the body of `POST /v1/recommend`, except"
+            parts.append(text + wrapped(f"{words} {', '.join(map(code, less))}."))
         else:
             parts.append(text + _fields(name, given=name in sent))
     return "\n".join(parts)

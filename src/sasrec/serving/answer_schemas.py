@@ -64,7 +64,7 @@ class Named(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Reason(Named, forbid_unknown_fields=True, kw_only=True):
-    """An event of the history that speaks for an item."""
+    """An event of the history that raises the score of an item."""
 
     effect: _Effect
 
@@ -132,30 +132,33 @@ class ListAnswer(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class ListsAnswer(Struct, forbid_unknown_fields=True):
-    """The answers to several requests."""
+    """The answers to several requests, each with one list."""
 
     answers: Annotated[list[ListAnswer], Meta(description="The answer to each of `requests`, in the same order.")]
     request_id: RequestId
 
 
 class SimilarItem(Named, forbid_unknown_fields=True, kw_only=True):
-    """An item, and how much it is like the item of the request."""
+    """An item that is similar to the item of the request."""
 
-    score: Annotated[float, Meta(description="The cosine of both items' vectors, from -1 to 1; 1 is most alike.")]
+    score: Annotated[
+        float,
+        Meta(description="The cosine of the vectors of both items, from -1 to 1. Higher means more similar."),
+    ]
 
 
 class SimilarAnswer(Struct, forbid_unknown_fields=True, kw_only=True):
-    """The items most like an item."""
+    """The items that are most similar to the item of the request."""
 
     request_id: RequestId
     model: ModelId
     items: Annotated[
-        list[SimilarItem], Meta(description="The items, the most alike first, without the item of the request.")
+        list[SimilarItem], Meta(description="The items, the most similar first, without the item of the request.")
     ]
 
 
 class EventEffect(Named, forbid_unknown_fields=True, kw_only=True):
-    """An event of the history, and how much it raises the score of the item."""
+    """An event of the history, and its effect on the score of the item."""
 
     effect: _Effect
     interval_effect: Annotated[
@@ -169,7 +172,7 @@ class EventEffect(Named, forbid_unknown_fields=True, kw_only=True):
 
 
 class ExplainAnswer(Struct, forbid_unknown_fields=True, kw_only=True):
-    """How much each event of a history speaks for an item."""
+    """The effect of each event of a history on the score of the item."""
 
     request_id: RequestId
     model: ModelId
@@ -184,7 +187,7 @@ class ExplainAnswer(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class EventsAnswer(Struct, forbid_unknown_fields=True, kw_only=True):
-    """How many events were stored. A crash does not lose stored events."""
+    """The numbers of events that were stored and not stored. A crash does not lose stored events."""
 
     request_id: RequestId
     stored: Annotated[Count, Meta(description="How many events were stored.")]
@@ -236,8 +239,8 @@ class UserAnswer(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class ForgetAnswer(Struct, forbid_unknown_fields=True, kw_only=True):
-    """The user is forgotten. The stored events of the user are deleted, and the user's events in the run are
-    ignored from now on.
+    """The user is forgotten: the stored events of the user are deleted, and from now on the server ignores the
+    user's events in the data of the run.
     """
 
     request_id: RequestId
@@ -257,7 +260,7 @@ class CatalogueItem(Named, forbid_unknown_fields=True, kw_only=True):
 
 
 class ItemsAnswer(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Items of the catalogue."""
+    """The found items of the catalogue."""
 
     request_id: RequestId
     items: Annotated[

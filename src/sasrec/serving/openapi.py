@@ -71,7 +71,10 @@ _ANSWERS: dict[tuple[str, str], tuple[tuple[Any, ...], tuple[str, ...]]] = {
 }
 """Route -> the types of its answer, and the statuses that it gives beside those of all routes of its kind."""
 _OTHER: dict[str, tuple[str, dict[str, Any]]] = {
-    "/metrics": ("text/plain", {"type": "string", "description": "The figures in the text format of Prometheus."}),
+    "/metrics": (
+        "text/plain",
+        {"type": "string", "description": "The figures of the server, in the text format of Prometheus."},
+    ),
     "/openapi.json": (_JSON, {"type": "object", "description": "A document of OpenAPI 3.1."}),
 }
 _TEXT: dict[str, Any] = {"type": "string", "minLength": 1}

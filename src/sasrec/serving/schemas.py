@@ -29,8 +29,8 @@ _Values = Annotated[list[_Text | _Number | float], Meta(min_length=1, max_length
 
 
 class Filter(Struct, forbid_unknown_fields=True):
-    """A condition on a column of the catalogue: only items that meet it are in the list. An item without a value
-    in this column is never in the list.
+    """A condition on a column of the catalogue. The list contains only items whose value in this column meets the
+    condition. An item without a value in this column is never in the list.
     """
 
     column: Annotated[
@@ -98,7 +98,7 @@ class Of(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Recommend(Of, forbid_unknown_fields=True, kw_only=True):
-    """A request for a list of items. It needs `user` or `history`."""
+    """A request for one list of items. It must contain `user` or `history`."""
 
     now: Annotated[
         _Seconds | Annotated[str, Meta(max_length=40)] | None,
@@ -167,7 +167,9 @@ class Recommend(Of, forbid_unknown_fields=True, kw_only=True):
 
 
 class RecommendBody(Recommend, forbid_unknown_fields=True, kw_only=True):
-    """A request for a list of items, with `user` or `history`; or several such requests in `requests`."""
+    """A request for one list of items, which must contain `user` or `history`. To get several lists, put several
+    such requests into `requests`.
+    """
 
     requests: Annotated[
         Annotated[list[Recommend], Meta(min_length=1, max_length=256)] | None,
@@ -180,7 +182,7 @@ class RecommendBody(Recommend, forbid_unknown_fields=True, kw_only=True):
 
 
 class Similar(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A request for the items that are most like an item."""
+    """A request for the items that are most similar to one item."""
 
     item: Annotated[Id, Meta(description="The id of an item of the catalogue.")]
     k: _K = 10
@@ -194,13 +196,15 @@ class Similar(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Explain(Of, forbid_unknown_fields=True, kw_only=True):
-    """A request for the reasons of an item: how much each event of a history raises the score of this item."""
+    """A request for the effect of each event of a history on the score of one item. It must contain `user` or
+    `history`.
+    """
 
     item: Annotated[Id, Meta(description="The id of an item of the catalogue.")]
 
 
 class NewEvent(Struct, forbid_unknown_fields=True, kw_only=True):
-    """An event: a user interacted with an item, such as by buying it."""
+    """One interaction of a user with an item, such as a purchase."""
 
     user: Annotated[_NotEmpty, Meta(description="The id of the user, who may be new.")]
     item: Annotated[
@@ -228,7 +232,7 @@ class NewEvent(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Events(Struct, forbid_unknown_fields=True):
-    """Events to store. The server stores all of them or, if one is wrong, none."""
+    """The events to store. If one of the events is wrong, the server stores none of them."""
 
     events: Annotated[
         list[NewEvent],
@@ -241,7 +245,9 @@ class Events(Struct, forbid_unknown_fields=True):
 
 
 class Reload(Struct, forbid_unknown_fields=True):
-    """Which model to load again from its path. The path can be a link that now leads to another run."""
+    """The model to load again from its path. If the path is a symbolic link that now leads to another run, the
+    server loads that run.
+    """
 
     model: Annotated[
         _Name | None,
@@ -254,30 +260,48 @@ class Reload(Struct, forbid_unknown_fields=True):
 _READ, _WRITE, _ADMIN = "read", "write", "admin"
 ROUTES: dict[tuple[str, str], tuple[str, Any, str]] = {
     ("POST", "/v1/recommend"): (_READ, RecommendBody, "Get the best items for a user or a history."),
-    ("POST", "/v1/similar"): (_READ, Similar, "Get the items that are most like an item."),
-    ("POST", "/v1/explain"): (_READ, Explain, "Get how much each event of a history speaks for an item."),
+    ("POST", "/v1/similar"): (_READ, Similar, "Get the items that are most similar to one item."),
+    ("POST", "/v1/explain"): (
+        _READ,
+        Explain,
+        "Get the effect of each event of a history on the score of one item.",
+    ),
     ("POST", "/v1/events"): (
         _WRITE,
         Events,
-        "Store new events of users. The answer comes once they are stored durably, so that "
-        "a crash does not lose them.",
+        "Store new events of users. The server answers only after the events are stored "
+        "durably, so a later crash does not lose them.",
     ),
     ("GET", "/v1/users/{id}"): (_READ, None, "Get the history of a user."),
     ("DELETE", "/v1/users/{id}"): (
         _WRITE,
         None,
-        "Forget a user: delete the stored events, and ignore the events of the run.",
+        "Forget a user: delete the user's stored events, and from now on ignore the user's "
+        "events in the data of the run.",
     ),
-    ("GET", "/v1/items"): (_READ, None, "Search items by words of their titles and ids, or look up ids."),
+    ("GET", "/v1/items"): (
+        _READ,
+        None,
+        "Search items by words in their titles and ids, or look up items by their ids.",
+    ),
     ("GET", "/v1/models"): (_READ, None, "List the models with their metrics, and the names of rules."),
-    ("POST", "/admin/reload"): (_ADMIN, Reload, "Load a model again from its path, to replace it without a stop."),
-    ("GET", "/healthz"): ("", None, "Check whether the process answers."),
+    ("POST", "/admin/reload"): (
+        _ADMIN,
+        Reload,
+        "Load a model again from its path. Until the new model has replaced the old model, the old "
+        "model answers requests.",
+    ),
+    ("GET", "/healthz"): ("", None, "Check whether the process of the server answers."),
     ("GET", "/readyz"): ("", None, "Check whether every model answers a fixed test request (a canary)."),
-    ("GET", "/metrics"): (_READ, None, "Get figures for the monitoring system Prometheus."),
+    ("GET", "/metrics"): (
+        _READ,
+        None,
+        "Get figures of the server, such as the number of requests, for the monitoring system Prometheus.",
+    ),
     ("GET", "/openapi.json"): (
         _READ,
         None,
-        "Get the description of these routes in OpenAPI 3.1, from which clients can be generated.",
+        "Get the description of these routes in OpenAPI 3.1, from which tools can generate clients.",
     ),
 }
 """(method, path) -> the scope of a token that it needs, the type of its body, and what it does."""

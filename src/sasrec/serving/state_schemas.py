@@ -16,7 +16,7 @@ _Ends = Annotated[list[float], Meta(min_length=2, max_length=2)]  # generators o
 
 
 class DataFacts(Struct, forbid_unknown_fields=True, kw_only=True):
-    """The data that a model was trained on. Absent for exports."""
+    """Facts about the data on which a model was trained. Absent for exports."""
 
     name: Annotated[str, Meta(description="The name of the data set.")]
     events: Annotated[Count, Meta(description="How many events the data set has.")]
@@ -29,7 +29,9 @@ class DataFacts(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Protocol(Struct, forbid_unknown_fields=True, kw_only=True):
-    """How the metrics were measured, in words for people. Absent if the run was not measured, or for an export."""
+    """How the metrics were measured, as text for people to read. Absent if the run was not measured, and for every
+    export.
+    """
 
     full: Annotated[str | None, Meta(description="Which items each target was ranked among. null: not recorded.")]
     seen: Annotated[
@@ -41,7 +43,7 @@ class Protocol(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class ModelFacts(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A model that is served."""
+    """Facts about a model that the server serves."""
 
     name: Annotated[str, Meta(description="The name of the model, for `model` in requests.")]
     hash: Annotated[
@@ -133,7 +135,7 @@ class ModelFacts(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class ModelsAnswer(Struct, forbid_unknown_fields=True, kw_only=True):
-    """What the server serves."""
+    """The models, rules and fallback of the server."""
 
     request_id: RequestId
     models: Annotated[list[ModelFacts], Meta(description="The models that are served.")]
@@ -164,14 +166,14 @@ class Reloaded(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class ReloadAnswer(Struct, forbid_unknown_fields=True, kw_only=True):
-    """The models that were loaded again."""
+    """The list of the models that were loaded again."""
 
     request_id: RequestId
     reloaded: Annotated[list[Reloaded], Meta(description="The models that were loaded again, in order.")]
 
 
 class Health(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A short answer, which shows that the process runs."""
+    """A short answer, which shows that the process of the server runs."""
 
     request_id: RequestId
     status: Annotated[Literal["ok"], Meta(description="Always `ok`.")]
@@ -187,13 +189,15 @@ class ModelReadiness(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class StoreState(Struct, forbid_unknown_fields=True, kw_only=True):
-    """The store, in which the server keeps the events of POST /v1/events."""
+    """The state of the store, in which the server keeps the events of POST /v1/events."""
 
     ready: Annotated[bool, Meta(description="Whether the last use of the store was without an error.")]
 
 
 class Readiness(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Whether the server should get requests. The status is 200 if `ready` is true, else 503."""
+    """Whether a load balancer should send requests to the server. The status is 200 if `ready` is true, and 503 if
+    `ready` is false.
+    """
 
     request_id: RequestId
     ready: Annotated[bool, Meta(description="Whether every model answers, and the server is not about to stop.")]
@@ -209,7 +213,7 @@ class Readiness(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class ErrorFacts(Struct, forbid_unknown_fields=True, kw_only=True):
-    """What is wrong, for programs and for people."""
+    """The cause of an error, as a code for programs and as a message for people."""
 
     code: Annotated[
         Literal[
