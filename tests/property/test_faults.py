@@ -523,7 +523,8 @@ def outcome(case: Case) -> tuple[str, str]:
         return "right", str(notes)
     # What was chosen is not what was noted as odd.
     odd = [
-        re.sub("^.* is used as the time, not |^columns recognised by their names.*", "", note) for note in notes
+        re.sub("^.* is used as the time, not |^columns recognised by their names and values.*", "", note)
+        for note in notes
     ]
     if any(text and text in note for note in odd for text in case.named):
         return "noted", str(notes)

@@ -105,7 +105,7 @@ def choose(sample: Mapping[str, pl.Series], config: DataConfig, file: str) -> tu
         chosen["time"] = None
     guessed = [f"{role} = {chosen[role]}" for role in requested if requested[role] is None and chosen[role]]
     if guessed:
-        notes.insert(0, f"columns recognised by their names: {', '.join(guessed)}")
+        notes.insert(0, f"columns recognised by their names and values: {', '.join(guessed)}")
     return Columns(str(chosen["user"]), str(chosen["item"]), chosen["time"]), notes
 
 
