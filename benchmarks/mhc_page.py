@@ -28,10 +28,10 @@ def write(stored: dict[str, Any], page: Path, figure: Path) -> None:
     deep, of_deep = _of_study(stored, "mhc-ml-1m-deep")
     text = PAGE.read_text().format(
         conclusion=_conclusion([differences, of_large, of_deep], cells, stored["steps"]),
-        verdict=_verdict(cells, differences, "On MovieLens 100K"),
-        verdict_large=_verdict(large, of_large, "On MovieLens 1M, in a study of gates and mHC with 2 blocks"),
+        verdict=_verdict(cells, differences, "The study on MovieLens 100K"),
+        verdict_large=_verdict(large, of_large, "The first study on MovieLens 1M"),
         table_large=_table(large, {}),
-        verdict_deep=_verdict(deep, of_deep, "On MovieLens 1M, in a study of gates and mHC with 8 blocks"),
+        verdict_deep=_verdict(deep, of_deep, "The second study on MovieLens 1M"),
         table_deep=_table(deep, {}),
         differences_deep=_differences(of_deep, "plain"),
         differences_large=_differences(of_large, "plain"),
@@ -158,8 +158,8 @@ def _conclusion(
     gain = (
         f"Better than the plain residual: {'; '.join(better)}."
         if better
-        else "On this page, no model with mHC or a gate is better than the plain model by more than chance can "
-        "explain."
+        else "In the measurements of this page, neither mHC nor a gate makes a model better: all differences from "
+        "the same model with plain residuals are so small that they can be chance."
     )
     sentences = [gain]
     if ratios:
@@ -173,9 +173,9 @@ def _conclusion(
 
 
 def _verdict(
-    cells: dict[Cell, list[dict[str, Any]]], differences: dict[tuple[Cell, str], dict[str, Any]], where: str
+    cells: dict[Cell, list[dict[str, Any]]], differences: dict[tuple[Cell, str], dict[str, Any]], study: str
 ) -> str:
-    """What a study shows, by the intervals; `where` begins the first sentence."""
+    """What a study shows, by the intervals; `study` begins the first sentence."""
 
     def bold(named: Iterable[Cell]) -> str:
         return "; ".join(f"**{_name(cell)}**" for cell in named)
@@ -185,28 +185,29 @@ def _verdict(
     worse = [cell for cell, each in against.items() if _is_different(each) and each["mean"] < 0]
     deeper = [cell for (cell, name), each in differences.items() if name == "shallow" and each["low"] > 0]
     best = max(cells, key=lambda cell: _mean(cells[cell], "valid"))
+    blocks = " or ".join(str(depth) for depth in sorted({cell[2] for cell in against}))
+    sentences = [
+        f"{study} compares {len(against)} models that have a gate or mHC, and {blocks} blocks, with the same "
+        "models with plain residuals."
+    ]
     if better:
-        first = f"these are better than the plain model with the same number of blocks: {bold(better)}."
-    else:
-        first = (
-            f"{'neither' if len(against) == 2 else 'none'} of the {len(against)} models with a gate or mHC is "
-            "better than the plain model with the same number of blocks by more than chance can explain."
-        )
-    sentences = [f"{where}, {first}"]
+        sentences.append(f"These models are better: {bold(better)}.")
     if worse:
-        sentences.append(f"These are worse: {bold(worse)}.")
+        sentences.append(f"These models are worse: {bold(worse)}.")
+    if not better + worse:
+        sentences.append("All differences can be chance, so no gain from a gate or from mHC is shown.")
     if deeper:
-        sentences.append(f"More blocks help: {bold(deeper)} is better than the same model with 2 blocks.")
+        sentences.append(f"More blocks are better: {bold(deeper)} is better than the same model with 2 blocks.")
     sentences.append(
-        f"The model with the highest validation NDCG@10 is {bold([best])}. Its test NDCG@10 is "
-        f"{_spread(cells[best], 'test')}."
+        f"Of all models of the study, {bold([best])} has the highest NDCG@10 on validation. Its NDCG@10 on test "
+        f"is {_spread(cells[best], 'test')}."
     )
     if best in against and not _is_different(against[best]):
         each = against[best]
         sentences.append(
-            f"This value minus the test NDCG@10 of the plain model with the same number of blocks is "
-            f"{_signed(each['mean'])}. The difference can be chance, because the 95 % confidence interval of "
-            f"the difference, {_signed(each['low'])} to {_signed(each['high'])}, contains 0."
+            f"This is {_signed(abs(each['mean'])).lstrip('+')} {'more' if each['mean'] > 0 else 'less'} than the "
+            "NDCG@10 on test of the plain model with the same number of blocks. But the difference can be chance: "
+            f"its 95 % confidence interval, {_signed(each['low'])} to {_signed(each['high'])}, contains 0."
         )
     return " ".join(sentences)
 
@@ -276,13 +277,14 @@ def _left_out(cells: dict[Cell, list[dict[str, Any]]]) -> str:
     table = _rows(["model on MovieLens 100K", "blocks, trained", "blocks, not trained"], rows)
     return (
         "The file [mhc-ml-100k.toml](../../benchmarks/mhc-ml-100k.toml) describes the study of MovieLens 100K. "
-        "It lists more models than were trained with three random seeds. Each row of this table names an encoder, "
-        "a kind of residual and a number of hidden units. The columns show with which numbers of transformer "
-        "blocks such a model was trained, and with which numbers it was not trained:\n\n"
+        "The file asks for 2, 4, 8 and 12 transformer blocks for each kind of model, but not all of these models "
+        "were trained. Each row of this table names an encoder, a kind of residual and a number of hidden units. "
+        "The second column shows the numbers of blocks with which such a model was trained. The third column "
+        "shows the numbers of blocks in the file with which no such model was trained:\n\n"
         f"{table}\n\n"
-        "No study of this page covers the following:\n\n"
-        "- data other than MovieLens; the largest data set here, MovieLens 1M, has about a million events;\n"
-        "- more than 128 units;\n"
+        "The studies of this page also leave out the following:\n\n"
+        "- data other than MovieLens, and more than about a million events (the size of MovieLens 1M);\n"
+        "- more than 128 hidden units;\n"
         "- losses other than cross-entropy;\n"
         "- a learning rate tuned for each model.\n\n"
         "So on larger data, or with larger models, mHC may help more or less than on this page. We do not know of "
