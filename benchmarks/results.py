@@ -10,6 +10,7 @@ runs with other settings or data than the recipe's, are named on stderr and omit
 from __future__ import annotations
 
 import argparse
+import re
 import statistics
 import sys
 import textwrap
@@ -30,36 +31,43 @@ HEAD = """# Results
 This page shows which test metrics the recipes of sasrec reach on public data, beside simple baselines and
 published values. A recipe is a TOML file with settings and expected metrics, in the folder
 [recipes](../../recipes). `sasrec reproduce NAME` trains the recipe NAME with several random seeds, and says
-whether the mean metrics are in the ranges that the recipe expects. For example, this command repeats the recipe
-`ml-100k`:
+whether the mean metrics are in the ranges that the recipe expects. For example, this command repeats the
+recipe `ml-100k`:
 
 <!-- play: skip it downloads MovieLens 100K -->
 ```bash
 sasrec reproduce ml-100k
 ```
 
-The next two sections contain one table each, with a row for each recipe. The columns of the two tables are:
+The next two sections contain one table each, with a row for each recipe. The first table ranks the test
+targets among the full catalogue, and the second table ranks them among 100 sampled items. The two tables have
+the same columns:
 
-- **data**: the name of the data set, and the first characters of the [hash](../reference/glossary.md#data-hash)
-  of its events. `video-kang205` is Amazon Games, and `beauty-ticoserec` is Amazon Beauty.
+- **data**: the name of the data set, and the first characters of the
+  [hash](../reference/glossary.md#data-hash) of its events. `video-kang205` is Amazon Games,
+  `beauty-ticoserec` is Amazon Beauty, and `ml-100k` and `ml-1m` are MovieLens 100K and 1M.
 - **recipe**: the name of the recipe. The name is a link to the file.
-- **model and loss**: the [loss](../explanation/losses.md) with its negatives, the number of hidden units, and
-  `maxlen`, the number of newest events that the model reads.
+- **model and loss**: the [loss](../explanation/losses.md), the number of hidden units, and `maxlen`, the
+  number of newest events that the model reads. The loss `ce` compares the target with all items of the
+  catalogue except the user's [own items](../reference/glossary.md#own-items). The losses `bce`, `gbce` and
+  `softmax` compare the target with [negatives](../reference/glossary.md#negative). Uniform negatives are
+  drawn from the whole catalogue, in-batch negatives are targets of the same batch, and shared negatives are
+  the same for all positions of a batch.
 - **seeds**: the number of trainings, each with another random seed.
 - **NDCG@10**, **HR@10**: the [metrics](../reference/metrics.md#metrics-of-one-target) on test, as mean ±
-  standard deviation over the random seeds. Larger is better. Each training kept the weights of the epoch that was
-  best on validation, not on test.
-- **best baseline**: the baseline with the highest NDCG@10, and this NDCG@10. A
-  [baseline](../reference/metrics.md#baselines) counts events: `popularity`, `recent-7-days`, `item-to-item` or
-  `markov`. Baselines are measured on the same targets as the model.
-- **published**: the NDCG@10, and after it the HR@10, that a paper reports for the same data and the same way of
-  measuring. The paper is in brackets. An empty cell means that no such value was found.
-- **seconds a seed**: the time of one training with its validations, on one thread of a CPU that also did other
-  work.
+  standard deviation over the random seeds. Larger is better. Each training kept the weights of the epoch that
+  was best on validation, not on test.
+- **best baseline**: the [baseline](../reference/metrics.md#baselines) with the highest NDCG@10, and its
+  NDCG@10. Baselines are simple recommenders that count events: `popularity`, `recent-7-days`, `item-to-item`
+  and `markov`. Baselines are measured on the same targets as the model.
+- **published**: the NDCG@10, then a slash, and then the HR@10 that a paper reports for the same data and the
+  same way of measuring. The paper is in brackets. An empty cell means that no such value was found.
+- **seconds a seed**: the time of one training with its validations, on one thread of a CPU. Other programs
+  ran on this CPU at the same time, so the seconds are only a rough comparison.
 
-The recipes of one data set are sorted by NDCG@10, the highest first. The tables contain all recipes, also those
-that are worse than a published value or than the best baseline. [The lab log](lab.md) describes the experiments
-that led to the recipes.
+The recipes of one data set are sorted by NDCG@10, the highest first. The tables contain all recipes, even
+recipes that are worse than a published value or than the best baseline. [The lab log](lab.md) describes the
+experiments that led to the recipes.
 
 `python benchmarks/results.py` wrote this page from the runs of `sasrec reproduce`. The trainings of these runs
 ended on {dates}.
@@ -74,14 +82,17 @@ NOTES = {
     "full": (
         "This table shows the test metrics of the [recipes](#results), which are files of settings. The\n"
         "target is the last event of a user. It is ranked among all items of the catalogue, without the items\n"
-        "that the user has already taken. [The list at the top](#results) explains the columns.\n\n"
+        "that the user has already taken. For each data set, the recipe with the loss `ce` is best. All\n"
+        "recipes except `games-papers` are better than the best baseline. [The list at the top](#results)\n"
+        "explains the columns.\n\n"
     ),
     "sampled": (
         "This table shows the test metrics of the [recipes](#results), which are files of settings. The\n"
-        "target is the last event of a user. As in many papers, it is ranked against only 100 items drawn at\n"
-        "random. With so few items, all values are higher than with the full catalogue.\n"
-        "[Do not compare](../explanation/sampled-and-full.md) values of this table with values of the table\n"
-        "for the full catalogue. [The list at the top](#results) explains the columns.\n\n"
+        "target is the last event of a user. It is ranked among only 100 other items, drawn at random, as in\n"
+        "the papers of SASRec and TiSASRec and in many others. With so few items, all values are higher than\n"
+        "with the full catalogue. So use this table only for a comparison with such papers, and [do not\n"
+        "compare](../explanation/sampled-and-full.md) its values with values of the table for the full\n"
+        "catalogue. [The list at the top](#results) explains the columns.\n\n"
     ),
 }
 
@@ -100,45 +111,79 @@ COLUMNS = (
 MODELS_HEAD = """## SASRec and TiSASRec, leave-one-out and temporal
 
 This section answers whether TiSASRec, which also reads the time between events, is better than SASRec. Each
-part below shows one data set with one [split](../explanation/splits-and-leaks.md). The split `leave-one-out`
-measures on the last event of each user. The split `temporal:0.8` trains on the events before a date, and
-measures on the first event of each user among the newest fifth of all events. Each target is ranked among the
-full catalogue, without items that the user has taken before.
+part below shows one data set with one [split](../explanation/splits-and-leaks.md), the rule that divides the
+events into training, validation and test:
 
-With the split `leave-one-out`, TiSASRec is better than SASRec on `ml-1m-first2999`, by .0100 NDCG@10. In the
-other five parts, the difference between the two models can be chance. On `ml-100k` with `temporal:0.8`, the
-baseline `recent-7-days` is better than the two models.
+- `leave-one-out`: the last event of each user is the test target, and the event before it is the validation
+  target. The model trains on all earlier events.
+- `temporal:0.8`: all events of all users are ordered by time. The model trains on about the oldest 60 % of
+  the events. The next 20 % are for validation, and the newest 20 % are for test. (0.8 is the share of the
+  events before the test period.) The test target of a user is the user's first event in the test period.
+  Users without earlier events are not measured, so there are fewer targets than users.
+
+Each target is ranked among the full catalogue, without the items that the user has taken before. With
+`temporal:0.8`, items without a training event are neither candidates nor targets.
+
+TiSASRec is better than SASRec in one of the six parts: on `ml-1m-first2999` (users 1 to 2,999 of MovieLens
+1M) with the split `leave-one-out`, by .0100 NDCG@10. In the other five parts, the difference between the two
+models can be chance. On `ml-100k` with `temporal:0.8`, the baseline `recent-7-days` is better than the two
+models.
 
 Each part begins with the settings of the training. SASRec and TiSASRec have the same settings, which were
 chosen for SASRec. Settings that are not listed have their default values.
 
-Then the first table shows the metrics of the two models, as mean ± standard deviation over random seeds, and of
-the [baselines](../reference/metrics.md#baselines), simple recommenders that count events. Larger metrics are
-better. The last two columns are:
+Below the settings, the first table of each part shows the metrics of the two models, as mean ± standard
+deviation over random seeds. It also shows the metrics of the [baselines](../reference/metrics.md#baselines),
+simple recommenders that count events. Larger metrics are better. The last two columns are:
 
 - **best epoch**: the epoch with the highest validation NDCG@10, for each random seed. If this epoch is near the
   last epoch of the training, more epochs could still improve the model.
 - **s / epoch**: the seconds of one epoch with its validation. Other work on the machine changed from run to
   run, so these seconds do not say which model is faster.
 
-The second table of each part shows the differences in test NDCG@10 that `sasrec compare` computed. The row with
-`TiSASRec` in the first and `SASRec` in the second column answers whether TiSASRec is better on these data. The
-columns are:
+The second table of each part shows differences in test NDCG@10, computed by `sasrec compare`. Its last row
+compares TiSASRec with SASRec, and so answers which of the two models is better on these data. The columns
+are:
 
 - **model**: the model that is compared, SASRec or TiSASRec.
-- **against**: with what the model is compared, the best baseline or SASRec.
-- **NDCG@10 of the other**: the test NDCG@10 of this baseline or of SASRec.
-- **difference**: the NDCG@10 of the model minus the NDCG@10 in the column before. A positive difference means
+- **against**: the other side of the comparison: the best baseline, or SASRec.
+- **NDCG@10 of the other**: the test NDCG@10 of the other side.
+- **difference**: the NDCG@10 of the model minus the NDCG@10 of the other side. A positive difference means
   that the model is better.
 - **95 % interval**: a confidence interval of the difference, over users and random seeds. If the interval
   contains 0, the difference can be chance ([intervals](../explanation/intervals-and-ties.md)).
-- **p**: the probability of a difference at least this far from 0, if the true difference were 0. The p values
-  are not corrected for the number of rows.
+- **p**: the probability of a difference at least this far from 0, if the true difference were 0. A p below
+  .05 means that the difference is probably not chance. The p values are not corrected for the number of rows.
 
 The data set `beauty-ticoserec` is Amazon Beauty, and `ml-100k` is MovieLens 100K. `ml-1m-first2999` contains
-the ratings of the users 1 to 2,999 of MovieLens 1M. Do not compare metrics on `ml-1m-first2999` with metrics on
-the whole of MovieLens 1M. `python benchmarks/four_models.py` trained and compared the models.
+the ratings of the users 1 to 2,999 of MovieLens 1M. Do not compare metrics on `ml-1m-first2999` with metrics
+on the whole of MovieLens 1M. The script `python benchmarks/four_models.py` trained and compared the models.
 """
+
+DATA = {
+    "beauty-ticoserec": "Amazon Beauty",
+    "ml-100k": "MovieLens 100K",
+    "ml-1m-first2999": "the ratings of the users 1 to 2,999 of MovieLens 1M",
+}
+
+SPLITS = {
+    "leave-one-out": (
+        "This split holds out two events of each user: the last event is the test target, and the event before it "
+        "is the validation target. The models are trained on all earlier events. There are {} test targets, one "
+        "for each user."
+    ),
+    "temporal:0.8": (
+        "This split orders the events of all users by time. The models are trained on about the oldest 60 % of "
+        "the events. The next 20 % are for validation, and the newest 20 % are for test. The test target of a "
+        "user is the user's first event among the newest 20 %. Users without an earlier event are not measured, and "
+        "neither are targets whose item has no training event. So {} test targets remain."
+    ),
+}
+
+TABLES = """The first table shows the metrics of the two models and of simple baselines. Larger metrics are better.
+The second table shows differences in test NDCG@10. A positive difference means that the model in the first
+column is better. If the 95 % interval contains 0, the difference can be chance. [The section
+above](#sasrec-and-tisasrec-leave-one-out-and-temporal) explains the columns:"""
 
 
 @dataclass(frozen=True)
@@ -238,15 +283,25 @@ def of_models(folder: Path) -> str:
         for name, (_, value) in RunConfig().differences(config).items()
         if name not in ("dataset", "seed", "time", "device")
     ]
+    name, split, targets = protocol["data"], config.evaluation.split, protocol["test"]["targets"]
+    text = (
+        f"This part compares SASRec and TiSASRec on {DATA.get(name, 'the data set')} (`{name}`), with the split "
+        f"`{split}`. {SPLITS.get(split, 'The test has {} targets.').format(f'{targets:,}')} The settings of the "
+        "training are:"
+    )
     return (
-        f"### {protocol['data']}, {config.evaluation.split}\n\n"
-        f"This part compares SASRec and TiSASRec on the data set `{protocol['data']}`, with the split\n"
-        f"`{config.evaluation.split}` and {protocol['test']['targets']:,} test targets. The section\n"
-        "[SASRec and TiSASRec](#sasrec-and-tisasrec-leave-one-out-and-temporal) explains the two tables. The\n"
-        "models were trained with these settings:\n\n"
+        f"### {name}, {split}\n\n"
+        f"{wrapped(text)}\n\n"
         f"```text\n{lines(settings)}\n```\n\n"
+        f"{TABLES}\n\n"
         f"{four_models.table(folder)}\n\n{four_models.margins(folder)}\n"
     )
+
+
+def wrapped(text: str) -> str:
+    """The text in lines of at most 110 characters, without a break inside code or before a per cent sign."""
+    joined = re.sub(r"`[^`]+`| %", lambda found: found[0].replace(" ", "\0"), text)
+    return textwrap.fill(joined, 110, break_on_hyphens=False).replace("\0", " ")
 
 
 def lines(settings: list[str]) -> str:
