@@ -175,8 +175,8 @@ SPLITS = {
     "temporal:0.8": (
         "This split orders the events of all users by time. The models are trained on about the oldest 60 % of "
         "the events. The next 20 % are for validation, and the newest 20 % are for test. The test target of a "
-        "user is the user's first event among the newest 20 %. Users without an earlier event are not measured, and "
-        "neither are targets whose item has no training event. So {} test targets remain."
+        "user is the user's first event among the newest 20 %. Users without an earlier event are not measured, "
+        "and neither are targets whose item has no training event. So {} test targets remain."
     ),
 }
 
