@@ -187,17 +187,17 @@ def _verdict(
     best = max(cells, key=lambda cell: _mean(cells[cell], "valid"))
     blocks = " or ".join(str(depth) for depth in sorted({cell[2] for cell in against}))
     sentences = [
-        f"{study} compares {len(against)} models that have a gate or mHC, and {blocks} blocks, with the same "
-        "models with plain residuals."
+        f"{study} has {len(against)} models with {blocks} blocks and with a gate or mHC. It compares each of them "
+        "with the same model that has plain residuals."
     ]
     if better:
         sentences.append(f"These models are better: {bold(better)}.")
     if worse:
         sentences.append(f"These models are worse: {bold(worse)}.")
     if not better + worse:
-        sentences.append("All differences can be chance, so no gain from a gate or from mHC is shown.")
+        sentences.append("All these differences can be chance, so no gain from a gate or from mHC is shown.")
     if deeper:
-        sentences.append(f"More blocks are better: {bold(deeper)} is better than the same model with 2 blocks.")
+        sentences.append(f"More blocks help: {bold(deeper)} is better than the same model with 2 blocks.")
     sentences.append(
         f"Of all models of the study, {bold([best])} has the highest NDCG@10 on validation. Its NDCG@10 on test "
         f"is {_spread(cells[best], 'test')}."

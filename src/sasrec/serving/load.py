@@ -73,7 +73,7 @@ def load(
     encoder: Encoder | None = None,
     fallback: str | None = None,
 ) -> Recommender:
-    """Load a trained run or an export, to recommend with it; RUN:NAME loads a baseline or the blend of a run.
+    """Load a run or an export, to recommend with it; "runs/a:markov" loads a baseline, "runs/a:blend" the blend.
 
     An export of a baseline serves this baseline. An ONNX export is served by onnxruntime, on the CPU and without
     PyTorch. It has no users, and of the options below it takes only `fallback`.

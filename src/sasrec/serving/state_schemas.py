@@ -29,8 +29,8 @@ class DataFacts(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Protocol(Struct, forbid_unknown_fields=True, kw_only=True):
-    """How the metrics were measured, as text for people to read. Absent if the run was not measured, and for every
-    export.
+    """How the metrics of a model in the answer of GET /v1/models were measured, as text for people. The field is
+    absent if the run was not measured, and for every export.
     """
 
     full: Annotated[str | None, Meta(description="Which items each target was ranked among. null: not recorded.")]
