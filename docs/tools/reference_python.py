@@ -27,7 +27,7 @@ _OTHERS: list[type] = [Metrics, Comparison, Side, Against, Difference, Items]
 _MADE = {
     "Dataset": "`prepare` and `open_dataset` return a `Dataset`.",
     "Recommender": "`train`, `resume`, `final_fit`, `refresh` and `load` return a `Recommender`.",
-    "Items": "The attributes `catalogue` of a `Dataset` and `items` of a `Recommender` are `Items`.",
+    "Items": "The `catalogue` of a `Dataset` and the `items` of a `Recommender` are objects of this class.",
 }
 _CALLED = {"Rules", "RunConfig"}  # classes that people make by a call
 _ALIASES = {"Candidates": Candidates, "SplitName": SplitName}

@@ -5,7 +5,9 @@ Each error names the remedy; mistakes of programmers are assertions.
 
 
 class SasrecError(Exception):
-    """Base class of all errors that a user can cause. The command line prints the message without a traceback."""
+    """Base class of all errors that you can correct, such as a wrong setting or a damaged file. The command line
+    prints the message of such an error without a traceback.
+    """
 
 
 class ConfigError(SasrecError):
@@ -65,7 +67,8 @@ def amount(count: int, noun: str, verb: str = "") -> str:
 
 
 class SasrecWarning(UserWarning):
-    """Category of all warnings: what was assumed, what was left out, or what looks odd.
+    """Category of all warnings of sasrec. A warning says what was assumed, what was left out, or what looks odd.
 
-    The command line prints warnings as notes. `report["warnings"]` of a Dataset keeps the warnings about its data.
+    The command line prints warnings as notes. The list `report["warnings"]` of a Dataset has the warnings about
+    its data.
     """

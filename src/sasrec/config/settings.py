@@ -274,7 +274,7 @@ class RunConfig:
         return _validated(parts, "the settings given")
 
     def differences(self, other: RunConfig) -> dict[str, tuple[Any, Any]]:
-        """Return the settings that differ from another configuration: name -> (this value, the other value)."""
+        """Return the settings that differ in `other`, as a dictionary: name -> (value here, value in `other`)."""
         mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
         return {
             name: (value, theirs[part][name])
@@ -285,16 +285,17 @@ class RunConfig:
 
     @staticmethod
     def from_parts(parts: dict[str, Any], source: str) -> RunConfig:
-        """Return the configuration of a dictionary that dataclasses.asdict made from one, section by section.
+        """Return the configuration of a nested dictionary {section: {setting: value}}, such as dataclasses.asdict
+        makes from a configuration. `source` is a name for the dictionary in messages.
 
-        Raises: ConfigError naming `source` and the key that is unknown or wrong.
+        Raises: ConfigError if a key is unknown or has a wrong value. The message names the key and `source`.
         """
         return _validated(parts, source)
 
     @staticmethod
     def load(path: str | Path) -> RunConfig:
-        """Read the settings of a recipe, a TOML file. Its tables [expected] and [[published]] (config/recipe.py)
-        are ignored.
+        """Read the settings of a recipe, a TOML file. Its tables [expected] and [[published]], which have metrics
+        and not settings (config/recipe.py), are ignored.
 
         Raises: ConfigError for an unreadable file, an unknown key or a wrong type.
         """

@@ -55,7 +55,7 @@ class NoneLeftError(DataError):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """The histories of all users as arrays of numbers, with the user and item ids that these numbers stand for."""
+    """The histories of all users: arrays of item numbers and times, and the ids of users and items."""
 
     items: npt.NDArray[np.int32]
     """(events,) item number of each event, user by user: from 1 to num_items. Padding, number 0, never occurs."""
@@ -129,7 +129,8 @@ class Dataset:
     def user_number(self, user_id: object) -> int:
         """Return the user number of a user id.
 
-        Raises: DataError if the id is not in the data set. Remedy: pass a history of item ids to `recommend`.
+        Raises: DataError if the id is not in the data set. Remedy: for a new user, pass item ids to
+        `Recommender.recommend`.
         """
         number = look_up(self._user_numbers, user_id)
         if number is None:
@@ -148,10 +149,10 @@ class Dataset:
         return {user_id: number for number, user_id in enumerate(self.user_ids.cast(pl.String))}
 
     def save(self, folder: str | Path) -> None:
-        """Write the data set to a folder, for `open_dataset`. A data set that is already there is replaced.
+        """Write the data set to a folder, for `open_dataset`. A data set that the folder already has is replaced.
 
-        If the write is interrupted, the old data set stays whole: the new files go to a subfolder of their own,
-        which the manifest names at the end. Other files in the folder stay.
+        An interruption leaves the old data set intact: the new files are written to a new subfolder, and only the
+        last step puts its name into manifest.json. Other files in the folder stay.
 
         Raises: FolderError if the folder has files and is not a data set, or if another process writes into it.
         Remedy: name another folder.
@@ -193,7 +194,7 @@ class Dataset:
 
     @staticmethod
     def writing(folder: str | Path) -> contextlib.AbstractContextManager[None]:
-        """Return a context in which only this thread may write to a folder. Raises: The errors of `save`."""
+        """Return a context manager, in which only this thread writes to a folder. Raises: The errors of `save`."""
         folder = Path(folder)
         if not is_manifest(folder / MANIFEST) and (not is_claimed(folder) or (folder / "config.toml").exists()):
             raise FolderError(f"{folder} is not empty and does not contain a data set. Name another folder.")
@@ -313,11 +314,13 @@ def typed_ids(ids: pl.Series) -> pl.Series:
 
 
 def open_dataset(folder: str | Path, *, verify: bool = True) -> Dataset:
-    """Open a folder that `prepare` or `Dataset.save` wrote. The arrays are memory-mapped, not copied to memory.
+    """Open a folder that `prepare` or `Dataset.save` wrote. The arrays stay on disk (memory-mapped), not in
+    memory.
 
-    `verify`: first read every file once, and compare its hash with the manifest; False opens at once.
+    `verify`: whether to compare each file with its hash in manifest.json of the folder. False opens in less time.
 
-    Raises: DataError if a file is missing, damaged or of another format version. Remedy: run `sasrec prepare`.
+    Raises: DataError if a file is missing, damaged or of another format version. Remedy: run `sasrec prepare`
+    again.
     """
     folder = Path(folder)
     while True:

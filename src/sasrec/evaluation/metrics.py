@@ -42,10 +42,11 @@ def measured_name(metrics: Mapping[str, Any]) -> str:
 
 
 class Metrics(dict[str, Any]):
-    """The metrics that `evaluate` returns and RUN/metrics.json contains. A notebook shows them as a table.
+    """The metrics of a run, which `evaluate` returns and RUN/metrics.json contains. A notebook shows them as a
+    table.
 
-    They are a dictionary, for example metrics["test"]["full"]["ndcg@10"]; docs/reference/metrics.md defines the
-    figures:
+    `Metrics` is a dictionary with the entries below. For example, metrics["test"]["full"]["ndcg@10"] is NDCG@10 on
+    test in the full catalogue. docs/reference/metrics.md defines the metrics:
 
         "valid", "test"     {"full": {"ndcg@10": …}, "sampled": {…}}, by the candidates of a target
         "baselines"         {NAME: {"valid": …, "test": …}}
@@ -62,7 +63,10 @@ class Metrics(dict[str, Any]):
     """
 
     def frame(self) -> pl.DataFrame:
-        """Return all figures as rows: `split`, `scorer` (a name), `candidates`, `metric`, `value`."""
+        """Return all metrics as a frame, with one value in each row.
+
+        The columns are `split`, `scorer` (model or the name of a baseline), `candidates`, `metric` and `value`.
+        """
         columns = dict.fromkeys(("split", "scorer", "candidates", "metric"), pl.String)
         return pl.DataFrame(list(self._rows()), schema=columns | {"value": pl.Float64}, orient="row")
 

@@ -130,17 +130,18 @@ class Recommender:
     ) -> list[tuple[str | int, float]]:
         """Return the k best items for a history of item ids (oldest first), as (item id, score), best first.
 
-        The list has fewer than k items if fewer candidates remain; a warning says why it is empty. Unknown ids are
+        The list is shorter if fewer than k items may be in it; if it is empty, a warning says why. Unknown ids are
         ignored with a warning. Under a temporal split, an item without a training event is unknown, too.
 
-        `history`, `allow`, `deny`: lists, arrays or Series of ids; 1.0 finds the id 1. `allow`: the only ids that
-        the list may have. `deny`: ids that the list must not have. `exclude_seen`: whether to omit the items of
-        the history; None omits them unless the model was trained with repeats. A model that was trained with
-        skip_own_items gives seen items high scores, so omit them. `rules`: more limits (ranking/rules.py); a list
-        has k items whenever the rules allow k. `user`: the id of the user, for the bans of `rules`. `times`,
-        `assume_regular`: a model with time needs one of them; other models ignore both. `times` are seconds, one
-        per item, ascending; `assume_regular` takes equal gaps instead. The unit of `times` is their smallest gap.
-        `recommend_user` takes the smallest gap in the training part, so its list can differ.
+        `history`, `allow`, `deny`: lists, arrays or Series of ids; the number 1.0 means the id 1. `allow`: the
+        only ids that the list may have. `deny`: ids that the list must not have. `exclude_seen`: whether to omit
+        the items of the history. By default, they are omitted, unless the model was trained with repeats. A model
+        that was trained with skip_own_items (the default) gives seen items high scores, so omit them. `rules`:
+        more limits, as `Rules`. The list still has k items if the rules allow so many. `user`: the id of the user,
+        for the bans of `rules`. `times`: the time of each item of `history` in seconds, ascending. A model that
+        was trained with `time` needs them; other models ignore them. Such a model divides times by a unit, here
+        the smallest gap in `times`. `recommend_user` takes the unit from the training part of the user's events,
+        so its list can differ. `assume_regular`: take equal gaps instead of `times`.
 
         Raises: DataError if no item of the history is known, or if times are missing or invalid. Remedy: give a
         known item, or valid times. ConfigError if k < 1. Remedy: use a larger k.
@@ -161,9 +162,9 @@ class Recommender:
     ) -> list[tuple[str | int, float]]:
         """Return the k best items for a user of the data set. The other arguments are those of `recommend`.
 
-        Raises: DataError if this is an export (which has no users), if the user is not in the data set, or if none
-        of the user's items occurs in training. Remedy: pass a history to `recommend`. ConfigError if k < 1.
-        Remedy: use a larger k.
+        Raises: DataError for an export, which has no users, if the user is not in the data set, or if the model
+        knows none of the user's items. Remedy: pass a history to `recommend`. ConfigError if k < 1. Remedy: use a
+        larger k.
         """
         known = self._read_user(user)
         if rules is not None and self.data is not None and isinstance(rules, Rules):
@@ -183,9 +184,9 @@ class Recommender:
         """Return the k best items of all users: a frame with columns user, item, score and rank (from 1).
 
         Rows are in order of user number, then rank. Under a temporal split, users without a known item get no
-        rows, and a warning counts these users. With a fallback, these users get its items, and a column `source`
-        names what made each list. Under torchrun, each process scores a share of the users, and all processes
-        return the same frame.
+        rows, and a warning counts these users. With a fallback, they get the list of the fallback, and the column
+        `source` says what made each list, such as "model" or "popular". Under torchrun, each process scores a part
+        of the users, and all processes return the same frame with all users.
 
         Raises: DataError for an export, which has no users. Remedy: use the original run. ConfigError if k < 1.
         Remedy: use a larger k.
@@ -227,13 +228,14 @@ class Recommender:
         `histories`: a list of histories, or a Polars Series or Arrow array of lists. `times`: the times of each
         history, as a list of lists. `users`: the user id of each history, for the bans of `rules`.
 
-        `row` counts the histories from 0. A history without a known item gets no rows, and a warning counts such
-        histories; with a fallback it gets the fallback's items, and a column `source` names what made each list.
+        The column `row` is the place of the history in `histories`, counted from 0. A history without a known item
+        gets no rows, and a warning counts such histories. With a fallback, it gets the list of the fallback, and
+        the column `source` says what made each list.
 
-        The other arguments are those of `recommend`. One call is many times as fast as a call for each history.
-        The last digits of scores can differ from those of single calls.
+        The other arguments are those of `recommend`. One call is faster than a call of `recommend` for each
+        history. The last digits of the scores can differ from those of single calls.
 
-        Raises: the errors of `recommend`, except for a history without a known item.
+        Raises: The errors of `recommend`, except for a history without a known item.
         """
         asked = self._asked(k, exclude_seen, allow, deny, rules)
         histories = histories if hasattr(histories, "__len__") else ordered(histories, "histories")
@@ -274,7 +276,8 @@ class Recommender:
         return self.items.title(item_id)
 
     def similar(self, item_id: object, k: int = 10) -> list[tuple[str | int, float]]:
-        """Return the k items most like an item, as (item id, cosine of the embeddings), the most alike first.
+        """Return the k items most similar to an item, most similar first, as (item id, cosine of the item
+        vectors).
 
         Raises: DataError if the item is unknown. Remedy: name an item of the training data. ConfigError if k < 1.
         """
@@ -292,18 +295,19 @@ class Recommender:
     ) -> pl.DataFrame:
         """Return how much each event of a history raises the score of an item: a frame, in order of the history.
 
-        Columns: item (the id), effect, and, for models with time, interval_effect. The effect of an event is the
-        score with it minus the score without it; a negative effect speaks against the item (ranking/explain.py).
-        For a blend, the effects are those of its model. The frame has the known items among the last `maxlen`
-        events. `times`: as for `recommend`.
+        The frame has a row for each known item among the last `maxlen` events, with its id in the column item. The
+        column effect is the score of the item minus its score without this event; a negative effect speaks against
+        the item (ranking/explain.py). For a model that reads times, the column interval_effect is the score minus
+        the score with this event and the event before at the same time. For a blend, the effects are those of its
+        model. `times`: as for `recommend`.
 
-        Raises: DataError if the item or the whole history is unknown. Remedy: name known ones. ConfigError for a
-        baseline. Remedy: load the run without its name.
+        Raises: DataError if the item or the whole history is unknown. Remedy: name known items. ConfigError for a
+        baseline. Remedy: load RUN, without the name of the baseline.
         """
         return self._explained(*self._read(history, times, assume_regular), item_id)
 
     def explain_user(self, user: object, item_id: object) -> pl.DataFrame:
-        """Return the reasons for an item, a frame as `explain` returns it, for a user of the data set."""
+        """Return the reasons for an item for a user of the data set, in a frame such as `explain` returns."""
         return self._explained(*self._read_user(user), item_id)
 
     def _explained(
@@ -383,17 +387,13 @@ class Recommender:
         return not self.repeats if exclude_seen is None else exclude_seen
 
     def _users(self) -> Dataset:
-        """Return the data set, which contains the users.
-
-        Raises: DataError for an export, which has no data set. Remedy: use the original run, or give a history.
-        """
+        """Return the data set. Raises: DataError for an export, which has none. Remedy: give a history."""
         if self.data is None:
             raise DataError("an export contains no users. Give a history, or use the run that it came from.")
         return self.data
 
     def _ticks(self, data: Dataset, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
-        """Return the ticks of the events offsets[0]:offsets[-1], or None for models without time.
-
-        Ticks are times in the user's own unit (batches/ticks.py).
+        """Return the ticks (batches/ticks.py) of the events offsets[0]:offsets[-1], or None for models without
+        time.
         """
         return user_ticks(data, self.model.config, self.training_part, offsets) if self.timed else None

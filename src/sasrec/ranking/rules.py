@@ -76,9 +76,9 @@ class _File(BaseModel):
 class Rules:
     """Rules on what may be recommended, such as items in stock, or items that a user must not get.
 
-    They act in addition to `allow` and `deny` of a request. `items` and `bans` are read when the rules are first
-    used with a catalogue, and then kept: make new Rules after such a file has changed. Unknown ids are ignored,
-    with one warning.
+    If a request also has `allow` or `deny`, they apply in addition. The files or frames `items` and `bans` are
+    read once, when the rules are first used. If they change later, make new Rules. Unknown ids are ignored, with
+    one warning.
     """
 
     allow: Iterable[object] | None = None
@@ -133,8 +133,8 @@ class Rules:
     def load(path: str | Path) -> Rules:
         """Read rules from a TOML file (docs/how-to/rules.md).
 
-        Raises: ConfigError naming the line, if the file has an unknown entry or a wrong value, or has no rule.
-        Remedy: correct that line.
+        Raises: ConfigError if the file has an unknown entry, a wrong value or no rule at all. Remedy: correct the
+        line that the message names, or add a rule.
         """
         path = Path(path)
         tables = tables_of(path, "rules")
@@ -161,25 +161,31 @@ class Rules:
             raise ConfigError(f"{path}: {error}") from None
 
     def moment(self) -> int:
-        """Return the time of a request, in microseconds since 1970 UTC: `now`, or the present moment."""
+        """Return the time for which the rules hold, in microseconds since 1970 UTC: the attribute `now`, or else
+        the present moment.
+        """
         return moment(time.time() if self.now is None else self.now)
 
     def at_present(self) -> Rules:
-        """Return rules whose requests all have the same time: their own `now`, or else this moment."""
+        """Return rules whose `now` is set: to its own value, or else to the present moment.
+
+        All lists that are made with these rules hold for the same time.
+        """
         return self if self.now is not None else replace(self, now=time.time())
 
     def on(self, items: Items) -> ItemRules:
-        """Return the rules in item numbers of a catalogue; the result is kept, so that later calls are fast.
+        """Return the rules for a catalogue, with item numbers instead of ids. The result is kept, so that later
+        calls are fast.
 
-        Raises: ConfigError or DataError if a rule does not fit the catalogue or its table. Remedy: as the message
-        says.
+        Raises: ConfigError or DataError if a rule cannot be used with this catalogue, for example because the
+        column in `where` does not exist. Remedy: as the message says.
         """
         if (found := self._known.get(items)) is None:
             found = self._known[items] = _compiled(self, items)
         return found
 
     def described(self) -> dict[str, Any]:
-        """Return the rules in words, for the protocol card: ids as counts, tables by name."""
+        """Return the rules as the protocol card shows them: numbers of ids, and names of files."""
         frame = "a frame"
         bans: Any = self.bans if isinstance(self.bans, str | Path) else frame
         described = {

@@ -93,9 +93,10 @@ def blend(
 ) -> dict[str, Any]:
     """Choose the best blend of a run's model and a baseline on validation, and save it if it beats both alone.
 
-    A blend combines the ranking of the model and the ranking of one baseline, each with a weight. This function
-    tries nine weights for each of the `baselines`, by default all of the run. If a blend wins on validation,
-    RUN/blend.json records it, and `sasrec.load("RUN:blend")` recommends with it.
+    A blend combines the ranking of the model and the ranking of one baseline, each with a weight. For each
+    baseline in `baselines` (by default, all baselines of the run), this function tries nine weights. If a blend is
+    better on validation than the model and every tried baseline, it is saved as RUN/blend.json, and
+    `sasrec.load("RUN:blend")` recommends with it.
 
     Returns a dictionary. All figures in it are NDCG@10 on the full catalogue:
 
@@ -108,9 +109,9 @@ def blend(
         "checkpoint"            the name of the checkpoint of the model
         "before"                {"baseline", "weight", "tried", "fate"} of the blend that the run had until now
 
-    If only one user of a split has targets, "valid" has no "difference", or "test" is omitted. The fate of the
-    blend before is "replaced", "removed", or "stays". An earlier blend stays if no blend wins now and the baseline
-    of the earlier blend was not tried.
+    If only one user has validation targets, "valid" has no "difference". If fewer than two users have test
+    targets, "test" is missing. "fate" says what happened to the earlier blend: it was "replaced" or "removed". It
+    "stays" if no blend wins now, and the baseline of the earlier blend was not tried.
 
     Raises: ConfigError for a baseline that the run does not have. EvaluationError without validation targets.
     Remedy: as the message says. The errors of `load`.

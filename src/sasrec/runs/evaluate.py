@@ -224,25 +224,27 @@ def evaluate(
 ) -> Metrics:
     """Measure the best checkpoint of a run on validation and test; return the metrics.
 
-    Writes RUN/metrics.json and RUN/ranks.parquet (which `compare` reads), and adds the metrics to RUN/log.jsonl.
-    With `checkpoint`, `test` or `rules`, or for RUN:NAME, it writes nothing.
+    Writes the metrics to RUN/metrics.json and RUN/log.jsonl, and the ranks of the targets, which `compare` reads,
+    to RUN/ranks.parquet. With `checkpoint`, `test` or `rules`, or for RUN:NAME, it writes nothing.
 
-    `run`: the run folder; or RUN:NAME for a baseline or the blend of the run, and "scorer" of the result is NAME.
-    `checkpoint`: another checkpoint of the run to measure. `test`: a file, frame or prepared folder of events to
-    measure on instead. A target's history has the user's earlier events, of the run's data and of `test`. `rules`:
-    also measure the lists with these rules, at the time of each target, as "with_rules" of the result.
-    `details`: on test, also measure coverage, novelty and diversity of lists of 10 items, and the metrics by
-    slices (groups) of the targets. `whole_period`: also measure one list a user against all items that the user
-    takes in the period (docs/reference/metrics.md); `users` of the result has the values of each user. `k`: more
-    cut-offs for all metrics, such as [3, 100]; the first is also the length of the lists of `whole_period`, by
-    default 10. `dataset`, `encoder`: see `load`.
+    `run`: RUN, the folder of a run; or RUN:NAME, to measure a baseline of the run, such as RUN:popularity, or its
+    blend, RUN:blend. The entry "scorer" of the result is then NAME. `checkpoint`: another checkpoint of the run,
+    to measure instead of the best. `test`: a file, frame or prepared folder of other test events; nothing is
+    measured on validation then. The history of a target has all earlier events of the user. `rules`: also measure
+    lists that keep these rules, at the time of each target; the result has them as "with_rules" beside "full".
+    `details`: on test, also measure coverage, novelty and diversity (needs groups) of lists of 10 items, and the
+    metrics of parts of the targets. `whole_period`: also compare one list for each user with all items that the
+    user takes in the held-out period (docs/reference/metrics.md); `users` of the result has the values of each
+    user. `k`: more cut-offs for all metrics, such as [3, 100]; the first is also the length of the lists of
+    `whole_period` (default 10). `dataset`: the data of the run, if it has moved. `encoder`: see `load`.
 
-    The result is a dictionary, which `Metrics` describes. A split without targets is absent in it.
+    The result is a dictionary, which `Metrics` describes. "valid" or "test" is missing if this split has no
+    target.
 
-    Raises: EvaluationError for an export. Remedy: measure the original run. EvaluationError if neither validation
-    nor test has a target, or for `whole_period` under leave-one-out. Remedy: train with another `split`.
-    ConfigError if `dataset` is a file. Remedy: pass the file as `test`. ConfigError for `rules` with `details` or
-    `whole_period`. Remedy: remove one. The errors of `load` and `Rules.on`.
+    Raises: EvaluationError for an export. Remedy: measure the original run. EvaluationError if no split has a
+    target, or for `whole_period` under leave-one-out. Remedy: train with another `split`. ConfigError if `dataset`
+    is a file. Remedy: pass the file as `test`. ConfigError for `rules` together with `details` or `whole_period`.
+    Remedy: use separate calls. The errors of `load` and `Rules.on`.
     """
     folder, simple = named_run(run)
     _refuse_to_evaluate(folder, dataset, k, rules, {"details": details, "whole_period": whole_period})

@@ -32,12 +32,12 @@ _OWN = OWN_FILES | {
 def export(run_dir: str | Path, output: str | Path, *, encoder: Encoder | None = None) -> Path:
     """Write what recommending needs to a new folder: the best weights of a run, its catalogue and a model card.
 
-    `run_dir`: the run folder; or RUN:NAME, and the export then serves a baseline or the blend of the run.
+    `run_dir`: RUN, the folder of the run; or RUN:NAME, to export a baseline of the run or its blend (RUN:blend).
 
     `sasrec.load(output)` recommends for histories as the run does, with bit-identical scores. An export contains
     no users and no events, so it cannot recommend by user id, be evaluated or be trained further.
 
-    `encoder`: see `load`. To load the export, give `load` the same class again.
+    `encoder`: the class that `train` was given, if the run has a model of your own. `load` needs this class again.
 
     Raises: ConfigError if `output` is not empty. Remedy: name another folder. The errors of `load`.
     """

@@ -35,15 +35,17 @@ def final_fit(
 ) -> Recommender:
     """Train a new run on all events, also those that `run` held out for validation and test; return the model.
 
-    The new run in `train_dir` has the settings of `run`, and as many epochs as the best checkpoint of `run` had.
-    Its epochs have more steps, because it has more events. The model has the weights of the last epoch. It is not
-    measured, because no event is held out; each checkpoint records the metrics of `run` instead.
+    The new run in `train_dir` has the settings of `run`. It trains for as many epochs as `run` had trained at its
+    best validation; each epoch has more steps, because there are more events. The model has the weights of the
+    last epoch. It cannot be measured, because no event is held out. So each checkpoint records the metrics of
+    `run` instead.
 
-    `data`: newer events, as for `train`; by default the data of `run`. `device`: by default the device of `run`.
-    `encoder`, `loss_function`: the model and the loss of your own that `train` was given.
+    `data`: newer events to train on, in any form that `train` takes; by default, the data of `run`. `device`: by
+    default, the device of `run`. `encoder`, `loss_function`: the model and the loss of your own that `train` was
+    given.
 
-    Raises: ConfigError if `run` is an export, has not ended, or validated nothing. Remedy: as the message says.
-    The errors of `train`.
+    Raises: ConfigError if `run` is an export, if its training has not ended, or if it had no validation. Remedy:
+    as the message says. The errors of `train`.
     """
     folder = RunFolder(run)
     folder.refuse_no_run()

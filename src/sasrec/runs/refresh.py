@@ -53,27 +53,26 @@ def refresh(
     encoder: Encoder | None = None,
     loss_function: LossFunction | None = None,
 ) -> Recommender:
-    """Continue the model of `run` on newer events, as the new run `train_dir`; return the refreshed model.
+    """Train the model of `run` further on newer events, as the new run `train_dir`; return the refreshed model.
 
-    There are two trainings. The first one continues from the best weights of `run` for `epochs` epochs, on all
-    events but the newest. The newest events then measure the old and the refreshed model (runs/trial.py). If the
-    refreshed model has not lost more than `worse` allows, the second training continues on all events, for a
-    quarter as many epochs, rounded up; its last weights are the result. Items keep their numbers, and new items
-    are appended. All other settings are those of `run`. Nothing is written to `run`.
+    A first training continues from the best weights of `run` for `epochs` epochs, without the newest of the new
+    events. These newest events are the targets on which the old and the refreshed model are then compared
+    (runs/trial.py). If the refreshed model is not worse than `worse` allows, a second training continues on all
+    events, for a quarter as many epochs, rounded up. Its last weights are the result. Known items keep their
+    numbers, and new items get the next numbers. Other settings are those of `run`. Nothing is written to `run`.
 
-    `data`: all events up to now, old and new, as for `train`; files are read with the settings of `run`.
-    `worse`: how much of the NDCG@10 of `run` the refreshed model may lose on the newest events, as a share; .05
-    accepts a loss of 5 %. 1 also accepts a model that cannot be measured, because too few of the newest events can
-    be targets.
-    `device`: by default the device of `run`. `encoder`, `loss_function`: the model and the loss of your own that
+    `data`: all events up to now, old and new, as for `train`; files are read with the settings of `run`. `worse`:
+    the share of its NDCG@10 that the model may lose on the newest events; .05 accepts a loss of 5 %. 1 accepts any
+    loss, and also events on which the models cannot be compared, because fewer than two users have targets.
+    `device`: by default, that of `run`. `encoder`, `loss_function`: the model and the loss of your own that
     `train` was given.
 
-    The file refresh.json in `train_dir` says how many users, items and events are new, how far popularity and
-    vectors have moved, and what the metrics of both models are.
+    The file refresh.json in `train_dir` has the numbers of new users, items and events, how much popularity and
+    item vectors have changed, and the metrics of both models. The message of each error says what to do.
 
-    Raises: EvaluationError, before anything is written, if the refreshed model is worse. DataError if no item is
-    known, no event is new, or times are missing. ConfigError if `run` is an export or has not ended. Each message
-    names the remedy. The errors of `train`.
+    Raises: EvaluationError, before anything is written, if the refreshed model is worse than `worse` allows.
+    DataError if `run` knows no item of `data`, if no event is new, or if times are missing. ConfigError if `run`
+    is an export, or its training has not ended. The errors of `train`.
     """
     began = time.monotonic()
     own, folder, following = OwnCode(encoder, loss_function), RunFolder(run), RunFolder(train_dir)

@@ -64,29 +64,29 @@ def train(
 ) -> Recommender:
     """Train a model in the new run folder `train_dir`; return it with the weights of its best epoch.
 
-    The best epoch is the one with the highest validation NDCG@10. Training also measures these weights on
-    validation and test, and writes the metrics to `train_dir`.
+    The best epoch is the epoch with the highest NDCG@10 on validation. At the end, the weights of this epoch are
+    measured on validation and test, and the metrics are written to `train_dir`. The message of each error says
+    what to do.
 
     `data`: a Dataset, the name of a public data set, a folder that `prepare` wrote, a file, several files, or a
-    frame.
-    `valid`, `test`: files or frames with your own validation and test events; `data` then has only the training
-    events, and the split is "files". Without `valid`, the run keeps the weights of the last epoch.
-    `recipe`: a TOML file with settings, or a RunConfig.
-    `settings`: fields of RunConfig, such as `maxlen=50`; they override `recipe`.
-    `start_from`: a checkpoint, or a run, whose best weights become the initial weights (warm start). Data, split
-    and model settings must be the same as for those weights, except dropout_rate, mhc_sinkhorn_iter and
-    mhc_init_gate.
-    `local_copy`: a file or folder to read instead of downloading a public data set.
-    `encoder`, `loss_function`: a model and a loss of your own (docs/how-to/own-model.md). `encoder` is a subclass
-    of SequenceModel; `loss_function(model, batch)` returns the loss, a scalar. Checkpoints record only the names
-    of both, so `resume` and `load` need both again.
+    frame (a table of Polars, pandas or pyarrow). `valid`, `test`: files or frames with your own validation and
+    test events; `data` must then have only the training events, and the setting `split` becomes "files". Without
+    `valid`, the run keeps the weights of the last epoch. `recipe`: a TOML file with settings, or a RunConfig.
+    `settings`: settings as keyword arguments (docs/reference/settings.md), such as `maxlen=50`; they override
+    `recipe`. `start_from`: a run or a checkpoint with weights to begin with (warm start), instead of random
+    weights. From a run, the best weights are taken. Data, split and model settings must be those of the run that
+    trained these weights; only dropout_rate, mhc_sinkhorn_iter and mhc_init_gate may differ. `local_copy`: a file
+    or folder with a copy of a public data set, which is then not downloaded. `encoder`, `loss_function`: a model
+    and a loss of your own (docs/how-to/own-model.md). `encoder` is a subclass of SequenceModel;
+    `loss_function(model, batch)` returns the loss, a scalar. Checkpoints record only the names of both, so give
+    `encoder` again to `load`, and both again to `resume`.
 
-    If torchrun restarts the processes after a failure, the processes resume the run that this launch began.
+    If torchrun restarts the processes after a failure, they continue the run that they had begun.
 
     Raises: ConfigError if `train_dir` already contains a run, or a setting is wrong. CheckpointError or
-    ConfigError if `start_from` does not fit. DataError or DownloadError if the data cannot be read. TrainingError
-    if the loss is not finite. Each message names the remedy. KeyboardInterrupt after Ctrl-C, once the weights are
-    saved; `resume` continues such a run.
+    ConfigError if training cannot begin with the weights of `start_from`. DataError or DownloadError if the data
+    cannot be read. TrainingError if the loss is infinite or NaN. KeyboardInterrupt after Ctrl-C, once the weights
+    are saved; `resume` continues such a run.
     """
     own = OwnCode(encoder, loss_function)
     config = _asked(data, recipe, settings, own, own_files=valid is not None or test is not None)
@@ -195,19 +195,24 @@ def resume(
     loss_function: LossFunction | None = None,
     **settings: Any,
 ) -> Recommender:
-    """Continue a run from its newest undamaged checkpoint. In the same surroundings, such as the same device and
-    number of processes, the result is bit-identical to that of an uninterrupted run.
+    """Continue a run from its newest undamaged checkpoint. With the same device, number of threads and processes,
+    and versions of PyTorch and NumPy, the final weights are bit-identical to those of an uninterrupted run.
 
-    The settings are those of the run. `recipe` and the keyword arguments `settings` may change only the following:
-    the limits (num_epochs unless the schedule is cosine, max_minutes, patience), save_minutes, device,
-    deterministic, the diagnostics (diagnose_every, show_shapes, tensorboard, detect_anomaly), and the place of the
-    prepared data (`dataset`) if it has moved. If the run has ended, `resume` measures it again; if its limits were
-    raised, `resume` trains it further first.
-    `encoder`, `loss_function`: the model and the loss of your own that `train` was given.
+    The run keeps its settings. `recipe` and the keyword arguments `settings` may change only these:
 
-    Raises: CheckpointError if the run has no checkpoint, or the data changed. Remedy: start a new run, or name the
-    right data. ConfigError if another setting differs. Remedy: keep the value of the run. FolderError if another
-    process trains the run. Remedy: wait until it ends.
+    `num_epochs`, `max_minutes`, `patience`: the limits of the training; num_epochs only if the schedule is not
+    cosine. `save_minutes`, `device`, `deterministic`: when to save checkpoints, and how to compute.
+    `diagnose_every`, `show_shapes`, `tensorboard`, `detect_anomaly`: the diagnostics. `dataset`: the folder of the
+    prepared data, if it has moved.
+
+    If the training has ended, `resume` only measures the run again. If you also raise a limit, `resume` first
+    trains further. A model or a loss of your own must be given again:
+
+    `encoder`, `loss_function`: what `train` was given.
+
+    Raises: CheckpointError if the run has no checkpoint, or if its data has changed. Remedy: start a new run, or
+    name the right data. ConfigError if another setting differs. Remedy: keep the value of the run. FolderError if
+    another process trains the run. Remedy: wait until it ends.
     """
     folder = RunFolder(train_dir)
     recipe = RunConfig.load(recipe) if isinstance(recipe, str | Path) else recipe

@@ -75,19 +75,21 @@ def load(
 ) -> Recommender:
     """Load a run or an export, to recommend with it; "runs/a:markov" loads a baseline, "runs/a:blend" the blend.
 
-    An export of a baseline serves this baseline. An ONNX export is served by onnxruntime, on the CPU and without
-    PyTorch. It has no users, and of the options below it takes only `fallback`.
+    RUN is the folder of the run. NAME is a baseline, such as popularity, or the word blend. An export that was
+    written for RUN:NAME recommends with this baseline or blend. An ONNX export runs on the CPU with onnxruntime,
+    without PyTorch. It contains no users, and accepts only `fallback` of the arguments below.
 
-    `checkpoint`: the folder of a checkpoint to use instead of the best one. `dataset`: events to serve users from,
-    instead of the events of the run: a Dataset, a prepared folder, a file or a frame, read with the columns of the
-    run. Users may be new; events with items that the run does not know are omitted, with a warning. If the data of
-    the run has moved, name its new place here. `encoder`: the class that `train` was given, if the run has a model
-    of your own. `fallback`: what to recommend where no item of a history is known: best sellers ("popular"), best
-    sellers of the last 7 days ("recent"), or best sellers of each group ("groups"); None refuses such requests.
+    `checkpoint`: the folder of a checkpoint to use instead of the best one. `dataset`: the events of the users who
+    get lists, instead of the events of the run: a Dataset, a prepared folder, a file or a frame, with the column
+    names of the run's data. It may have new users. Events with items that the run does not know are omitted, with
+    a warning. If the data of the run has moved, name its new place here. `encoder`: the class that `train` was
+    given, if the run has a model of your own. `fallback`: what to recommend if no item of a history is known: best
+    sellers ("popular"), best sellers of the last 7 days ("recent"), or best sellers of each group ("groups"). By
+    default, such a history gets no list.
 
-    Raises: CheckpointError or DataError if a part is missing or damaged, or no item of `dataset` is known and no
-    fallback is given. Remedy: name the right checkpoint or data set. ConfigError if the model is of another class,
-    or for options that an ONNX export does not have. Remedy: as the message says.
+    Raises: CheckpointError or DataError if a file is missing or damaged, or if `dataset` has no known item and no
+    fallback is given. Remedy: name the right checkpoint or data set. ConfigError if `encoder` is not the class of
+    the run, or if an ONNX export does not accept an argument. Remedy: as the message says.
     """
     if not (isinstance(run, str | Path) and (Path(run) / FACTS).is_file()):
         from sasrec.runs.evaluate import load as load_run

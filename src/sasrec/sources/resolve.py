@@ -242,24 +242,24 @@ def prepare(
     shards: bool = False,
     **options: Any,
 ) -> Dataset:
-    """Read and check events, and number their users and items; return the data set.
+    """Read and check events, give each user and item a number, and return the data set.
 
-    With `output`, also write the data set to this folder. `report["warnings"]` of the data set says what was
-    assumed while reading, and what looks odd. Each of these notes is also a warning of the category SasrecWarning.
+    With `output`, also write the data set to this folder. The list `report["warnings"]` of the data set says what
+    was assumed while reading, and what looks odd. Each of its notes is also a Python warning of the category
+    SasrecWarning.
 
-    `source`: a file of events (text, JSON, Parquet or Arrow, also compressed), a folder or pattern of such files,
-    a frame of Polars, pandas or pyarrow, or a list of these.
-    `user`, `item`, `time`: the columns of `source`; by default recognised by their names. `valid`, `test`: sources
-    of validation and test events; `source` then has only the training events. `items`: a file with item titles or
-    groups, such as genres: separated text, JSON Lines or Parquet. `evaluate(…, details=True)` needs groups to
-    measure diversity. `items_id`, `items_title`, `items_group`: the columns of the file `items`, by name, or by
-    number from 0 without a header.
-    `shards`: read a folder of Parquet files one by one, to save memory; each file has all events of its users.
-    Needs `output`. Under torchrun each process reads its own files (sources/shards.py).
-    `**options`: fields of DataConfig, such as k_core=5; `user_column` is `user`, and so on.
+    `source`: a file of events (text, JSON, Parquet or Arrow, also compressed), a folder of such files, a pattern
+    such as "logs/*.csv", a frame of Polars, pandas or pyarrow, or a list of these. `user`, `item`, `time`: the
+    names of columns in `source`; by default, columns with usual names are found. `valid`, `test`: files or frames
+    with your own validation and test events; `source` must then have only the training events. `items`: a file
+    with titles or groups (such as genres) of the items: separated text, JSON Lines or Parquet. `items_id`,
+    `items_title`, `items_group`: columns of the file `items`, by name, or, without a header, by number from 0.
+    `shards`: read the Parquet files of a folder one after the other, to save memory. All events of a user must be
+    in one file. Needs `output`. Under torchrun, the processes share the files (sources/shards.py). `**options`:
+    other settings that say how to read the events (class DataConfig), such as k_core=5.
 
-    Raises: DataError if rows are bad. Remedy: fix these rows (the message lists the first five), or skip them with
-    max_rejects. ConfigError if an option is unknown or invalid. Remedy: use what the message names.
+    Raises: DataError if rows are not valid events. Remedy: fix these rows (the message lists the first five), or
+    set max_rejects to skip them. ConfigError if an option is unknown or invalid. Remedy: as the message says.
     """
     if items is None and (items_id or items_title or items_group):
         raise ConfigError(

@@ -45,22 +45,22 @@ def compare(
     show: Sequence[str] = ("ndcg@10", "hr@10"),
     labels: Mapping[str, str] | None = None,
 ) -> Comparison:
-    """Test whether runs differ from the first run by more than chance, on the same targets.
+    """Test whether the metrics of runs differ from those of the first run by more than chance.
 
-    Runs that differ in no setting but the random seed count as one model, with the mean of their metrics. The 95 %
-    confidence interval and the p-value come from a bootstrap over users (`paired_bootstrap`). If a model has
-    several runs, both also include the variation between random seeds. docs/how-to/compare.md explains how to read
-    them.
+    All runs must have the same targets. Runs with the same settings but different random seeds count as one model,
+    with the mean of their metrics. The 95 % confidence interval and the p-value of a difference come from a
+    bootstrap, which draws the users again and again. If a model has several runs, the interval and the p-value
+    also include the variation between random seeds. docs/how-to/compare.md explains how to read the result.
 
     `runs`: run folders, or "RUN:BASELINE" for a baseline that was measured with the run, for example
-    "runs/a:popularity". The name of a baseline may be shortened to an unambiguous prefix.
-    `metric`: the tested metric: ndcg@K, hr@K, recall@K (equal to hr@K) or mrr@K for any K, or mrr. `show`: more
-    metrics, whose means are in the result without a test. `labels`: a name of `runs` -> the name to show instead.
+    "runs/a:popularity". The name of a baseline may be shortened, if it stays unambiguous. `metric`: the metric to
+    test: ndcg@K, hr@K, recall@K (equal to hr@K) or mrr@K for any K, or mrr. `show`: more metrics; the result has
+    their means, without a test. `labels`: a dictionary {an entry of `runs`: the name to show instead}.
 
-    Raises: ConfigError: fewer than two runs, a run that is named twice, an unknown run, baseline or metric, or too
-    few resamples. EvaluationError: the runs have different protocols or targets; the message names the fields of
-    the protocol card that differ. Or the stored ranks of a run's targets are missing, damaged or from another
-    measurement than its metrics; the message says to measure the run again.
+    Raises: ConfigError for fewer than two runs, a run that is named twice, an unknown run, baseline or metric, or
+    too few resamples. EvaluationError if runs have different protocols or targets; the message names the differing
+    fields of the protocol card. Also if the stored ranks of the targets are missing or damaged, or do not belong
+    to the run's metrics. Remedy: measure the run again.
     """
     metric = metric_named(metric)
     for name, value, words in (("candidates", candidates, Candidates), ("split", split, SplitName)):

@@ -81,7 +81,10 @@ class Against:
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """What `compare` returns: each side with its difference from the first. A notebook shows it as a table."""
+    """What `compare` returns: its sides (models, runs or baselines), and how each differs from the first side.
+
+    A notebook shows a comparison as a table.
+    """
 
     metric: str
     """The metric that is tested, such as ndcg@10."""
