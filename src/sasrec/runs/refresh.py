@@ -155,7 +155,8 @@ def _refuse(folder: RunFolder, following: RunFolder, epochs: int, worse: float) 
         )
     if following.can_resume():
         raise ConfigError(
-            f"{following.path} already holds a run. Continue it with `resume`, or name another `train_dir`."
+            f"{following.path} already holds a run. Name another `train_dir`, or continue this run with "
+            f"sasrec train --train_dir {following.path} --resume."
         )
     refuse_changed(folder.path, "checkpoint")
 
