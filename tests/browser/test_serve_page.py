@@ -152,12 +152,14 @@ def test_a_history_is_built_ordered_and_shortened_by_keyboard_alone(opened: Open
         keys.press("Tab")
         if shown.page.evaluate("document.activeElement.id") == "add-item":
             break
-    for typed in ("cafe number 2", "number 3", "item-04"):  # accents do not matter, and ids are found, too
+    # Accents do not matter, and ids are found, too.
+    for count, typed in enumerate(("cafe number 2", "number 3", "item-04"), 1):
         keys.type(typed)
         shown.page.wait_for_selector("#add-item-list [aria-selected=true]")
         keys.press("ArrowDown")
         keys.press("ArrowUp")
         keys.press("Enter")
+        shown.page.wait_for_function(f"document.querySelectorAll('#history code').length === {count}")
     found = shown.history()
     assert len(found) == 3
     assert found[2] == "item-04"
@@ -175,6 +177,17 @@ def test_a_history_is_built_ordered_and_shortened_by_keyboard_alone(opened: Open
     keys.press("Delete")
     assert shown.history() == [found[0], found[2]]
     assert shown.page.evaluate("document.activeElement.className") == "grip"
+
+
+def test_enter_takes_what_was_typed_and_not_what_an_earlier_text_found(opened: Open) -> None:
+    shown = opened()
+    field = shown.page.locator("#add-item")
+    field.fill("item")
+    shown.page.wait_for_selector("#add-item-list [aria-selected=true]")
+    field.press_sequentially("-04")
+    field.press("Enter")  # before the list follows
+    shown.page.wait_for_selector("#history code")
+    assert shown.history() == ["item-04"]
 
 
 def test_order_and_gaps_change_the_lists(opened: Open) -> None:

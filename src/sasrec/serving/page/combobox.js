@@ -26,6 +26,7 @@ export function itemField({ label, hint, choose, fail, id = `field-${++made}` })
   );
   let found = [];
   let at = -1;
+  let searched = ""; // the text that the list answers; the field may have changed since
   let asked = null;
 
   function translate() {
@@ -94,10 +95,12 @@ export function itemField({ label, hint, choose, fail, id = `field-${++made}` })
   async function search() {
     asked?.abort();
     const own = (asked = new AbortController());
+    const text = input.value.trim();
     try {
-      const answer = await api.items(input.value.trim(), MOST, 0, own.signal);
+      const answer = await api.items(text, MOST, 0, own.signal);
       if (own.signal.aborted || document.activeElement !== input) return;
       remember(answer.items);
+      searched = text;
       show(answer.items, answer.total);
     } catch (error) {
       if (error.name !== "AbortError") {
@@ -109,10 +112,12 @@ export function itemField({ label, hint, choose, fail, id = `field-${++made}` })
   const soon = later(search, 120);
 
   async function enter() {
-    if (found.length) return take(Math.max(at, 0));
-    if (!input.value.trim()) return;
+    const text = input.value.trim();
+    if (found.length && searched === text) return take(Math.max(at, 0));
+    if (!text) return;
+    soon.cancel();
     await search(); // typed faster than the list came
-    if (found.length) take(0);
+    if (found.length && searched === text) take(0);
   }
 
   input.addEventListener("input", soon);
