@@ -159,7 +159,7 @@ def test_a_history_is_built_ordered_and_shortened_by_keyboard_alone(opened: Open
         keys.press("ArrowDown")
         keys.press("ArrowUp")
         keys.press("Enter")
-        shown.page.wait_for_function(f"document.querySelectorAll('#history code').length === {count}")
+        shown.page.locator("#history code").nth(count - 1).wait_for()
     found = shown.history()
     assert len(found) == 3
     assert found[2] == "item-04"
