@@ -175,11 +175,12 @@ class Recommend:
                 refuse_unknown("--history", self.history, history, is_item, some)
             items = recommender.recommend(history, **given, **options)
             reasons = self._reasons(recommender, partial(recommender.explain, history, **given), items)
-            print_items(recommender, items, reasons)
         else:
             items = recommender.recommend_user(self.user, **options)
             reasons = self._reasons(recommender, partial(recommender.explain_user, self.user), items)
+        if self.output is None:
             print_items(recommender, items, reasons)
+            self._say_short(int(len(items) < self.k), 1, options)
 
     def _skips_own(self) -> bool:
         """Whether the model was trained without own items as negatives."""
@@ -219,8 +220,8 @@ class Recommend:
         if short and options["rules"] is not None:
             cause = "the rules and the items seen leave" if options["exclude_seen"] else "the rules allow"
             few = f"{'has' if short == 1 else 'have'} fewer than {amount(options['k'], 'item')}"
-            note = f"{short:,} of {amount(lists, 'list')} {few}, because {cause} no more"
-            say(err, note, label="note:", style="yellow")
+            which = "the list" if lists == 1 else f"{short:,} of {amount(lists, 'list')}"
+            say(err, f"{which} {few}, because {cause} no more", label="note:", style="yellow")
 
     def _reasons(
         self, recommender: Recommender, explain: Callable[[Any], Any], items: list[tuple[str | int, float]]

@@ -199,6 +199,7 @@ REPEATS_NOT_LEARNED = (
     "this model has not learned how likely items are seen again: train it with --no_skip_own_items"
 )
 NEXT_ITEM = "one next item, on test"
+WITHOUT_RULES = "without rules, on test"
 LISTS_ARE = "lists of ten before the test targets, and AUC of the whole ranking"
 SLICES_ARE = "NDCG@10 on test, full catalogue, by slice"
 FROM_AND_TO = "from and to: events of the history, training events of the target's item, days since the last event"

@@ -112,8 +112,14 @@ class Serve:
 
         assert isinstance(figures, Figures)
         paths = _named(self.runs)
-        shares = shares_of(list(paths), {name: _share(text) for name, text in _pairs("--share", self.share)})
-        rules = {name: Rules.load(path) for name, path in _pairs("--rules", self.rules)}
+        shares = shares_of(
+            list(paths),
+            {name: _share(text) for name, text in _pairs("--share", self.share, "NAME=SHARE, such as new=0.1")},
+        )
+        rules = {
+            name: Rules.load(path)
+            for name, path in _pairs("--rules", self.rules, "NAME=FILE, such as cheap=cheap.toml")
+        }
         first = next(iter(paths.values()))
         where = self.events or str(first.with_name(f"{first.name or 'sasrec'}.events.sqlite".replace(":", "-")))
         os.environ.setdefault(
@@ -173,10 +179,10 @@ def _named(runs: tuple[str, ...]) -> dict[str, Path]:
     return named
 
 
-def _pairs(option: str, texts: tuple[str, ...]) -> list[tuple[str, str]]:
+def _pairs(option: str, texts: tuple[str, ...], form: str) -> list[tuple[str, str]]:
     pairs = [text.partition("=") for text in texts]
     if wrong := [text for text, (name, equals, value) in zip(texts, pairs, strict=True) if not (name and value)]:
-        raise ConfigError(f"{option} {wrong[0]} is not of the form NAME=VALUE. Correct it.")
+        raise ConfigError(f"{option} {wrong[0]} has no name or no value. Write {option} {form}.")
     return [(name, value) for name, _, value in pairs]
 
 

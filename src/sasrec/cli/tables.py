@@ -101,6 +101,8 @@ def print_metrics(
     periods = [split for split in splits if split in metrics.get("whole_period", {})]
     if periods and "test" in metrics:
         _heading(sentences.NEXT_ITEM)
+    elif "rules" in card and "test" in metrics:
+        _heading(sentences.WITHOUT_RULES)
     if found is not None:
         for sentence in sentences.verdict(found):
             say(out, sentence)

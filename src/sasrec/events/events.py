@@ -344,6 +344,8 @@ def refuse_bad_rows(
         raise DataError(f"{rejects.height} of {read} rows are bad{listed}:{first}\n{_remedy(rejects, read)}")
     if not kept and config.where and not rejects.height:
         raise DataError(f"{', '.join(sources)}: no row fulfils where={config.where!r}. Correct `where`.")
+    if not read:
+        raise DataError(f"{', '.join(sources)}: no row was read. Check the query or export that wrote the events.")
     if not kept:
         raise DataError(
             f"{', '.join(sources)}: no usable row among {read} read{listed}{first}\n"

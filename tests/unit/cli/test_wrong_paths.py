@@ -63,6 +63,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("prepare loop.csv --output new", "the file loop.csv is a link to loop.csv, which leads back to itself. Check the path."),
         ("prepare events.csv --items loop.csv --output new", "the items file loop.csv is a link to loop.csv, which leads back to itself."),
         ("prepare broken.csv --output new", "the file broken.csv is a link to gone.csv, which does not exist. Check the path."),
+        ("serve run --port 0 --rules cheap.toml", "--rules cheap.toml has no name or no value. Write --rules NAME=FILE, such as cheap=cheap.toml."),
+        ("serve run --port 0 --share .1", "--share .1 has no name or no value. Write --share NAME=SHARE, such as new=0.1."),
         ("prepare empty.zip --output new", "empty.zip is an empty archive. Name a file of events."),
     ],
 )  # fmt: skip

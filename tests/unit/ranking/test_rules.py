@@ -715,10 +715,13 @@ def test_the_command_line_recommends_and_measures_with_rules(
     users = lists["user"].n_unique()
     pl.DataFrame({"user": ["x"], "items": [["item-01"]]}).write_parquet(tmp_path / "one.parquet")
     of_file = f"--histories={tmp_path / 'one.parquet'}"
-    for command, count, verb in (("--all", users, "s have"), (of_file, 1, " has")):
-        assert main(["recommend", str(run / "run"), command, *long]) == 0
+    alone = ["--k=20", *common]
+    asked = [("--all", long, f"{users} of {users} lists have"), (of_file, long, "the list has")]
+    asked += [("--user=u001", alone, "the list has"), ("--history=item-01", alone, "the list has")]
+    for command, options, subject in asked:
+        assert main(["recommend", str(run / "run"), command, *options]) == 0
         said = " ".join(capsys.readouterr().err.split())
-        words = f"{count} of {count} list{verb} fewer than 20 items, because the rules and the items seen leave no more"
+        words = f"{subject} fewer than 20 items, because the rules and the items seen leave no more"
         assert said.count(words) == 1
     capsys.readouterr()
     assert main(["recommend", str(run / "run"), "--user=u001", "--allow=item-03", *common]) == 1
@@ -728,6 +731,7 @@ def test_the_command_line_recommends_and_measures_with_rules(
     assert "test, with rules.toml: the model's lists never show" in said
     assert "without rules with rules difference model NDCG@10" in said
     assert "best baseline with rules:" in said
+    assert "without rules, on test No difference shown" in said or "without rules, on test The model is" in said
     assert (
         "rules: rules.toml (deny 1 items; bans of 1 users; per_group 2; where price < 22; items items.csv)" in said
     )
