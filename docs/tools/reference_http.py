@@ -53,15 +53,21 @@ def _scope(operation: Schema) -> str:
 
 def _access(operation: Schema) -> str:
     if "security" not in operation:
-        return "This route needs no token."
+        return "Requests to this route need no token."
     return (
-        f"If the server was started with `--tokens`, this route needs a token with the scope {_scope(operation)}."
+        "If the server was started with `--tokens`, requests to this route need a token with the scope "
+        f"{_scope(operation)}."
     )
 
 
 def _introduced(begin: str, name: str, what: str) -> str:
     """Return a paragraph that describes an object and announces the table of its fields."""
-    return wrapped(f"{begin}: {_SCHEMAS[name]['description']} The table lists {what}:")
+    return wrapped(f"{begin} {_inside(_SCHEMAS[name]['description'])} The table lists {what}:")
+
+
+def _inside(sentence: str) -> str:
+    """Return a sentence for the end of another one: its first letter is small."""
+    return sentence[0].lower() + sentence[1:]
 
 
 def _route(operation: Schema) -> str:
@@ -77,14 +83,15 @@ def _route(operation: Schema) -> str:
         parts += ["Parameters:\n", table(["name", "in", "type", "default", "meaning"], rows)]
     if "requestBody" in operation:
         name = _name(operation["requestBody"]["content"]["application/json"]["schema"])
-        parts += [_introduced("Body", name, "the fields of the body"), _fields(name, given=True)]
+        parts += [_introduced("The body is", name, "the fields of the body"), _fields(name, given=True)]
     ((kind, content),) = operation["responses"]["200"]["content"].items()
     answers = content["schema"].get("oneOf", [content["schema"]])
     if "$ref" not in answers[0]:
-        parts.append(wrapped(f"Answer: {answers[0]['description']} Its Content-Type is {code(kind)}."))
+        text = f"The answer contains {_inside(answers[0]['description'])}"
+        parts.append(wrapped(f"{text} The Content-Type of the answer is {code(kind)}."))
         return "\n".join(parts)
     for place, answer in enumerate(answers):
-        begin = "Answer to `requests`" if place else "Answer"
+        begin = "The answer to `requests` contains" if place else "The answer contains"
         parts += [_introduced(begin, _name(answer), "the fields of the answer"), _fields(_name(answer))]
     return "\n".join(parts)
 
@@ -107,7 +114,7 @@ def _types() -> str:
     sent = {"Filter", "NewEvent", "Recommend"}
     parts = []
     for name in sorted(_nested()):
-        text = f"### {name}\n\n{wrapped(_SCHEMAS[name]['description'])}\n"
+        text = f"### {name}\n\n{wrapped(' '.join([_SCHEMAS[name]['description'], *_uses(name)]))}\n"
         same = [
             other
             for other, schema in _SCHEMAS.items()
@@ -122,20 +129,42 @@ def _types() -> str:
     return "\n".join(parts)
 
 
+def _uses(name: str) -> list[str]:
+    """Return a sentence that names the fields of a type, or no sentence if no field has it."""
+    places = {each: f"[{each}](#{each.lower()})" for each in sorted(_nested())}
+    for path, operations in _DOCUMENT["paths"].items():
+        for method, operation in operations.items():
+            route = f"[{code(f'{method.upper()} {path}')}](#{_anchor(method, path)})"
+            for what, part in (("body", operation.get("requestBody")), ("answer", operation["responses"]["200"])):
+                for each in _SCHEMAS.keys() & set(_references(part or {})):
+                    places.setdefault(each, f"the {what} of {route}")
+    fields = [
+        f"{code(field)} in {place}"
+        for other, place in places.items()
+        for field, schema in _SCHEMAS[other]["properties"].items()
+        if name in _references(schema)
+    ]
+    if len(fields) < 2:
+        return [f"The field {each} uses this type." for each in fields]
+    return [f"These fields use this type: {', '.join(fields)}."]
+
+
 def _nested() -> set[str]:
     """Return the names of the objects that another object contains."""
 
-    def within(schema: Any) -> Iterator[str]:
-        if isinstance(schema, dict):
-            if "$ref" in schema:
-                yield _name(schema)
-            for each in schema.values():
-                yield from within(each)
-        elif isinstance(schema, list):
-            for each in schema:
-                yield from within(each)
+    return {name for schema in _SCHEMAS.values() for name in _references(schema["properties"])} | {"Error"}
 
-    return {name for schema in _SCHEMAS.values() for name in within(schema["properties"])} | {"Error"}
+
+def _references(schema: Any) -> Iterator[str]:
+    """Yield the names of the objects that a schema refers to."""
+    if isinstance(schema, dict):
+        if "$ref" in schema:
+            yield _name(schema)
+        for each in schema.values():
+            yield from _references(each)
+    elif isinstance(schema, list):
+        for each in schema:
+            yield from _references(each)
 
 
 def _headers() -> str:

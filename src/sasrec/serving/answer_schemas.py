@@ -50,15 +50,15 @@ class Named(Struct, forbid_unknown_fields=True, kw_only=True):
     title: Annotated[
         str | UnsetType | None,
         Meta(
-            description="The title of the item. null: unknown. Absent: the catalogue has no titles, or the "
-            "request did not ask for titles."
+            description="The title of the item. null: unknown. Absent if the catalogue has no titles, or if a "
+            "request to POST /v1/recommend does not have `titles` true."
         ),
     ] = UNSET
     group: Annotated[
         str | UnsetType | None,
         Meta(
-            description="The group of the item, such as a genre. null: unknown. Absent: the catalogue has "
-            "no groups, or the request did not ask for titles."
+            description="The group of the item, such as a genre. null: unknown. Absent if the catalogue has "
+            "no groups, or if a request to POST /v1/recommend does not have `titles` true."
         ),
     ] = UNSET
 
@@ -132,7 +132,7 @@ class ListAnswer(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class ListsAnswer(Struct, forbid_unknown_fields=True):
-    """The answers to several requests, each with one list."""
+    """An answer with one list for each request."""
 
     answers: Annotated[list[ListAnswer], Meta(description="The answer to each of `requests`, in the same order.")]
     request_id: RequestId
@@ -187,7 +187,7 @@ class ExplainAnswer(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class EventsAnswer(Struct, forbid_unknown_fields=True, kw_only=True):
-    """The numbers of events that were stored and not stored. A crash does not lose stored events."""
+    """The numbers of events that were stored and not stored."""
 
     request_id: RequestId
     stored: Annotated[Count, Meta(description="How many events were stored.")]
@@ -239,9 +239,7 @@ class UserAnswer(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class ForgetAnswer(Struct, forbid_unknown_fields=True, kw_only=True):
-    """The user is forgotten: the stored events of the user are deleted, and from now on the server ignores the
-    user's events in the data of the run.
-    """
+    """A confirmation that the user is forgotten."""
 
     request_id: RequestId
     forgotten: Annotated[bool, Meta(description="Always true, also for an unknown user.")]

@@ -167,8 +167,8 @@ class Recommend(Of, forbid_unknown_fields=True, kw_only=True):
 
 
 class RecommendBody(Recommend, forbid_unknown_fields=True, kw_only=True):
-    """A request for one list of items, which must contain `user` or `history`. To get several lists, put several
-    such requests into `requests`.
+    """A request for one list of items. It must contain `user` or `history`. To get several lists, put several such
+    requests into the field `requests` instead.
     """
 
     requests: Annotated[
@@ -232,7 +232,7 @@ class NewEvent(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Events(Struct, forbid_unknown_fields=True):
-    """The events to store. If one of the events is wrong, the server stores none of them."""
+    """A list of events to store. If one of the events is wrong, the server stores none of them."""
 
     events: Annotated[
         list[NewEvent],
@@ -245,8 +245,8 @@ class Events(Struct, forbid_unknown_fields=True):
 
 
 class Reload(Struct, forbid_unknown_fields=True):
-    """The model to load again from its path. If the path is a symbolic link that now leads to another run, the
-    server loads that run.
+    """A request to load a model again from its path. If the path is a symbolic link that now leads to another run,
+    the server loads the other run.
     """
 
     model: Annotated[

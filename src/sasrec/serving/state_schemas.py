@@ -16,7 +16,7 @@ _Ends = Annotated[list[float], Meta(min_length=2, max_length=2)]  # generators o
 
 
 class DataFacts(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Facts about the data on which a model was trained. Absent for exports."""
+    """Facts about the data on which a model was trained. GET /v1/models gives no facts for an export."""
 
     name: Annotated[str, Meta(description="The name of the data set.")]
     events: Annotated[Count, Meta(description="How many events the data set has.")]
@@ -29,8 +29,8 @@ class DataFacts(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Protocol(Struct, forbid_unknown_fields=True, kw_only=True):
-    """How the metrics of a model in the answer of GET /v1/models were measured, as text for people. The field is
-    absent if the run was not measured, and for every export.
+    """A description of how the metrics of a model were measured, as text for people. GET /v1/models gives no
+    description for an export, or for a run that was not measured.
     """
 
     full: Annotated[str | None, Meta(description="Which items each target was ranked among. null: not recorded.")]
@@ -173,14 +173,14 @@ class ReloadAnswer(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Health(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A short answer, which shows that the process of the server runs."""
+    """A confirmation that the process of the server runs."""
 
     request_id: RequestId
     status: Annotated[Literal["ok"], Meta(description="Always `ok`.")]
 
 
 class ModelReadiness(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Whether a model answers a fixed test request (a canary)."""
+    """The state of a model, which is ready if it answers a fixed test request (a canary)."""
 
     ready: Annotated[bool, Meta(description="Whether the model answers the request.")]
     reason: Annotated[
@@ -195,8 +195,8 @@ class StoreState(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Readiness(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Whether a load balancer should send requests to the server. The status is 200 if `ready` is true, and 503 if
-    `ready` is false.
+    """The state of the server. If `ready` is true, the status is 200, and a load balancer should send requests to
+    the server. If `ready` is false, the status is 503.
     """
 
     request_id: RequestId
@@ -230,7 +230,7 @@ class ErrorFacts(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Error(Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of an answer that is an error."""
+    """Each answer that is an error has this object as its body."""
 
     error: ErrorFacts
     request_id: RequestId
