@@ -60,8 +60,8 @@ class ModelFacts(Struct, forbid_unknown_fields=True, kw_only=True):
     kind: Annotated[
         str,
         Meta(
-            description="The class of the model, such as SASRec; for an ONNX export, the text that the "
-            "export has for it."
+            description="The class of the model, such as SASRec; for an ONNX export, the value of `model` in "
+            "its file graph.json."
         ),
     ]
     source: Annotated[
