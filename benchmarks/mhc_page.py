@@ -158,8 +158,8 @@ def _conclusion(
     gain = (
         f"Better than the plain residual: {'; '.join(better)}."
         if better
-        else "In the measurements of this page, neither mHC nor a gate makes a model better: all differences from "
-        "the same model with plain residuals are so small that they can be chance."
+        else "The measurements of this page show no gain from mHC or from a gate: each measured difference "
+        "between a model that has mHC or a gate and the same model with plain residuals can be chance."
     )
     sentences = [gain]
     if ratios:
@@ -187,17 +187,23 @@ def _verdict(
     best = max(cells, key=lambda cell: _mean(cells[cell], "valid"))
     blocks = " or ".join(str(depth) for depth in sorted({cell[2] for cell in against}))
     sentences = [
-        f"{study} has {len(against)} models with {blocks} blocks and with a gate or mHC. It compares each of them "
-        "with the same model that has plain residuals."
+        f"{study} trained {len(against)} models that have a gate or mHC. These models have {blocks} blocks. Each "
+        "of these models was compared with its plain version, which has plain residuals and is otherwise the same."
     ]
     if better:
         sentences.append(f"These models are better: {bold(better)}.")
     if worse:
         sentences.append(f"These models are worse: {bold(worse)}.")
     if not better + worse:
-        sentences.append("All these differences can be chance, so no gain from a gate or from mHC is shown.")
+        count = "Both" if len(against) == 2 else f"All {len(against)}"
+        sentences.append(
+            f"{count} differences in test NDCG@10 can be chance, so no gain from a gate or from mHC is shown."
+        )
     if deeper:
-        sentences.append(f"More blocks help: {bold(deeper)} is better than the same model with 2 blocks.")
+        sentences.append(
+            f"But more blocks help: {bold(deeper)} is better than the same model with 2 blocks, and this "
+            "difference is more than chance."
+        )
     sentences.append(
         f"Of all models of the study, {bold([best])} has the highest NDCG@10 on validation. Its NDCG@10 on test "
         f"is {_spread(cells[best], 'test')}."
@@ -206,8 +212,8 @@ def _verdict(
         each = against[best]
         sentences.append(
             f"This is {_signed(abs(each['mean'])).lstrip('+')} {'more' if each['mean'] > 0 else 'less'} than the "
-            "NDCG@10 on test of the plain model with the same number of blocks. But the difference can be chance: "
-            f"its 95 % confidence interval, {_signed(each['low'])} to {_signed(each['high'])}, contains 0."
+            "test NDCG@10 of the plain version of this model. But this difference can be chance: its 95 % "
+            f"confidence interval, {_signed(each['low'])} to {_signed(each['high'])}, contains 0."
         )
     return " ".join(sentences)
 
@@ -276,13 +282,15 @@ def _left_out(cells: dict[Cell, list[dict[str, Any]]]) -> str:
         rows.append([f"{encoder}, {residual}, {width} units", trained, planned])
     table = _rows(["model on MovieLens 100K", "blocks, trained", "blocks, not trained"], rows)
     return (
-        "The file [mhc-ml-100k.toml](../../benchmarks/mhc-ml-100k.toml) describes the study of MovieLens 100K. "
-        "The file asks for 2, 4, 8 and 12 transformer blocks for each kind of model, but not all of these models "
-        "were trained. Each row of this table names an encoder, a kind of residual and a number of hidden units. "
-        "The second column shows the numbers of blocks with which such a model was trained. The third column "
-        "shows the numbers of blocks in the file with which no such model was trained:\n\n"
+        "The file [mhc-ml-100k.toml](../../benchmarks/mhc-ml-100k.toml) describes the study on MovieLens 100K. "
+        "The file asks for each kind of model with 2, 4, 8 and 12 transformer blocks, but not all of these models "
+        "were trained. The table shows the numbers of blocks that were trained, and the numbers of blocks that "
+        "the file also asks for:\n\n"
         f"{table}\n\n"
-        "The studies of this page also leave out the following:\n\n"
+        "The file of the first study on MovieLens 1M, [mhc-ml-1m.toml](../../benchmarks/mhc-ml-1m.toml), also "
+        "asks for `gated` and `mHC sinkhorn` with 8 blocks. The first study did not train these models, but the "
+        "second study did.\n\n"
+        "No study of this page measured the following:\n\n"
         "- data other than MovieLens, and more than about a million events (the size of MovieLens 1M);\n"
         "- more than 128 hidden units;\n"
         "- losses other than cross-entropy;\n"
