@@ -28,10 +28,10 @@ from sasrec.studies.reproduce import result_of
 
 HEAD = """# Results
 
-This page shows which test metrics the recipes of sasrec reach on public data, beside simple baselines and
-published values. A recipe is a TOML file with settings and expected metrics, in the folder
-[recipes](../../recipes). `sasrec reproduce NAME` trains the recipe NAME with several random seeds, and says
-whether the mean metrics are in the ranges that the recipe expects. For example, this command repeats the
+This page shows which test metrics the recipes of sasrec reach on public data, next to the metrics of
+simple baselines and to published values. A recipe is a TOML file with settings and expected metrics, in the
+folder [recipes](../../recipes). `sasrec reproduce NAME` trains the recipe NAME with several random seeds, and
+says whether the mean metrics are in the ranges that the recipe expects. For example, this command trains the
 recipe `ml-100k`:
 
 <!-- play: skip it downloads MovieLens 100K -->
@@ -60,8 +60,10 @@ the same columns:
 - **best baseline**: the [baseline](../reference/metrics.md#baselines) with the highest NDCG@10, and its
   NDCG@10. Baselines are simple recommenders that count events: `popularity`, `recent-7-days`, `item-to-item`
   and `markov`. Baselines are measured on the same targets as the model.
-- **published**: the NDCG@10, then a slash, and then the HR@10 that a paper reports for the same data and the
-  same way of measuring. The paper is in brackets. An empty cell means that no such value was found.
+- **published**: the NDCG@10 that a paper reports for the same data and the same way of measuring, then a slash,
+  and then the HR@10. The brackets name the paper. Some brackets also contain the loss of the paper, which can
+  differ from the loss of the recipe, or another value from the same paper. An empty cell means that no such
+  value was found.
 - **seconds a seed**: the time of one training with its validations, on one thread of a CPU. Other programs
   ran on this CPU at the same time, so the seconds are only a rough comparison.
 
@@ -69,8 +71,8 @@ The recipes of one data set are sorted by NDCG@10, the highest first. The tables
 recipes that are worse than a published value or than the best baseline. [The lab log](lab.md) describes the
 experiments that led to the recipes.
 
-`python benchmarks/results.py` wrote this page from the runs of `sasrec reproduce`. The trainings of these runs
-ended on {dates}.
+`python benchmarks/results.py` wrote this page. The metrics in the next two sections come from runs of
+`sasrec reproduce`. The trainings of these runs ended on {dates}.
 """
 
 TITLES = {
@@ -80,19 +82,19 @@ TITLES = {
 
 NOTES = {
     "full": (
-        "This table shows the test metrics of the [recipes](#results), which are files of settings. The\n"
-        "target is the last event of a user. It is ranked among all items of the catalogue, without the items\n"
-        "that the user has already taken. For each data set, the recipe with the loss `ce` is best. All\n"
-        "recipes except `games-papers` are better than the best baseline. [The list at the top](#results)\n"
-        "explains the columns.\n\n"
+        "In this section, each target is ranked among all items of the catalogue, without the items that the\n"
+        "user has already taken. The target is the item of the user's last event. For each data set, the recipe\n"
+        "with the loss `ce` has the highest NDCG@10. All recipes except `games-papers` are better than the best\n"
+        "baseline. [The list at the top](#results) explains the columns. The table shows the test metrics of the\n"
+        "[recipes](#results), which are files of settings:\n\n"
     ),
     "sampled": (
-        "This table shows the test metrics of the [recipes](#results), which are files of settings. The\n"
-        "target is the last event of a user. It is ranked among only 100 other items, drawn at random, as in\n"
-        "the papers of SASRec and TiSASRec and in many others. With so few items, all values are higher than\n"
-        "with the full catalogue. So use this table only for a comparison with such papers, and [do not\n"
-        "compare](../explanation/sampled-and-full.md) its values with values of the table for the full\n"
-        "catalogue. [The list at the top](#results) explains the columns.\n\n"
+        "In this section, each target is ranked among only 100 other items, drawn at random, as in the papers of\n"
+        "SASRec and TiSASRec and in many other papers. The target is the item of the user's last event. With so\n"
+        "few items, all values are higher than with the full catalogue. So use this table only for a comparison\n"
+        "with such papers, and [do not compare](../explanation/sampled-and-full.md) its values with values of\n"
+        "the table for the full catalogue. [The list at the top](#results) explains the columns. The table shows\n"
+        "the test metrics of the [recipes](#results), which are files of settings:\n\n"
     ),
 }
 
@@ -129,10 +131,12 @@ TiSASRec is better than SASRec in one of the six parts: on `ml-1m-first2999` (us
 models can be chance. On `ml-100k` with `temporal:0.8`, the baseline `recent-7-days` is better than the two
 models.
 
-Each part begins with the settings of the training. SASRec and TiSASRec have the same settings, which were
-chosen for SASRec. Settings that are not listed have their default values.
+Each part shows the settings of the training in a block. SASRec and TiSASRec have the same settings, except
+`--time`, which turns SASRec into TiSASRec and is not in the block. The settings were chosen for SASRec, so
+TiSASRec may be better with other settings. Settings that are not in the block have their [default
+values](../reference/settings.md).
 
-Below the settings, the first table of each part shows the metrics of the two models, as mean ± standard
+The first table of each part shows the metrics of the two models, as mean ± standard
 deviation over random seeds. It also shows the metrics of the [baselines](../reference/metrics.md#baselines),
 simple recommenders that count events. Larger metrics are better. The last two columns are:
 
@@ -152,8 +156,9 @@ are:
   that the model is better.
 - **95 % interval**: a confidence interval of the difference, over users and random seeds. If the interval
   contains 0, the difference can be chance ([intervals](../explanation/intervals-and-ties.md)).
-- **p**: the probability of a difference at least this far from 0, if the true difference were 0. A p below
-  .05 means that the difference is probably not chance. The p values are not corrected for the number of rows.
+- **p**: the probability of a difference at least this far from 0, if the true difference were 0. If p is at
+  most .05, the difference is probably not chance. The p values are not corrected for the number of comparisons
+  on this page, so a single p just below .05 is only weak evidence.
 
 The data set `beauty-ticoserec` is Amazon Beauty, and `ml-100k` is MovieLens 100K. `ml-1m-first2999` contains
 the ratings of the users 1 to 2,999 of MovieLens 1M. Do not compare metrics on `ml-1m-first2999` with metrics
@@ -175,15 +180,15 @@ SPLITS = {
     "temporal:0.8": (
         "This split orders the events of all users by time. The models are trained on about the oldest 60 % of "
         "the events. The next 20 % are for validation, and the newest 20 % are for test. The test target of a "
-        "user is the user's first event among the newest 20 %. Users without an earlier event are not measured, "
-        "and neither are targets whose item has no training event. So {} test targets remain."
+        "user is the user's first event among the newest 20 %. A user without an earlier event has no test "
+        "target, and a target whose item has no training event is not measured. So {} test targets remain."
     ),
 }
 
-TABLES = """The first table shows the metrics of the two models and of simple baselines. Larger metrics are better.
-The second table shows differences in test NDCG@10. A positive difference means that the model in the first
-column is better. If the 95 % interval contains 0, the difference can be chance. [The section
-above](#sasrec-and-tisasrec-leave-one-out-and-temporal) explains the columns:"""
+TABLES = """The first table below shows the metrics of the two models and of simple baselines. Larger metrics are
+better. The second table shows differences in test NDCG@10. A positive difference means that the model in the
+first column is better. If the 95 % interval contains 0, the difference can be chance. [The section
+above](#sasrec-and-tisasrec-leave-one-out-and-temporal) explains all columns."""
 
 
 @dataclass(frozen=True)
