@@ -136,18 +136,18 @@ Each part shows the settings of the training in a block. SASRec and TiSASRec hav
 TiSASRec may be better with other settings. Settings that are not in the block have their [default
 values](../reference/settings.md).
 
-The first table of each part shows the metrics of the two models, as mean ± standard
-deviation over random seeds. It also shows the metrics of the [baselines](../reference/metrics.md#baselines),
-simple recommenders that count events. Larger metrics are better. The last two columns are:
+The first table of each part shows the metrics of the two models, as mean ± standard deviation over random
+seeds. The first table also shows the metrics of the [baselines](../reference/metrics.md#baselines), simple
+recommenders that count events. Larger metrics are better. The last two columns are:
 
 - **best epoch**: the epoch with the highest validation NDCG@10, for each random seed. If this epoch is near the
   last epoch of the training, more epochs could still improve the model.
 - **s / epoch**: the seconds of one epoch with its validation. Other work on the machine changed from run to
   run, so these seconds do not say which model is faster.
 
-The second table of each part shows differences in test NDCG@10, computed by `sasrec compare`. Its last row
-compares TiSASRec with SASRec, and so answers which of the two models is better on these data. The columns
-are:
+The second table of each part shows differences in test NDCG@10, computed by `sasrec compare`. The last
+row of this table compares TiSASRec with SASRec, and so answers which of the two models is better on these
+data. The columns of the second table are:
 
 - **model**: the model that is compared, SASRec or TiSASRec.
 - **against**: the other side of the comparison: the best baseline, or SASRec.
