@@ -294,8 +294,8 @@ class RunConfig:
 
     @staticmethod
     def load(path: str | Path) -> RunConfig:
-        """Read the settings of a recipe, a TOML file. Its tables [expected] and [[published]], which have metrics
-        and not settings (config/recipe.py), are ignored.
+        """Read the settings of a recipe, a TOML file. The tables [expected] and [[published]] of the recipe are
+        ignored: they contain metrics, not settings (config/recipe.py).
 
         Raises: ConfigError for an unreadable file, an unknown key or a wrong type.
         """

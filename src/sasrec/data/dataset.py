@@ -151,8 +151,7 @@ class Dataset:
     def save(self, folder: str | Path) -> None:
         """Write the data set to a folder, for `open_dataset`. A data set that the folder already has is replaced.
 
-        An interruption leaves the old data set intact: the new files are written to a new subfolder, and only the
-        last step puts its name into manifest.json. Other files in the folder stay.
+        If the writing is interrupted, the old data set stays intact. Other files in the folder stay, too.
 
         Raises: FolderError if the folder has files and is not a data set, or if another process writes into it.
         Remedy: name another folder.
@@ -194,7 +193,9 @@ class Dataset:
 
     @staticmethod
     def writing(folder: str | Path) -> contextlib.AbstractContextManager[None]:
-        """Return a context manager, in which only this thread writes to a folder. Raises: The errors of `save`."""
+        """Return a context manager that locks a folder: in its `with` block, only this thread can save to it.
+        Raises: The errors of `save`.
+        """
         folder = Path(folder)
         if not is_manifest(folder / MANIFEST) and (not is_claimed(folder) or (folder / "config.toml").exists()):
             raise FolderError(f"{folder} is not empty and does not contain a data set. Name another folder.")

@@ -45,8 +45,8 @@ class Metrics(dict[str, Any]):
     """The metrics of a run, which `evaluate` returns and RUN/metrics.json contains. A notebook shows them as a
     table.
 
-    `Metrics` is a dictionary with the entries below. For example, metrics["test"]["full"]["ndcg@10"] is NDCG@10 on
-    test in the full catalogue. docs/reference/metrics.md defines the metrics:
+    docs/reference/metrics.md defines the metrics. For example, metrics["test"]["full"]["ndcg@10"] is NDCG@10 on
+    test in the full catalogue. `Metrics` is a dictionary with these entries:
 
         "valid", "test"     {"full": {"ndcg@10": …}, "sampled": {…}}, by the candidates of a target
         "baselines"         {NAME: {"valid": …, "test": …}}

@@ -130,21 +130,22 @@ class Recommender:
     ) -> list[tuple[str | int, float]]:
         """Return the k best items for a history of item ids (oldest first), as (item id, score), best first.
 
-        The list is shorter if fewer than k items may be in it; if it is empty, a warning says why. Unknown ids are
-        ignored with a warning. Under a temporal split, an item without a training event is unknown, too.
+        The list is shorter if fewer than k items may be in it; if the list is empty, a warning says why. Ids that
+        the model does not know are ignored with a warning. Under a temporal split, an item without a training
+        event is unknown, too.
 
         `history`, `allow`, `deny`: lists, arrays or Series of ids; the number 1.0 means the id 1. `allow`: the
         only ids that the list may have. `deny`: ids that the list must not have. `exclude_seen`: whether to omit
         the items of the history. By default, they are omitted, unless the model was trained with repeats. A model
         that was trained with skip_own_items (the default) gives seen items high scores, so omit them. `rules`:
         more limits, as `Rules`. The list still has k items if the rules allow so many. `user`: the id of the user,
-        for the bans of `rules`. `times`: the time of each item of `history` in seconds, ascending. A model that
-        was trained with `time` needs them; other models ignore them. Such a model divides times by a unit, here
-        the smallest gap in `times`. `recommend_user` takes the unit from the training part of the user's events,
-        so its list can differ. `assume_regular`: take equal gaps instead of `times`.
+        for the bans of `rules`. `times`: the time of each item of `history` in seconds, ascending. Only a model
+        that was trained with `time` needs and reads `times`. This model divides the times by a unit: the smallest
+        gap above zero in `times`. `recommend_user` takes this gap from the training part of the user's events, so
+        its list can differ. `assume_regular`: assume equal gaps between the events, instead of `times`.
 
-        Raises: DataError if no item of the history is known, or if times are missing or invalid. Remedy: give a
-        known item, or valid times. ConfigError if k < 1. Remedy: use a larger k.
+        Raises: DataError if no item of the history is known and the model has no fallback, or if times are missing
+        or invalid. Remedy: give a known item, or valid times. ConfigError if k < 1. Remedy: use a larger k.
         """
         known = self._read(history, times, assume_regular)
         asked = self._asked(k, exclude_seen, allow, deny, rules)
@@ -162,9 +163,9 @@ class Recommender:
     ) -> list[tuple[str | int, float]]:
         """Return the k best items for a user of the data set. The other arguments are those of `recommend`.
 
-        Raises: DataError for an export, which has no users, if the user is not in the data set, or if the model
-        knows none of the user's items. Remedy: pass a history to `recommend`. ConfigError if k < 1. Remedy: use a
-        larger k.
+        Raises: DataError for an export, which has no users. DataError if `fallback` is None, and the user is not
+        in the data set or has no known item. Remedy: pass a history to `recommend`. ConfigError if k < 1. Remedy:
+        use a larger k.
         """
         known = self._read_user(user)
         if rules is not None and self.data is not None and isinstance(rules, Rules):
@@ -184,9 +185,9 @@ class Recommender:
         """Return the k best items of all users: a frame with columns user, item, score and rank (from 1).
 
         Rows are in order of user number, then rank. Under a temporal split, users without a known item get no
-        rows, and a warning counts these users. With a fallback, they get the list of the fallback, and the column
-        `source` says what made each list, such as "model" or "popular". Under torchrun, each process scores a part
-        of the users, and all processes return the same frame with all users.
+        rows, and a warning counts these users. With a fallback, these users get the list of the fallback, and the
+        column `source` says what made each list, such as "model" or "popular". Under torchrun, each process scores
+        a part of the users, and all processes return the same frame with all users.
 
         Raises: DataError for an export, which has no users. Remedy: use the original run. ConfigError if k < 1.
         Remedy: use a larger k.
@@ -229,13 +230,13 @@ class Recommender:
         history, as a list of lists. `users`: the user id of each history, for the bans of `rules`.
 
         The column `row` is the place of the history in `histories`, counted from 0. A history without a known item
-        gets no rows, and a warning counts such histories. With a fallback, it gets the list of the fallback, and
-        the column `source` says what made each list.
+        gets no rows, and a warning counts such histories. With a fallback, such a history gets the list of the
+        fallback, and the column `source` says what made each list.
 
         The other arguments are those of `recommend`. One call is faster than a call of `recommend` for each
         history. The last digits of the scores can differ from those of single calls.
 
-        Raises: The errors of `recommend`, except for a history without a known item.
+        Raises: The errors of `recommend`. A history without a known item raises no error.
         """
         asked = self._asked(k, exclude_seen, allow, deny, rules)
         histories = histories if hasattr(histories, "__len__") else ordered(histories, "histories")
@@ -293,13 +294,13 @@ class Recommender:
         times: Sequence[float] | None = None,
         assume_regular: bool = False,
     ) -> pl.DataFrame:
-        """Return how much each event of a history raises the score of an item: a frame, in order of the history.
+        """Return how much each event of a history raises the score of the item `item_id`, as a frame.
 
-        The frame has a row for each known item among the last `maxlen` events, with its id in the column item. The
-        column effect is the score of the item minus its score without this event; a negative effect speaks against
-        the item (ranking/explain.py). For a model that reads times, the column interval_effect is the score minus
-        the score with this event and the event before at the same time. For a blend, the effects are those of its
-        model. `times`: as for `recommend`.
+        The frame has a row for each of the last `maxlen` events with a known item, oldest first. The column `item`
+        is the item of the event. The column `effect` is the score of `item_id` minus its score without this event
+        (ranking/explain.py); below 0, the event lowers the score. For a model that reads times, the column
+        `interval_effect` is the score minus the score if this event and the event before had the same time. For a
+        blend, the effects are those of its model. `times`: as for `recommend`.
 
         Raises: DataError if the item or the whole history is unknown. Remedy: name known items. ConfigError for a
         baseline. Remedy: load RUN, without the name of the baseline.

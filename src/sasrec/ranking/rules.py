@@ -76,9 +76,9 @@ class _File(BaseModel):
 class Rules:
     """Rules on what may be recommended, such as items in stock, or items that a user must not get.
 
-    If a request also has `allow` or `deny`, they apply in addition. The files or frames `items` and `bans` are
-    read once, when the rules are first used. If they change later, make new Rules. Unknown ids are ignored, with
-    one warning.
+    The arguments `allow` and `deny` of `recommend` apply in addition to the rules. The files or frames `items` and
+    `bans` are read once, when the rules are first used. If `items` or `bans` change later, make new Rules. Unknown
+    ids are ignored, with one warning.
     """
 
     allow: Iterable[object] | None = None
@@ -92,14 +92,15 @@ class Rules:
     (`Items.groups`), or else in the column group of `items`. Items without any group are not limited."""
     where: str = ""
     """A condition in SQL that items must meet, on the columns of `items` and on title and group of the catalogue,
-    such as "price < 20 AND \\"group\\" = 'tea'". An item that is absent in `items` has null in its columns."""
+    such as "price < 20 AND \\"group\\" = 'tea'". The columns of `items` are null for an item without a row.
+    """
     items: Any = None
-    """A table with a row for each item: a frame, CSV or Parquet file with the column item (ids, each once).
-    Optional columns from and until say when an item is available: at or after from, and before until. An empty
-    value means without limit."""
+    """A table with a row for each item: a frame, CSV or Parquet file with the column `item` (ids, each once). The
+    optional columns `from` and `until` limit when an item may be recommended: from the time `from` on, and before
+    the time `until`. An empty value means no limit."""
     now: Any = None
-    """Time of the requests, for from and until: seconds since 1970, an ISO text or a datetime. None means the
-    present moment; in evaluation, the time of each target."""
+    """The time that is compared with `from` and `until`: seconds since 1970, an ISO text or a datetime. None means
+    the present moment; in evaluation, the time of each target."""
     name: str = "rules"
     """The name of the rules in messages and on the protocol card."""
     _known: WeakKeyDictionary[Items, ItemRules] = field(init=False, repr=False, default_factory=WeakKeyDictionary)
@@ -167,9 +168,9 @@ class Rules:
         return moment(time.time() if self.now is None else self.now)
 
     def at_present(self) -> Rules:
-        """Return rules whose `now` is set: to its own value, or else to the present moment.
+        """Return the rules with a fixed `now`: if `now` is None, the result has the present moment instead.
 
-        All lists that are made with these rules hold for the same time.
+        So all lists that are made with the result are for the same time.
         """
         return self if self.now is not None else replace(self, now=time.time())
 
@@ -185,7 +186,7 @@ class Rules:
         return found
 
     def described(self) -> dict[str, Any]:
-        """Return the rules as the protocol card shows them: numbers of ids, and names of files."""
+        """Return the rules as the protocol card shows them: how many ids they name, and the names of files."""
         frame = "a frame"
         bans: Any = self.bans if isinstance(self.bans, str | Path) else frame
         described = {

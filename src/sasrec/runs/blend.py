@@ -91,18 +91,18 @@ def hand_on(run: RunFolder, following: RunFolder) -> None:
 def blend(
     run: str | Path, *, baselines: tuple[str, ...] = (), encoder: Encoder | None = None, log: RunLog | None = None
 ) -> dict[str, Any]:
-    """Choose the best blend of a run's model and a baseline on validation, and save it if it beats both alone.
+    """Choose the best blend of model and baseline on validation; save it if it beats the model and each baseline.
 
     A blend combines the ranking of the model and the ranking of one baseline, each with a weight. For each
-    baseline in `baselines` (by default, all baselines of the run), this function tries nine weights. If a blend is
-    better on validation than the model and every tried baseline, it is saved as RUN/blend.json, and
-    `sasrec.load("RUN:blend")` recommends with it.
+    baseline in `baselines` (by default, all baselines of the run), this function tries nine weights. The best
+    blend is saved as RUN/blend.json if it is better on validation than the model alone and than each tried
+    baseline alone. Then `sasrec.load("RUN:blend")` recommends with the blend.
 
-    Returns a dictionary. All figures in it are NDCG@10 on the full catalogue:
+    The metrics in the result are NDCG@10 on the full catalogue. The result is a dictionary with these entries:
 
         "baseline", "weight"    the best blend; the weight is that of the model
         "wins"                  whether this blend is better on validation than "best_alone"
-        "best_alone"            the model, or the name of the baseline that is best without a blend on validation
+        "best_alone"            what is best on validation without a blend: "model", or the name of a baseline
         "valid", "test"         {"blend", "model", "baseline", "difference": {"against", "mean", "low", "high"}};
                                 the blend minus "best_alone", with its 95 % interval over users
         "tried"                 the names of the baselines
@@ -110,8 +110,9 @@ def blend(
         "before"                {"baseline", "weight", "tried", "fate"} of the blend that the run had until now
 
     If only one user has validation targets, "valid" has no "difference". If fewer than two users have test
-    targets, "test" is missing. "fate" says what happened to the earlier blend: it was "replaced" or "removed". It
-    "stays" if no blend wins now, and the baseline of the earlier blend was not tried.
+    targets, "test" is missing. The value of "fate" is "replaced" if the new blend replaced the earlier blend. If
+    no blend wins now, the value is "stays" if the baseline of the earlier blend was not tried, and otherwise
+    "removed".
 
     Raises: ConfigError for a baseline that the run does not have. EvaluationError without validation targets.
     Remedy: as the message says. The errors of `load`.

@@ -224,24 +224,24 @@ def evaluate(
 ) -> Metrics:
     """Measure the best checkpoint of a run on validation and test; return the metrics.
 
-    Writes the metrics to RUN/metrics.json and RUN/log.jsonl, and the ranks of the targets, which `compare` reads,
-    to RUN/ranks.parquet. With `checkpoint`, `test` or `rules`, or for RUN:NAME, it writes nothing.
+    The metrics are written to RUN/metrics.json and RUN/log.jsonl, and the ranks of the targets to
+    RUN/ranks.parquet. With `checkpoint`, `test` or `rules`, or for RUN:NAME, nothing is written.
 
     `run`: RUN, the folder of a run; or RUN:NAME, to measure a baseline of the run, such as RUN:popularity, or its
-    blend, RUN:blend. The entry "scorer" of the result is then NAME. `checkpoint`: another checkpoint of the run,
-    to measure instead of the best. `test`: a file, frame or prepared folder of other test events; nothing is
-    measured on validation then. The history of a target has all earlier events of the user. `rules`: also measure
-    lists that keep these rules, at the time of each target; the result has them as "with_rules" beside "full".
-    `details`: on test, also measure coverage, novelty and diversity (needs groups) of lists of 10 items, and the
-    metrics of parts of the targets. `whole_period`: also compare one list for each user with all items that the
-    user takes in the held-out period (docs/reference/metrics.md); `users` of the result has the values of each
-    user. `k`: more cut-offs for all metrics, such as [3, 100]; the first is also the length of the lists of
-    `whole_period` (default 10). `dataset`: the data of the run, if it has moved. `encoder`: see `load`.
+    blend, RUN:blend. The entry "scorer" of the result is then NAME. `checkpoint`: a checkpoint of the run, to
+    measure instead of the best. `test`: a file, frame or prepared folder of other test events; validation is then
+    not measured. The history of a target has all earlier events of the user. `rules`: also measure lists under
+    these rules, at the time of each target. The result has the metrics of these lists as "with_rules", beside
+    "full". `details`: on test, also measure coverage, novelty and diversity (needs groups) of lists of 10 items,
+    and the metrics by history length, target popularity and time gap. `whole_period`: also compare one list for
+    each user with all items that the user takes in the held-out period (docs/reference/metrics.md). The attribute
+    `users` of the result has the values of each user. `k`: more cut-offs for all metrics, such as [3, 100]; the
+    first is also the length of the lists of `whole_period` (default 10). `dataset`: where the run's data is, if it
+    has moved. `encoder`: see `load`.
 
-    The result is a dictionary, which `Metrics` describes. "valid" or "test" is missing if this split has no
-    target.
+    The result is a `Metrics`. It has "valid" only if validation has targets, and "test" only if test has targets.
 
-    Raises: EvaluationError for an export. Remedy: measure the original run. EvaluationError if no split has a
+    Raises: EvaluationError for an export. Remedy: measure the original run. EvaluationError if no user has a
     target, or for `whole_period` under leave-one-out. Remedy: train with another `split`. ConfigError if `dataset`
     is a file. Remedy: pass the file as `test`. ConfigError for `rules` together with `details` or `whole_period`.
     Remedy: use separate calls. The errors of `load` and `Rules.on`.

@@ -37,8 +37,8 @@ def final_fit(
 
     The new run in `train_dir` has the settings of `run`. It trains for as many epochs as `run` had trained at its
     best validation; each epoch has more steps, because there are more events. The model has the weights of the
-    last epoch. It cannot be measured, because no event is held out. So each checkpoint records the metrics of
-    `run` instead.
+    last epoch. It cannot be measured, because no event is held out. Its checkpoints contain the metrics of `run`
+    instead.
 
     `data`: newer events to train on, in any form that `train` takes; by default, the data of `run`. `device`: by
     default, the device of `run`. `encoder`, `loss_function`: the model and the loss of your own that `train` was

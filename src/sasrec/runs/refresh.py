@@ -56,23 +56,25 @@ def refresh(
     """Train the model of `run` further on newer events, as the new run `train_dir`; return the refreshed model.
 
     A first training continues from the best weights of `run` for `epochs` epochs, without the newest of the new
-    events. These newest events are the targets on which the old and the refreshed model are then compared
-    (runs/trial.py). If the refreshed model is not worse than `worse` allows, a second training continues on all
-    events, for a quarter as many epochs, rounded up. Its last weights are the result. Known items keep their
-    numbers, and new items get the next numbers. Other settings are those of `run`. Nothing is written to `run`.
+    events. Then the old model and the continued model are measured on these newest events (runs/trial.py). If the
+    continued model is not worse than `worse` allows, a second training also trains on the newest events, for a
+    quarter as many epochs, rounded up. Its last weights are the result.
+
+    The new run has the settings of `run`, except that it trains on all events, for other epochs and without a
+    limit of time. Known items keep their numbers, and new items get the next numbers. Nothing is written to `run`.
 
     `data`: all events up to now, old and new, as for `train`; files are read with the settings of `run`. `worse`:
-    the share of its NDCG@10 that the model may lose on the newest events; .05 accepts a loss of 5 %. 1 accepts any
-    loss, and also events on which the models cannot be compared, because fewer than two users have targets.
-    `device`: by default, that of `run`. `encoder`, `loss_function`: the model and the loss of your own that
-    `train` was given.
+    how much lower the NDCG@10 of the continued model may be, as a share of the NDCG@10 of the old model. The
+    default .05 accepts a loss of 5 %, and 1 accepts any loss. Only with 1, a model is also refreshed if the two
+    models cannot be compared, because fewer than two users have targets. `device`: by default, that of `run`.
+    `encoder`, `loss_function`: the model and the loss of your own that `train` was given.
 
     The file refresh.json in `train_dir` has the numbers of new users, items and events, how much popularity and
     item vectors have changed, and the metrics of both models. The message of each error says what to do.
 
-    Raises: EvaluationError, before anything is written, if the refreshed model is worse than `worse` allows.
-    DataError if `run` knows no item of `data`, if no event is new, or if times are missing. ConfigError if `run`
-    is an export, or its training has not ended. The errors of `train`.
+    Raises: EvaluationError if the continued model is worse than `worse` allows; nothing is then written. DataError
+    if `run` knows no item of `data`, if no event is new, if times are missing, or if the two models cannot be
+    compared. ConfigError if `run` is an export, or its training has not ended. The errors of `train`.
     """
     began = time.monotonic()
     own, folder, following = OwnCode(encoder, loss_function), RunFolder(run), RunFolder(train_dir)

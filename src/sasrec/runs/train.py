@@ -205,10 +205,10 @@ def resume(
     `diagnose_every`, `show_shapes`, `tensorboard`, `detect_anomaly`: the diagnostics. `dataset`: the folder of the
     prepared data, if it has moved.
 
-    If the training has ended, `resume` only measures the run again. If you also raise a limit, `resume` first
-    trains further. A model or a loss of your own must be given again:
+    If the training has ended, `resume` only measures the run again. To train further, raise the limit that ended
+    the training, such as `num_epochs`.
 
-    `encoder`, `loss_function`: what `train` was given.
+    `encoder`, `loss_function`: the model and the loss of your own that `train` was given; give them again.
 
     Raises: CheckpointError if the run has no checkpoint, or if its data has changed. Remedy: start a new run, or
     name the right data. ConfigError if another setting differs. Remedy: keep the value of the run. FolderError if

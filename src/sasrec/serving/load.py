@@ -75,17 +75,19 @@ def load(
 ) -> Recommender:
     """Load a run or an export, to recommend with it; "runs/a:markov" loads a baseline, "runs/a:blend" the blend.
 
-    RUN is the folder of the run. NAME is a baseline, such as popularity, or the word blend. An export that was
-    written for RUN:NAME recommends with this baseline or blend. An ONNX export runs on the CPU with onnxruntime,
+    `run` is the folder of a run or of an export. For a baseline of a run, write a colon and the name of the
+    baseline behind the folder, such as "runs/a:popularity". For the blend of a run, write ":blend". An export of a
+    baseline or of a blend recommends with this baseline or blend. An ONNX export runs on the CPU with onnxruntime,
     without PyTorch. It contains no users, and accepts only `fallback` of the arguments below.
 
     `checkpoint`: the folder of a checkpoint to use instead of the best one. `dataset`: the events of the users who
     get lists, instead of the events of the run: a Dataset, a prepared folder, a file or a frame, with the column
-    names of the run's data. It may have new users. Events with items that the run does not know are omitted, with
-    a warning. If the data of the run has moved, name its new place here. `encoder`: the class that `train` was
-    given, if the run has a model of your own. `fallback`: what to recommend if no item of a history is known: best
-    sellers ("popular"), best sellers of the last 7 days ("recent"), or best sellers of each group ("groups"). By
-    default, such a history gets no list.
+    names of the run's data. These events may have new users. Events with items that the run does not know are
+    omitted, with a warning. If the data of the run has moved, name its new place here. `encoder`: the class that
+    `train` was given, if the run has a model of your own. `fallback`: what to recommend if no item of a history is
+    known: best sellers ("popular"), best sellers of the last 7 days ("recent"), or best sellers of each group
+    ("groups"). By default, `recommend` and `recommend_user` then raise DataError, and `recommend_all` and
+    `recommend_many` return no rows for such a history.
 
     Raises: CheckpointError or DataError if a file is missing or damaged, or if `dataset` has no known item and no
     fallback is given. Remedy: name the right checkpoint or data set. ConfigError if `encoder` is not the class of

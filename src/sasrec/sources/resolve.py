@@ -245,18 +245,18 @@ def prepare(
     """Read and check events, give each user and item a number, and return the data set.
 
     With `output`, also write the data set to this folder. The list `report["warnings"]` of the data set says what
-    was assumed while reading, and what looks odd. Each of its notes is also a Python warning of the category
-    SasrecWarning.
+    was assumed while reading, and what looks odd. Each entry of this list is also a SasrecWarning.
 
     `source`: a file of events (text, JSON, Parquet or Arrow, also compressed), a folder of such files, a pattern
     such as "logs/*.csv", a frame of Polars, pandas or pyarrow, or a list of these. `user`, `item`, `time`: the
     names of columns in `source`; by default, columns with usual names are found. `valid`, `test`: files or frames
     with your own validation and test events; `source` must then have only the training events. `items`: a file
     with titles or groups (such as genres) of the items: separated text, JSON Lines or Parquet. `items_id`,
-    `items_title`, `items_group`: columns of the file `items`, by name, or, without a header, by number from 0.
-    `shards`: read the Parquet files of a folder one after the other, to save memory. All events of a user must be
-    in one file. Needs `output`. Under torchrun, the processes share the files (sources/shards.py). `**options`:
-    other settings that say how to read the events (class DataConfig), such as k_core=5.
+    `items_title`, `items_group`: the names of columns in the file `items`. For a file without a header, give the
+    numbers of the columns, counted from 0. `shards`: read the Parquet files of a folder one after the other, to
+    save memory. All events of a user must be in one file. Needs `output`. Under torchrun, the processes share the
+    files (sources/shards.py). `**options`: other settings of the section data (docs/reference/settings.md), such
+    as k_core=5.
 
     Raises: DataError if rows are not valid events. Remedy: fix these rows (the message lists the first five), or
     set max_rejects to skip them. ConfigError if an option is unknown or invalid. Remedy: as the message says.

@@ -54,13 +54,15 @@ def compare(
 
     `runs`: run folders, or "RUN:BASELINE" for a baseline that was measured with the run, for example
     "runs/a:popularity". The name of a baseline may be shortened, if it stays unambiguous. `metric`: the metric to
-    test: ndcg@K, hr@K, recall@K (equal to hr@K) or mrr@K for any K, or mrr. `show`: more metrics; the result has
-    their means, without a test. `labels`: a dictionary {an entry of `runs`: the name to show instead}.
+    test: ndcg@K, hr@K, recall@K (equal to hr@K) or mrr@K for any K, or mrr. `candidates`: the items among which
+    each target is ranked: "full" (the whole catalogue) or "sampled" (100 random items). `split`: the targets:
+    those of "test", or those of validation ("valid"). `resamples`: how often the bootstrap draws users. `show`:
+    more metrics; the result has their means, without a test. `labels`: {an entry of `runs`: the name to show}.
 
     Raises: ConfigError for fewer than two runs, a run that is named twice, an unknown run, baseline or metric, or
-    too few resamples. EvaluationError if runs have different protocols or targets; the message names the differing
-    fields of the protocol card. Also if the stored ranks of the targets are missing or damaged, or do not belong
-    to the run's metrics. Remedy: measure the run again.
+    too few resamples. EvaluationError if runs have different protocols or targets; the message names the fields
+    that differ. EvaluationError if the ranks in a run are missing or damaged, or do not belong to its metrics.
+    Remedy: measure the run again.
     """
     metric = metric_named(metric)
     for name, value, words in (("candidates", candidates, Candidates), ("split", split, SplitName)):

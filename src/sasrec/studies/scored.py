@@ -74,7 +74,7 @@ class Against:
     """The p-value, adjusted for the number of comparisons by Holm's method."""
     verdict: Literal["better", "worse", "no difference"]
     """"better" or "worse" by the sign of the difference if `adjusted_p` is at most 5 %; else "no difference",
-    which means that none was shown."""
+    which means that no difference was shown."""
     sentence: str
     """The verdict and its numbers in English."""
 
@@ -99,8 +99,8 @@ class Comparison:
     notes: tuple[str, ...]
     """Limits of this comparison, in English, for example that the intervals do not cover the random seed."""
     protocol: dict[str, Any]
-    """How the first run was measured (its protocol card). The other cards agree with it in the fields of
-    `MUST_AGREE` (evaluation/card.py)."""
+    """How the first run was measured (its protocol card). The cards of the other runs have the same values in the
+    fields of `MUST_AGREE` (evaluation/card.py)."""
     resamples: int
     """How often the bootstrap drew users again."""
 
