@@ -25,7 +25,8 @@ _MORE = {
     "max_rejects": "A bad row lacks a user or an item, or has a value that cannot be read. The file rejects.csv "
     "in the run folder lists all bad rows.",
     "duplicates": "`first` is the earliest event, and `last` the latest.",
-    "maxlen": "These events are the [window](glossary.md#window). A larger window needs more memory and time.",
+    "maxlen": "The events that the model reads are the [window](glossary.md#window). A larger window needs more "
+    "memory and time.",
     "norm": "[SASRec](../explanation/models.md#sasrec) has the three formulas.",
     "feed_forward": "To keep the number of parameters with `swiglu`, set feed_forward_width to two thirds of "
     "hidden_units.",

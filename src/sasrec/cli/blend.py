@@ -16,8 +16,9 @@ from sasrec.cli.console import err, out, say
 class Blend:
     """Blend a run with a baseline: combine both rankings, with the weight that is best on validation.
 
-    Tries nine weights for each baseline. If a blend beats the model and the baselines alone, RUN/blend.json keeps
-    it. RUN:blend then stands for the blend in recommend, evaluate, serve and export.
+    The command tries nine weights for each baseline. If the best blend is better on validation than the model
+    alone and than each baseline alone, the command saves it as RUN/blend.json. RUN:blend then stands for the blend
+    in recommend, evaluate, serve and export.
 
     Example: sasrec blend runs/mine
 

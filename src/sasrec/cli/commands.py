@@ -32,8 +32,8 @@ def with_options(sentence: str) -> str:
 class Train:
     """Train a model, keep the best checkpoint by validation NDCG@10, and measure it on test.
 
-    A checkpoint is the saved weights of an epoch. The last lines say whether the model beats the best baseline, a
-    simple recommender such as popularity. They also say if training ended too early.
+    A checkpoint is the saved weights of an epoch. The last lines of the output say whether the model beats the
+    best baseline, a simple recommender such as popularity, and whether training ended too early.
 
     Example: sasrec train --dataset ml-100k --train_dir runs/first
 
@@ -228,8 +228,8 @@ class Train:
 class Evaluate:
     """Measure the best checkpoint of a run: NDCG, HR and MRR beside the baselines, with the protocol.
 
-    Writes RUN/metrics.json with the protocol card, which says how the figures were measured. Also writes
-    RUN/ranks.parquet with the rank of every target, and adds a line to RUN/log.jsonl.
+    The command writes the metrics to RUN/metrics.json, with the protocol card, which says how the metrics were
+    measured. It writes the rank of every target to RUN/ranks.parquet, and adds a line to RUN/log.jsonl.
 
     Example: sasrec evaluate runs/first --details
 
@@ -257,7 +257,7 @@ class Evaluate:
     sampled: bool = False
     """Also print the figures of the sampled protocol, which ranks each target among 100 random items."""
     whole_period: bool = False
-    """Also measure one list a user against all items of the user's held-out period: recall, precision, MAP."""
+    """Also measure a list for each user against all items of the held-out period: recall, precision, MAP."""
     per_user: OptionalPath = None
     """Write the --whole_period values of each user to this file, .parquet or .csv."""
 

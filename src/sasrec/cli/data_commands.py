@@ -48,7 +48,8 @@ class Prepare:
 
     An event is a user, an item and usually a time. The command reads CSV, TSV and other text, with or without a
     header, JSON, Parquet and Arrow, also compressed (gz, bz2, xz, zst, zip). FILE can also be a folder, a pattern
-    of files, or - for stdin. OUTPUT/rejects.csv lists bad rows with file, line, column and reason.
+    of files, or - for stdin. The file rejects.csv in the folder of --output lists bad rows with file, line, column
+    and reason.
 
     Example: sasrec prepare ratings.csv --output data/mine --user userId --item movieId --time timestamp
     """
@@ -98,13 +99,13 @@ class Prepare:
     duplicates: Duplicates = "keep"
     """What to keep of repeated (user, item) pairs: all, one for each time (drop_exact), the first, or the last."""
     min_user_events: int = 0
-    """Drop users with fewer events than this. They are counted after --duplicates and before --k_core."""
+    """Drop users with fewer events than this, counted after --duplicates and before --k_core."""
     min_item_events: int = 0
     """Drop items with fewer events than this, counted before --min_user_events drops any user."""
     k_core: int = 0
     """Drop users and items with fewer than k events, and repeat until all have k events; 0 drops none."""
     shards: bool = False
-    """Read the Parquet files of the folder FILE one at a time, to save memory; a user is in one file only."""
+    """Read the Parquet files of the folder FILE one at a time, to save memory; each user must be in one file."""
 
     def run(self) -> None:
         """Prepare, and print the report; or explain the columns."""

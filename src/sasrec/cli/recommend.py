@@ -72,7 +72,7 @@ class Recommend:
     rules: OptionalPath = None
     """Limit lists by this TOML file of rules: availability, bans, groups, conditions (docs/how-to/rules.md)."""
     fallback: Annotated[Literal["popular", "recent", "groups"] | None, tyro.conf.arg(help_behavior_hint="")] = None
-    """List for unknown users and histories: best sellers (popular), of 7 days (recent), or of each group."""
+    """List for users without a known item: best sellers (popular), those of 7 days (recent), or of each group."""
     dataset: OptionalPath = None
     """Newer events for --user and --all: a file or a prepared data set. Items new to the run are omitted."""
     device: str = "auto"

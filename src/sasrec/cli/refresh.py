@@ -20,9 +20,9 @@ from sasrec.errors import amount
 class Refresh:
     """Continue the model of a run on newer events, with new users and items, as a new run.
 
-    First, the command compares the old and the refreshed model on the newest events. If the refreshed model is
-    worse than --worse allows, the command ends without a new run. The old run is not changed, so it can serve
-    again at any time.
+    First, the command trains without the newest of the new events, and compares this model with the old model on
+    these newest events. If the NDCG@10 is lower by more than --worse allows, the command ends without a new run.
+    Otherwise it also trains on the newest events. The old run is not changed, so it can serve again at any time.
 
     Example: sasrec refresh runs/mine --dataset up-to-now.csv --train_dir runs/next
     """
@@ -34,9 +34,9 @@ class Refresh:
     train_dir: Path
     """Folder for the new run; created if missing."""
     epochs: int = REFRESH_EPOCHS
-    """Epochs of the compared model, on all but the newest events; then a quarter as many on all events."""
+    """Epochs of the first training, without the newest events. The second training has a quarter as many."""
     worse: float = REFRESH_WORSE
-    """Share of NDCG@10 that the refreshed model may lose on the newest events; 1 accepts any, also unmeasured."""
+    """Share of the old model's NDCG@10 that may be lost; 1 accepts any loss, also if it cannot be measured."""
     device: OptionalText = None
     """Device to train on: cpu, cuda, mps or auto. Default: the device of the run."""
 

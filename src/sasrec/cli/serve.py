@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 class Serve:
     """Answer requests over HTTP: lists, reasons, new events, and a page to try it.
 
-    The server knows the users of the run's data and of the events that clients send. It makes lists with the code
-    that evaluation measures.
+    The server knows the users of the run's data and of the events that clients send.
 
     Example: sasrec serve runs/final, then open http://127.0.0.1:8000/
 
@@ -33,7 +32,7 @@ class Serve:
     runs: Annotated[
         tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[NAME=]RUN ...", help_behavior_hint="")
     ]
-    """Runs, exports or RUN:BASELINE, with names if several. A symbolic link can be moved, then reloaded."""
+    """Runs, exports or RUN:BASELINE. If there are several, give each a name, such as new=runs/next."""
     host: str = "127.0.0.1"
     """Address to listen on. An address that other machines can reach needs --tokens."""
     port: int = 8000

@@ -23,11 +23,12 @@ class Compare:
     RUN is the folder of a run, or RUN:BASELINE for a baseline that was measured with it (popularity,
     recent-7-days, item-to-item, markov; with --repeats also own-frequent, own-recent). Runs that differ only in
     the seed count as one model: give several, so that the interval covers the seed too. Runs measured under
-    different protocols, such as different splits, are refused. For RUN:blend, use sasrec evaluate.
+    different protocols, such as different splits, are refused. RUN:blend is refused too: use sasrec evaluate
+    RUN:blend, which measures the blend.
 
-    Prints a table, and a sentence for each model or baseline except the first. The sentence states the difference
-    from the first, the 95 % interval of this difference, and the p-value. If p is at most .05, the difference is
-    more than chance.
+    The command prints a table, and a sentence for each model or baseline except the first. The sentence states the
+    difference from the first, the 95 % interval of this difference, and the p-value. If p is at most .05, the
+    difference is more than chance.
 
     Example: sasrec compare runs/a runs/b
 

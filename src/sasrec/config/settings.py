@@ -74,7 +74,7 @@ class DataConfig:
     duplicates: Duplicates = "keep"
     """What to keep of repeated (user, item) pairs: all, one for each time (drop_exact), the first, or the last."""
     min_user_events: int = setting(0, Ge(0), Le(_MOST))
-    """Drop users with fewer events than this. They are counted after `duplicates` and before `k_core`."""
+    """Drop users with fewer events than this, counted after `duplicates` and before `k_core`."""
     min_item_events: int = setting(0, Ge(0), Le(_MOST))
     """Drop items with fewer events than this, counted before min_user_events drops any user."""
     k_core: int = setting(0, Ge(0), Le(_MOST))
@@ -86,7 +86,7 @@ class ModelConfig:
     """The architecture of the model, and its sizes."""
 
     maxlen: int = setting(200, Ge(1), Le(_MOST_SIZE))
-    """Number of events of a history that the model reads: the newest ones. It ignores older events."""
+    """Number of events that the model reads: the newest events of a history. It ignores older events."""
     hidden_units: int = setting(64, Ge(1), Le(_MOST_SIZE))
     """Width of the model: the number of dimensions of the embeddings and of every layer."""
     num_blocks: int = setting(2, Ge(1), Le(1_000))
@@ -106,7 +106,7 @@ class ModelConfig:
     time: bool = False
     """Use TiSASRec: attention also reads the time between two events of a user. The data needs times."""
     time_span: int = setting(256, Ge(1), Le(_MOST_SIZE), OnlyWith("time"))
-    """Treat longer times between two events as this many units; see interval_unit (only with time)."""
+    """Largest time between two events that counts, in units of interval_unit (only with time)."""
     interval_unit: Literal["training", "history"] = setting("training", OnlyWith("time"))
     """Unit of a user's times: the smallest gap in the training part or in the whole history (only with time)."""
     mhc: bool = False
@@ -185,7 +185,7 @@ class TrainingConfig:
     num_epochs: int = setting(200, Ge(1), Le(_MOST), MayChangeOnResume())
     """Maximum number of epochs; an epoch is one pass over all users."""
     stop_epoch: int = setting(0, Ge(0), Le(_MOST), OnlyWith("schedule", ("cosine",)))
-    """End training after this epoch, while lr is above 0; 0 takes num_epochs (only with schedule cosine)."""
+    """End training after this epoch, before lr falls to 0; 0 takes num_epochs (only with schedule cosine)."""
     max_minutes: float = setting(0.0, Ge(0), Le(_MOST), MayChangeOnResume())
     """Stop training after this many minutes, validations included; 0 for no limit."""
     eval_every: int = setting(1, Ge(1), Le(_MOST))
@@ -295,7 +295,7 @@ class RunConfig:
     @staticmethod
     def load(path: str | Path) -> RunConfig:
         """Read the settings of a recipe, a TOML file. The tables [expected] and [[published]] of the recipe are
-        ignored: they contain metrics, not settings (config/recipe.py).
+        ignored, because they contain metrics and not settings (config/recipe.py).
 
         Raises: ConfigError for an unreadable file, an unknown key or a wrong type.
         """

@@ -31,7 +31,7 @@ STATUSES = {
     "409": "The model that a reload read does not work, so the old model stays. `code`: unsound.",
     "413": f"The body has more than {MOST_BYTES:,} bytes. `code`: too_large.",
     "415": "The header Content-Type does not say that the body is JSON (`code`: not_json), or "
-    "the body is compressed (encoded).",
+    "the body is compressed (`code`: encoded).",
     "421": "A server without tokens answers only requests to names of the same machine, such "
     "as localhost. `code`: foreign_host.",
     "422": (
@@ -47,8 +47,8 @@ STATUSES = {
     "after the seconds of the header Retry-After. `code`: overloaded.",
     "500": "The server has a fault, which it writes to stderr. `code`: fault.",
     "503": (
-        "The store of events (`code`: store) or the model (model) cannot be used now, or "
-        "the server stopped before the answer (ending). Send the request again later."
+        "The store of events (`code`: store) or the model (`code`: model) cannot be used now, or the server "
+        "stopped before the answer (`code`: ending). Send the request again later."
     ),
 }
 """Every status of an error, on any path, and the codes that it comes with."""
