@@ -2,6 +2,7 @@
 
     python docs/tools/play.py docs/how-to/rules.md         # run the page and write its outputs anew
     python docs/tools/play.py --check [--slow] [PAGE…]     # run the pages (default: all) and report what differs
+    python docs/tools/play.py --check --digits PAGE        # also show the lines whose digits differ
 
 Each page runs in a new folder. Its fenced blocks are run in order:
 
@@ -11,12 +12,13 @@ Each page runs in a new folder. Its fenced blocks are run in order:
 - python: all blocks of a page share one namespace. A text block directly below has the output.
 - any other language: not run; after `<!-- file: NAME -->` the block is written to the file NAME.
 
-A comment before a block says how it is run: `<!-- play: skip REASON -->`, `<!-- play: needs MODULE -->` (skipped
-without the module). At the top of a page: `<!-- play: slow -->` (only with --slow) and `<!-- play: after PAGE -->`
-(that page's blocks run first, in the same folder).
+A comment before a block says how it is run: `<!-- play: skip REASON -->`, `<!-- play: slow REASON -->` (only with
+--slow, or if the page is named), `<!-- play: needs MODULE -->` (skipped without the module). At the top of a page:
+`<!-- play: slow -->` (only with --slow) and `<!-- play: after PAGE -->` (that page's blocks run first, in the same
+folder).
 
-Outputs are compared line by line with numbers masked, because digits depend on the processor and on versions of
-libraries; a page passes if 95 % of its lines are alike. Exit status 1 if a page fails.
+Each line of the outputs must be as shown, except for its digits, which depend on the processor, its load and the
+versions of libraries. Lines whose digits differ are counted. Exit status 1 if a page fails.
 """
 
 from __future__ import annotations
@@ -49,10 +51,10 @@ _BLOCK = re.compile(
     r"(?P<gap>\n+)?(?:(?<=\n)```text\n(?P<output>.*?)^```$)?",
     re.DOTALL | re.MULTILINE,
 )
-_NUMBER = re.compile(r"[-+−]?\.?\d[\d,.:]*")
+# A number, or the beginning of a hash.
+_NUMBER = re.compile(r"\b(?=[a-f]*\d)[0-9a-f]{7,}\b|[-+−]?\.?\d[\d,.:]*")
 _MOST = 64  # lines of one command's output that are shown
 _WIDTH = 100
-_ALIKE = 0.95
 
 
 class PageError(Exception):
@@ -64,6 +66,7 @@ class Stage:
     """The folder of a page, with its Python namespace and its servers."""
 
     folder: Path
+    slow: bool = False
     names: dict[str, Any] = field(default_factory=lambda: {"__name__": "page"})
     servers: list[subprocess.Popen[str]] = field(default_factory=list)
     port: int = 0
@@ -164,7 +167,7 @@ def played(page: Path, stage: Stage) -> str:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(body, encoding="utf-8")
             return found[0]
-        if how.startswith("play: skip ") or not _has(how):
+        if how.startswith("play: skip ") or (how.startswith("play: slow ") and not stage.slow) or not _has(how):
             return found[0]
         if language == "bash":
             stage.command(body.rstrip("\n"))
@@ -225,15 +228,19 @@ def _shown(output: str) -> str:
 
 
 def masked(text: str) -> list[str]:
-    """The lines of a text, with # for each number and without differences of blanks."""
+    """The lines of a text, with # for each number or hash, and without differences of blanks."""
     return [" ".join(_NUMBER.sub("#", line).split()) for line in text.splitlines()]
 
 
 def differences(shown: str, found: str) -> list[str]:
-    """The lines that differ, numbers aside, as a unified diff; empty if enough are alike."""
-    one, other = masked(shown), masked(found)
-    alike = difflib.SequenceMatcher(None, one, other, autojunk=False).ratio()
-    return [] if alike >= _ALIKE else list(difflib.unified_diff(one, other, "shown", "found", lineterm="", n=0))
+    """The lines that differ, numbers aside, as a unified diff."""
+    return list(difflib.unified_diff(masked(shown), masked(found), "shown", "found", lineterm="", n=0))
+
+
+def other_digits(shown: str, found: str) -> list[str]:
+    """The pairs of lines that differ in digits only, for texts without other differences."""
+    pairs = zip(shown.splitlines(), found.splitlines(), strict=True)
+    return [line for one, other in pairs if one != other for line in (f"-{one}", f"+{other}")]
 
 
 def pages(names: list[Path]) -> list[Path]:
@@ -248,29 +255,44 @@ def main() -> int:
     parser.add_argument("pages", type=Path, nargs="*")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--slow", action="store_true", help="also the pages that say that they are slow")
+    parser.add_argument("--digits", action="store_true", help="with --check, show lines whose digits differ")
     asked = parser.parse_args()
     if not asked.check and not asked.pages:
         parser.error("name the pages to renew, or use --check")
     failed = 0
-    for page in pages(asked.pages):
-        text = page.read_text(encoding="utf-8")
-        if "slow" in directives(text) and not (asked.slow or asked.pages):
+    chosen = pages(asked.pages)
+    if wrong := [page for page in chosen if not page.is_file() or ROOT not in page.parents]:
+        parser.error(f"{wrong[0]} is not a page of the documentation. Name a Markdown file of this folder.")
+    for page in chosen:
+        if "slow" in directives(page.read_text(encoding="utf-8")) and not (asked.slow or asked.pages):
             continue
         began = time.monotonic()
-        with tempfile.TemporaryDirectory() as folder, contextlib.closing(Stage(Path(folder))) as stage:
-            try:
-                found = played(page, stage)
-                said = differences(text, found) if asked.check else []
-                if not asked.check:
-                    page.write_text(found, encoding="utf-8")
-            except PageError as error:
-                said = [str(error)]
+        said, digits = _problems(page, check=asked.check, slow=asked.slow or bool(asked.pages))
         failed += bool(said)
         seconds = time.monotonic() - began
-        print(f"{'FAIL' if said else 'ok  '}  {page.relative_to(ROOT)}  {seconds:.0f} s", flush=True)
-        print("".join(f"      {line}\n" for line in said), end="")
+        note = f", {len(digits) // 2} lines with other digits" if digits else ""
+        print(f"{'FAIL' if said else 'ok  '}  {page.relative_to(ROOT)}  {seconds:.0f} s{note}", flush=True)
+        print("".join(f"      {line}\n" for line in said + (digits if asked.digits else [])), end="")
     return min(failed, 1)
 
 
+def _problems(page: Path, *, check: bool, slow: bool) -> tuple[list[str], list[str]]:
+    """Play a page; return what is wrong, and the lines whose digits differ. Without `check`, renew the page."""
+    text = page.read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(Stage(Path(folder), slow)) as stage:
+        try:
+            found = played(page, stage)
+        except PageError as error:
+            return [str(error)], []
+    if not check:
+        page.write_text(found, encoding="utf-8")
+        return [], []
+    said = differences(text, found)
+    return said, [] if said else other_digits(text, found)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("stopped; a page is renewed only when all of its blocks have run")

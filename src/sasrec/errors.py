@@ -3,6 +3,8 @@
 Each error names the remedy; mistakes of programmers are assertions.
 """
 
+import shlex
+
 
 class SasrecError(Exception):
     """Base class of all errors that you can correct, such as a wrong setting or a damaged file. The command line
@@ -72,3 +74,10 @@ class SasrecWarning(UserWarning):
     The command line prints warnings as notes. The list `report["warnings"]` of a Dataset has the warnings about
     its data.
     """
+
+
+def for_shell(value: object) -> str:
+    """Quote a value for the shell; with double quotes if it has single ones, as conditions in SQL have."""
+    text = str(value)
+    plain = "'" not in text or any(sign in text for sign in '"$`\\!')
+    return shlex.quote(text) if plain else f'"{text}"'

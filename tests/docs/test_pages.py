@@ -11,10 +11,30 @@ from docs.tools.play import directives, pages
 from tests.unit.test_house_rules import HARD
 
 ROOT = Path(__file__).parents[2]
-PAGES = [*pages([]), ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"]
+OTHERS = ["CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", ".github/pull_request_template.md"]
+PAGES = [*pages([]), *(ROOT / name for name in OTHERS)]
+# Languages of blocks. `docs/tools/play.py` runs the first three, and shows what Python prints as text; py is for
+# signatures.
+LANGUAGES = {
+    "console",
+    "bash",
+    "python",
+    "text",
+    "csv",
+    "json",
+    "toml",
+    "ini",
+    "nginx",
+    "dockerfile",
+    "yaml",
+    "py",
+}
+PROGRAMS = r"\$ |(?:sasrec|torchrun|python|pip|curl|make) (?:-|[\w./]+ )|(?:import|from) \w"
 FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 # The lab log quotes what was written at the time.
 QUOTES = {"lab.md"}
+# Pages whose text blocks show help texts, or which command calls which file.
+SHOWS_COMMANDS = {"command-line.md", "guide.md", "guide.zh.md"}
 
 
 def prose_of(path: Path) -> str:
@@ -31,6 +51,10 @@ def anchors_of(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_each_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    prose = re.sub(r"`[^`]*`", "", prose_of(page))
+    assert re.findall(r"^\[[^\]]+\]: |\[[^\]\"]+\]\[[^\]\"]*\]", prose, re.MULTILINE) == [], (
+        "write links as [text](place)"
+    )
     for link in re.findall(r"\]\(([^)\s]+)\)", prose_of(page)):
         if "://" in link:
             continue
@@ -52,11 +76,26 @@ def test_prose_wraps_at_120_and_has_no_word_that_stopped_readers(page: Path) -> 
 
 @pytest.mark.parametrize("page", pages([]), ids=lambda page: str(page.relative_to(ROOT)))
 def test_each_command_is_in_a_block_that_is_run_or_says_why_not(page: Path) -> None:
-    """`docs/tools/play.py` runs fenced blocks of console, bash and Python, and no others."""
-    indented = re.findall(r"^    (?:sasrec|torchrun|python|pip|make docs) .*$", prose_of(page), re.MULTILINE)
-    assert indented == []
-    for block in re.findall(r"^```text\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
-        assert not re.match(r"\$ |sasrec \w+ \w", block), "use console or bash"
+    """`docs/tools/play.py` runs fenced blocks of console, bash and Python at the left margin, and no others."""
+    text = page.read_text(encoding="utf-8")
+    indented = re.findall(rf"^    (?:{PROGRAMS}).*$", prose_of(page), re.MULTILINE)
+    assert [line for line in indented if not re.match("    make (?:demo|test) ", line)] == []
+    assert re.findall(r"^(?: +```| *~~~).*$", text, re.MULTILINE) == []
+    blocks = re.findall(r"^```([^\n]*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert {language for language, _ in blocks} <= LANGUAGES
+    for language, body in blocks:
+        if language == "text" and page.name not in SHOWS_COMMANDS:
+            assert re.findall(rf"^(?:{PROGRAMS}).*$", body, re.MULTILINE) == [], "use console, bash or python"
+
+
+@pytest.mark.parametrize("page", pages([]), ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_colon_announces_what_follows(page: Path) -> None:
+    """A block, a list, a table, a picture or a comment on one of them; else a part of the page was lost."""
+    text = FENCED.sub("```", page.read_text(encoding="utf-8"))
+    paragraphs = [part for part in re.split(r"\n[ \t]*\n", text) if part.strip()]
+    for one, following in zip(paragraphs, [*paragraphs[1:], ""], strict=True):
+        if re.search(r"[:：]\s*$", one):
+            assert re.match(r"\s*(?:```|[-*] |\d+\. |\||!\[|<|> |    make )", following), one
 
 
 def test_the_index_has_every_page() -> None:
@@ -78,10 +117,16 @@ def test_readme_says_the_same_in_both_languages() -> None:
         len(marks) for marks in re.findall(r"^(#+) ", chinese, re.MULTILINE)
     ]
     assert FENCED.findall(english) == FENCED.findall(chinese)
-    tables = [
-        [[figure.replace("倍", "").strip() for figure in re.findall(r"(?<![\w.-])[\d.]*\d", row)] for row in rows]
-        for rows in (re.findall(r"^\|.*$", text, re.MULTILINE) for text in (english, chinese))
-    ]
-    assert tables[0] == tables[1]
+    cells = [[facts(cell) for cell in re.findall(r"^\|.*$", text, re.MULTILINE)] for text in (english, chinese)]
+    assert cells[0] == cells[1]
     links = [sorted(re.findall(r"\]\(((?!README|#)[^)]+)\)", text)) for text in (english, chinese)]
     assert [link.replace("guide.zh.md", "guide.md").replace("page-zh", "page") for link in links[1]] == links[0]
+
+
+def facts(row: str) -> list[tuple[bool, set[str]]]:
+    """For each cell of a row of a table: whether it is a dash, and its code and numbers. Words are translated."""
+    found = []
+    for cell in row.strip().strip("|").split("|"):
+        plain = re.sub(r"\]\([^)]*\)", "]", cell)
+        found.append((plain.strip() in ("–", "—", "-", ""), set(re.findall(r"`[^`]+`|\d[\d.,]*", plain))))
+    return found

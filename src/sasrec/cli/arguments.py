@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import difflib
 import re
-import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, TypeAlias
@@ -19,7 +18,7 @@ import tyro
 
 from sasrec.config.settings import DataConfig, RunConfig
 from sasrec.config.spellings import OTHER_NAMES, PUBLISHED_FLAGS, PUBLISHED_SPELLINGS, ROLES
-from sasrec.errors import ConfigError
+from sasrec.errors import ConfigError, for_shell
 from sasrec.runtime.ranks import launched
 
 # Options that may be absent. Without these, the help would show `{None}|STR` and `(default: None)`.
@@ -152,7 +151,7 @@ def misspelt(arguments: list[str], commands: dict[str, type]) -> str | None:
         return f"unknown {kind} {command}; {_nearest(command, known_words) or 'sasrec --help lists the commands'}"
     known = {"--help", *_options(commands[command])}
     if command == "train" and others and not others[0].startswith("-"):
-        return f"train takes its data as an option; did you mean --dataset {shlex.quote(others[0])}?"
+        return f"train takes its data as an option; did you mean --dataset {for_shell(others[0])}?"
     for before, word in zip(["", *others], others, strict=False):
         option = _spelled(word.partition("=")[0])
         if word.startswith("--") and option not in known and option != "--":
@@ -193,12 +192,6 @@ def as_options(message: str, commands: Iterable[type]) -> str:
     # A call such as Duration(time_unit='us') is in the text of a library.
     parts = _CALL.split(message)
     return "".join(part if at % 2 else _MENTION.sub(option, part) for at, part in enumerate(parts))
-
-
-def for_shell(value: str) -> str:
-    """Quote a value for the shell; with double quotes if it has single ones, as conditions in SQL have."""
-    plain = "'" not in value or any(sign in value for sign in '"$`\\!')
-    return shlex.quote(value) if plain else f'"{value}"'
 
 
 def _options(command: type) -> set[str]:

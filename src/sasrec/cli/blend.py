@@ -10,6 +10,7 @@ import tyro
 
 from sasrec.cli.commands import with_options
 from sasrec.cli.console import err, out, say
+from sasrec.errors import for_shell
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def _reported(report: dict[str, Any], run: Path) -> list[str]:
             sentences.append(
                 f"validation shows {shown} between the blend and {change['against']} alone: "
                 f"{number(change['mean'])}, 95 % interval {number(change['low'])} to {number(change['high'])}; "
-                f"sasrec evaluate {run}:blend measures it on test"
+                f"sasrec evaluate {for_shell(f'{run}:blend')} measures it on test"
             )
     else:
         sentences.append(f"no blend is chosen: none is better on validation than {report['best_alone']} alone")

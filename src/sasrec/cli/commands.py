@@ -15,7 +15,7 @@ from sasrec.cli.console import err, say
 from sasrec.cli.outputs import read_with, refuse_input, refuse_output, write_frame
 from sasrec.config.settings import KEEP_WEIGHTS, RunConfig
 from sasrec.config.split_rule import ALL
-from sasrec.errors import ConfigError, DataError, amount
+from sasrec.errors import ConfigError, DataError, amount, for_shell
 
 if TYPE_CHECKING:
     from sasrec.ranking.recommender import Recommender
@@ -208,7 +208,7 @@ class Train:
         if self.valid or self.test:
             raise ConfigError(
                 "--inference_only measures the run on its own targets. To measure it on another file, use "
-                f"sasrec evaluate {self.train_dir} --test FILE."
+                f"sasrec evaluate {for_shell(self.train_dir)} --test FILE."
             )
         if other or self.resume or self.from_:
             named = ", ".join(f"--{name}" for name in sorted(other)) or ("--resume" if self.resume else "--from")

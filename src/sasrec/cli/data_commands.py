@@ -17,7 +17,7 @@ from sasrec.cli.commands import with_options
 from sasrec.cli.console import err, out, say
 from sasrec.cli.outputs import saying_if_stopped
 from sasrec.config.settings import DataConfig, Duplicates, TimeUnit
-from sasrec.errors import ConfigError, DataError, SasrecWarning
+from sasrec.errors import ConfigError, DataError, SasrecWarning, for_shell
 
 if TYPE_CHECKING:
     from sasrec.data.dataset import Dataset
@@ -126,7 +126,7 @@ class Prepare:
             of_training = REPEATS in sentence or BASKETS in sentence
             say(out, with_options(sentence) if of_training else as_options(sentence, [Prepare]))
         say(err, f"written to {self.output}")
-        say(err, f"next: sasrec train --dataset {self.output} --train_dir RUN")
+        say(err, f"next: sasrec train --dataset {for_shell(self.output)} --train_dir RUN")
 
     def _prepared(self) -> Dataset:
         from sasrec.sources.resolve import prepare

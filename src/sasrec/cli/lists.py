@@ -8,8 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from sasrec.cli.arguments import for_shell
-from sasrec.errors import ConfigError
+from sasrec.errors import ConfigError, for_shell
 from sasrec.files import unicode_text
 
 _SEPARATORS = re.compile(r"[,;\t|]|::")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sasrec.cli.arguments import for_shell
-from sasrec.errors import amount
+from sasrec.errors import amount, for_shell
 from sasrec.evaluation.metrics import BLEND, MODEL, measured_name
 from sasrec.evaluation.significance import Difference
 from sasrec.runs.folder import RunFolder, best_baseline
@@ -168,7 +166,7 @@ def interrupted(train_dir: Path) -> str:
     # Bits depend on the number of processes, so the command has them too.
     local = os.environ.get("LOCAL_WORLD_SIZE", "1")
     command = f"torchrun --nproc_per_node={local} -m sasrec" if launched() else "sasrec"
-    return f"interrupted; continue with: {command} train --train_dir {shlex.quote(str(train_dir))} --resume"
+    return f"interrupted; continue with: {command} train --train_dir {for_shell(train_dir)} --resume"
 
 
 def next_step(run: Path, user: object = None, *, timed: bool = False) -> str:
@@ -177,9 +175,9 @@ def next_step(run: Path, user: object = None, *, timed: bool = False) -> str:
     `user`: the id of one of its users; an export has none. `timed`: it reads the times of a history.
     """
     if user is not None:
-        return f"next: sasrec recommend {shlex.quote(str(run))} --user {for_shell(str(user))}"
+        return f"next: sasrec recommend {for_shell(run)} --user {for_shell(user)}"
     times = " --times SECONDS,SECONDS,…" if timed else ""
-    return f"next: sasrec recommend {shlex.quote(str(run))} --history ITEM,ITEM,…{times}"
+    return f"next: sasrec recommend {for_shell(run)} --history ITEM,ITEM,…{times}"
 
 
 def chosen_by(run: RunFolder) -> str:

@@ -17,7 +17,7 @@ from sasrec.checkpoint import store
 from sasrec.checkpoint.restore import checkpoint_at, config_of
 from sasrec.data.baskets import split_of
 from sasrec.data.splits import EvaluationSplit
-from sasrec.errors import ConfigError, DataError, EvaluationError, SasrecError, SasrecWarning
+from sasrec.errors import ConfigError, DataError, EvaluationError, SasrecError, SasrecWarning, for_shell
 from sasrec.evaluation.baselines import KINDS
 from sasrec.evaluation.baselines import baselines as all_baselines
 from sasrec.evaluation.metrics import of_targets
@@ -53,7 +53,9 @@ def chosen_blend(folder: RunFolder) -> Chosen:
     blend again.
     """
     if not folder.blend_file.exists():
-        raise ConfigError(f"{folder.path} has no blend yet. Choose one with `sasrec blend {folder.path}`.")
+        raise ConfigError(
+            f"{folder.path} has no blend yet. Choose one with `sasrec blend {for_shell(folder.path)}`."
+        )
     try:
         found = Chosen.model_validate(json_of(folder.blend_file))
         if found.baseline not in KINDS:
@@ -66,7 +68,7 @@ def chosen_blend(folder: RunFolder) -> Chosen:
     if found.checkpoint not in ("", best):
         raise ConfigError(
             f"the blend of {folder.path} was chosen with {found.checkpoint}, but its best is now {best}. "
-            f"Choose again with `sasrec blend {folder.path}`."
+            f"Choose again with `sasrec blend {for_shell(folder.path)}`."
         )
     return found
 

@@ -11,7 +11,7 @@ from typing import Any
 from sasrec.config.settings import RunConfig
 from sasrec.data.dataset import Dataset, open_dataset
 from sasrec.data.manifest import MANIFEST, is_manifest
-from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationError, FolderError
+from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationError, FolderError, for_shell
 from sasrec.evaluation import metrics as figures
 from sasrec.files import missing
 from sasrec.locks import is_claimed, only_writer
@@ -241,7 +241,8 @@ class RunFolder:
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else in_words(error)
             raise EvaluationError(
-                f"{self.metrics_file} is damaged; measure the run again: sasrec evaluate {self.path} ({reason})"
+                f"{self.metrics_file} is damaged; measure the run again: sasrec evaluate "
+                f"{for_shell(self.path)} ({reason})"
             ) from None
         return figures.Metrics(metrics)
 

@@ -20,7 +20,7 @@ from sasrec.data.dataset import Dataset
 from sasrec.data.newest import drift, held_out, new_events
 from sasrec.data.onto import known_numbers, onto
 from sasrec.data.splits import split_events
-from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationError, amount
+from sasrec.errors import CheckpointError, ConfigError, DataError, EvaluationError, amount, for_shell
 from sasrec.events.inputs import without_password
 from sasrec.files import file_digest, write_whole
 from sasrec.models import SequenceModel
@@ -158,7 +158,7 @@ def _refuse(folder: RunFolder, following: RunFolder, epochs: int, worse: float) 
     if following.can_resume():
         raise ConfigError(
             f"{following.path} already holds a run. Name another `train_dir`, or continue this run with "
-            f"sasrec train --train_dir {following.path} --resume."
+            f"sasrec train --train_dir {for_shell(following.path)} --resume."
         )
     refuse_changed(folder.path, "checkpoint")
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sasrec.errors import EvaluationError
+from sasrec.errors import EvaluationError, for_shell
 from sasrec.files import file_digest, write_whole
 from sasrec.untrusted import content_of, json_of, refuse_large
 
@@ -125,5 +125,5 @@ def _again(run: Path, name: str) -> str:
     what = "the checkpoint that was measured" if name == "checkpoint" else str(run / name)
     return (
         f"{what} has changed since the run {run} was measured. Restore it, or measure the run as it is now: "
-        f"sasrec evaluate {run}"
+        f"sasrec evaluate {for_shell(run)}"
     )

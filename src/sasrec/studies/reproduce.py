@@ -11,7 +11,7 @@ from typing import Any
 from sasrec.config.recipe import Recipe, read_recipe
 from sasrec.config.settings import KEEP_WEIGHTS, DataConfig
 from sasrec.data.dataset import Dataset
-from sasrec.errors import ConfigError, DataError, EvaluationError, SasrecError
+from sasrec.errors import ConfigError, DataError, EvaluationError, SasrecError, for_shell
 from sasrec.runs.folder import Ending, RunFolder, metric_of
 from sasrec.runs.train import resume, train
 from sasrec.runtime.log import RunLog
@@ -111,7 +111,7 @@ def result_of(train_dir: Path, recipe: Recipe, seed: int) -> tuple[dict[str, Any
     if ended is None or not folder.is_finished():
         raise ReproductionError(
             f"the training of {train_dir} has not ended, or was not measured afterwards. "
-            f"Finish it: sasrec train --train_dir {train_dir} --resume"
+            f"Finish it: sasrec train --train_dir {for_shell(train_dir)} --resume"
         )
     return folder.metrics(), ended
 
@@ -159,5 +159,6 @@ def _measured_on(train_dir: Path) -> str:
         return str(RunFolder(train_dir).metrics()["protocol"]["data_hash"])
     except (KeyError, TypeError):
         raise EvaluationError(
-            f"{train_dir}/metrics.json has no hash of its data. Measure the run again: sasrec evaluate {train_dir}"
+            f"{train_dir}/metrics.json has no hash of its data. Measure the run again: sasrec evaluate "
+            f"{for_shell(train_dir)}"
         ) from None

@@ -17,7 +17,7 @@ import polars as pl
 from sasrec.config.settings import KEEP_WEIGHTS, RunConfig
 from sasrec.config.split_rule import ALL
 from sasrec.data.splits import SplitName
-from sasrec.errors import ConfigError, EvaluationError
+from sasrec.errors import ConfigError, EvaluationError, for_shell
 from sasrec.evaluation.card import Candidates, differences
 from sasrec.evaluation.metrics import BLEND, of_targets
 from sasrec.evaluation.significance import Difference
@@ -181,7 +181,7 @@ def scored_run(name: str, candidates: Candidates, split: SplitName) -> Scored:
         run, _, wanted = name.rpartition(":")
         folder = RunFolder(run)
     _refuse_unmeasured(name, folder)
-    again = f"Measure it again: sasrec evaluate {folder.path}"
+    again = f"Measure it again: sasrec evaluate {for_shell(folder.path)}"
     if not folder.ranks_file.exists():
         raise EvaluationError(f"{folder.path} has no ranks.parquet, the ranks of its targets. {again}")
     metrics = folder.metrics()
@@ -263,7 +263,7 @@ def _scorer_named(wanted: str, known: list[str], folder: Path) -> str:
     if wanted == BLEND:
         raise ConfigError(
             f"the ranks of a blend are not saved, so {folder}:{BLEND} cannot be compared here. To compare it with "
-            f"the best baseline, use `sasrec evaluate {folder}:{BLEND}`."
+            f"the best baseline, use `sasrec evaluate {for_shell(f'{folder}:{BLEND}')}`."
         )
     matches = [wanted] if wanted in known else [scorer for scorer in known if scorer.startswith(wanted)]
     if not matches:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from typing import Any
 from sasrec.config.settings import KEEP_WEIGHTS, DataConfig, RunConfig
 from sasrec.data.dataset import open_dataset
 from sasrec.data.manifest import MANIFEST
-from sasrec.errors import ConfigError, DataError, FolderError, SasrecError, TrainingError, amount
+from sasrec.errors import ConfigError, DataError, FolderError, SasrecError, TrainingError, amount, for_shell
 from sasrec.locks import alone, is_claimed, writer_of
 from sasrec.runs.folder import RunFolder, metric_of
 from sasrec.runtime.log import RunLog, events_of
@@ -130,7 +129,7 @@ def run_study(
     _data(plan, log)
     threads = _threads(plan.folder, workers)
     if todo := plan.runs - sum(entry.state in ("done", "pruned") for entry in queue.entries()):
-        progress = f"sasrec study status {shlex.quote(str(plan.folder))} --watch"
+        progress = f"sasrec study status {for_shell(plan.folder)} --watch"
         log.say(f"{todo} of {plan.runs} runs to train in {plan.folder}; to see how far each is: {progress}")
     started = [_start_worker(plan.folder, threads, per_device, number) for number in range(workers)]
     with deferred_interrupt(second_quits=True):
