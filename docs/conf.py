@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.search.en import SearchEnglish
 
 import sasrec
 
@@ -28,6 +30,20 @@ html_show_sourcelink = False
 html_copy_source = False
 # Shown commands have a prompt, and outputs beside them; no lexer is strict about both.
 suppress_warnings = ["misc.highlighting_failure"]
+
+
+class EnglishAndChinese(SearchEnglish):
+    """The search index, with each pair of neighbouring Chinese characters as a word.
+
+    Chinese has no blanks, so whole phrases are words of the index. The search finds a part of a word only if the
+    part has three characters or more, but most Chinese terms have two.
+    """
+
+    def split(self, input: str) -> list[str]:
+        """Return the words of a text."""
+        phrases = re.findall(r"[\u4e00-\u9fff]{2,}", input)
+        pairs = [phrase[at : at + 2] for phrase in phrases for at in range(len(phrase) - 1)]
+        return super().split(input) + pairs
 
 
 def _add_contents(app: Sphinx, page: str, source: list[str]) -> None:
@@ -72,8 +88,16 @@ def _mark_short(app: Sphinx, tree: nodes.document, page: str) -> None:
             literal["classes"].append("short")
 
 
+def _set_language(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: nodes.document) -> None:
+    """Tell browsers the language of a page, for its fonts, hyphens and voices."""
+    if page.endswith(".zh"):
+        context["language"] = "zh"
+
+
 def setup(app: Sphinx) -> None:
     """Register what this site adds to Sphinx."""
+    app.add_search_language(EnglishAndChinese)
+    app.connect("html-page-context", _set_language)
     app.connect("source-read", _add_contents)
     app.connect("source-read", _name_code)
     app.connect("source-read", _join_lines)

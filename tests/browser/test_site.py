@@ -38,6 +38,8 @@ ASKED = {
     "nginx": "how-to/deploy",
     "Slurm": "how-to/several-gpus",
     "RecBole": "how-to/port",
+    "残差": "guide.zh",
+    "超连接": "guide.zh",
 }
 
 
@@ -101,6 +103,8 @@ def test_every_page_fits_and_loads_nothing_from_elsewhere(site: str, page: Any) 
         page.goto(f"{site}/{name}.html")
         assert page.locator("h1").count() == 1, name
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth + 1"), f"{name} is too wide"
+        language = "zh" if name.endswith(".zh") else "en"
+        assert page.locator("html").get_attribute("lang") == language, name
         broken = page.eval_on_selector_all("article img", "all => all.filter(each => !each.naturalWidth).length")
         assert broken == 0, name
 

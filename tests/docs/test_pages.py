@@ -98,6 +98,13 @@ def test_a_colon_announces_what_follows(page: Path) -> None:
             assert re.match(r"\s*(?:```|[-*] |\d+\. |\||!\[|<|> |    make )", following), one
 
 
+@pytest.mark.parametrize("page", pages([]), ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_block_that_is_not_run_says_why(page: Path) -> None:
+    known = r"skip \S+ \S.*|slow(?: \S+ \S.*)?|needs (?:duckdb|optuna|pyspark|ray)|after \S+\.md"
+    found = re.findall(r"<!-- *play: *(.*?) *-->", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert [directive for directive in found if not re.fullmatch(known, directive)] == []
+
+
 def test_the_index_has_every_page() -> None:
     index = ROOT / "docs" / "index.md"
     linked = {(index.parent / link).resolve() for link in re.findall(r"\]\((\S+?\.md)\)", index.read_text())}

@@ -126,9 +126,11 @@ class Recommend:
                 warnings.simplefilter("error", NothingLeft)
                 self._recommend(recommender, rules)
         except NothingLeft as reason:
-            change = "--allow or --deny" if self.rules is None else "the rules"
-            remedy = f"Change {change}" + ("." if seen else ", or add --include_seen.")
-            raise ConfigError(f"{reason}. {remedy}") from None
+            remedies = [] if seen else ["add --include_seen"]
+            if self.rules is not None or self.allow is not None or self.deny is not None:
+                remedies.insert(0, f"change {'--allow or --deny' if self.rules is None else 'the rules'}")
+            remedy = ", or ".join(remedies)
+            raise ConfigError(f"{reason}. {remedy[:1].upper()}{remedy[1:]}.") from None
 
     def _recommend(self, recommender: Recommender, rules: Rules | None) -> None:
         from sasrec.cli.tables import print_items

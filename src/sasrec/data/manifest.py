@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -119,7 +120,7 @@ def check_manifest(content: Any, path: Path) -> Manifest:
 def refuse_run(folder: Path) -> None:
     """Raise DataError for a folder that is a run or an export. Remedy: name the data of the run."""
     settings = folder / "config.toml"
-    if not (settings.is_file() and (folder / "checkpoints").is_dir()):
+    if not (os.path.isfile(settings) and (folder / "checkpoints").is_dir()):
         return
     if (folder / "items.parquet").exists():
         raise DataError(f"{folder} is an export, which contains no events. Name a file or a data set.")

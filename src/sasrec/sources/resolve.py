@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shutil
 import warnings
@@ -25,6 +26,8 @@ from sasrec.sources.registry import CATALOG, DOWNLOADED, find
 from sasrec.sources.shards import prepare_shards, without_scratch
 from sasrec.sources.tables import open_table
 from sasrec.sources.titles import Wanted, titled
+
+_NAME = re.compile(r"[\w -]{1,200}")  # of a data set, as published code takes it; longer ones are no file names
 
 
 def resolve(
@@ -62,11 +65,12 @@ def resolve(
         raise DataError(
             "no data set was named. Set `dataset` to a public data set (by name), a prepared folder or a file."
         )
-    # A local path wins over a public name, unless local_copy says that the name is meant.
-    path, name = Path(source), str(source)
-    public_name = name in CATALOG and (local_copy is not None or not path.exists())
+    # A local path wins over a public name, unless local_copy says that the name is meant. Path.exists would raise
+    # OSError for a text that cannot be a path.
+    path, name, exists = Path(source), str(source), os.path.exists(source)
+    public_name = name in CATALOG and (local_copy is not None or not exists)
     if local_copy is not None and not public_name:
-        if not path.exists():
+        if not exists:
             find(name)  # raises an error that suggests similar public names
         raise ConfigError(
             f"`local_copy` is only for public data sets, and {path} is a local path. Remove `local_copy`."
@@ -83,7 +87,7 @@ def resolve(
         raise DataError(f"{name} is not on this machine. Download the file, and name its path.")
     if is_database(name):
         return from_source(name, config, **own_files, rejects_path=rejects_path), None
-    if not path.exists() and name != STDIN and not any(sign in name for sign in "*?["):
+    if not exists and name != STDIN and not any(sign in name for sign in "*?["):
         path, config = _looked_up(name, config)
     return from_source(path, config, **own_files, rejects_path=rejects_path), None
 
@@ -91,7 +95,7 @@ def resolve(
 def _published(name: str) -> Path | None:
     """Return data/NAME.txt, where published code looks for `--dataset NAME`, or None if it does not exist."""
     path = Path("data", f"{name}.txt")
-    return path if re.fullmatch(r"[\w-]+", name) and path.exists() else None
+    return path if _NAME.fullmatch(name) and path.is_file() else None
 
 
 def _looked_up(name: str, config: DataConfig) -> tuple[Path, DataConfig]:
@@ -103,10 +107,10 @@ def _looked_up(name: str, config: DataConfig) -> tuple[Path, DataConfig]:
     path = _published(name)
     if path is None:
         reason = missing(Path(name))
-        if reason == "does not exist" and re.fullmatch(r"[\w-]+", name):
+        if reason == "does not exist" and _NAME.fullmatch(name):
             reason += f", and neither does data/{name}.txt"
         raise DataError(f"{name} {reason}. Name a file, a folder or a public data set ({', '.join(CATALOG)}).")
-    with path.open(encoding="utf-8", errors="replace") as lines:
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
         fields = lines.readline().split()
     unnamed = not (config.columns or config.user_column or config.item_column)
     if unnamed and len(fields) == 2 and all(field.isdecimal() for field in fields):
@@ -122,7 +126,7 @@ def _note(sentence: str) -> None:
 
 def prepared_folder(source: str | Path) -> Path | None:
     """Return the absolute path of a folder that `prepare` wrote, or None for any other source."""
-    prepared = bool(str(source)) and (Path(source) / "manifest.json").exists()
+    prepared = bool(str(source)) and os.path.exists(Path(source) / "manifest.json")
     return Path(source).absolute() if prepared else None
 
 

@@ -140,23 +140,34 @@ def test_a_local_copy_beside_data_is_an_error(events: Path, tmp_path: Path) -> N
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("name", "mark"), [("Video", ""), ("my set", "\ufeff")])
 def test_a_name_is_looked_up_in_the_folder_data_as_published_code_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, mark: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "Video.txt").write_text(
-        "".join(f"{user} {10 * user + at}\n" for user in range(9) for at in (5, 3, 4, 6))
-    )
+    lines = [f"{user} {10 * user + at}\n" for user in range(9) for at in (5, 3, 4, 6)]
+    (tmp_path / "data" / f"{name}.txt").write_text(mark + "".join(lines), encoding="utf-8")
     with pytest.warns(
-        SasrecWarning, match=r"data/Video\.txt is read as lines of a user and an item, in order of time"
+        SasrecWarning, match=rf"data/{name}\.txt is read as lines of a user and an item, in order of time"
     ):
-        recommender = sasrec.train("Video", tmp_path / "run", **SMALL)
+        recommender = sasrec.train(name, tmp_path / "run", **SMALL)
     assert recommender.data.history("2") == ["25", "23", "24", "26"]
     with pytest.raises(DataError, match=r"Vide does not exist, and neither does data/Vide\.txt\. Name a file"):
         sasrec.train("Vide", tmp_path / "other", **SMALL)
     with pytest.raises(DataError, match=r"a/Vide does not exist\. Name a file"):
         sasrec.train("a/Vide", tmp_path / "other", **SMALL)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000, "a\0b", "folder"])
+def test_a_name_that_no_file_can_have_does_not_exist(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "folder.txt").mkdir(parents=True)
+    for read in (sasrec.prepare, lambda named: sasrec.train(named, tmp_path / "run", **SMALL)):
+        with pytest.raises(DataError, match="does not exist"):
+            read(name)
 
 
 def test_a_file_in_data_that_is_no_list_of_pairs_is_read_by_its_content(
