@@ -114,6 +114,7 @@ def test_the_search_finds_what_people_ask(site: str, page: Any) -> None:
         page.goto(f"{site}/search.html?q={words.replace(' ', '+')}")
         page.wait_for_selector("ul.search li a", timeout=20_000)
         page.wait_for_function("document.querySelector('#search-results p')?.textContent.includes('finished')")
+        page.wait_for_load_state("networkidle")  # a summary of each result is still loaded
         found = page.eval_on_selector_all(
             "ul.search > li > a", "all => all.map(each => each.getAttribute('href'))"
         )
