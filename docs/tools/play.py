@@ -83,7 +83,8 @@ class Stage:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        if done.returncode and not line.endswith("|| true"):
+        absent = ": command not found" in done.stdout  # "|| true" is for errors of a program, not for its absence
+        if absent or (done.returncode and not line.endswith("|| true")):
             raise PageError(f"status {done.returncode} of: {line}\n{done.stdout}")
         return done.stdout.replace(f":{self.port}", ":8000") if self.port else done.stdout
 
@@ -252,8 +253,8 @@ def pages(names: list[Path]) -> list[Path]:
 def main() -> int:
     """Play the pages; return 1 if one fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pages", type=Path, nargs="*")
-    parser.add_argument("--check", action="store_true")
+    parser.add_argument("pages", type=Path, nargs="*", metavar="PAGE", help="a Markdown file; default: all pages")
+    parser.add_argument("--check", action="store_true", help="report what differs, and change no page")
     parser.add_argument("--slow", action="store_true", help="also the pages that say that they are slow")
     parser.add_argument("--digits", action="store_true", help="with --check, show lines whose digits differ")
     asked = parser.parse_args()

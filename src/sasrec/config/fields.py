@@ -1,7 +1,8 @@
 """Metadata of settings: bounds, when a setting has an effect, and whether it influences the trained weights.
 
-Each rule is stated once, beside the default of its setting, and one check enforces all rules. The check reads the
-defaults from the fields instead of repeating them, so it stays correct when a default changes.
+Each of these rules is stated once, beside the default of its setting, and one check enforces them all. The check
+reads the defaults from the fields instead of repeating them, so it stays correct when a default changes. Rules
+between several settings are in config/rules.py.
 """
 
 from __future__ import annotations

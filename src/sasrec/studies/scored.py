@@ -323,9 +323,9 @@ def models_of(scored: list[Scored]) -> list[list[Scored]]:
     """Group runs by model, in the order in which the models first occur.
 
     A model's runs have equal settings and different seeds. If two runs have equal settings and seeds but rank the
-    targets differently, they come from different code or devices. All runs with these settings are then grouped by
-    the version of the code that measured them. If such a group still has a seed twice, each run with these
-    settings counts as a separate model.
+    targets differently, their code, device, threads, processes or libraries differ, or time ended their training.
+    All runs with these settings are then grouped by the version of the code that measured them. If such a group
+    still has a seed twice, each run with these settings counts as a separate model.
 
     Raises: ConfigError if two runs have equal settings, seeds and target ranks. Remedy: name only one of them.
     """
