@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
+from dataclasses import fields
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,10 @@ import pytest
 from docs.tools.play import pages
 from sasrec.cli.arguments import misspelt, published_spellings
 from sasrec.cli.main import _COMMANDS
+from sasrec.config.settings import RunConfig
 from sasrec.config.spellings import PUBLISHED_SPELLINGS
+from sasrec.ranking.rules import Rules
+from sasrec.studies.plan import _File
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(\w*).*?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -23,6 +29,15 @@ OTHERS = {
     *("--first", "--json", "--until", "--early_stop_patience"),
     *PUBLISHED_SPELLINGS,
 }
+
+PARTS = {part.name for part in fields(RunConfig)}
+SETTINGS = {each.name for part in fields(RunConfig) for each in fields(getattr(RunConfig(), part.name))}
+ENTRIES = (
+    PARTS
+    | {"expected", "published"}
+    | {each.name for each in fields(Rules) if each.init}
+    | set(_File.model_fields)
+)
 
 
 def commands_of(text: str) -> Iterator[str]:
@@ -66,3 +81,18 @@ def test_a_name_that_does_not_exist_is_noticed() -> None:
     page = "Run `sasrec servee --nope`.\n\n```bash\nsasrec train --dataset x \\\n    --learning 1\n```\n"
     assert [unknown(command) is None for command in commands_of(page)] == [False, False]
     assert [takes(option) for option in ("--num_epochs", "--no_time", "--watch", "--nope")] == [True] * 3 + [False]
+
+
+@pytest.mark.parametrize("page", pages([]), ids=lambda page: str(page.relative_to(ROOT)))
+def test_entries_of_recipes_studies_and_rules_exist(page: Path) -> None:
+    for language, body in BLOCK.findall(page.read_text(encoding="utf-8")):
+        if language == "toml":
+            for name, value in tomllib.loads(body).items():
+                assert name in ENTRIES, name
+                tables = value.values() if name == "cells" else [value] if name in ("settings", "grid") else []
+                assert {entry for table in tables for entry in table} <= SETTINGS
+                assert name not in PARTS or set(value) <= SETTINGS
+
+
+def test_the_citation_names_this_version() -> None:
+    assert f"\nversion: {version('sasrec')}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -190,8 +191,13 @@ class Train:
     def _say_next(self, run: Path, recommender: Recommender) -> None:
         from sasrec.cli.sentences import next_step
 
-        user_ids = recommender.data.user_ids if recommender.data is not None else ()
-        say(err, next_step(run, next(iter(user_ids), None)))
+        example = None
+        if (data := recommender.data) is not None:
+            # A user who has every item would get no list.
+            most = data.num_items - (not recommender.repeats)
+            users = (user for user in islice(data.user_ids, 100) if len(set(data.history(user))) <= most)
+            example = next(users, None)
+        say(err, next_step(run, example))
 
     def _measure(self) -> None:
         from sasrec.cli.tables import print_metrics, print_run

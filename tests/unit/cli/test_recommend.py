@@ -303,11 +303,16 @@ def test_a_signal_ends_with_a_sentence_and_leaves_the_old_output(
     assert set(tmp_path.iterdir()) == names
 
 
-def test_a_user_who_has_every_item_may_have_seen_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_user_who_has_every_item_is_no_example_and_may_have_seen_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = [(f"u{user}", f"i{(user + at) % 6}", 1.7e9 + 86400 * at) for user in range(20) for at in range(6)]
     frame = pl.DataFrame(rows, schema=["user", "item", "time"], orient="row")
-    sasrec.train(frame, tmp_path / "run", **small(num_epochs=1))
-    capsys.readouterr()
+    frame = pl.concat([frame, frame.filter(pl.col("user") == "u1").head(4).with_columns(user=pl.lit("v1"))])
+    frame.write_csv(tmp_path / "events.csv")
+    train = ["train", "--dataset", str(tmp_path / "events.csv"), "--train_dir", str(tmp_path / "run")]
+    assert main([*train, "--num_epochs=1", "--maxlen=8", "--hidden_units=8"]) == 0
+    assert "--user v1" in " ".join(capsys.readouterr().err.split())
     assert main(["recommend", str(tmp_path / "run"), "--user", "u0"]) == 1
     said = " ".join(capsys.readouterr().err.split())
     assert said.endswith("because the history has every item that may be recommended. Add --include_seen.")
