@@ -58,8 +58,8 @@ the same columns:
   standard deviation over the random seeds. Larger is better. Each training kept the weights of the epoch that
   was best on validation, not on test.
 - **best baseline**: the [baseline](../reference/metrics.md#baselines) with the highest NDCG@10, and its
-  NDCG@10. Baselines are simple recommenders that count events: `popularity`, `recent-7-days`, `item-to-item`
-  and `markov`. Baselines are measured on the same targets as the model.
+  NDCG@10. Baselines are simple recommenders that count events: `popularity`, `recent-7-days` (only if the
+  data has times), `item-to-item` and `markov`. Baselines are measured on the same targets as the model.
 - **published**: the NDCG@10 that a paper reports for the same data and the same way of measuring, then a slash,
   and then the HR@10. The brackets name the paper. Some brackets also contain the loss of the paper, which can
   differ from the loss of the recipe, or another value from the same paper. An empty cell means that no such
@@ -121,7 +121,8 @@ events into training, validation and test:
 - `temporal:0.8`: all events of all users are ordered by time. The model trains on about the oldest 60 % of
   the events. The next 20 % are for validation, and the newest 20 % are for test. (0.8 is the share of the
   events before the test period.) The test target of a user is the user's first event in the test period.
-  Users without earlier events are not measured, so there are fewer targets than users.
+  Users without earlier events or without an event in the test period are not measured, so there are fewer
+  targets than users.
 
 Each target is ranked among the full catalogue, without the items that the user has taken before. With
 `temporal:0.8`, items without a training event are neither candidates nor targets.
