@@ -83,6 +83,28 @@ def test_filters_on_top_of_rules_keep_their_time_their_groups_and_their_limits(
         assert set(both) <= set(IDS[5:30])
 
 
+def test_filters_on_top_of_rules_read_no_file_again(runs: Path, tmp_path: Path) -> None:
+    stock, bans = tmp_path / "stock.csv", tmp_path / "bans.csv"
+    pl.DataFrame({"item": IDS, "stock": [1] * 20 + [0] * 20}).write_csv(stock)
+    pl.DataFrame({"user": ["u"], "item": [IDS[5]]}).write_csv(bans)
+    rules = {"stock": sasrec.Rules(where="stock > 0", items=stock, bans=bans)}
+    found, figures = served(tmp_path, {"plain": runs / "plain"}, rules=rules)
+
+    def listed(**asked: Any) -> list[str]:
+        body = {"user": "u", "k": 40, "rules": "stock", "exclude_seen": False} | asked
+        answer = client.post("/v1/recommend", json=body)
+        assert answer.status_code == 200, answer.text
+        return sorted(each["item"] for each in answer.json()["items"])
+
+    with client_of(found, figures) as client:
+        client.post("/v1/users/u/events", json={"events": [{"item": IDS[0], "time": 1.7e9, "id": "1"}]})
+        allowed = [*IDS[:5], *IDS[6:20]]
+        assert listed() == allowed
+        stock.unlink()
+        bans.unlink()
+        assert listed(filters=[{"column": "stock", "op": "<", "value": 2}]) == allowed
+
+
 def test_a_request_that_is_cut_off_at_the_end_gets_503_and_is_counted() -> None:
     sent: list[Any] = []
 

@@ -104,6 +104,8 @@ class Rules:
     name: str = "rules"
     """The name of the rules in messages and on the protocol card."""
     _known: WeakKeyDictionary[Items, ItemRules] = field(init=False, repr=False, default_factory=WeakKeyDictionary)
+    # The table of items and the bans; rules that are narrowed share them.
+    _read: WeakKeyDictionary[Items, Any] = field(init=False, repr=False, default_factory=WeakKeyDictionary)
 
     def __post_init__(self) -> None:
         """Check what needs no catalogue. Raises: ConfigError or DataError. Remedy: as the message says."""
@@ -124,11 +126,11 @@ class Rules:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy in another process needs, such as a worker of Ray: all but what was read."""
-        return {name: value for name, value in self.__dict__.items() if name != "_known"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_known", "_read")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Become a copy. See `__getstate__`."""
-        self.__dict__.update(state, _known=WeakKeyDictionary())
+        self.__dict__.update(state, _known=WeakKeyDictionary(), _read=WeakKeyDictionary())
 
     @staticmethod
     def load(path: str | Path) -> Rules:
@@ -173,6 +175,14 @@ class Rules:
         So all lists that are made with the result are for the same time.
         """
         return self if self.now is not None else replace(self, now=time.time())
+
+    def narrowed(self, where: str, per_group: int | None) -> Rules:
+        """Return the rules with a further condition and limit of groups, and with the tables that were read."""
+        both = f"({self.where}) AND {where}" if self.where and where else self.where or where
+        limits = [each for each in (self.per_group, per_group) if each is not None]
+        narrow = replace(self, where=both, per_group=min(limits, default=None))
+        object.__setattr__(narrow, "_read", self._read)
+        return narrow
 
     def on(self, items: Items) -> ItemRules:
         """Return the rules for a catalogue, with item numbers instead of ids. The result is kept, so that later
@@ -295,8 +305,11 @@ def _compiled(rules: Rules, items: Items) -> ItemRules:
     allowed_V[_numbers(rules.deny, items, f"{rules.name}: deny")] = False
     allowed_V[0] = False
     table = availability = None
-    if rules.items is not None:
-        given = ItemTable.read(rules.items, "items")
+    if items not in rules._read:
+        given = None if rules.items is None else ItemTable.read(rules.items, "items")
+        rules._read[items] = given, _bans(rules, items)
+    given, bans = rules._read[items]
+    if given is not None:
         if rules.where and given.frame.is_empty():
             raise DataError(f"{given.name} has no rows, which the rule where needs. Add a row for each item.")
         table = given.on(items)
@@ -314,7 +327,7 @@ def _compiled(rules: Rules, items: Items) -> ItemRules:
         allowed_V[1:] &= table.where(rules.where)
     groups_V = None if rules.per_group is None else _groups(rules, items, table)
     per_group = min(rules.per_group or 0, len(items))  # a larger number would overflow in comparisons
-    return ItemRules(allowed_V, availability, groups_V, per_group, _bans(rules, items))
+    return ItemRules(allowed_V, availability, groups_V, per_group, bans)
 
 
 def _groups(rules: Rules, items: Items, table: ItemTable | None) -> npt.NDArray[np.int64]:

@@ -8,7 +8,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -295,20 +295,13 @@ class Service:
                 self._kept.clear()
                 self._size = 0
             self._size += size
-            self._kept[key] = _on_top(named or Rules(name="the request"), own, request.per_group)
+            self._kept[key] = (named or Rules(name="the request")).narrowed(own, request.per_group)
         return self._kept[key]
 
     def _named_rules(self, name: str) -> Rules:
         if name not in self.rules:
             raise UnknownError("no rules have this name. GET /v1/models lists them.")
         return self.rules[name]
-
-
-def _on_top(rules: Rules, where: str, per_group: int | None) -> Rules:
-    """Return rules with a further condition and limit of groups, for the same table and time."""
-    both = f"({rules.where}) AND {where}" if rules.where and where else rules.where or where
-    limits = [each for each in (rules.per_group, per_group) if each is not None]
-    return replace(rules, where=both, per_group=min(limits, default=None))
 
 
 def _refuse_unfit(rules: Rules, items: Items, request: Recommend) -> None:
