@@ -16,15 +16,16 @@ _Item = Annotated[
 _Score = Annotated[
     float,
     Meta(
-        description="The score by which the list is ordered: higher is better. The number itself has "
-        "no meaning, only the order of scores."
+        description="The score by which the list is ordered: higher is better. The number that a model "
+        "gives has no meaning by itself, only the order of scores."
     ),
 ]
 _Effect = Annotated[
     float,
     Meta(
         description="How much the event raises the score of the item: the score with the event minus "
-        "the score without it. A negative effect means that the event lowers the score."
+        "the score without it. A negative effect means that the event lowers the score. For a blend, "
+        "the score is that of its model."
     ),
 ]
 Count = Annotated[int, Meta(ge=0)]
@@ -119,7 +120,8 @@ class ListAnswer(Struct, forbid_unknown_fields=True, kw_only=True):
         Meta(
             max_length=10,
             description="Ids of the history that the model does not know and ignores, as text, at most "
-            "ten. An item of the catalogue without a training event is unknown too.",
+            "ten. With some splits, such as `temporal`, an item of the catalogue without a training event "
+            "is unknown too; it is listed only if the request has `history`.",
         ),
     ]
     notes: Annotated[
@@ -198,7 +200,10 @@ class EventsAnswer(Struct, forbid_unknown_fields=True, kw_only=True):
             "same `id`."
         ),
     ]
-    unknown_items: Annotated[Count, Meta(description="How many of the events have an item that no model knows.")]
+    unknown_items: Annotated[
+        Count,
+        Meta(description="How many of the events have an item that is in the catalogue of no model."),
+    ]
 
 
 class PastEvent(Named, forbid_unknown_fields=True, kw_only=True):
@@ -214,8 +219,8 @@ class PastEvent(Named, forbid_unknown_fields=True, kw_only=True):
     time: Annotated[
         float | UnsetType,
         Meta(
-            description="When the event happened, in seconds (not milliseconds) since 1970 UTC. Absent if "
-            "the data of the run has no times."
+            description="When the event happened, in seconds (not milliseconds) since 1970 UTC. Absent for "
+            "an event of `run` if the data has no times."
         ),
     ] = UNSET
 

@@ -25,7 +25,8 @@ STATUSES = {
     "401": "The server was started with tokens, and the request sends none of these. `code`: no_token.",
     "403": "The token lacks the scope that the route needs. `code`: wrong_scope.",
     "404": "The request names something that does not exist. `code`: unknown (a user, an "
-    "item, a model or rules) or not_found (a path).",
+    "item, a model or rules; or in POST /v1/explain, a history without a known item) or "
+    "not_found (a path).",
     "405": "The path exists, but not with this method, such as GET. `code`: wrong_method.",
     "408": "The body did not arrive in time. `code`: slow_body.",
     "409": "The model that a reload read does not work, so the old model stays. `code`: unsound.",
@@ -39,9 +40,9 @@ STATUSES = {
         "body is not JSON), invalid (a field is wrong), nobody (the request has neither "
         "`user` nor `history`), nothing_known (no item of the history is known, and the "
         "server has no fallback), unfit_times (the model reads times, and `times` is "
-        "absent or wrong), unfit_rules (`filters`, `per_group` or `now` do not fit the "
-        "catalogue), baseline (the model is a baseline, which has neither reasons nor "
-        "similar items)."
+        "absent or wrong), unfit_rules (`filters` or `per_group` do not fit the "
+        "catalogue, or `now` is not a time), baseline (POST /v1/explain or POST /v1/similar "
+        "needs a model, and this is a baseline)."
     ),
     "429": "The server has more requests than it can answer in time. Send the request again "
     "after the seconds of the header Retry-After. `code`: overloaded.",

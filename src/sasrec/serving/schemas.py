@@ -65,16 +65,17 @@ class Of(Struct, forbid_unknown_fields=True, kw_only=True):
         Meta(
             description="The id of a user. The history of this user is read: the events of the run, and "
             "the events of POST /v1/events. If the request has `history` too, that history is "
-            "read instead. Then the user only decides which of several models answers, and "
-            "which items the bans of rules exclude. null: no user, so the request needs "
-            "`history`."
+            "read instead. Then the user only decides which of several models answers, and in "
+            "POST /v1/recommend which items the bans of rules exclude. null: no user, so the "
+            "request needs `history`."
         ),
     ] = None
     history: Annotated[
         _Ids | None,
         Meta(
             description="A history as item ids, oldest first. It replaces the events of `user`. Unknown "
-            "ids are ignored. null: the history of `user` is read."
+            "ids are ignored. If no id is known or the list is empty, POST /v1/recommend answers "
+            "with the fallback, if there is one. null: the history of `user` is read."
         ),
     ] = None
     times: Annotated[
@@ -83,8 +84,8 @@ class Of(Struct, forbid_unknown_fields=True, kw_only=True):
             description="The times of `history`: one for each item, ascending, in seconds (not "
             "milliseconds). They may count from 1970 or from any other moment, because only "
             "the gaps between them matter. A model needs times if its `timed` is true in the "
-            "answer of GET /v1/models. Other models ignore them. Without `history`, times are "
-            "ignored too. null: no times."
+            "answer of GET /v1/models, also for an empty history: send an empty list. Other "
+            "models ignore them. Without `history`, times are ignored too. null: no times."
         ),
     ] = None
     model: Annotated[
@@ -104,9 +105,9 @@ class Recommend(Of, forbid_unknown_fields=True, kw_only=True):
         _Seconds | Annotated[str, Meta(max_length=40)] | None,
         Meta(
             description="The moment at which the items of the list must be available. It matters only for "
-            "rules that say when items are available. Send seconds (not milliseconds) since "
-            "1970, from 1990 on, or an ISO date or time such as 2030-12-31. null: the time of "
-            "the rules if they have one, else the present moment."
+            "rules that say when items are available, and have no time of their own. Send "
+            "seconds (not milliseconds) since 1970, from 1990 on, or an ISO date or time such "
+            "as 2030-12-31. null: the present moment."
         ),
     ] = None
     k: _K = 10
@@ -145,7 +146,8 @@ class Recommend(Of, forbid_unknown_fields=True, kw_only=True):
         Annotated[int, Meta(ge=1, le=1_000)] | None,
         Meta(
             description="The most items of one group, such as a genre, that the list may have. The "
-            "catalogue needs groups. null: no limit, unless `rules` has one."
+            "catalogue, or the table of items of `rules`, needs groups. null: no limit, unless "
+            "`rules` has one."
         ),
     ] = None
     titles: Annotated[
@@ -160,8 +162,8 @@ class Recommend(Of, forbid_unknown_fields=True, kw_only=True):
         Meta(
             description="Whether each item of the answer names the events of the history that raise its "
             "score most, at most three. This takes longer, because the model reads the history "
-            "again without each of its events. Baselines and the fallback, which answers for "
-            "unknown users, give no reasons."
+            "again without each of its events. Baselines and the fallback, which answers if no "
+            "item of the history is known, give no reasons."
         ),
     ] = False
 
@@ -184,7 +186,7 @@ class RecommendBody(Recommend, forbid_unknown_fields=True, kw_only=True):
 class Similar(Struct, forbid_unknown_fields=True, kw_only=True):
     """A request for the items that are most similar to one item."""
 
-    item: Annotated[Id, Meta(description="The id of an item of the catalogue.")]
+    item: Annotated[Id, Meta(description="The id of an item that the model knows.")]
     k: _K = 10
     model: Annotated[
         _Name | None,
@@ -200,7 +202,7 @@ class Explain(Of, forbid_unknown_fields=True, kw_only=True):
     `history`.
     """
 
-    item: Annotated[Id, Meta(description="The id of an item of the catalogue.")]
+    item: Annotated[Id, Meta(description="The id of an item that the model knows.")]
 
 
 class NewEvent(Struct, forbid_unknown_fields=True, kw_only=True):

@@ -60,8 +60,8 @@ class ModelFacts(Struct, forbid_unknown_fields=True, kw_only=True):
     kind: Annotated[
         str,
         Meta(
-            description="The class of the model, such as SASRec; for an ONNX export, the value of `model` in "
-            "its file graph.json."
+            description="The class of the model or baseline, such as SASRec; for an ONNX export, the value of "
+            "`model` in its file graph.json."
         ),
     ]
     source: Annotated[
@@ -120,8 +120,8 @@ class ModelFacts(Struct, forbid_unknown_fields=True, kw_only=True):
     intervals: Annotated[
         dict[str, _Ends] | UnsetType,
         Meta(
-            description="For each metric, the low and the high end of its 95 % confidence interval. "
-            "Absent: not computed."
+            description="For NDCG@10, HR@10 and MRR, the low and the high end of the 95 % confidence "
+            "interval. Absent: not computed."
         ),
     ] = UNSET
     baselines: Annotated[
@@ -146,7 +146,7 @@ class ModelsAnswer(Struct, forbid_unknown_fields=True, kw_only=True):
         str | None,
         Meta(
             description="The fallback: what answers if no item of a history is known. null: such requests "
-            "get the status 422."
+            "get the status 422, and requests for an unknown user the status 404."
         ),
     ]
 
@@ -230,7 +230,9 @@ class ErrorFacts(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Error(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Each answer that is an error has this object as its body."""
+    """Each answer that is an error has this object as its body, except an answer of GET /readyz with the status
+    503.
+    """
 
     error: ErrorFacts
     request_id: RequestId
