@@ -17,7 +17,9 @@ class ConfigError(SasrecError):
 
 
 class DataError(SasrecError):
-    """The events cannot be read or used. Remedy: fix the file, the column names or the reading options."""
+    """Events, a history or a file of an export cannot be read or used. Remedy: as the message says, for example
+    fix the file, the column names or the reading options.
+    """
 
 
 class DownloadError(SasrecError):

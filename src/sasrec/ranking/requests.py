@@ -25,7 +25,7 @@ _NO_IDS = {pl.List: "lists", pl.Array: "lists", pl.Struct: "structs", pl.Binary:
 
 
 class HistoryError(DataError):
-    """One of several given histories is wrong. Remedy: correct the row that the message names."""
+    """The times of a given history are wrong. Remedy: correct them; the message names the row of the history."""
 
     row: int
     """Which history, from 0."""

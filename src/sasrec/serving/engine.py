@@ -39,7 +39,10 @@ class NothingKnownError(DataError):
 
 
 class UnknownError(SasrecError):
-    """A request names a user, item, model or rules that do not exist. The message does not repeat the name."""
+    """A request names a user, item, model or rules that do not exist, or asks for reasons without a known item.
+
+    The message does not repeat the name.
+    """
 
 
 class UnfitError(ConfigError):
@@ -50,7 +53,9 @@ class UnfitError(ConfigError):
 
 
 class BaselineError(ConfigError):
-    """A request asks a baseline for reasons or similar items, which only models have. Remedy: name a model."""
+    """A request asks a baseline to explain an item, or for similar items, which only models can. Remedy: name a
+    model.
+    """
 
 
 @dataclass(frozen=True, eq=False)
