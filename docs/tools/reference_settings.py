@@ -19,11 +19,11 @@ _MORE = {
     "dataset": "[File formats](file-formats.md#sources-of-events) lists all sources.",
     "columns": "A pair is the name or number of a column, a colon and a role. The roles `items` and `times` are "
     "for columns of lists.",
-    "time_unit": "`auto` treats a row with a time before 1990 or in the future as bad. A named unit accepts such "
-    "times. `iso` stands for dates.",
+    "time_unit": "`auto` treats a row with a time before 1990 or in the future as bad, and refuses the data if "
+    "most times are such. A named unit accepts such times. `iso` stands for dates.",
     "missing": "An empty value is always missing. A row without a user or an item is a bad row.",
-    "max_rejects": "A bad row lacks a user or an item, or has a value that cannot be read. The file rejects.csv "
-    "in the run folder lists all bad rows.",
+    "max_rejects": "A bad row lacks a user or an item, or has a value that cannot be read or an implausible time. "
+    "The file rejects.csv in the run folder, or in the folder that `sasrec prepare` writes, lists all bad rows.",
     "duplicates": "`first` is the earliest event, and `last` the latest.",
     "maxlen": "The events that the model reads are the [window](glossary.md#window). A larger window needs more "
     "memory and time.",
@@ -56,8 +56,8 @@ _MORE = {
     "share_negatives": "Then set num_negatives to hundreds or thousands.",
     "gbce_t": "The bias: with few negatives, `bce` learns probabilities that are too high.",
     "temperature": "Scores in lists are not divided.",
-    "skip_own_items": "Lists omit seen items, so the scores of these items need not fall. With `ce`, the sum "
-    "over the catalogue omits a user's own items.",
+    "skip_own_items": "Lists omit seen items by default, so the scores of these items need not fall. With `ce`, "
+    "the sum over the catalogue omits a user's own items.",
     "logq": "Without the correction, the loss favours items that are rarely drawn.",
     "windows": "`random` draws a part of maxlen events again in each epoch, so training reads older events too.",
     "step_unit": "An optimizer step is one update of the weights.",
@@ -71,12 +71,13 @@ _MORE = {
     "precision": "`bf16` and `fp16` are half precision, which can be faster: [half "
     "precision](../how-to/large-catalogues.md#half-precision).",
     "compile": "Without a compiler, a warning says so, and training continues without torch.compile.",
-    "save_minutes": "`--resume` continues an interrupted run from its newest checkpoint.",
+    "save_minutes": "If Ctrl-C or SIGTERM ends training, it also saves a checkpoint. `--resume` continues an "
+    "interrupted run from its newest checkpoint.",
     "diagnose_every": "[mHC residuals](../explanation/models.md#mhc-residuals) explains the figures of the "
     "streams.",
     "split": "The table below explains the values.",
-    "repeats": "Without this setting, an item that the user took before is not a target, and not in lists: "
-    "[repeats and baskets](../how-to/repeats-and-baskets.md).",
+    "repeats": "Without this setting, an item that the user took before is not a target, and by default not in "
+    "lists: [repeats and baskets](../how-to/repeats-and-baskets.md).",
     "baskets": "The model predicts all items of the next basket.",
 }
 # Settings that break a rule between two settings, one for each rule.

@@ -183,7 +183,7 @@ class TrainingConfig:
     l2_emb_tables: Literal["items", "all"] = "items"
     """Embeddings in the L2 penalty (only with l2_emb): items, or all, which adds positions and time intervals."""
     num_epochs: int = setting(200, Ge(1), Le(_MOST), MayChangeOnResume())
-    """Maximum number of epochs; an epoch is one pass over all users."""
+    """Maximum number of epochs; an epoch is one pass over all users with two or more training events."""
     stop_epoch: int = setting(0, Ge(0), Le(_MOST), OnlyWith("schedule", ("cosine",)))
     """End training after this epoch, before lr falls to 0; 0 takes num_epochs (only with schedule cosine)."""
     max_minutes: float = setting(0.0, Ge(0), Le(_MOST), MayChangeOnResume())
@@ -205,7 +205,7 @@ class TrainingConfig:
     deterministic: bool = setting(False, KeepsWeights(), MayChangeOnResume())
     """Use only GPU operators that give the same bits each time, which are slower. CPU operators always do."""
     save_minutes: float = setting(10.0, Ge(0), Le(_MOST), KeepsWeights(), MayChangeOnResume())
-    """Minutes between checkpoints, in addition to one after each validation; 0 saves only after validations."""
+    """Minutes between checkpoints, in addition to one after each validation; 0 adds none."""
     detect_anomaly: bool = setting(False, KeepsWeights(), MayChangeOnResume())
     """Let PyTorch name the operation that produced the first NaN of a backward pass; this is much slower."""
     show_shapes: bool = setting(False, KeepsWeights(), MayChangeOnResume())
