@@ -18,8 +18,8 @@ class Blend:
     """Blend a run with a baseline: combine both rankings, with the weight that is best on validation.
 
     The command tries nine weights for each baseline. If the best blend is better on validation than the model
-    alone and than each baseline alone, the command saves it as RUN/blend.json. RUN:blend then stands for the blend
-    in recommend, evaluate, serve and export.
+    alone and than each tried baseline alone, the command saves it as RUN/blend.json. RUN:blend then stands for the
+    blend in recommend, evaluate, serve and export.
 
     Example: sasrec blend runs/mine
 

@@ -20,8 +20,8 @@ _AGAIN = "interrupted; run the same command again to continue"
 class Compare:
     """Test whether runs differ from the first run by more than chance, on the same targets.
 
-    RUN is the folder of a run, or RUN:BASELINE for a baseline that was measured with it (popularity,
-    recent-7-days, item-to-item, markov; with --repeats also own-frequent, own-recent). Runs that differ only in
+    RUN is the folder of a run, or RUN:BASELINE for a baseline that was measured with it (popularity, item-to-item,
+    markov; with times also recent-7-days; with --repeats also own-frequent, own-recent). Runs that differ only in
     the seed count as one model: give several, so that the interval covers the seed too. Runs measured under
     different protocols, such as different splits, are refused. RUN:blend is refused too: use sasrec evaluate
     RUN:blend, which measures the blend.
