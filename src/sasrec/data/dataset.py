@@ -77,7 +77,7 @@ class Dataset:
 
     @property
     def num_users(self) -> int:
-        """The number of users; every user has at least one event."""
+        """The number of users."""
         return len(self.offsets) - 1
 
     @property

@@ -63,9 +63,10 @@ class Metrics(dict[str, Any]):
     """
 
     def frame(self) -> pl.DataFrame:
-        """Return all metrics as a frame, with one value in each row.
+        """Return the metrics of validation and test as a frame, with one value in each row.
 
-        The columns are `split`, `scorer` (model or the name of a baseline), `candidates`, `metric` and `value`.
+        The columns are `split`, `scorer` (model, blend or the name of a baseline), `candidates`, `metric` and
+        `value`. The entry "details" is left out.
         """
         columns = dict.fromkeys(("split", "scorer", "candidates", "metric"), pl.String)
         return pl.DataFrame(list(self._rows()), schema=columns | {"value": pl.Float64}, orient="row")

@@ -131,18 +131,18 @@ class Recommender:
         """Return the k best items for a history of item ids (oldest first), as (item id, score), best first.
 
         The list is shorter if fewer than k items may be in it; if the list is empty, a warning says why. Ids that
-        the model does not know are ignored with a warning. Under a temporal split, an item without a training
-        event is unknown, too.
+        the model does not know are ignored with a warning. With the splits temporal, files and all, an item
+        without a training event is unknown, too.
 
         `history`, `allow`, `deny`: lists, arrays or Series of ids; the number 1.0 means the id 1. `allow`: the
         only ids that the list may have. `deny`: ids that the list must not have. `exclude_seen`: whether to omit
         the items of the history. By default, they are omitted, unless the model was trained with repeats. A model
-        that was trained with skip_own_items (the default) gives seen items high scores, so omit them. `rules`:
+        that was trained with skip_own_items (the default) can give seen items high scores, so omit them. `rules`:
         more limits, as `Rules`. The list still has k items if the rules allow so many. `user`: the id of the user,
         for the bans of `rules`. `times`: the time of each item of `history` in seconds, ascending. Only a model
         that was trained with `time` needs and reads `times`. This model divides the times by a unit: the smallest
-        gap above zero in `times`. `recommend_user` takes this gap from the training part of the user's events, so
-        its list can differ. `assume_regular`: assume equal gaps between the events, instead of `times`.
+        gap above zero in `times`. By default, `recommend_user` takes this gap from the training part of the user's
+        events, so its list can differ. `assume_regular`: assume equal gaps between the events, instead of `times`.
 
         Raises: DataError if no item of the history is known and the model has no fallback, or if times are missing
         or invalid. Remedy: give a known item, or valid times. ConfigError if k < 1. Remedy: use a larger k.
@@ -163,9 +163,9 @@ class Recommender:
     ) -> list[tuple[str | int, float]]:
         """Return the k best items for a user of the data set. The other arguments are those of `recommend`.
 
-        Raises: DataError for an export, which has no users. DataError if `fallback` is None, and the user is not
-        in the data set or has no known item. Remedy: pass a history to `recommend`. ConfigError if k < 1. Remedy:
-        use a larger k.
+        Raises: DataError for an export without `dataset`, which has no users. DataError if `fallback` is None, and
+        the user is not in the data set or has no known item. Remedy: pass a history to `recommend`. ConfigError if
+        k < 1. Remedy: use a larger k.
         """
         known = self._read_user(user)
         if rules is not None and self.data is not None and isinstance(rules, Rules):
@@ -184,13 +184,13 @@ class Recommender:
     ) -> pl.DataFrame:
         """Return the k best items of all users: a frame with columns user, item, score and rank (from 1).
 
-        Rows are in order of user number, then rank. Under a temporal split, users without a known item get no
-        rows, and a warning counts these users. With a fallback, these users get the list of the fallback, and the
-        column `source` says what made each list, such as "model" or "popular". Under torchrun, each process scores
-        a part of the users, and all processes return the same frame with all users.
+        Rows are in order of user number, then rank. With the splits temporal and files, users without a known item
+        get no rows, and a warning counts these users. With a fallback, these users get the list of the fallback,
+        and the column `source` says what made each list, such as "model" or "popular". Under torchrun, each
+        process scores a part of the users, and all processes return the same frame with all users.
 
-        Raises: DataError for an export, which has no users. Remedy: use the original run. ConfigError if k < 1.
-        Remedy: use a larger k.
+        Raises: DataError for an export without `dataset`, which has no users. Remedy: use the original run.
+        ConfigError if k < 1. Remedy: use a larger k.
         """
         data, asked = self._users(), self._asked(k, exclude_seen, allow, deny, rules)
         if world() > 1:

@@ -35,9 +35,9 @@ def final_fit(
 ) -> Recommender:
     """Train a new run on all events, also those that `run` held out for validation and test; return the model.
 
-    The new run in `train_dir` has the settings of `run`. It trains for as many epochs as `run` had trained at its
-    best validation; each epoch has more steps, because there are more events. The model has the weights of the
-    last epoch. It cannot be measured, because no event is held out. Its checkpoints contain the metrics of `run`
+    The new run in `train_dir` has the settings of `run`, except that it trains on all events and without a limit
+    of time. It trains for as many epochs as `run` had trained at its best validation. The model has the weights of
+    the last epoch. It is not measured, because no event is held out. Its checkpoints contain the metrics of `run`
     instead.
 
     `data`: newer events to train on, in any form that `train` takes; by default, the data of `run`. `device`: by

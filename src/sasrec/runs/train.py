@@ -70,23 +70,23 @@ def train(
 
     `data`: a Dataset, the name of a public data set, a folder that `prepare` wrote, a file, several files, or a
     frame (a table of Polars, pandas or pyarrow). `valid`, `test`: files or frames with your own validation and
-    test events; `data` must then have only the training events, and the setting `split` becomes "files". Without
-    `valid`, the run keeps the weights of the last epoch. `recipe`: a TOML file with settings, or a RunConfig.
-    `settings`: settings as keyword arguments (docs/reference/settings.md), such as `maxlen=50`; they override
-    `recipe`. `start_from`: a run or a checkpoint with weights to begin with (warm start), instead of random
-    weights. From a run, the best weights are taken. Data, split and model settings must be those of the run that
-    trained these weights; only dropout_rate, mhc_sinkhorn_iter and mhc_init_gate may differ. `local_copy`: a file
-    or folder with a copy of a public data set, which is then not downloaded. `encoder`, `loss_function`: a model
-    and a loss of your own (docs/how-to/own-model.md). `encoder` is a subclass of SequenceModel;
-    `loss_function(model, batch)` returns the loss, a scalar. Checkpoints record only the names of both, so give
-    `encoder` again to `load`, and both again to `resume`.
+    test events; `data` must then have only the training events, and the setting `split` becomes "files", unless it
+    is "all". With `test` but without `valid`, the run keeps the weights of the last epoch. `recipe`: a TOML file
+    with settings, or a RunConfig. `settings`: settings as keyword arguments (docs/reference/settings.md), such as
+    `maxlen=50`; they override `recipe`. `start_from`: a run or a checkpoint with weights to begin with (warm
+    start), instead of random weights. From a run, the best weights are taken. Data, split and model settings must
+    be those of the run that trained these weights; only dropout_rate, mhc_sinkhorn_iter and mhc_init_gate may
+    differ. `local_copy`: a file or folder with a copy of a public data set, which is then not downloaded.
+    `encoder`, `loss_function`: a model and a loss of your own (docs/how-to/own-model.md). `encoder` is a subclass
+    of SequenceModel; `loss_function(model, batch)` returns the loss, a scalar. Checkpoints record only the names
+    of both, so give `encoder` again to `load`, and both again to `resume`.
 
     If torchrun restarts the processes after a failure, they continue the run that they had begun.
 
     Raises: ConfigError if `train_dir` already contains a run, or a setting is wrong. CheckpointError or
     ConfigError if training cannot begin with the weights of `start_from`. DataError or DownloadError if the data
-    cannot be read. TrainingError if the loss is infinite or NaN. KeyboardInterrupt after Ctrl-C, once the weights
-    are saved; `resume` continues such a run.
+    cannot be read. TrainingError if the loss is infinite or NaN. KeyboardInterrupt after Ctrl-C; if the first step
+    is done, the weights are saved before, and `resume` continues the run.
     """
     own = OwnCode(encoder, loss_function)
     config = _asked(data, recipe, settings, own, own_files=valid is not None or test is not None)
@@ -196,7 +196,8 @@ def resume(
     **settings: Any,
 ) -> Recommender:
     """Continue a run from its newest undamaged checkpoint. With the same device, number of threads and processes,
-    and versions of PyTorch and NumPy, the final weights are bit-identical to those of an uninterrupted run.
+    and versions of PyTorch and NumPy, the final weights are bit-identical to those of an uninterrupted run. On a
+    GPU, this also depends on the operators (docs/how-to/resume.md).
 
     The run keeps its settings. `recipe` and the keyword arguments `settings` may change only these:
 

@@ -46,8 +46,9 @@ def export_onnx(run_dir: str | Path, output: str | Path, *, encoder: Encoder | N
 
     ONNX is a format of models that many programs can run. `sasrec.load(output)` recommends for histories with
     onnxruntime, without PyTorch. Other programs can run model.onnx too: the model card and serving/write_graph.py
-    describe its inputs and outputs. To check the graph, the function makes lists for up to 1,000 users with the
-    graph and with the run. If a score differs by more than rounding, nothing is exported.
+    describe its inputs and outputs. To check the graph, the function makes lists for up to 1,000 users (for an
+    export: for 200 random histories) with the graph and with the run. If a score differs by more than rounding,
+    nothing is exported.
 
     Raises: ConfigError if `output` is not empty, for a baseline or a blend, or if a package is missing. Remedy: as
     the message says. EvaluationError if the graph gives other lists than the run. The errors of `load`.

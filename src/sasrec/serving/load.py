@@ -85,9 +85,9 @@ def load(
     names of the run's data. These events may have new users. Events with items that the run does not know are
     omitted, with a warning. If the data of the run has moved, name its new place here. `encoder`: the class that
     `train` was given, if the run has a model of your own. `fallback`: what to recommend if no item of a history is
-    known: best sellers ("popular"), best sellers of the last 7 days ("recent"), or best sellers of each group
-    ("groups"). By default, `recommend` and `recommend_user` then raise DataError, and `recommend_all` and
-    `recommend_many` return no rows for such a history.
+    known: best sellers ("popular"), best sellers of the last 7 days of the data ("recent"), or best sellers of
+    each group ("groups"). By default, `recommend` and `recommend_user` then raise DataError, and `recommend_all`
+    and `recommend_many` return no rows for such a history.
 
     Raises: CheckpointError or DataError if a file is missing or damaged, or if `dataset` has no known item and no
     fallback is given. Remedy: name the right checkpoint or data set. ConfigError if `encoder` is not the class of
