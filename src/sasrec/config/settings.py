@@ -88,7 +88,7 @@ class ModelConfig:
     maxlen: int = setting(200, Ge(1), Le(_MOST_SIZE))
     """Number of events that the model reads: the newest events of a history. It ignores older events."""
     hidden_units: int = setting(64, Ge(1), Le(_MOST_SIZE))
-    """Width of the model: the number of dimensions of the embeddings and of every layer."""
+    """Width of the model: the number of dimensions of the embeddings and of the output of every layer."""
     num_blocks: int = setting(2, Ge(1), Le(1_000))
     """Number of transformer blocks; each is self-attention followed by a feed-forward layer."""
     num_heads: int = setting(2, Ge(1), Le(_MOST_SIZE))
