@@ -48,10 +48,9 @@ def compare(
     """Test whether the metrics of runs differ from those of the first run by more than chance.
 
     All runs must have the same targets. Runs with the same settings but different random seeds count as one model,
-    with the mean of their metrics; if all runs are of one model, they are compared one by one. The 95 % confidence
-    interval and the p-value of a difference come from a bootstrap, which draws the users again and again. If a
-    model has several runs, the interval and the p-value also include the variation between random seeds.
-    docs/how-to/compare.md explains how to read the result.
+    with the mean of their metrics, unless all are of one model. The 95 % confidence interval and the p-value of a
+    difference come from a bootstrap, which draws the users again and again. If a model has several runs, interval
+    and p-value also include the variation between random seeds. docs/how-to/compare.md explains the result.
 
     `runs`: run folders, or "RUN:BASELINE" for a baseline that was measured with the run, for example
     "runs/a:popularity". The name of a baseline may be shortened, if it stays unambiguous. `metric`: the metric to
