@@ -53,6 +53,7 @@ _BLOCK = re.compile(
 )
 # A number, or the beginning of a hash.
 _NUMBER = re.compile(r"\b(?=[a-f]*\d)[0-9a-f]{7,}\b|[-+−]?\.?\d[\d,.:]*")
+_DURATION = re.compile(r"# (?:ms|s|min|h)\b")
 _MOST = 64  # lines of one command's output that are shown
 _WIDTH = 100
 
@@ -229,8 +230,8 @@ def _shown(output: str) -> str:
 
 
 def masked(text: str) -> list[str]:
-    """The lines of a text, with # for each number or hash, and without differences of blanks."""
-    return [" ".join(_NUMBER.sub("#", line).split()) for line in text.splitlines()]
+    """The lines of a text, with # for each number, hash or duration, and without differences of blanks."""
+    return [_DURATION.sub("#", " ".join(_NUMBER.sub("#", line).split())) for line in text.splitlines()]
 
 
 def differences(shown: str, found: str) -> list[str]:

@@ -364,8 +364,8 @@ def test_unknown_ids_are_counted_in_one_warning_and_ignored() -> None:
     assert [str(each.message) for each in said] == [
         "rules: allow: 1 of 2 items are unknown and ignored, such as x",
         "rules: deny: 1 of 1 items are unknown and ignored, such as u",
-        "the frame of items: 2 of 3 items are unknown and ignored, such as y, z",
         "rules: bans: 1 of 1 items are unknown and ignored, such as v",
+        "the frame of items: 2 of 3 items are unknown and ignored, such as y, z",
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
