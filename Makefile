@@ -6,7 +6,8 @@ BIN := .venv/bin
 demo: .venv/installed ; rm -rf runs/demo && OMP_NUM_THREADS=1 $(BIN)/sasrec train --recipe recipes/ml-100k.toml --train_dir runs/demo && $(BIN)/sasrec recommend runs/demo --user 1
 # The profile ci draws the same inputs at every run; `pytest tests/property` draws new ones.
 # A file's tests run in one process, so that what they share is made once.
-test: .venv/installed ; OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --hypothesis-profile=ci
+# Three processes on two cores, because many tests wait for programs that they started.
+test: .venv/installed ; OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --hypothesis-profile=ci
 coverage: .venv/installed ; OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --hypothesis-profile=ci
 slow: .venv/installed ; OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout=3600
 # On a machine with an accelerator: parity with the CPU, bits, stalls, step times.

@@ -184,6 +184,7 @@ def trained_by_slurm(events: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return run, *finish(process)
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_evaluates_and_recommends_on_two_ranks_as_on_one(
     tmp_path: Path, trained_by_slurm: tuple[Path, int, str]
 ) -> None:

@@ -34,6 +34,7 @@ def failures(folder: Path, first: int, last: int) -> list[str]:
     return failed
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_crafted_files_end_in_a_sentence(tmp_path: Path) -> None:
     assert failures(tmp_path, 0, len(crafted.KINDS)) == []

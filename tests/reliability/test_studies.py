@@ -158,6 +158,7 @@ def test_twenty_studies_with_killed_workers_end_as_a_quiet_one(tmp_path: Path) -
     trials(tmp_path, 20)
 
 
+@pytest.mark.slow
 def test_a_study_ends_prints_its_table_and_is_not_trained_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

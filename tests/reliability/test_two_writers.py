@@ -79,6 +79,7 @@ def interleaved(folder: Path, rounds: int, chance: random.Random) -> tuple[int, 
     return refused, missing
 
 
+@pytest.mark.slow
 def test_two_writers_of_a_data_set_never_mix(tmp_path: Path) -> None:
     refused, _ = interleaved(tmp_path, 6, random.Random(16))
     assert refused > 0

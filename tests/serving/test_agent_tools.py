@@ -63,6 +63,7 @@ def test_an_agent_gets_the_lists_reasons_and_neighbours_of_the_model(run: Path) 
     assert [each["item"] for each in of_user["items"]] == [item for item, _ in model.recommend_user("u003", 2)]
 
 
+@pytest.mark.slow
 def test_a_wrong_call_gets_words_and_the_next_one_is_answered(run: Path) -> None:
     _, (nobody, unknown, large, endless, listed) = called(
         run,

@@ -99,7 +99,7 @@ def test_help_before_and_after_a_command_is_the_same(capsys: pytest.CaptureFixtu
     assert shown[0] == shown[1] != ""
 
 
-@pytest.mark.parametrize("columns", ["60", "80"])
+@pytest.mark.parametrize("columns", ["60", pytest.param("80", marks=pytest.mark.slow)])
 def test_help_fits_the_terminal(columns: str) -> None:
     for command in ([], ["prepare"], ["train"], ["evaluate"], ["compare"], ["recommend"], ["export"]):
         arguments = [sys.executable, "-m", "sasrec", *command, "--help"]

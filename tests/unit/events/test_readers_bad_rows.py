@@ -173,7 +173,9 @@ def test_only_the_first_five_are_shown_and_any_number_can_be_tolerated(tmp_path:
         read_events(path, DataConfig(max_rejects=-1))
 
 
-@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "csv.gz", "jsonl.gz", "parquet"])
+@pytest.mark.parametrize(
+    "ending", ["csv", pytest.param("tsv", marks=pytest.mark.slow), "jsonl", "csv.gz", "jsonl.gz", "parquet"]
+)
 def test_a_file_cut_anywhere_is_noticed(ending: str, tmp_path: Path) -> None:
     write, header_lines = FORMATS[ending]
     whole = write(GOOD, tmp_path / f"whole.{ending}").read_bytes()

@@ -65,7 +65,7 @@ def test_pipes_and_sockets_are_refused(tmp_path: Path) -> None:
         assert "it is a socket, not a file" in refusal(tmp_path / "socket.csv")
 
 
-@pytest.mark.parametrize("ending", ["gz", "bz2", "xz", "zip"])
+@pytest.mark.parametrize("ending", ["gz", pytest.param("bz2", marks=pytest.mark.slow), "xz", "zip"])
 def test_a_bomb_is_refused_before_it_fills_the_memory(
     ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ from tests.synthetic import chain_frame, small
 SMALL = small(batch_size=16, num_epochs=2)
 
 
-@pytest.mark.parametrize("kind", [{}, {"time": True, "mhc": True}])
+@pytest.mark.parametrize("kind", [pytest.param({}, marks=pytest.mark.slow), {"time": True, "mhc": True}])
 def test_exported_and_loaded_in_another_process_it_gives_the_same_scores_to_the_bit(
     tmp_path: Path, kind: dict[str, Any]
 ) -> None:

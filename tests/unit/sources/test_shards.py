@@ -197,6 +197,7 @@ def test_an_interrupted_prepare_leaves_no_shards(tmp_path: Path, signum: signal.
         assert not (tmp_path / "data/.shards").exists()
 
 
+@pytest.mark.slow
 def test_two_ranks_prepare_their_own_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = sharded(tmp_path / "shards", chain_frame(users=90))
     words = ["-m", "sasrec", "prepare", str(folder), "--shards", "--output"]

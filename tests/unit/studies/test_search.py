@@ -211,6 +211,7 @@ def test_the_other_seeds_of_the_best_point_are_never_stopped(
     assert [entry.state for entry in queue.entries()] == ["done"] * 5
 
 
+@pytest.mark.slow
 def test_a_study_ends_when_its_hours_are_spent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -246,6 +246,7 @@ def test_a_search_has_its_section(runs: Path, tmp_path: Path) -> None:
     assert "Search" not in Page(tmp_path / "none.html").text
 
 
+@pytest.mark.slow
 def test_a_study_that_searches_compares_its_best_point_and_shows_what_it_tried(tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     chain_frame().write_csv(tmp_path / "events.csv")

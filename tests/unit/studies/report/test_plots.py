@@ -106,6 +106,7 @@ def test_runs_of_older_logs_take_the_baselines_of_their_metrics(runs: Path, tmp_
     assert curve_of(tmp_path).baselines == curve_of(runs / "plain-0").baselines != {}
 
 
+@pytest.mark.slow
 def test_seeds_are_one_cell_and_a_study_gives_its_cells_their_names(runs: Path, tmp_path: Path) -> None:
     assert [len(cell.runs) for cell in find_runs([runs]).cells] == [2, 1]
     pytest.importorskip("optuna")
