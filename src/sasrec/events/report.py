@@ -17,7 +17,8 @@ from sasrec.events.events import Events
 _MANY_USERS, _MUCH = 20, 0.03
 _DECADES = 20 * 365_250 * 86_400_000  # 20 years in microseconds
 _OFTEN = 0.2  # share of events that repeat an item of their user
-REPEATS, BASKETS = "repeats=True", "baskets=True"
+# A suspicion with these words is left out where it does not concern the run.
+REPEATS, BASKETS, SHORT = "repeats=True", "baskets=True", "leave-one-out cannot evaluate"
 
 
 def describe(
@@ -224,6 +225,6 @@ def _suspicions(report: dict[str, Any]) -> list[str]:
     if few := report["users_below_3_events"]:
         suspicions.append(
             f"{amount(few, 'user')} {'has' if few == 1 else 'have'} fewer than 3 events; "
-            "leave-one-out trains on these users but cannot evaluate them"
+            f"{SHORT} these users, and trains only on those with 2 events"
         )
     return suspicions

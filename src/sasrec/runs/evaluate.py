@@ -27,7 +27,7 @@ from sasrec.errors import ConfigError, DataError, EvaluationError, SasrecWarning
 from sasrec.evaluation.baselines import baseline
 from sasrec.evaluation.measure import PLAIN, Asked, Ranks, evaluate_scorer
 from sasrec.evaluation.metrics import BLEND, CUTOFFS, MODEL, Metrics
-from sasrec.events.report import BASKETS, summary
+from sasrec.events.report import BASKETS, SHORT, summary
 from sasrec.files import file_digest, write_whole
 from sasrec.models import SequenceModel
 from sasrec.models.own import Encoder
@@ -289,7 +289,7 @@ def _test_data(test: Any, folder: RunFolder, log: RunLog) -> Dataset:
     settings = folder.config().data
     data = resolve(test, DataConfig(**{name: getattr(settings, name) for name in used}))[0]
     rows, *_ = summary(data.report)
-    beside_the_point = {"leave-one-out trains", *((BASKETS,) if folder.config().evaluation.baskets else ())}
+    beside_the_point = {SHORT, *((BASKETS,) if folder.config().evaluation.baskets else ())}
     for note in (rows, *(f"note: {note}" for note in data.report["warnings"])):
         if not any(words in note for words in beside_the_point):
             log.say(note)

@@ -27,7 +27,7 @@ from sasrec.data.splits import Split, check_files
 from sasrec.errors import CheckpointError, ConfigError, DataError
 from sasrec.evaluation.measure import Ranks, nobody
 from sasrec.events.inputs import without_password
-from sasrec.events.report import BASKETS, REPEATS, summary
+from sasrec.events.report import BASKETS, REPEATS, SHORT, summary
 from sasrec.locks import refuse_busy
 from sasrec.models import SequenceModel, build_model
 from sasrec.models.own import Encoder, LossFunction, OwnCode
@@ -297,7 +297,7 @@ def _prepared(
         check_files(data, used.evaluation.split)
         for sentence in summary(data.report):
             followed = {REPEATS: config.evaluation.repeats, BASKETS: config.evaluation.baskets}
-            followed["leave-one-out trains"] = used.evaluation.split != "leave-one-out"
+            followed[SHORT] = used.evaluation.split != "leave-one-out"
             if not any(advice in sentence and done for advice, done in followed.items()):
                 log.say(sentence)
         folder.path.mkdir(parents=True, exist_ok=True)

@@ -65,7 +65,8 @@ def notes_on(models: list[list[Scored]]) -> list[str]:
         if len(twins) > 1:
             notes.append(
                 f"{', '.join(run.name for run in twins)} have equal settings, but equal seeds gave different "
-                "weights (another version of the code, or another device). They are compared as different models"
+                "weights (another version of the code or of a library, another device, or another number of "
+                "threads or processes). They are compared as different models"
             )
     notes += [f"{run.name} {caution}" for model in fitted for run in model for caution in run.cautions]
     versions = sorted({run.protocol["sasrec"] for model in models for run in model})

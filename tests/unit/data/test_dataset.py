@@ -94,8 +94,8 @@ def test_the_report_counts_ties_repeats_and_disorder() -> None:
     assert any("share their time" in warning for warning in report["warnings"])
     assert any("out of order" in warning for warning in report["warnings"])
     assert (
-        "2 users have fewer than 3 events; leave-one-out trains on these users but cannot evaluate them"
-        in report["warnings"]
+        "2 users have fewer than 3 events; leave-one-out cannot evaluate these users, and trains only on those "
+        "with 2 events" in report["warnings"]
     )
 
 
