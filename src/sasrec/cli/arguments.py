@@ -152,8 +152,12 @@ def misspelt(arguments: list[str], commands: dict[str, type]) -> str | None:
     known = {"--help", *_options(commands[command])}
     if command == "train" and others and not others[0].startswith("-"):
         return f"train takes its data as an option; did you mean --dataset {for_shell(others[0])}?"
+    if command == "recommend" and [word[:1] == "-" for word in others[:2]] == [False, False]:
+        return f"recommend takes one run; did you mean --user {for_shell(others[1])}?"
     for before, word in zip(["", *others], others, strict=False):
         option = _spelled(word.partition("=")[0])
+        if before.endswith(",") and not word.startswith("-"):
+            return f"a blank divides {before} and {word}; write {before}{word} without the blank"
         if word.startswith("--") and option not in known and option != "--":
             elsewhere = [name for name, other in commands.items() if option in _options(other)]
             meant = OTHER_NAMES.get(option)

@@ -45,12 +45,13 @@ def _facts(
     else:
         roles = {columns.user: "user", columns.item: "item", columns.time: "time"}
     named = {"user": config.user_column, "item": config.item_column, "time": config.time_column}
+    parts = {pair.rpartition(":")[2].strip().removesuffix("s") for pair in config.columns.split(",")}
     facts = []
     for name, values in sample.items():
         seen, role = profile(name, values), roles.get(name, "")
         why = (
             "named in the settings"
-            if config.columns or named.get(role)
+            if named.get(role) or role in parts or (config.columns and ":" not in config.columns)
             else "its name"
             if is_known(name)
             else "its values"

@@ -103,10 +103,14 @@ def choose(sample: Mapping[str, pl.Series], config: DataConfig, file: str) -> tu
         chosen["time"], notes = _time(str(chosen["user"]), str(chosen["item"]), sample, file)
     elif config.time_column == NO_TIME and NO_TIME not in names:
         chosen["time"] = None
-    guessed = [f"{role} = {chosen[role]}" for role in requested if requested[role] is None and chosen[role]]
-    if guessed:
-        notes.insert(0, f"columns recognised by their names and values: {', '.join(guessed)}")
+    if guessed := {role: name for role, name in chosen.items() if requested[role] is None and name}:
+        notes.insert(0, _guessed(guessed))
     return Columns(str(chosen["user"]), str(chosen["item"]), chosen["time"]), notes
+
+
+def _guessed(roles: Mapping[str, str | None]) -> str:
+    named = ", ".join(f"{role} = {name}" for role, name in roles.items())
+    return f"columns recognised by their names and values: {named}"
 
 
 def _time(user: str, item: str, sample: Mapping[str, pl.Series], file: str) -> tuple[str | None, list[str]]:
@@ -234,8 +238,9 @@ def given(sample: Mapping[str, pl.Series], config: DataConfig, file: str) -> tup
             continue
         column = _by_number(name, names) or ""
         if column not in names:
+            order = f"Write the column before its role: {role}:{name}. " if role in names else ""
             raise DataError(
-                f"{file} has no column {name!r}, which columns={config.columns!r} names. Choose one of its "
+                f"{file} has no column {name!r}, which columns={config.columns!r} names. {order}Choose one of its "
                 f"columns, or a number from 0: {', '.join(names)}"
             )
         lists |= role in ("items", "times")
@@ -259,6 +264,7 @@ def given(sample: Mapping[str, pl.Series], config: DataConfig, file: str) -> tup
         time = None if config.time_column == NO_TIME else _by_number(config.time_column, names)
     elif time is None and ":" in config.columns:
         time, notes = _time(roles["user"], roles["item"], sample, file)
+        notes = [_guessed({"time": time}), *notes] if time else notes
     return Columns(roles["user"], roles["item"], time, lists), notes
 
 

@@ -64,6 +64,8 @@ def test_prepare_takes_the_names_of_the_settings_for_its_columns() -> None:
         (["recommend", "--run_dir", "run"], "unknown option --run_dir of recommend; sasrec recommend --help lists the options"),
         (["train", "--items", "t.csv"], "unknown option --items of train; it is an option of prepare"),
         (["train", "my events.csv"], "train takes its data as an option; did you mean --dataset 'my events.csv'?"),
+        (["recommend", "run", "u5", "--k", "3"], "recommend takes one run; did you mean --user u5?"),
+        (["recommend", "run", "--history", "i1,", "i2"], "a blank divides i1, and i2; write i1,i2 without the blank"),
         (["recomend"], "unknown command recomend; did you mean recommend?"),
         (["zzz"], "unknown command zzz; sasrec --help lists the commands"),
         (["--maxlen", "5", "train"], "unknown option --maxlen; sasrec --help lists the commands"),

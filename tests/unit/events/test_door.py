@@ -309,6 +309,21 @@ def test_explain_shows_each_column_and_writes_nothing(tmp_path: Path, capsys: py
     assert "--columns" in shown.err
 
 
+def test_columns_that_the_settings_leave_open_are_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("klant;artikel;datum\nk1;a1;01-02-2025\nk1;a2;13-02-2025\nk2;a1;14-02-2025\n")
+    assert main(["prepare", "--explain", str(path), "--columns=klant:user,artikel:item"]) == 0
+    why = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.startswith(("kl", "da"))}
+    assert why["klant"].split()[-4:] == ["named", "in", "the", "settings"]
+    assert why["datum"].split()[-3:] == ["time", "its", "values"]
+    found = sasrec.prepare(path, columns="klant:user,artikel:item").report["warnings"]
+    assert "columns recognised by their names and values: time = datum" in found
+    with pytest.raises(DataError, match="Write the column before its role: klant:user"):
+        sasrec.prepare(path, columns="user:klant,item:artikel")
+
+
 def test_a_user_with_much_of_all_events_is_named() -> None:
     rows = [("robot", f"i{n}", 1_600_000_000 + n) for n in range(99)]
     rows += [(f"u{n}", f"i{n % 7}", 1_600_000_000 + n) for n in range(60)]
