@@ -51,8 +51,8 @@ _BLOCK = re.compile(
     r"(?P<gap>\n+)?(?:(?<=\n)```text\n(?P<output>.*?)^```$)?",
     re.DOTALL | re.MULTILINE,
 )
-# A number, or the beginning of a hash.
-_NUMBER = re.compile(r"\b(?=[a-f]*\d)[0-9a-f]{7,}\b|[-+−]?\.?\d[\d,.:]*")
+_HASH = re.compile(r"\b(?=[a-f]*\d)[0-9a-f]{7,}\b")
+_NUMBER = re.compile(r"[-+−]?\.?\d[\d,.:]*")
 _DURATION = re.compile(r"# (?:ms|s|min|h)\b")
 _MOST = 64  # lines of one command's output that are shown
 _WIDTH = 100
@@ -231,7 +231,8 @@ def _shown(output: str) -> str:
 
 def masked(text: str) -> list[str]:
     """The lines of a text, with # for each number, hash or duration, and without differences of blanks."""
-    return [_DURATION.sub("#", " ".join(_NUMBER.sub("#", line).split())) for line in text.splitlines()]
+    numbers = (_NUMBER.sub("#", _HASH.sub("7", line)) for line in text.splitlines())
+    return [_DURATION.sub("#", " ".join(line.split())) for line in numbers]
 
 
 def differences(shown: str, found: str) -> list[str]:
