@@ -129,8 +129,8 @@ class Recommend:
             remedies = [] if seen else ["add --include_seen"]
             if self.rules is not None or self.allow is not None or self.deny is not None:
                 remedies.insert(0, f"change {'--allow or --deny' if self.rules is None else 'the rules'}")
-            remedy = ", or ".join(remedies)
-            raise ConfigError(f"{reason}. {remedy[:1].upper()}{remedy[1:]}.") from None
+            remedy = ", or ".join(remedies) or "give another --dataset"
+            raise ConfigError(f"{reason}. {remedy[0].upper()}{remedy[1:]}.") from None
 
     def _recommend(self, recommender: Recommender, rules: Rules | None) -> None:
         from sasrec.cli.tables import print_items
