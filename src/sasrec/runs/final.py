@@ -40,9 +40,9 @@ def final_fit(
     the last epoch. It is not measured, because no event is held out. Its checkpoints contain the metrics of `run`
     instead.
 
-    `data`: newer events to train on, in any form that `train` takes; by default, the data of `run`. `device`: by
-    default, the device of `run`. `encoder`, `loss_function`: the model and the loss of your own that `train` was
-    given.
+    `data`: the events to train on instead of the data of `run`, such as all events up to now, old and new; in any
+    form that `train` takes. `device`: by default, the device of `run`. `encoder`, `loss_function`: the model and
+    the loss of your own that `train` was given.
 
     Raises: ConfigError if `run` is an export, if its training has not ended, or if it had no validation. Remedy:
     as the message says. The errors of `train`.
