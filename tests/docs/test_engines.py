@@ -26,6 +26,8 @@ def test_each_engine_gives_the_lists_of_recommend(tmp_path: Path, monkeypatch: p
     with contextlib.closing(Stage(tmp_path)) as stage:
         played(PAGE, stage)
         # The page ends with shards, whose data set is that of the whole log.
+        of_spark = pl.read_parquet(tmp_path / "histories-spark" / "*.parquet").sort("user")
+        assert of_spark.equals(pl.read_parquet(tmp_path / "histories.parquet").sort("user"))
         whole = sasrec.prepare(pl.read_parquet(tmp_path / "events.parquet"))
         assert sasrec.open_dataset(tmp_path / "data" / "shards").data_hash == whole.data_hash
         monkeypatch.chdir(tmp_path)
