@@ -316,7 +316,7 @@ def test_a_log_on_a_full_disk_disturbs_neither_requests_nor_the_end(run: Path, t
         (["--port", "70000"], "--port"),
         (["--wait", "0"], "--wait must be above 0"),
         (["--share", "other=0.5"], "--share names other"),
-        (["--rules", "cheap"], "not of the form NAME=VALUE"),
+        (["--rules", "cheap"], "Write --rules NAME=FILE"),
         (["--tokens", "missing"], "missing"),
     ],
 )
