@@ -28,6 +28,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
+html_show_copyright = False
 # Shown commands have a prompt, and outputs beside them; no lexer is strict about both.
 suppress_warnings = ["misc.highlighting_failure"]
 
