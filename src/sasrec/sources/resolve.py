@@ -27,7 +27,7 @@ from sasrec.sources.shards import prepare_shards, without_scratch
 from sasrec.sources.tables import open_table
 from sasrec.sources.titles import Wanted, titled
 
-_NAME = re.compile(r"[\w -]{1,200}")  # of a data set, as published code takes it; longer ones are no file names
+_NAME = re.compile(r"[\w -]{1,200}")  # of a data set, as published code takes it; a file cannot have a longer one
 
 
 def resolve(
